@@ -1,0 +1,250 @@
+"""Clips drawn from a manifest: which clip, which frames, which crop, all fixed by (seed, step).
+
+Nothing here has state that matters: batch `step` of a run is the same whether it is the first one
+computed or the last, in this process or in a worker, so resuming needs no saved loader.
+"""
+
+import functools
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mg.data.manifest import Clip, Manifest
+from mg.data.transforms import flip_horizontal, resize_and_crop, to_model_range
+from mg.data.video import VideoReader
+
+__all__ = ["Batch", "ClipConfig", "ClipDataset", "stack_batch"]
+
+logger = logging.getLogger("mg")
+
+STRATEGIES = ("video_only", "image_only", "mixed_video_image")
+# Each kind of draw has its own stream of random numbers.
+ORDER_STREAM, SAMPLE_STREAM, KIND_STREAM = 0, 1, 2
+# Steps over which the share of image batches is exact.
+STEPS_PER_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How clips are cut out of videos.
+
+    Attributes:
+        sample_n_frames: frames per video clip.
+        sample_stride: every how many source frames one is taken.
+        size: side of the square, or (height, width), in pixels.
+        short_side_range: (min, max) length in pixels to which the short side is scaled, drawn anew
+            for each clip, before the crop; None: just large enough for `size`.
+        crop: "center" or "random".
+        flip: whether half of the clips are mirrored left to right.
+        mixed_strategy: "video_only"; "image_only" (single frames); or "mixed_video_image", where
+            each step is either a batch of clips or a batch of single frames.
+        mixed_image_ratio: share of the image steps in "mixed_video_image", in (0, 1).
+    """
+
+    sample_n_frames: int
+    size: int | tuple[int, int]
+    sample_stride: int = 1
+    short_side_range: tuple[int, int] | None = None
+    crop: str = "center"
+    flip: bool = False
+    mixed_strategy: str = "video_only"
+    mixed_image_ratio: float = 0.0
+
+    def __post_init__(self):
+        for name in ("sample_n_frames", "sample_stride"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if len(self.height_width) != 2 or min(self.height_width) < 1:
+            raise ValueError(f"size must be one or two positive numbers, not {self.size!r}")
+        if self.crop not in ("center", "random"):
+            raise ValueError(f"crop must be 'center' or 'random', not {self.crop!r}")
+        if self.mixed_strategy not in STRATEGIES:
+            raise ValueError(
+                f"mixed_strategy must be one of {', '.join(STRATEGIES)}, "
+                f"not {self.mixed_strategy!r}"
+            )
+        self._check_image_ratio()
+        self._check_short_side_range()
+
+    def _check_image_ratio(self) -> None:
+        if self.mixed_strategy == "mixed_video_image":
+            if not 0 < self.mixed_image_ratio < 1:
+                raise ValueError(
+                    "mixed_image_ratio must lie between 0 and 1 for mixed_video_image, not "
+                    f"{self.mixed_image_ratio}; use video_only or image_only for the ends"
+                )
+        elif self.mixed_image_ratio:
+            raise ValueError(
+                f"mixed_image_ratio={self.mixed_image_ratio} has no effect with "
+                f"mixed_strategy={self.mixed_strategy!r}; set it to 0 or use mixed_video_image"
+            )
+
+    def _check_short_side_range(self) -> None:
+        if self.short_side_range is None:
+            return
+        low, high = self.short_side_range
+        if low > high or low < min(self.height_width):
+            raise ValueError(
+                f"short_side_range must be (min, max) with min <= max and min at least the short "
+                f"side of size {self.height_width}, not {tuple(self.short_side_range)}"
+            )
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Size of a clip's frames as (height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+
+    @property
+    def num_source_frames(self) -> int:
+        """Consecutive frames that a source needs for one video clip."""
+        return (self.sample_n_frames - 1) * self.sample_stride + 1
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether single images are of use."""
+        return self.mixed_strategy != "video_only" or self.sample_n_frames == 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: `frames` float32 (B, 3, T, H, W) in [-1, 1], and the name of each clip."""
+
+    frames: np.ndarray
+    names: tuple[str, ...]
+
+
+@dataclass
+class ClipDataset:
+    """Random access to clips by (step, index).
+
+    Every clip is drawn once per epoch, in an order shuffled anew for each epoch. A clip that cannot
+    be read is replaced by the next one and listed in `bad`. Several ranks (`rank` of `num_ranks`)
+    share one order: together they see what a single rank with a batch `num_ranks` times as large
+    would see.
+
+    Attributes:
+        bad: {clip name: reason} of the clips that failed while reading.
+    """
+
+    manifest: Manifest
+    config: ClipConfig
+    seed: int = 0
+    rank: int = 0
+    num_ranks: int = 1
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not 0 <= self.rank < self.num_ranks:
+            raise ValueError(f"rank must lie in [0, {self.num_ranks}), not {self.rank}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, not {self.seed}")
+        if not self._usable(is_image=self.config.mixed_strategy == "image_only"):
+            raise ValueError(
+                f"no clip has the {self.config.num_source_frames} frames that sample_n_frames="
+                f"{self.config.sample_n_frames} and sample_stride={self.config.sample_stride} "
+                f"need:\n{self.manifest.table()}"
+            )
+
+    def is_image_step(self, step: int) -> bool:
+        """Return whether the batch of `step` holds single frames; the same on every rank."""
+        strategy = self.config.mixed_strategy
+        if strategy != "mixed_video_image":
+            return strategy == "image_only"
+        return bool(self._image_steps(step // STEPS_PER_BLOCK)[step % STEPS_PER_BLOCK])
+
+    def sample(self, step: int, index: int, *, batch_size: int = 1) -> tuple[np.ndarray, str]:
+        """Return (frames uint8 (T, H, W, 3), clip name) of sample `index` of the batch of `step`.
+
+        Args:
+            step: number of the batch in the run, from 0.
+            index: place in this rank's batch, in [0, batch_size).
+            batch_size: of this rank; it fixes how far the run is through the epoch.
+
+        Raises:
+            ValueError: no clip at all can be read.
+        """
+        if step < 0 or not 0 <= index < batch_size:
+            raise ValueError(
+                f"step must be >= 0 and index in [0, {batch_size}), not {step} and {index}"
+            )
+        is_image = self.is_image_step(step)
+        index += self.rank * batch_size
+        drawn = self._num_steps_of_kind_before(step, is_image) * batch_size * self.num_ranks + index
+        clips = self._usable(is_image)
+        epoch, place = divmod(drawn, len(clips))
+        order = _epoch_order(self.seed, epoch, len(clips), is_image)
+        for attempt in range(len(clips)):
+            clip = clips[order[(place + attempt) % len(clips)]]
+            if clip.name in self.bad:
+                continue
+            rng = np.random.default_rng((SAMPLE_STREAM, self.seed, step, index, attempt))
+            try:
+                return self._cut(clip, rng, is_image), clip.name
+            except (ValueError, OSError) as error:
+                self.bad[clip.name] = str(error)
+                logger.warning("skipping clip %s: %s", clip.name, error)
+        reasons = "\n".join(f"{name}: {reason}" for name, reason in self.bad.items())
+        raise ValueError(f"none of the {len(clips)} clips can be read:\n{reasons}")
+
+    def batch(self, step: int, batch_size: int) -> Batch:
+        """Return the batch of `step`, frames float32 (B, 3, T, H, W) in [-1, 1]."""
+        return stack_batch(*self.raw_batch(step, batch_size))
+
+    def raw_batch(self, step: int, batch_size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return the batch of `step` as (uint8 (B, T, H, W, 3), names)."""
+        samples = [self.sample(step, i, batch_size=batch_size) for i in range(batch_size)]
+        return np.stack([frames for frames, _ in samples]), tuple(name for _, name in samples)
+
+    def _usable(self, is_image: bool) -> tuple[Clip, ...]:
+        if is_image:
+            return self.manifest.clips
+        needed = self.config.num_source_frames
+        return tuple(clip for clip in self.manifest.clips if clip.num_frames >= needed)
+
+    def _cut(self, clip: Clip, rng: np.random.Generator, is_image: bool) -> np.ndarray:
+        """Return a random piece of `clip`, resized, cropped and flipped, uint8 (T, H, W, 3)."""
+        config = self.config
+        num_frames = 1 if is_image else config.sample_n_frames
+        span = (num_frames - 1) * config.sample_stride + 1
+        start = int(rng.integers(clip.num_frames - span + 1))
+        with VideoReader(clip.path) as reader:
+            frames = reader.read(range(start, start + span, config.sample_stride))
+        short_side = None
+        if config.short_side_range is not None:
+            low, high = config.short_side_range
+            short_side = int(rng.integers(low, high + 1))
+        frames = resize_and_crop(
+            frames, size=config.height_width, short_side=short_side, crop=config.crop, rng=rng
+        )
+        if config.flip and rng.random() < 0.5:
+            frames = flip_horizontal(frames)
+        return frames
+
+    def _image_steps(self, block: int) -> np.ndarray:
+        """Return which of the steps of a block are image steps, bool (STEPS_PER_BLOCK,)."""
+        num_images = self._num_image_steps(block + 1) - self._num_image_steps(block)
+        rng = np.random.default_rng((KIND_STREAM, self.seed, block))
+        return rng.permutation(STEPS_PER_BLOCK) < num_images
+
+    def _num_image_steps(self, num_blocks: int) -> int:
+        return round(num_blocks * STEPS_PER_BLOCK * self.config.mixed_image_ratio)
+
+    def _num_steps_of_kind_before(self, step: int, is_image: bool) -> int:
+        """Return how many of the steps before `step` are image steps (or video steps)."""
+        if self.config.mixed_strategy != "mixed_video_image":
+            return step
+        block, rest = divmod(step, STEPS_PER_BLOCK)
+        num_images = self._num_image_steps(block) + int(self._image_steps(block)[:rest].sum())
+        return num_images if is_image else step - num_images
+
+
+def stack_batch(frames: np.ndarray, names: tuple[str, ...]) -> Batch:
+    """Return uint8 frames (B, T, H, W, 3) as a batch, float32 (B, 3, T, H, W) in [-1, 1]."""
+    return Batch(np.stack([to_model_range(clip) for clip in frames]), names)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, num_clips: int, is_image: bool) -> np.ndarray:
+    rng = np.random.default_rng((ORDER_STREAM, seed, epoch, int(is_image)))
+    return rng.permutation(num_clips)

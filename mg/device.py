@@ -1,0 +1,68 @@
+"""Where and how MindSpore runs: device, mode and compile level, all chosen here."""
+
+import dataclasses
+import logging
+
+__all__ = ["DeviceConfig", "setup_device"]
+
+logger = logging.getLogger("mg")
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceConfig:
+    """Device settings that every script shares.
+
+    Args:
+        device: Ascend, GPU or CPU; auto takes the first of these that is usable.
+        mode: graph compiles the whole network first; pynative runs line by line, for debugging.
+        jit_level: how hard the graph compiler works, O0, O1 or O2; default leaves it to MindSpore.
+    """
+
+    device: str = "auto"
+    mode: str = "graph"
+    jit_level: str = "default"
+
+    def __post_init__(self) -> None:
+        _check("device", self.device, ("auto", "Ascend", "GPU", "CPU"))
+        _check("mode", self.mode, ("graph", "pynative"))
+        _check("jit_level", self.jit_level, ("default", "O0", "O1", "O2"))
+
+
+def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; expected one of {', '.join(allowed)}")
+
+
+def setup_device(config: DeviceConfig) -> str:
+    """Set MindSpore's device, mode and compile level; return the device in use.
+
+    Raises:
+        ValueError: the device that was asked for is not usable on this machine.
+    """
+    import mindspore as ms
+
+    wanted = ("Ascend", "GPU", "CPU") if config.device == "auto" else (config.device,)
+    device = next((name for name in wanted if _is_usable(name)), None)
+    if device is None:
+        raise ValueError(
+            f"device={config.device}: not usable here (is its MindSpore build and driver "
+            "installed?); leave the setting out to take the best one there is"
+        )
+    ms.set_device(device)
+    ms.set_context(mode=ms.GRAPH_MODE if config.mode == "graph" else ms.PYNATIVE_MODE)
+    if config.jit_level != "default":
+        ms.set_context(jit_config={"jit_level": config.jit_level})
+    if config.device == "auto" and device != "Ascend":
+        logger.info("No Ascend device is usable here: running on %s (%s mode).", device, config.mode)
+    else:
+        logger.info("Running on %s (%s mode).", device, config.mode)
+    return device
+
+
+def _is_usable(name: str) -> bool:
+    import mindspore as ms
+
+    if name == "CPU":
+        return True
+    context = ms.device_context.ascend if name == "Ascend" else ms.device_context.gpu
+    return bool(context.is_available())

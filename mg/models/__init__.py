@@ -1,0 +1,1 @@
+"""Networks: MindSpore cells and the dataclasses that describe them."""

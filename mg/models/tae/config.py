@@ -1,0 +1,128 @@
+"""What a Temporal Autoencoder is made of: its config, checked on creation.
+
+Source of the defaults: Movie Gen (arXiv 2410.13720) section 3.1.1 on the layout of the SD3.5
+image VAE.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+
+__all__ = ["TAE_CONFIG", "TAEConfig"]
+
+NORM_GROUPS = 32  # GroupNorm groups everywhere in the network
+
+
+@dataclasses.dataclass(frozen=True)
+class TAEConfig:
+    """The structure of a TAE; all fields are honoured by the network.
+
+    Raises:
+        ValueError: a value that no network can be built from, with what to change.
+    """
+
+    double_z: bool = True  # the encoder gives mean and logvar, not the mean alone
+    z_channels: int = 16  # channels of the latent
+    resolution: int = 256  # nominal size; with attn_resolutions it says which levels attend
+    in_channels: int = 3  # channels of the video going in
+    out_ch: int = 3  # channels of the video coming out
+    ch: int = 128  # channels of the first level
+    ch_mult: tuple[int, ...] = (1, 2, 4, 4)  # channels of each level, as a multiple of `ch`
+    num_res_blocks: int = 2  # residual blocks of an encoder level (a decoder level has one more)
+    attn_resolutions: tuple[int, ...] = ()  # nominal resolutions whose blocks attend
+    dropout: float = 0.0  # inside the residual blocks, while training
+    scaling_factor: float = 1.5305  # z * scaling_factor + shift_factor is what a generator sees
+    shift_factor: float = 0.0609
+    use_post_quant_conv: bool = False  # 1x1 convolution before the decoder
+    use_quant_conv: bool = False  # 1x1 convolution after the encoder
+    attn_type: str = "vanilla"  # "vanilla": spatial, then temporal attention; "spat_only"
+    temporal_downsample_level: tuple[int, ...] = (0, 1, 2)  # encoder levels that halve T
+    temporal_upsample_level: tuple[int, ...] = (3, 2, 1)  # decoder levels that double T
+    # "published": as the public MindSpore weights were trained: temporal down pads two copies of
+    # the last frame at the tail, temporal up pads one zero frame at each end.
+    # "replicate": as in the paper: both pad one copy of the first and of the last frame.
+    temporal_padding: str = "published"
+
+    def __post_init__(self) -> None:
+        for field in ("ch_mult", "attn_resolutions", "temporal_downsample_level"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        object.__setattr__(self, "temporal_upsample_level", tuple(self.temporal_upsample_level))
+        if not self.ch_mult or self.num_res_blocks < 1:
+            raise ValueError(
+                f"ch_mult={self.ch_mult} and num_res_blocks={self.num_res_blocks}: a network needs "
+                "at least one level and one block per level"
+            )
+        wrong = [m * self.ch for m in (1, *self.ch_mult) if m * self.ch % NORM_GROUPS or m < 1]
+        if wrong:
+            raise ValueError(
+                f"ch={self.ch} with ch_mult={self.ch_mult} gives levels of {wrong} channels; "
+                f"GroupNorm needs multiples of {NORM_GROUPS}"
+            )
+        if self.attn_type not in ("vanilla", "spat_only"):
+            raise ValueError(f"attn_type={self.attn_type!r}; expected 'vanilla' or 'spat_only'")
+        if self.temporal_padding not in ("published", "replicate"):
+            raise ValueError(
+                f"temporal_padding={self.temporal_padding!r}; expected 'published' or 'replicate'"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout={self.dropout}; expected 0 <= dropout < 1")
+        if self.scaling_factor == 0:
+            raise ValueError("scaling_factor=0 would erase the latent; SD3.5 uses 1.5305")
+        self._check_temporal_levels()
+
+    def _check_temporal_levels(self) -> None:
+        levels = range(self.num_levels)
+        for field in ("temporal_downsample_level", "temporal_upsample_level"):
+            value = getattr(self, field)
+            if len(set(value)) != len(value) or any(level not in levels for level in value):
+                raise ValueError(
+                    f"{field}={value}: expected different levels of 0..{self.num_levels - 1}"
+                )
+        if len(self.temporal_downsample_level) != len(self.temporal_upsample_level):
+            raise ValueError(
+                f"temporal_downsample_level={self.temporal_downsample_level} and "
+                f"temporal_upsample_level={self.temporal_upsample_level} differ in length: the "
+                "decoder would not give back as many frames as the encoder took"
+            )
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.ch_mult)
+
+    @property
+    def temporal_compression(self) -> int:
+        """Frames of video per frame of latent."""
+        return 2 ** len(self.temporal_downsample_level)
+
+    @property
+    def spatial_compression(self) -> int:
+        """Pixels per latent pixel, along height and along width."""
+        return 2 ** (self.num_levels - 1)
+
+    @classmethod
+    def from_mapping(cls, mapping: "Mapping | TAEConfig") -> "TAEConfig":
+        """Return the config that a mapping with the keys of `TAE_CONFIG` describes.
+
+        Raises:
+            ValueError: an unknown key (the nearest right one is named) or a wrong value.
+        """
+        if isinstance(mapping, cls):
+            return mapping
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in mapping:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {known}"
+                raise ValueError(f"unknown key {key!r} in the TAE config{hint}")
+        return cls(**mapping)
+
+    def to_dict(self) -> dict:
+        """Return plain values (lists for tuples) that YAML and JSON can hold."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+
+# The full-size network as a plain mapping, with the keys that users know.
+TAE_CONFIG = TAEConfig().to_dict()

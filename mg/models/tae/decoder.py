@@ -1,0 +1,100 @@
+"""The decoder half of the TAE: latent to video."""
+
+from mindspore import Tensor, nn, ops
+
+from mg.models.tae.config import TAEConfig
+from mg.models.tae.encoder import Middle
+from mg.models.tae.layers import (
+    Conv2_5d,
+    GroupNorm,
+    ResnetBlock,
+    SpatialUpsample,
+    TemporalUpsample,
+    fold_frames,
+    make_attention,
+    unfold_frames,
+)
+
+__all__ = ["Decoder"]
+
+
+class DecoderLevel(nn.Cell):
+    """Residual blocks (with attention where asked), then spatial and temporal upsampling."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, level: int, config: TAEConfig
+    ) -> None:
+        super().__init__()
+        attends = config.resolution // 2**level in config.attn_resolutions
+        self.num_blocks = config.num_res_blocks + 1
+        self.block = nn.CellList(
+            [
+                ResnetBlock(
+                    in_channels if i == 0 else out_channels, out_channels, dropout=config.dropout
+                )
+                for i in range(self.num_blocks)
+            ]
+        )
+        self.attn = (
+            nn.CellList(
+                [make_attention(out_channels, config.attn_type) for _ in range(self.num_blocks)]
+            )
+            if attends
+            else None
+        )
+        self.upsample_spat = SpatialUpsample(out_channels) if level > 0 else None
+        self.upsample_temp = (
+            TemporalUpsample(out_channels, temporal_padding=config.temporal_padding)
+            if level in config.temporal_upsample_level
+            else None
+        )
+
+    def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        for i in range(self.num_blocks):
+            x = self.block[i](x, num_frames)
+            if self.attn is not None:
+                for attention in self.attn[i]:
+                    x = attention(x, num_frames)
+        if self.upsample_spat is not None:
+            x = self.upsample_spat(x)
+        if self.upsample_temp is not None:
+            x = self.upsample_temp(x, num_frames)
+        return x
+
+
+class Decoder(nn.Cell):
+    """Latent (B, z_channels, T', H', W') -> video (B, 3, 8T', 8H', 8W').
+
+    Levels are numbered from the output side: `up[0]` is the last one and has full resolution.
+    """
+
+    def __init__(self, config: TAEConfig) -> None:
+        super().__init__()
+        widths = [config.ch * multiple for multiple in (*config.ch_mult, config.ch_mult[-1])]
+        self.num_levels = config.num_levels
+        self.doubles_time = tuple(
+            level in config.temporal_upsample_level for level in range(config.num_levels)
+        )
+        self.conv_in = Conv2_5d(config.z_channels, widths[-1])
+        self.mid = Middle(widths[-1], config=config)
+        self.up = nn.CellList(
+            [
+                DecoderLevel(widths[level + 1], widths[level], level=level, config=config)
+                for level in range(config.num_levels)
+            ]
+        )
+        self.norm_out = GroupNorm(widths[0])
+        self.conv_out = Conv2_5d(widths[0], config.out_ch)
+
+    def construct(self, z: Tensor) -> Tensor:
+        num_frames = z.shape[2]
+        x = self.conv_in(fold_frames(z), num_frames)  # (B*T', C, H', W')
+        x = self.mid(x, num_frames)
+        for i in range(self.num_levels):
+            level = self.num_levels - 1 - i
+            x = self.up[level](x, num_frames)
+            if self.doubles_time[level]:
+                num_frames = 2 * num_frames
+        # (B*T, ch, H, W) -> (B*T, 3, H, W)
+        x = self.conv_out(ops.silu(self.norm_out(x, num_frames)), num_frames)
+        return unfold_frames(x, num_frames)

@@ -1,0 +1,113 @@
+"""The encoder half of the TAE: video to the moments of the latent's distribution."""
+
+from mindspore import Tensor, nn, ops
+
+from mg.models.tae.config import TAEConfig
+from mg.models.tae.layers import (
+    Conv2_5d,
+    GroupNorm,
+    ResnetBlock,
+    SpatialDownsample,
+    TemporalDownsample,
+    fold_frames,
+    make_attention,
+    unfold_frames,
+)
+
+__all__ = ["Encoder", "Middle"]
+
+
+class EncoderLevel(nn.Cell):
+    """Residual blocks (with attention where asked), then spatial and temporal downsampling."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, level: int, config: TAEConfig
+    ) -> None:
+        super().__init__()
+        attends = config.resolution // 2**level in config.attn_resolutions
+        self.num_blocks = config.num_res_blocks
+        self.block = nn.CellList(
+            [
+                ResnetBlock(
+                    in_channels if i == 0 else out_channels, out_channels, dropout=config.dropout
+                )
+                for i in range(self.num_blocks)
+            ]
+        )
+        self.attn = (
+            nn.CellList(
+                [make_attention(out_channels, config.attn_type) for _ in range(self.num_blocks)]
+            )
+            if attends
+            else None
+        )
+        self.downsample_spat = (
+            SpatialDownsample(out_channels) if level < config.num_levels - 1 else None
+        )
+        self.downsample_temp = (
+            TemporalDownsample(out_channels, temporal_padding=config.temporal_padding)
+            if level in config.temporal_downsample_level
+            else None
+        )
+
+    def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        for i in range(self.num_blocks):
+            x = self.block[i](x, num_frames)
+            if self.attn is not None:
+                for attention in self.attn[i]:
+                    x = attention(x, num_frames)
+        if self.downsample_spat is not None:
+            x = self.downsample_spat(x)
+        if self.downsample_temp is not None:
+            x = self.downsample_temp(x, num_frames)
+        return x
+
+
+class Middle(nn.Cell):
+    """Block, attention over space and time, block; in the middle of encoder and decoder."""
+
+    def __init__(self, channels: int, *, config: TAEConfig) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, dropout=config.dropout)
+        self.attn_1 = make_attention(channels, config.attn_type)
+        self.block_2 = ResnetBlock(channels, channels, dropout=config.dropout)
+
+    def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        x = self.block_1(x, num_frames)
+        for attention in self.attn_1:
+            x = attention(x, num_frames)
+        return self.block_2(x, num_frames)
+
+
+class Encoder(nn.Cell):
+    """Video (B, 3, T, H, W) -> moments (B, 2*z_channels, T', H', W'), mean before logvar."""
+
+    def __init__(self, config: TAEConfig) -> None:
+        super().__init__()
+        widths = [config.ch * multiple for multiple in (1, *config.ch_mult)]
+        self.num_levels = config.num_levels
+        self.halves_time = tuple(
+            level in config.temporal_downsample_level for level in range(config.num_levels)
+        )
+        self.conv_in = Conv2_5d(config.in_channels, config.ch)
+        self.down = nn.CellList(
+            [
+                EncoderLevel(widths[level], widths[level + 1], level=level, config=config)
+                for level in range(config.num_levels)
+            ]
+        )
+        self.mid = Middle(widths[-1], config=config)
+        self.norm_out = GroupNorm(widths[-1])
+        num_moments = 2 if config.double_z else 1
+        self.conv_out = Conv2_5d(widths[-1], num_moments * config.z_channels)
+
+    def construct(self, video: Tensor) -> Tensor:
+        num_frames = video.shape[2]
+        x = self.conv_in(fold_frames(video), num_frames)  # (B*T, ch, H, W)
+        for level in range(self.num_levels):
+            x = self.down[level](x, num_frames)
+            if self.halves_time[level]:
+                num_frames = (num_frames + 1) // 2
+        x = self.mid(x, num_frames)  # (B*T', C, H', W')
+        x = self.conv_out(ops.silu(self.norm_out(x, num_frames)), num_frames)
+        return unfold_frames(x, num_frames)

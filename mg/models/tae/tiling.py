@@ -1,0 +1,396 @@
+"""Encoding and decoding in overlapping tiles: bounded memory for any length and frame size.
+
+The functions wrap a network's encode and decode from outside. Time is cut into tiles of 32 frames;
+those of the encoder do not overlap, those of the decoder overlap by 16 frames. Space is cut into
+overlapping tiles of equal size. Where tiles overlap they are blended with linear weights: over n
+frames or pixels the k-th (from 0) takes (k + 1) / (n + 1) of the later tile, so no step is larger
+than 1 / (n + 1) of the difference between the two.
+
+Every tile is normalised by itself, so a tiled result is near the untiled one, not equal to it; a
+single tile that covers everything is.
+
+Source: Movie Gen (arXiv 2410.13720) section 3.1.1, "temporal tiling"; the spatial tiles are ours.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mg.models.tae.config import TAEConfig
+
+if TYPE_CHECKING:  # MindSpore takes seconds to import; choosing tiles needs none of it.
+    from mindspore import Tensor
+
+__all__ = [
+    "Span",
+    "Tiling",
+    "axis_weights",
+    "blend_in_time",
+    "blend_ramp",
+    "decode_tile",
+    "encode_tile",
+    "estimated_memory_gb",
+    "spatial_spans",
+    "temporal_spans",
+    "tiled_decode",
+    "tiled_encode",
+]
+
+Span = tuple[int, int]  # start and stop of a tile along one axis
+MomentsFunction = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
+FramesFunction = Callable[["Tensor"], "Tensor"]
+
+# Measured on CPU (fp32, graph mode): see `estimated_memory_gb`.
+TENSORS_PER_BLOCK = 16
+FIXED_MEMORY_GB = 0.8
+# Sides of tiles in pixels that `Tiling.auto` chooses from; smaller ones are mostly overlap.
+AUTO_TILE_SIZES = (1024, 768, 512, 384, 256, 192, 128)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """Sizes of the tiles.
+
+    Args:
+        frames: length of a tile in frames of video, a multiple of the temporal compression.
+        overlap_frames: overlap of neighbouring tiles in time, when decoding. Encoding has none.
+        height, width: size of a tile in pixels, multiples of the spatial compression; 0 does not
+            cut this axis.
+        overlap_pixels: smallest overlap of neighbouring tiles along height and width, in pixels.
+
+    Raises:
+        ValueError: sizes that no tiles can be made with.
+    """
+
+    frames: int = 32
+    overlap_frames: int = 16
+    height: int = 256
+    width: int = 256
+    overlap_pixels: int = 64
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or not 0 <= self.overlap_frames < self.frames:
+            raise ValueError(
+                f"frames={self.frames} and overlap_frames={self.overlap_frames}: expected "
+                "0 <= overlap_frames < frames"
+            )
+        if self.overlap_pixels < 0:
+            raise ValueError(f"overlap_pixels={self.overlap_pixels}: expected 0 or more")
+        for name in ("height", "width"):
+            size = getattr(self, name)
+            if size != 0 and size <= self.overlap_pixels:
+                raise ValueError(
+                    f"{name}={size}: a tile must be larger than overlap_pixels="
+                    f"{self.overlap_pixels}, or 0 for no tiles along this axis"
+                )
+
+    def check(self, config: TAEConfig) -> None:
+        """Raise ValueError unless the tiles fall on whole frames and pixels of the latent."""
+        factors = {
+            "frames": config.temporal_compression,
+            "overlap_frames": config.temporal_compression,
+            "height": config.spatial_compression,
+            "width": config.spatial_compression,
+            "overlap_pixels": config.spatial_compression,
+        }
+        for name, factor in factors.items():
+            size = getattr(self, name)
+            if size % factor:
+                raise ValueError(
+                    f"tiling {name}={size} is not a multiple of {factor}, the network's "
+                    f"compression; use {max(size // factor, 1) * factor}"
+                )
+
+    @classmethod
+    def auto(
+        cls,
+        config: TAEConfig,
+        height: int,
+        width: int,
+        *,
+        memory_budget_gb: float,
+        batch_size: int = 1,
+    ) -> "Tiling":
+        """Return the largest tiles for which `estimated_memory_gb` stays within the budget.
+
+        Whole frames come first, then tiles of fewer pixels, then tiles of half as many frames.
+
+        Args:
+            config: of the network.
+            height, width: of the video, in pixels.
+            memory_budget_gb: for the whole process, in GB (10^9 bytes).
+            batch_size: clips that are encoded or decoded together.
+
+        Raises:
+            ValueError: even the smallest tiles need more.
+        """
+        sides = [0, *(side for side in AUTO_TILE_SIZES if side < max(height, width))]
+        least = math.inf
+        for num_latents in (4, 2):
+            frames = num_latents * config.temporal_compression
+            for side in sides:
+                size = (min(side or height, height), min(side or width, width))
+                needed = estimated_memory_gb(config, frames, *size, batch_size=batch_size)
+                if needed <= memory_budget_gb:
+                    return cls(frames=frames, overlap_frames=frames // 2, height=side, width=side)
+                least = min(least, needed)
+        raise ValueError(
+            f"memory_budget_gb={memory_budget_gb}: the smallest tiles of a {width}x{height} video "
+            f"need about {least:.1f} GB with batch_size={batch_size}"
+        )
+
+
+def estimated_memory_gb(
+    config: TAEConfig, num_frames: int, height: int, width: int, *, batch_size: int = 1
+) -> float:
+    """Return about how much memory decoding takes on CPU in fp32, in GB; encoding takes less.
+
+    memory = 0.8 GB + 4 bytes * 16 * sum over levels of
+             (channels of its blocks + channels of its upsampling) * its pixels
+
+    A residual block holds about 16 tensors of its size; upsampling counts as a block at the finer
+    resolution. 16 and 0.8 were measured with the decoder at 32 frames of 64x64 to 128x128, base
+    widths 32 and 64, one and two blocks. The weights come on top (0.5 GB at full size).
+
+    Args:
+        config: of the network.
+        num_frames, height, width: of one tile.
+        batch_size: clips decoded together.
+    """
+    widths = [config.ch * multiple for multiple in (*config.ch_mult, config.ch_mult[-1])]
+    pixels = float(batch_size * num_frames * height * width)
+    floats = 0.0
+    for level in range(config.num_levels):
+        out_width, in_width = widths[level], widths[level + 1]
+        upsampled = in_width if level + 1 < config.num_levels else 0
+        blocks = config.num_res_blocks * out_width + (in_width + out_width) / 2
+        if level:
+            pixels /= 8 if level in config.temporal_upsample_level else 4
+        floats += TENSORS_PER_BLOCK * pixels * (blocks + upsampled)
+    return FIXED_MEMORY_GB + 4 * floats / 1e9
+
+
+def temporal_spans(length: int, tile: int, overlap: int) -> list[Span]:
+    """Return the tiles along time: each `overlap` into the one before, the last one may be short.
+
+    Args:
+        length: of the whole axis, at least 1.
+        tile: of one tile.
+        overlap: of neighbours, below `tile`.
+    """
+    num_tiles = max(1, math.ceil((length - overlap) / (tile - overlap)))
+    starts = [number * (tile - overlap) for number in range(num_tiles)]
+    return [(start, min(start + tile, length)) for start in starts]
+
+
+def spatial_spans(length: int, tile: int, overlap: int) -> list[Span]:
+    """Return tiles of one size, spread evenly, that overlap by `overlap` or more.
+
+    One size for all because a compiled network is compiled anew for each shape.
+
+    Args:
+        length: of the whole axis.
+        tile: of one tile; 0 or `length` and more give a single tile.
+        overlap: of neighbours, at least; below `tile`.
+    """
+    if tile == 0 or tile >= length:
+        return [(0, length)]
+    num_tiles = math.ceil((length - overlap) / (tile - overlap))
+    starts = [(length - tile) * number // (num_tiles - 1) for number in range(num_tiles)]
+    return [(start, start + tile) for start in starts]
+
+
+def blend_ramp(length: int) -> np.ndarray:
+    """Return the later tile's weights over an overlap, float32 (length,): 1/(n+1) ... n/(n+1)."""
+    return np.arange(1, length + 1, dtype=np.float32) / np.float32(length + 1)
+
+
+def axis_weights(spans: list[Span]) -> list[np.ndarray]:
+    """Return each tile's weights along its axis, float32; over all tiles they sum to 1.
+
+    Each tile is blended into what the tiles before it have given, over all of the overlap.
+    """
+    weights: list[np.ndarray] = []
+    for number, (start, stop) in enumerate(spans):
+        own = np.ones(stop - start, np.float32)
+        end = spans[number - 1][1] if number else start
+        ramp = blend_ramp(end - start)
+        own[: end - start] = ramp
+        for earlier, (first, last) in zip(weights, spans[:number], strict=True):
+            if last > start:
+                # Earlier tiles end no later than `end`; they give way to the ramp.
+                earlier[start - first :] *= 1 - ramp[: last - start]
+        weights.append(own)
+    return weights
+
+
+def blend_in_time(tiles: Iterable[np.ndarray], overlap: int) -> Iterator[np.ndarray]:
+    """Yield the blended video piece by piece, holding one tile and one overlap at a time.
+
+    Args:
+        tiles: decoded tiles (B, C, T, H, W) in order, each `overlap` frames into the one before.
+        overlap: in frames of video.
+    """
+    ramp = blend_ramp(overlap)[:, np.newaxis, np.newaxis]  # (overlap, 1, 1)
+    tail = None
+    for tile in tiles:
+        if tail is None:
+            head = tile[:, :, :overlap]
+        else:
+            head = tail * (1 - ramp) + tile[:, :, :overlap] * ramp
+        joined = np.concatenate((head, tile[:, :, overlap:]), axis=2) if overlap else tile
+        end = joined.shape[2] - overlap
+        if end > 0:
+            yield joined[:, :, :end]
+        tail = joined[:, :, max(end, 0) :]
+    if tail is not None and tail.shape[2]:
+        yield tail
+
+
+def encode_tile(
+    moments_fn: MomentsFunction, video: np.ndarray, tiling: Tiling, config: TAEConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and logvar of one tile in time, put together from its tiles in space.
+
+    Args:
+        moments_fn: video Tensor (B, 3, T, H, W) -> mean and logvar Tensors.
+        video: float32 (B, 3, T, H, W).
+        tiling: only its spatial part counts here.
+        config: of the network.
+    """
+    from mindspore import Tensor
+
+    factor = config.spatial_compression
+
+    def encode_pixels(pixels: np.ndarray) -> np.ndarray:
+        mean, logvar = moments_fn(Tensor(np.ascontiguousarray(pixels)))
+        return np.concatenate((mean.asnumpy(), logvar.asnumpy()), axis=1)
+
+    spans = _spans_in_space(video.shape[3] // factor, video.shape[4] // factor, tiling, factor)
+    moments = _in_spatial_tiles(encode_pixels, video, spans, 1, factor)
+    mean, logvar = np.split(moments, 2, axis=1)
+    return mean, logvar
+
+
+def decode_tile(
+    frames_fn: FramesFunction, z: np.ndarray, tiling: Tiling, config: TAEConfig
+) -> np.ndarray:
+    """Return the video of one tile in time, put together from its tiles in space.
+
+    Args:
+        frames_fn: latent Tensor (B, C, T', H', W') -> video Tensor.
+        z: float32 (B, C, T', H', W').
+        tiling: only its spatial part counts here.
+        config: of the network.
+    """
+    from mindspore import Tensor
+
+    factor = config.spatial_compression
+
+    def decode_latent(latent: np.ndarray) -> np.ndarray:
+        return frames_fn(Tensor(np.ascontiguousarray(latent))).asnumpy()
+
+    spans = _spans_in_space(z.shape[3], z.shape[4], tiling, factor)
+    return _in_spatial_tiles(decode_latent, z, spans, factor, 1)
+
+
+def _spans_in_space(
+    height: int, width: int, tiling: Tiling, factor: int
+) -> tuple[list[Span], list[Span]]:
+    """Return the tiles along height and width, in pixels of the latent."""
+    overlap = tiling.overlap_pixels // factor
+    return (
+        spatial_spans(height, tiling.height // factor, overlap),
+        spatial_spans(width, tiling.width // factor, overlap),
+    )
+
+
+def _in_spatial_tiles(
+    function: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    spans: tuple[list[Span], list[Span]],
+    scale_out: int,
+    scale_in: int,
+) -> np.ndarray:
+    """Return `function` of `x`, called tile by tile, blended linearly along height and width.
+
+    Args:
+        function: (B, C, T, h, w) -> (B, C2, T2, h2, w2).
+        x: the whole input.
+        spans: tiles along height and width, in pixels of the latent.
+        scale_out: pixels of the result per pixel of the latent.
+        scale_in: pixels of `x` per pixel of the latent.
+    """
+    rows, columns = spans
+    if len(rows) == len(columns) == 1:
+        return function(x)
+    out_rows, out_columns = ([(a * scale_out, b * scale_out) for a, b in axis] for axis in spans)
+    row_weights, column_weights = axis_weights(out_rows), axis_weights(out_columns)
+    result = None
+    for i, (top, bottom) in enumerate(rows):
+        for j, (left, right) in enumerate(columns):
+            part = x[..., top * scale_in : bottom * scale_in, left * scale_in : right * scale_in]
+            tile = function(part)
+            if result is None:
+                size = (out_rows[-1][1], out_columns[-1][1])
+                result = np.zeros((*tile.shape[:3], *size), np.float32)
+            weights = np.outer(row_weights[i], column_weights[j])  # (h2, w2)
+            result[..., slice(*out_rows[i]), slice(*out_columns[j])] += tile * weights
+    return result
+
+
+def tiled_encode(
+    moments_fn: MomentsFunction, video: "Tensor", tiling: Tiling, config: TAEConfig
+) -> tuple["Tensor", "Tensor"]:
+    """Return mean and logvar (B, z_channels, T', H', W') of a video, encoded tile by tile.
+
+    Args:
+        moments_fn: video Tensor -> mean and logvar Tensors; the network's encode.
+        video: (B, 3, T, H, W) in [-1, 1].
+        tiling: sizes of the tiles.
+        config: of the network.
+
+    Raises:
+        ValueError: tiles that do not fit the network's compression.
+    """
+    from mindspore import Tensor
+
+    tiling.check(config)
+    frames = video.asnumpy().astype(np.float32, copy=False)
+    parts = [
+        encode_tile(moments_fn, frames[:, :, start:stop], tiling, config)
+        for start, stop in temporal_spans(frames.shape[2], tiling.frames, 0)
+    ]
+    means, logvars = zip(*parts, strict=True)
+    return Tensor(np.concatenate(means, axis=2)), Tensor(np.concatenate(logvars, axis=2))
+
+
+def tiled_decode(
+    frames_fn: FramesFunction, z: "Tensor", tiling: Tiling, config: TAEConfig
+) -> "Tensor":
+    """Return the video (B, 3, 8T', 8H', 8W') of a latent, decoded tile by tile and blended.
+
+    Args:
+        frames_fn: latent Tensor -> video Tensor; the network's decode.
+        z: (B, z_channels, T', H', W').
+        tiling: sizes of the tiles.
+        config: of the network.
+
+    Raises:
+        ValueError: tiles that do not fit the network's compression.
+    """
+    from mindspore import Tensor
+
+    tiling.check(config)
+    latent = z.asnumpy().astype(np.float32, copy=False)
+    factor = config.temporal_compression
+    spans = temporal_spans(
+        latent.shape[2], tiling.frames // factor, tiling.overlap_frames // factor
+    )
+    tiles = (
+        decode_tile(frames_fn, latent[:, :, start:stop], tiling, config) for start, stop in spans
+    )
+    return Tensor(np.concatenate(list(blend_in_time(tiles, tiling.overlap_frames)), axis=2))

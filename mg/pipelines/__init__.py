@@ -1,0 +1,1 @@
+"""What a user does in one call: encode, decode, reconstruct."""

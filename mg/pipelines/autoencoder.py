@@ -1,0 +1,103 @@
+"""The settings that encode, decode and reconstruct share, and the autoencoder they describe."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import yaml
+
+from mg.device import DeviceConfig
+from mg.models.tae.config import TAEConfig
+from mg.models.tae.tiling import Tiling
+
+if TYPE_CHECKING:  # MindSpore takes seconds to import; a wrong flag is answered before.
+    from mg.models.tae.tae import TemporalAutoencoder
+
+__all__ = ["AutoencoderConfig", "config_hash", "load_autoencoder", "weights_hash"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(DeviceConfig):
+    """Which autoencoder, and how it runs.
+
+    Args:
+        ckpt_path: weights: our .safetensors or .ckpt, a public MindSpore TAE checkpoint, or an
+            SD3.5 image VAE.
+        model_config: YAML or JSON file with keys of TAE_CONFIG; null takes the config that is
+            stored with the weights.
+        enable_tile: cut frames into overlapping tiles too, to save memory.
+        tiling: sizes of the tiles in frames and pixels.
+        memory_budget_gb: with enable_tile, choose the tiles so that this much memory is enough.
+        encode_dtype: precision of the encoder, float32, float16 or bfloat16.
+        decode_dtype: precision of the decoder, float32, float16 or bfloat16.
+    """
+
+    ckpt_path: str
+    model_config: str | None = None
+    enable_tile: bool = False
+    tiling: Tiling = dataclasses.field(default_factory=Tiling)
+    memory_budget_gb: float | None = None
+    encode_dtype: str = "float32"
+    decode_dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory_budget_gb is not None and not self.enable_tile:
+            raise ValueError("memory_budget_gb has no effect without enable_tile=True; set both")
+        if self.memory_budget_gb is not None and self.memory_budget_gb <= 0:
+            raise ValueError(f"memory_budget_gb={self.memory_budget_gb}; expected more than 0")
+
+
+def load_autoencoder(config: AutoencoderConfig) -> "TemporalAutoencoder":
+    """Return the autoencoder with its weights, ready for inference; z is the posterior's mean.
+
+    Raises:
+        FileNotFoundError: the weights or the model config do not exist.
+        ValueError: they do not fit each other, or tiles that do not fit the network.
+    """
+    from mg.models.tae.tae import TemporalAutoencoder
+
+    tae = TemporalAutoencoder(
+        _read_model_config(config.model_config),
+        config.ckpt_path,
+        config.enable_tile,
+        tiling=config.tiling,
+        sample_deterministic=True,
+        encode_dtype=config.encode_dtype,
+        decode_dtype=config.decode_dtype,
+    )
+    config.tiling.check(tae.config)
+    tae.set_train(False)
+    return tae
+
+
+def _read_model_config(path: str | None) -> TAEConfig | None:
+    """Return the TAE config of a YAML or JSON file (JSON is YAML)."""
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"model_config not found: {path}")
+    try:
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"model_config {path} is neither YAML nor JSON: {error}") from error
+    if not isinstance(mapping, dict):
+        raise ValueError(f"model_config {path}: expected a mapping with the keys of TAE_CONFIG")
+    return TAEConfig.from_mapping(mapping)
+
+
+def config_hash(config: TAEConfig) -> str:
+    """Return the SHA-256 of a config, in hex; equal for equal configs on every machine."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def weights_hash(tae: "TemporalAutoencoder") -> str:
+    """Return the SHA-256 of all parameters, in hex; the same whatever file they came from."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(tae.parameters_and_names()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(parameter.asnumpy()).data)
+    return digest.hexdigest()

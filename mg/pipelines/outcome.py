@@ -1,0 +1,29 @@
+"""What became of each of many files."""
+
+import dataclasses
+
+__all__ = ["Outcome"]
+
+
+@dataclasses.dataclass
+class Outcome:
+    """Names of the files that were worked on, that were finished before, and that failed (why)."""
+
+    done: list[str] = dataclasses.field(default_factory=list)
+    finished_before: list[str] = dataclasses.field(default_factory=list)
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def summary(self, verb: str) -> str:
+        """Return the counts in one line, and one more line for each file that failed."""
+        lines = [
+            f"{len(self.done)} {verb}, {len(self.finished_before)} finished before, "
+            f"{len(self.failed)} left out"
+        ]
+        lines += [f"  {name}: {reason}" for name, reason in self.failed.items()]
+        return "\n".join(lines)
+
+    def refuse_total_failure(self) -> None:
+        """Raise ValueError if there were files and not one of them came out well."""
+        if self.failed and not self.done and not self.finished_before:
+            reasons = "\n".join(f"  {name}: {reason}" for name, reason in self.failed.items())
+            raise ValueError(f"not one of {len(self.failed)} files could be used:\n{reasons}")

@@ -1,0 +1,96 @@
+"""Encoding and decoding videos of any length in constant memory: generators in, generators out.
+
+One tile in time is held at once, whatever the length. The results are those of
+`TemporalAutoencoder.encode` and `decode` with `use_tile`, bit for bit.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+
+from mg.data.transforms import resize_and_crop, to_model_range
+from mg.data.video import iterate_frames
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tiling import blend_in_time
+
+__all__ = ["decode_latents", "encode_frames", "read_frames"]
+
+
+def read_frames(path: Path, size: tuple[int, int], *, rescale: bool) -> Iterator[np.ndarray]:
+    """Yield the frames of a video file in order, uint8 (height, width, 3).
+
+    Args:
+        path: video, image or prepared clip.
+        size: (height, width) in pixels.
+        rescale: whether frames are scaled to cover `size` before the crop, or only cropped.
+    """
+    for frame in iterate_frames(path):
+        short_side = None if rescale else min(frame.shape[:2])
+        yield resize_and_crop(frame[np.newaxis], size=size, short_side=short_side)[0]
+
+
+def encode_frames(
+    tae: TemporalAutoencoder, frames: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield mean and logvar, each float32 (z_channels, t, H/8, W/8), piece by piece.
+
+    Args:
+        tae: its `tiling` says how many frames are encoded at once; with `use_tile` frames are cut
+            into tiles too.
+        frames: uint8 (H, W, 3) each, all of one size.
+
+    Raises:
+        ValueError: a size that the network cannot take.
+    """
+    tae.tiling.check(tae.config)
+    frames = iter(frames)
+    while chunk := list(itertools.islice(frames, tae.tiling.frames)):
+        video = to_model_range(np.stack(chunk))  # (3, T, H, W)
+        _, mean, logvar = tae.encode(Tensor(video[np.newaxis]))
+        yield mean.asnumpy()[0], logvar.asnumpy()[0]
+
+
+def decode_latents(
+    tae: TemporalAutoencoder, latents: Iterable[np.ndarray], num_frames: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the video, float32 (3, t, H, W) in about [-1, 1], piece by piece.
+
+    Args:
+        tae: its `tiling` says how many frames are decoded at once and how many overlap.
+        latents: float32 (z_channels, t, H', W') each, pieces of any length t of one latent.
+        num_frames: how many frames to give in all; None gives all that are decoded.
+    """
+    tae.tiling.check(tae.config)
+    factor = tae.config.temporal_compression
+    length, overlap = tae.tiling.frames // factor, tae.tiling.overlap_frames // factor
+    tiles = (
+        tae.decode(Tensor(np.ascontiguousarray(tile[np.newaxis]))).asnumpy()
+        for tile in _overlapping_tiles(latents, length, overlap)
+    )
+    num_left = num_frames
+    for video in blend_in_time(tiles, tae.tiling.overlap_frames):
+        piece = video[0, :, :num_left]
+        if num_left is not None:
+            num_left -= piece.shape[1]
+        yield piece
+        if num_left == 0:
+            return
+
+
+def _overlapping_tiles(
+    latents: Iterable[np.ndarray], length: int, overlap: int
+) -> Iterator[np.ndarray]:
+    """Yield the tiles of `temporal_spans` from pieces (C, t, H', W') of any length."""
+    held, num_new = None, 0
+    for piece in latents:
+        held = piece if held is None else np.concatenate((held, piece), axis=1)
+        num_new += piece.shape[1]
+        while held.shape[1] >= length:
+            yield held[:, :length]
+            held = held[:, length - overlap :]
+            num_new = held.shape[1] - overlap
+    if num_new:
+        yield held

@@ -1,0 +1,1 @@
+"""Weight files: reading, writing, names, inflation. numpy only, no MindSpore."""

@@ -1,0 +1,105 @@
+"""Weight files of any supported origin -> the tensors of a TAE and its config, checked."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mg.weights.checkpoint_file import find_weights, read_weights
+from mg.weights.inflation import STRUCTURE_KEYS, inflate_image_vae
+from mg.weights.stored_config import stored_tae_config, stored_vae_scaling
+from mg.weights.tae_layers import tae_shapes
+from mg.weights.tae_names import (
+    check_tensors,
+    explain_config_mismatch,
+    infer_tae_config,
+    is_published_tae,
+    is_tae,
+    tae_from_published,
+)
+
+__all__ = ["check_tensors", "explain_config_mismatch", "infer_tae_config", "load_tae_tensors"]
+
+logger = logging.getLogger("mg")
+
+
+def load_tae_tensors(
+    path: str | os.PathLike, *, config: Mapping[str, Any] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return (float32 tensors under the network's names, the config they are for).
+
+    The file may be our own, the public MindSpore checkpoint (prefixes and dead parameters are
+    removed), or an SD3.5-type image VAE (inflated centrally on the fly).
+
+    Args:
+        path: `.safetensors`, `.ckpt`, an index of shards, or a folder with one of them.
+        config: what the network expects, with keys of `TAE_CONFIG`. If given, the tensors must
+            fit it exactly, an image VAE is inflated as it says, and it is what is returned. If
+            not, the config returned is the one stored with the file, completed by what the shapes
+            tell; fields that neither tells are left to their defaults.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged file; neither a TAE nor an SD3.5-type VAE; or it does not fit the
+            config (says which field disagrees, or which tensors).
+    """
+    file = find_weights(path)
+    loaded = read_weights(file)
+    try:
+        if is_tae(loaded):
+            return _load_tae(loaded, file, config)
+        return _load_image_vae(loaded, file, config)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _load_tae(
+    loaded: Mapping[str, np.ndarray], file: Path, config: Mapping[str, Any] | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    kind = "a published TAE checkpoint" if is_published_tae(loaded) else "TAE weights"
+    logger.info("%s holds %s", file, kind)
+    tensors = tae_from_published(loaded)
+    for name, array in tensors.items():
+        if array.dtype.kind != "f":
+            raise ValueError(
+                f"tensor {name!r} holds {array.dtype}, expected floating-point numbers"
+            )
+    stored = stored_tae_config(file) or {}
+    config = {**infer_tae_config(tensors), **stored} if config is None else dict(config)
+    _check_fit(tensors, config, stored)
+    return {name: array.astype(np.float32, copy=False) for name, array in tensors.items()}, config
+
+
+def _load_image_vae(
+    loaded: Mapping[str, np.ndarray], file: Path, config: Mapping[str, Any] | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    wanted = config or {}
+    tensors, found = inflate_image_vae(
+        loaded,
+        temporal_padding=wanted.get("temporal_padding", "published"),
+        structure={key: wanted[key] for key in STRUCTURE_KEYS if key in wanted},
+    )
+    logger.info("%s holds an image VAE; it has been inflated to a TAE", file)
+    config = {**found, **stored_vae_scaling(file)} if config is None else dict(config)
+    _check_fit(tensors, config, {})
+    return tensors, config
+
+
+def _check_fit(
+    tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], stored: Mapping[str, Any]
+) -> None:
+    """Raise ValueError unless the tensors, and the config stored with them, fit `config`."""
+    mismatches = explain_config_mismatch(tensors, config)
+    # No shape tells the padding, but with the other one the same weights give other numbers.
+    key = "temporal_padding"
+    if key in stored and key in config and stored[key] != config[key]:
+        mismatches.append(f"{key}: the file says {stored[key]}, the config says {config[key]}")
+    if mismatches:
+        raise ValueError(
+            "the weights are of another config: " + "; ".join(mismatches) + ". Use the config they "
+            "were made with (it is stored with them)"
+        )
+    check_tensors(tensors, tae_shapes({**infer_tae_config(tensors), **config}))

@@ -1,0 +1,265 @@
+"""safetensors files as dicts of numpy arrays: single files, and shards with an index file.
+
+The `safetensors` package checks the header (length, overlaps, holes, sizes, truncation) and does
+the writing. Reading maps the file into memory here, because the package's numpy side has no
+bfloat16.
+"""
+
+import json
+import mmap
+import os
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from mg.files import atomic_path
+from mg.weights.bfloat16 import is_bfloat16, widen_bfloat16
+
+__all__ = [
+    "INDEX_SUFFIX",
+    "find_in_folder",
+    "read_safetensors",
+    "read_safetensors_metadata",
+    "read_safetensors_types",
+    "write_safetensors",
+]
+
+INDEX_SUFFIX = ".safetensors.index.json"
+METADATA_KEY = "__metadata__"
+SHARD_NAME = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
+
+NUMPY_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "U64": "<u8",
+    "I32": "<i4",
+    "U32": "<u4",
+    "I16": "<i2",
+    "U16": "<u2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+WRITABLE_TYPES = frozenset(np.dtype(code) for code in NUMPY_TYPES.values())
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Return the tensors of a safetensors file, or of all shards that an index file names.
+
+    Arrays are read-only views of the memory-mapped file, so only what is used is read; bfloat16
+    is widened to float32 (exactly), in memory.
+
+    Args:
+        path: a `.safetensors` file, a `*.safetensors.index.json`, or a folder that holds one
+            index file or, without an index, one `.safetensors` file.
+
+    Raises:
+        FileNotFoundError: no such file, a shard is missing, or the folder has no such file.
+        ValueError: damaged or truncated file, a number type numpy cannot hold, shards and index
+            that disagree, or a path that is only one shard of a set.
+    """
+    path = _resolve(path)
+    return _read_shards(path) if path.name.endswith(INDEX_SUFFIX) else _read_file(path)
+
+
+def read_safetensors_types(path: str | os.PathLike) -> dict[str, str]:
+    """Return {tensor name: stored type, such as `F32` or `BF16`} without reading the tensors.
+
+    Args and Raises: as `read_safetensors`.
+    """
+    path = _resolve(path)
+    files = [path]
+    if path.name.endswith(INDEX_SUFFIX):
+        files = [path.parent / shard for shard in dict.fromkeys(_read_weight_map(path).values())]
+    return {
+        name: entry["dtype"]
+        for file in files
+        for name, entry in _checked_header(file).items()
+        if name != METADATA_KEY
+    }
+
+
+def read_safetensors_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Return the text metadata of one safetensors file (`{}` if it has none).
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_safetensors`.
+    """
+    return _checked_header(Path(path)).get(METADATA_KEY, {})
+
+
+def write_safetensors(
+    path: str | os.PathLike,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write `tensors` to one safetensors file: all of it, or nothing.
+
+    Args:
+        path: the file to write; parent folders are made.
+        tensors: arrays of booleans, integers or floats, of any memory layout. The bfloat16 type
+            that other packages add to numpy is stored as bfloat16.
+        metadata: texts to store in the header. `format` is set to `np` unless given.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        FileExistsError: `path` exists and `overwrite` is false.
+        ValueError: a tensor's number type has no place in the format.
+        OSError: the file could not be written (full disk); nothing is left behind.
+    """
+    stored = {name: _storable(name, np.asarray(array)) for name, array in tensors.items()}
+    texts = {"format": "np", **(metadata or {})}
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        try:
+            save_file(stored, str(temporary), metadata=texts)
+        except SafetensorError as error:
+            raise OSError(f"could not write {path}: {error}") from error
+
+
+def find_in_folder(folder: Path, patterns: Sequence[str]) -> Path:
+    """Return the one file in `folder` that matches the first pattern with any match.
+
+    Raises:
+        FileNotFoundError: no match.
+        ValueError: several matches, so that the choice is the caller's.
+    """
+    for pattern in patterns:
+        # Hidden files may be half-written ones of another process.
+        found = sorted(file for file in folder.glob(pattern) if not file.name.startswith("."))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(file.name for file in found)
+            raise ValueError(f"folder {folder} holds several weight files: {names}; name one")
+    raise FileNotFoundError(f"folder {folder} holds no weights ({', '.join(patterns)})")
+
+
+def _resolve(path: str | os.PathLike) -> Path:
+    """Return the file to read: `path` itself, or the one found in the folder it names."""
+    path = Path(path)
+    if path.is_dir():
+        return find_in_folder(path, [f"*{INDEX_SUFFIX}", "*.safetensors"])
+    if not path.exists():
+        raise FileNotFoundError(f"weights not found: {path} does not exist")
+    match = SHARD_NAME.fullmatch(path.name)
+    index = path.with_name(match["stem"] + INDEX_SUFFIX) if match else None
+    if index is not None and index.exists():
+        raise ValueError(f"{path} is one shard of several; give the index file {index} instead")
+    return path
+
+
+def _read_shards(index_path: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of all shards that the index names, in the index's order."""
+    weight_map = _read_weight_map(index_path)
+    shards: dict[str, dict[str, np.ndarray]] = {}
+    for shard in dict.fromkeys(weight_map.values()):
+        shard_path = index_path.parent / shard
+        if not shard_path.is_file():
+            raise FileNotFoundError(f"{index_path} names the shard {shard}, which is not beside it")
+        shards[shard] = _read_file(shard_path)
+        expected = {name for name, home in weight_map.items() if home == shard}
+        differing = sorted(expected ^ shards[shard].keys())
+        if differing:
+            raise ValueError(
+                f"{index_path} and its shard {shard} disagree about {len(differing)} tensors, "
+                f"for example {differing[0]!r}; the set is incomplete or mixed, fetch it again"
+            )
+    return {name: shards[shard][name] for name, shard in weight_map.items()}
+
+
+def _read_weight_map(index_path: Path) -> dict[str, str]:
+    """Return {tensor name: shard file name} from an index file, with every file name checked."""
+    try:
+        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+        entries = list(weight_map.items())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{index_path} is not a JSON file: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index_path} has no 'weight_map' from names to shard files") from error
+    for name, shard in entries:
+        # A plain name only: an index from elsewhere must not lead to files outside its folder.
+        if (
+            not isinstance(shard, str)
+            or Path(shard).name != shard
+            or "\\" in shard
+            or not shard.endswith(".safetensors")
+        ):
+            raise ValueError(
+                f"{index_path} places {name!r} in {shard!r}; shards must be plain file names "
+                "(*.safetensors) in the folder of the index"
+            )
+    return weight_map
+
+
+def _checked_header(path: Path) -> dict:
+    """Return the header of a safetensors file, after the safetensors package has checked it."""
+    if not path.exists():
+        raise FileNotFoundError(f"weights not found: {path} does not exist")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; a safetensors file is expected here")
+    try:
+        with safe_open(str(path), framework="np"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}; "
+            "it is truncated, damaged or of another format, fetch or save it again"
+        ) from error
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length))
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of one safetensors file as views of its memory map."""
+    header = _checked_header(path)
+    header.pop(METADATA_KEY, None)
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(mapped[:8], "little")
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        tensors[name] = _view(mapped, start + begin, end - begin, entry, f"{path}: {name}")
+    return tensors
+
+
+def _view(mapped: mmap.mmap, offset: int, num_bytes: int, entry: dict, label: str) -> np.ndarray:
+    """Return one tensor: a view of the map where its type and alignment allow, else a copy."""
+    kind, shape = entry["dtype"], entry["shape"]
+    if kind not in NUMPY_TYPES:
+        raise ValueError(
+            f"{label} has type {kind}, which is not supported; convert the file to F32, F16 or BF16"
+        )
+    dtype = np.dtype(NUMPY_TYPES[kind])
+    if num_bytes == 0:
+        array = np.empty(shape, dtype)
+    else:
+        flat = np.frombuffer(mapped, dtype, count=num_bytes // dtype.itemsize, offset=offset)
+        array = flat.reshape(shape)
+    if kind == "BF16":
+        return widen_bfloat16(array)
+    return array if array.flags.aligned else array.copy()
+
+
+def _storable(name: str, array: np.ndarray) -> np.ndarray:
+    """Return `array` contiguous and little-endian, as the format wants it."""
+    if not is_bfloat16(array.dtype):
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        if array.dtype not in WRITABLE_TYPES:
+            raise ValueError(
+                f"tensor {name!r} has type {array.dtype}, which safetensors files cannot hold; "
+                "use booleans, integers or floats"
+            )
+    # Not np.ascontiguousarray, which turns a scalar () into (1,).
+    return np.require(array, requirements="C")

@@ -1,0 +1,226 @@
+"""TAE tensors as they come from files: recognising them, cleaning names, reading the config off.
+
+The network's own names are those of the published MindSpore checkpoint without its dead
+time-embedding projections (`temb_proj`), so a cleaned file fits as it is.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "check_tensors",
+    "count_levels",
+    "explain_config_mismatch",
+    "infer_tae_config",
+    "is_published_tae",
+    "is_tae",
+    "tae_from_published",
+]
+
+logger = logging.getLogger("mg")
+
+WRAPPER_PREFIXES = re.compile(r"(?:autoencoder\.|_backbone\.)+")
+DEAD_PART = ".temb_proj."
+OPTIMIZER_COPY = re.compile(r"(?:adam_m|adam_v|moment1|moment2|moments|accum|stat)\.(.+)")
+TRAINING_SCALARS = frozenset(
+    {
+        "beta1_power",
+        "beta2_power",
+        "current_iterator_step",
+        "epoch_num",
+        "global_step",
+        "last_overflow_iterator_step",
+        "learning_rate",
+        "loss_scale",
+        "scale_sense",
+        "step_num",
+    }
+)
+NUM_LISTED = 8
+
+
+def is_tae(names: Iterable[str]) -> bool:
+    """Return whether tensors of these names are a TAE's (any prefix, any size)."""
+    return any(name.endswith("encoder.conv_in.conv_spat.weight") for name in names)
+
+
+def is_published_tae(names: Iterable[str]) -> bool:
+    """Return whether the names have what only the published format has: prefixes, `temb_proj`."""
+    return is_tae(names) and any(
+        WRAPPER_PREFIXES.match(name) is not None or DEAD_PART in name for name in names
+    )
+
+
+def tae_from_published(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return TAE tensors under the network's own names.
+
+    Leading `autoencoder.` and `_backbone.` are removed, dead `temb_proj.*` are dropped, and so is
+    what clearly belongs to an optimiser: copies of a parameter (`adam_m.NAME` ...) and known
+    counters (`global_step` ...). Everything else stays, for `check_tensors` to judge.
+
+    Raises:
+        ValueError: two tensors get the same name.
+    """
+    plain: dict[str, np.ndarray] = {}
+    for name, array in tensors.items():
+        stripped = WRAPPER_PREFIXES.sub("", name, count=1) if WRAPPER_PREFIXES.match(name) else name
+        if stripped in plain:
+            raise ValueError(f"the file holds {stripped!r} twice, under different prefixes")
+        plain[stripped] = array
+    leftovers = {name for name in plain if _is_optimizer_leftover(name, plain.keys())}
+    dead = {name for name in plain if DEAD_PART in name}
+    if leftovers or dead:
+        logger.info(
+            "left out %d tensors of the optimiser and %d unused time-embedding projections",
+            len(leftovers),
+            len(dead - leftovers),
+        )
+    return {name: array for name, array in plain.items() if name not in leftovers | dead}
+
+
+def _is_optimizer_leftover(name: str, all_names: Iterable[str]) -> bool:
+    if name in TRAINING_SCALARS:
+        return True
+    copy = OPTIMIZER_COPY.fullmatch(name)
+    return copy is not None and WRAPPER_PREFIXES.sub("", copy[1], count=1) in all_names
+
+
+def check_tensors(
+    tensors: Mapping[str, np.ndarray], expected_shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise ValueError unless `tensors` are exactly those expected: same names, same shapes.
+
+    Raises:
+        ValueError: with the numbers of missing, extra and misshapen tensors and the first names.
+    """
+    missing = [name for name in expected_shapes if name not in tensors]
+    extra = [name for name in tensors if name not in expected_shapes]
+    misshapen = [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(shape)}"
+        for name, shape in expected_shapes.items()
+        if name in tensors and tuple(tensors[name].shape) != tuple(shape)
+    ]
+    faults = [
+        f"{len(names)} {kind} ({_listed(names)})"
+        for kind, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+        if names
+    ]
+    if faults:
+        raise ValueError(
+            f"the tensors do not fit the network of {len(expected_shapes)} tensors: "
+            + "; ".join(faults)
+        )
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:NUM_LISTED])
+    return shown + (f", and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else "")
+
+
+def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the config fields that the names and shapes of TAE tensors determine.
+
+    These are ch, ch_mult, num_res_blocks, z_channels, double_z, in_channels, out_ch, the temporal
+    levels, attn_type and the quant convs. The tensors do not tell the others (resolution and
+    attn_resolutions, dropout, scaling_factor, shift_factor, temporal_padding).
+
+    Args:
+        tensors: arrays under the network's own names (`tae_from_published`).
+
+    Raises:
+        ValueError: a tensor that is needed for it is missing or has impossible sizes.
+    """
+    ch, in_channels = _conv_sizes(tensors, "encoder.conv_in.conv_spat.weight")
+    _, z_channels = _conv_sizes(tensors, "decoder.conv_in.conv_spat.weight")
+    out_ch, _ = _conv_sizes(tensors, "decoder.conv_out.conv_spat.weight")
+    num_moments, _ = _conv_sizes(tensors, "encoder.conv_out.conv_spat.weight")
+    if num_moments not in (z_channels, 2 * z_channels):
+        raise ValueError(
+            f"the encoder gives {num_moments} channels, the decoder takes {z_channels}; expected "
+            "as many, or twice as many (mean and logvar)"
+        )
+    widths = [
+        _conv_sizes(tensors, f"encoder.down.{level}.block.0.conv1.conv_spat.weight")[0]
+        for level in range(count_levels(tensors, r"encoder\.down\.(\d+)\."))
+    ]
+    odd = [width for width in widths if width % ch]
+    if odd:
+        raise ValueError(f"level widths {widths} are not multiples of the first convolution's {ch}")
+    return {
+        "ch": ch,
+        "ch_mult": [width // ch for width in widths],
+        "num_res_blocks": count_levels(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
+        "z_channels": z_channels,
+        "double_z": num_moments == 2 * z_channels,
+        "in_channels": in_channels,
+        "out_ch": out_ch,
+        "temporal_downsample_level": sorted(
+            _indices(tensors, r"encoder\.down\.(\d+)\.downsample_temp\.")
+        ),
+        "temporal_upsample_level": sorted(
+            _indices(tensors, r"decoder\.up\.(\d+)\.upsample_temp\."), reverse=True
+        ),
+        "attn_type": "vanilla" if "encoder.mid.attn_1.1.to_q.weight" in tensors else "spat_only",
+        "use_quant_conv": "quant_conv.weight" in tensors,
+        "use_post_quant_conv": "post_quant_conv.weight" in tensors,
+    }
+
+
+def explain_config_mismatch(
+    tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> list[str]:
+    """Return one line per config field that disagrees with the tensors ([] if all agree).
+
+    Args:
+        tensors: arrays under the network's own names.
+        config: a mapping with keys of `TAE_CONFIG`; absent keys are not compared.
+
+    Raises:
+        ValueError: as `infer_tae_config`.
+    """
+    return [
+        f"{key}: the file says {value}, the config says {_plain(config[key])}"
+        for key, value in infer_tae_config(tensors).items()
+        if key in config and not _same(key, value, config[key])
+    ]
+
+
+def _same(key: str, found: Any, wanted: Any) -> bool:
+    if key in ("temporal_downsample_level", "temporal_upsample_level"):
+        return sorted(found) == sorted(wanted)  # a set of levels, in whatever order
+    return found == _plain(wanted)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _conv_sizes(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, int]:
+    """Return (output channels, input channels) of a convolution's weight."""
+    if name not in tensors:
+        raise ValueError(f"these tensors are no TAE's: {name} is missing")
+    shape = tensors[name].shape
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(f"{name} is {tuple(shape)}; expected 4 sizes (out, in, height, width)")
+    return shape[0], shape[1]
+
+
+def _indices(tensors: Mapping[str, np.ndarray], pattern: str) -> set[int]:
+    """Return the numbers that stand in the pattern's group among the names."""
+    matches = (re.match(pattern, name) for name in tensors)
+    return {int(match[1]) for match in matches if match}
+
+
+def count_levels(tensors: Mapping[str, np.ndarray], pattern: str) -> int:
+    """Return how many indices 0, 1, 2, ... without a gap stand in the names.
+
+    Args:
+        tensors: arrays by name.
+        pattern: a regular expression from the name's start, its one group being the index.
+    """
+    present = _indices(tensors, pattern)
+    return next(number for number in range(len(present) + 1) if number not in present)

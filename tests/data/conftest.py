@@ -1,0 +1,97 @@
+"""Small videos that the tests of this folder encode themselves."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+
+def moving_frames(num_frames, height, width):
+    """Return uint8 (T, H, W, 3): a bright square on a wandering gradient, no two frames alike."""
+    rng = np.random.default_rng(num_frames)
+    rows, columns = np.mgrid[:height, :width]
+    frames = np.empty((num_frames, height, width, 3), dtype=np.uint8)
+    for t in range(num_frames):
+        for channel in range(3):
+            wave = np.sin((rows * (channel + 1) + columns + 5 * t) / 9.0)
+            frames[t, :, :, channel] = 110 + 70 * wave + rng.integers(0, 8, (height, width))
+        top, left = (3 * t) % (height - 8), (5 * t) % (width - 8)
+        frames[t, top : top + 8, left : left + 8] = 255 - (t * 4) % 200
+    return frames
+
+
+def encode_video(
+    path, frames, *, codec="libx264", options=None, pts=None, rotation=0, container_options=None
+):
+    """Encode frames; `pts` are times in ticks of 1/1000 s, instead of 25 frames per second."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        if pts is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = number if pts is None else int(pts[number])
+            frame.time_base = Fraction(1, 25) if pts is None else Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return Path(path)
+
+
+def decode_in_order(path):
+    """Return all frames of a file by plain sequential decoding: the reference."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(frames)
+
+
+@pytest.fixture(scope="session")
+def clips_folder():
+    """Return the folder of the clips that ship with the project."""
+    return Path(__file__).parents[2] / "assets" / "clips"
+
+
+@pytest.fixture(scope="session")
+def plain_video(tmp_path_factory):
+    """Return an mp4 of 60 frames of 64x48 with B-frames and a key frame every 12."""
+    path = tmp_path_factory.mktemp("video") / "plain.mp4"
+    options = {"g": "12", "bf": "3", "movflags": "faststart"}
+    return encode_video(path, moving_frames(60, 48, 64), options=options)
+
+
+@pytest.fixture(scope="session")
+def make_video():
+    """Return the function `encode_video`."""
+    return encode_video
+
+
+@pytest.fixture(scope="session")
+def make_frames():
+    """Return the function `moving_frames`."""
+    return moving_frames
+
+
+@pytest.fixture(scope="session")
+def reference_frames():
+    """Return the function `decode_in_order`."""
+    return decode_in_order
+
+
+@pytest.fixture
+def audio_file(tmp_path):
+    """Return an mp4 that holds sound only."""
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        for start in range(0, 8192, 1024):
+            samples = np.zeros((1, 1024), dtype=np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16000, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

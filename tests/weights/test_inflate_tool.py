@@ -1,0 +1,110 @@
+"""tools/inflate_vae_to_tae.py as a user runs it."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mg.weights.checkpoint_file import read_weights, write_weights
+from mg.weights.inflation import inflate_image_vae
+from mg.weights.stored_config import stored_tae_config
+
+ROOT = Path(__file__).parents[2]
+VAE_PATH = ROOT / "tests" / "fixtures" / "sd35_vae_tiny.safetensors"
+
+
+def run(*arguments: object, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    tool = "tools/inflate_vae_to_tae.py" if folder == ROOT else "inflate_vae_to_tae.py"
+    command = [sys.executable, tool, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def assert_holds(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    written = read_weights(path)
+    assert written.keys() == tensors.keys()
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(written[name], array)
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "tools"], ids=["root", "tools"])
+def test_conversion(tmp_path, folder):
+    target = tmp_path / "models" / ("tae.ckpt" if folder == ROOT else "tae.safetensors")
+    result = run("--src", VAE_PATH, "--target", target, folder=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    tensors, config = inflate_image_vae(read_weights(VAE_PATH))
+    assert_holds(target, tensors)
+    assert json.loads(target.with_suffix(".json").read_text()) == config
+    assert stored_tae_config(target) == config
+    assert hashlib.sha256(target.read_bytes()).hexdigest() in result.stdout
+    for text in (
+        "176 tensors, 1.0 M parameters, F32",
+        "176 copied, 108 created",
+        "284 tensors, 1.4 M parameters, float32",
+        "ch 32, ch_mult [1, 1, 2, 2], num_res_blocks 1, z_channels 16",
+        f"--ckpt_path {target}",
+    ):
+        assert text in result.stdout
+    assert sorted(path.suffix for path in target.parent.iterdir()) == sorted(
+        [target.suffix, ".json"]
+    )
+
+
+def test_sharded_half_precision_folder_with_its_own_scaling(tmp_path):
+    source = {name: array.astype(np.float16) for name, array in read_weights(VAE_PATH).items()}
+    names = sorted(source)
+    weight_map = {}
+    for number, part in enumerate((names[:100], names[100:]), start=1):
+        shard = f"model-{number:05d}-of-00002.safetensors"
+        write_weights(tmp_path / "vae" / shard, {name: source[name] for name in part})
+        weight_map |= dict.fromkeys(part, shard)
+    index = tmp_path / "vae" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    stated = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "latent_channels": 16}
+    (tmp_path / "vae" / "config.json").write_text(json.dumps(stated))
+    target = tmp_path / "tae.safetensors"
+    options = ("--method", "average", "--temporal_padding", "replicate", "--overwrite")
+    for src in (index.parent, index):
+        result = run("--src", src, "--target", target, *options)
+        assert result.returncode == 0, result.stderr
+        assert "F16" in result.stdout
+        tensors, config = inflate_image_vae(source, method="average", temporal_padding="replicate")
+        assert_holds(target, tensors)
+        config |= {"scaling_factor": 0.3611, "shift_factor": 0.1159}
+        assert json.loads((tmp_path / "tae.json").read_text()) == config
+
+
+@pytest.mark.parametrize("existing", ["tae.ckpt", "tae.json"])
+def test_nothing_is_overwritten_unasked(tmp_path, existing):
+    (tmp_path / existing).write_text("precious")
+    result = run("--src", VAE_PATH, "--target", tmp_path / "tae.ckpt")
+    assert result.returncode == 1
+    assert existing in result.stderr
+    assert "--overwrite" in result.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [
+        (existing, "precious")
+    ]
+
+
+def test_faults_are_one_clear_line(tmp_path):
+    target = tmp_path / "out" / "tae.ckpt"
+    (tmp_path / "cut.safetensors").write_bytes(VAE_PATH.read_bytes()[:5000])
+    (tmp_path / "torch.ckpt").write_bytes(b"PK\x03\x04...")
+    write_weights(tmp_path / "tae.ckpt", inflate_image_vae(read_weights(VAE_PATH))[0])
+    for src, goal, message in (
+        (tmp_path / "none.safetensors", target, "none.safetensors does not exist"),
+        (tmp_path / "cut.safetensors", target, "not a whole safetensors file"),
+        (tmp_path / "torch.ckpt", target, "PyTorch"),
+        (tmp_path / "tae.ckpt", target, "a TAE already"),
+        (VAE_PATH, target.with_suffix(".pt"), "extension decides"),
+    ):
+        result = run("--src", src, "--target", goal)
+        assert result.returncode == 1
+        assert result.stdout == ""
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert message in result.stderr
+    assert not target.parent.exists()

@@ -1,0 +1,160 @@
+"""Loading TAE weights of every origin, strictly."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mg.weights.checkpoint_file import read_weights, write_weights
+from mg.weights.inflation import inflate_image_vae
+from mg.weights.load import load_tae_tensors
+from mg.weights.stored_config import config_metadata, config_path, stored_tae_config
+
+VAE_PATH = Path(__file__).parents[1] / "fixtures" / "sd35_vae_tiny.safetensors"
+TENSORS, CONFIG = inflate_image_vae(read_weights(VAE_PATH))
+
+
+def as_published(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors as the public checkpoint would hold them: prefixed, with dead projections."""
+    published = {f"autoencoder._backbone.{name}": array for name, array in tensors.items()}
+    published["autoencoder._backbone.encoder.mid.block_1.temb_proj.weight"] = np.ones((64, 512))
+    return published
+
+
+def assert_equals_inflated(tensors: dict[str, np.ndarray]) -> None:
+    assert tensors.keys() == TENSORS.keys()
+    for name, array in TENSORS.items():
+        assert tensors[name].dtype == np.float32
+        np.testing.assert_array_equal(tensors[name], array)
+
+
+@pytest.mark.parametrize("extension", ["ckpt", "safetensors"])
+@pytest.mark.parametrize("make", [dict, as_published], ids=["own", "published"])
+def test_our_own_and_published_files(tmp_path, extension, make):
+    path = tmp_path / f"a.{extension}"
+    write_weights(path, make(TENSORS))
+    for config in (None, CONFIG):
+        loaded, found = load_tae_tensors(path, config=config)
+        assert_equals_inflated(loaded)
+        in_shapes = ("ch", "ch_mult", "z_channels", "temporal_upsample_level", "attn_type")
+        assert {key: found[key] for key in in_shapes} == {key: CONFIG[key] for key in in_shapes}
+    assert found == CONFIG
+
+
+def test_image_vae_is_inflated_on_the_fly():
+    for config in (None, CONFIG):
+        loaded, found = load_tae_tensors(VAE_PATH, config=config)
+        assert found == CONFIG
+        assert_equals_inflated(loaded)
+
+
+def test_image_vae_with_its_own_scaling(tmp_path):
+    write_weights(tmp_path / "vae.safetensors", read_weights(VAE_PATH))
+    (tmp_path / "config.json").write_text('{"scaling_factor": 0.3611, "shift_factor": null}')
+    _, found = load_tae_tensors(tmp_path)
+    assert (found["scaling_factor"], found["shift_factor"]) == (0.3611, 0.0609)
+    (tmp_path / "config.json").write_text('{"scaling_factor": "much"}')
+    with pytest.raises(ValueError, match="no number"):
+        load_tae_tensors(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["header", "beside_safetensors", "beside_ckpt"])
+def test_stored_config_counts(tmp_path, place):
+    """The padding shows in no shape, so it must come from what is stored, and fit."""
+    stored = CONFIG | {"temporal_padding": "replicate", "scaling_factor": 2.0}
+    path = tmp_path / ("a.ckpt" if place == "beside_ckpt" else "a.safetensors")
+    write_weights(path, TENSORS, metadata=config_metadata(stored) if place == "header" else None)
+    if place != "header":
+        config_path(path).write_text(json.dumps(stored))
+    assert stored_tae_config(path) == stored
+    assert load_tae_tensors(path)[1] == stored
+    assert load_tae_tensors(path, config=stored)[1] == stored
+    with pytest.raises(ValueError, match="temporal_padding: the file says replicate, the config"):
+        load_tae_tensors(path, config=CONFIG)
+    with pytest.raises(ValueError, match="ch: the file says 32, the config says 96"):
+        load_tae_tensors(path, config=stored | {"ch": 96})
+
+
+def test_stored_config_that_is_none(tmp_path):
+    path = tmp_path / "a.ckpt"
+    write_weights(path, TENSORS)
+    assert stored_tae_config(path) is None
+    config_path(path).write_text('{"loss": 3}')
+    assert stored_tae_config(path) is None
+    for text in ("[1]", "{"):
+        config_path(path).write_text(text)
+        with pytest.raises(ValueError, match=r"a\.json is not"):
+            load_tae_tensors(path)
+
+
+def test_image_vae_is_inflated_as_the_config_says():
+    choices = {
+        "attn_type": "spat_only",
+        "temporal_downsample_level": (0, 1),
+        "temporal_upsample_level": (2, 1),
+        "temporal_padding": "replicate",
+    }
+    loaded, _ = load_tae_tensors(VAE_PATH, config=CONFIG | choices)
+    missing = TENSORS.keys() - loaded.keys()
+    assert len(missing) == 2 * 10 + 2 * 2  # temporal attention, one resampler in each half
+    assert all("attn_1.1" in name or "sample_temp" in name for name in missing)
+
+
+def test_half_precision_file_is_widened(tmp_path):
+    half = {name: array.astype(np.float16) for name, array in TENSORS.items()}
+    write_weights(tmp_path / "a.safetensors", half)
+    loaded, _ = load_tae_tensors(tmp_path, config=CONFIG)
+    assert {array.dtype for array in loaded.values()} == {np.dtype(np.float32)}
+    name = "encoder.conv_in.conv_spat.weight"
+    np.testing.assert_array_equal(loaded[name], half[name].astype(np.float32))
+
+
+@pytest.mark.parametrize("path", ["tae.ckpt", VAE_PATH], ids=["tae", "image_vae"])
+def test_another_config_is_named(tmp_path, path):
+    write_weights(tmp_path / "tae.ckpt", TENSORS)
+    other = CONFIG | {"ch": 64, "num_res_blocks": 2}
+    with pytest.raises(ValueError) as caught:
+        load_tae_tensors(tmp_path / path, config=other)
+    assert "ch: the file says 32, the config says 64" in str(caught.value)
+    assert "num_res_blocks: the file says 1, the config says 2" in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_extra_and_misshapen_tensors(tmp_path):
+    tensors = dict(TENSORS)
+    del tensors["encoder.mid.block_1.norm1.beta"]
+    tensors["decoder.surplus"] = np.zeros(3, np.float32)
+    tensors["decoder.norm_out.gamma"] = np.zeros(5, np.float32)
+    write_weights(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(ValueError) as caught:
+        load_tae_tensors(tmp_path / "a.safetensors", config=CONFIG)
+    assert "1 missing (encoder.mid.block_1.norm1.beta)" in str(caught.value)
+    assert "1 extra (decoder.surplus)" in str(caught.value)
+    assert "decoder.norm_out.gamma is (5,), expected (32,)" in str(caught.value)
+
+
+def test_integers_are_refused(tmp_path):
+    tensors = TENSORS | {"encoder.norm_out.beta": np.zeros(64, np.int32)}
+    write_weights(tmp_path / "a.ckpt", tensors)
+    with pytest.raises(ValueError, match=r"'encoder\.norm_out\.beta' holds int32"):
+        load_tae_tensors(tmp_path / "a.ckpt")
+
+
+def test_other_files_are_refused(tmp_path):
+    write_weights(tmp_path / "a.safetensors", {"x": np.zeros(1, np.float32)})
+    with pytest.raises(ValueError, match=r"a\.safetensors: not an SD3\.5-type VAE"):
+        load_tae_tensors(tmp_path / "a.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(VAE_PATH.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"cut\.safetensors .* not a whole"):
+        load_tae_tensors(tmp_path / "cut.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
+        load_tae_tensors(tmp_path / "none.ckpt")
+
+
+def test_weights_need_no_mindspore():
+    code = "import sys, mg.weights.load; sys.exit('mindspore' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
