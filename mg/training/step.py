@@ -61,16 +61,16 @@ class TrainStep(nn.Cell):
         return {parameter.name: parameter for parameter in parameters}
 
     def construct(
-        self, lr: Tensor, loss_scale: Tensor, batch: tuple[Tensor, ...], is_last: bool
+        self, lr: Tensor, loss_scale: Tensor, is_last: bool, *batch: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         """Return (loss, terms, global gradient norm before clipping), float32.
 
         Args:
             lr: learning rate, scalar.
             loss_scale: factor on the loss during the backward pass, scalar.
-            batch: what the loss cell takes.
             is_last: whether this batch completes an update; with gradient accumulation the
                 earlier ones only add up gradients.
+            batch: what the loss cell takes.
         """
         (_, loss, terms), gradients = self.loss_and_gradients(loss_scale, *batch)
         factor = 1.0 / (loss_scale * self.accumulation_steps)

@@ -91,11 +91,12 @@ class SpatialConv(nn.Cell):
         )
         self.bias_add = ops.BiasAdd()
 
-    def without_bias(self, x: Tensor) -> Tensor:
-        return self.conv2d(x, self.weight.astype(x.dtype))
+    def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution, without bias, with `weight` in the place of the cell's own."""
+        return self.conv2d(x, weight.astype(x.dtype))
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.bias_add(self.without_bias(x), self.bias.astype(x.dtype))
+        return self.bias_add(self.with_weight(x, self.weight), self.bias.astype(x.dtype))
 
 
 class TemporalConv(nn.Cell):
@@ -131,14 +132,9 @@ class TemporalConv(nn.Cell):
         return self.conv1x1(taps, weight.astype(taps.dtype))
 
     def replicated(self, x: Tensor, num_frames: int) -> Tensor:
-        """Return the result, without bias, at stride 1 with the end frames repeated."""
-        if num_frames == 1 or self.kernel_size == 1:
-            return self.on_equal_frames(x)
+        """Return the result, without bias, at stride 1 with the end frames repeated. T > 1."""
         previous, following = shifted_frames(x, num_frames, pad_with_zeros=False)
         return self.on_taps(previous, x, following)
-
-    def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        return self.add_bias(self.replicated(x, num_frames))
 
 
 def shifted_frames(x: Tensor, num_frames: int, *, pad_with_zeros: bool) -> tuple[Tensor, Tensor]:
@@ -171,10 +167,18 @@ class Conv2_5d(nn.Cell):
         self.bias_add = ops.BiasAdd()
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        y = self.conv_temp.replicated(self.conv_spat.without_bias(x), num_frames)
+        channels = self.conv_temp.channels
+        spatial = self.conv_spat.weight  # (Cout, Cin, k, k)
+        taps_sum = self.conv_temp.weight.sum(axis=-1).reshape(channels, channels)
+        if num_frames == 1 or self.conv_temp.kernel_size == 1:
+            # All taps see the same frame, so both convolutions are one: (sum_k W_k) W_s.
+            merged = ops.matmul(taps_sum, spatial.reshape(channels, -1)).reshape(spatial.shape)
+            y = self.conv_spat.with_weight(x, merged)
+        else:
+            y = self.conv_spat.with_weight(x, spatial)
+            y = self.conv_temp.replicated(y, num_frames)
         # With repeated end frames every tap sees the spatial bias b_s, so both biases are one:
-        # sum_k W_k b_s + b_t.
-        taps_sum = self.conv_temp.weight.sum(axis=-1).reshape(self.conv_temp.channels, -1)
+        # (sum_k W_k) b_s + b_t.
         bias = ops.matmul(taps_sum, self.conv_spat.bias.reshape(-1, 1)).reshape(-1)
         return self.bias_add(y, (bias + self.conv_temp.bias).astype(y.dtype))
 

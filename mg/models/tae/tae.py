@@ -87,8 +87,6 @@ class TemporalAutoencoder(nn.Cell):
             if self.config.use_post_quant_conv
             else None
         )
-        # Names as in the weight files; the folded convolutions carry no prefix of their own.
-        self.update_parameters_name()
         if recompute:
             for _, cell in self.cells_and_names():
                 if isinstance(cell, ResnetBlock):
@@ -103,7 +101,7 @@ class TemporalAutoencoder(nn.Cell):
             ValueError: a tensor is missing, left over or has another shape, by name; or the
                 config fields with which the tensors disagree.
         """
-        parameters = {name: p for name, p in self.parameters_and_names()}
+        parameters = dict(self.parameters_and_names())
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         try:
             check_tensors(tensors, shapes)
@@ -116,6 +114,10 @@ class TemporalAutoencoder(nn.Cell):
             ) from error
         for name, parameter in parameters.items():
             parameter.set_data(Tensor(np.asarray(tensors[name], np.float32)))
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return copies of all parameters by name, as `load_tensors` takes them."""
+        return {name: p.asnumpy().copy() for name, p in self.parameters_and_names()}
 
     # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
 
@@ -179,9 +181,9 @@ class TemporalAutoencoder(nn.Cell):
         """
         self.check_video_shape(video.shape)
         if self.use_tile:
-            mean, logvar = tiled_encode(self._moments_in_graph, video, self.tiling, self.config)
+            mean, logvar = tiled_encode(self.moments, video, self.tiling, self.config)
         else:
-            mean, logvar = self._moments_in_graph(video)
+            mean, logvar = self.moments(video)
         if self.sample_deterministic:
             return mean, mean, logvar
         noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
@@ -206,18 +208,12 @@ class TemporalAutoencoder(nn.Cell):
                 f"decodes to 1..{num_decoded} frames"
             )
         if self.use_tile:
-            video = tiled_decode(self._frames_in_graph, z, self.tiling, self.config)
+            video = tiled_decode(self.frames_from, z, self.tiling, self.config)
         else:
-            video = self._frames_in_graph(z)
+            video = self.frames_from(z)
         if num_target_frames is None or num_target_frames == num_decoded:
             return video
         return video[:, :, :num_target_frames]
-
-    def _moments_in_graph(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        return self.moments(video)
-
-    def _frames_in_graph(self, z: Tensor) -> Tensor:
-        return self.frames_from(z)
 
     def check_video_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless (B, 3, T, H, W) is a video that the encoder can take."""

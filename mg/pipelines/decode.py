@@ -1,0 +1,123 @@
+"""Latent files to video files."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mg.data.transforms import from_model_range
+from mg.data.video_writer import VideoWriter
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tiling import Tiling
+from mg.pipelines.autoencoder import weights_hash
+from mg.pipelines.latent_files import (
+    LATENT_SUFFIXES,
+    Latent,
+    check_latent_config,
+    read_latent,
+    read_latent_info,
+)
+from mg.pipelines.outcome import Outcome
+from mg.pipelines.output_paths import output_paths
+from mg.pipelines.streaming import decode_latents
+
+__all__ = ["DEFAULT_FPS", "decode_latent_files", "list_latent_files"]
+
+logger = logging.getLogger("mg")
+
+DEFAULT_FPS = 24.0  # of videos whose source has no frame rate, such as images
+
+
+def list_latent_files(source: str | os.PathLike) -> dict[str, Path]:
+    """Return {name relative to the folder: path} of a latent file or of all below a folder.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or no latent file in it.
+    """
+    source = Path(source)
+    if source.is_file():
+        return {source.name: source}
+    if not source.is_dir():
+        raise FileNotFoundError(f"no such latent file or folder: {source}")
+    files = {
+        path.relative_to(source).as_posix(): path
+        for path in sorted(source.rglob("*"))
+        if path.suffix in LATENT_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    }
+    if not files:
+        raise FileNotFoundError(f"no latent file ({', '.join(LATENT_SUFFIXES)}) below {source}")
+    return files
+
+
+def decode_latent_files(
+    tae: TemporalAutoencoder,
+    source: str | os.PathLike,
+    output_folder: str | os.PathLike,
+    *,
+    memory_budget_gb: float | None = None,
+    overwrite: bool = False,
+) -> Outcome:
+    """Return what became of each latent; `a/b.safetensors` becomes `OUTPUT_FOLDER/a/b.mp4`.
+
+    The posterior's mean is decoded, in constant memory for any length. A video that exists is left
+    as it is.
+
+    Args:
+        tae: its tiling is used; frames are cut into tiles with its `use_tile`.
+        source: a latent file, or a folder of them.
+        output_folder: made if missing.
+        memory_budget_gb: choose the tiles for each latent so that this is enough.
+        overwrite: whether existing videos are replaced.
+
+    Raises:
+        FileNotFoundError: no latent there.
+        ValueError: no latent could be decoded, or an output would lie outside `output_folder`.
+    """
+    files = list_latent_files(source)
+    paths = output_paths(files, output_folder, ".mp4")
+    outcome = Outcome()
+    own_weights = weights_hash(tae)
+    for name, path in files.items():
+        if paths[name].exists() and not overwrite:
+            outcome.finished_before.append(name)
+            continue
+        try:
+            check_latent_config(path, read_latent_info(path), tae.config)
+            latent = read_latent(path)
+            if latent.info.weights_hash != own_weights:
+                logger.warning(
+                    "%s was encoded with other weights; the result is only right if they share "
+                    "the encoder",
+                    name,
+                )
+            if memory_budget_gb is not None:
+                size = (latent.info.height, latent.info.width)
+                tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
+            _decode_file(tae, latent, paths[name], overwrite=overwrite)
+            outcome.done.append(name)
+        except ValueError as error:
+            outcome.failed[name] = str(error)
+    logger.info(outcome.summary("decoded"))
+    outcome.refuse_total_failure()
+    return outcome
+
+
+def _decode_file(tae: TemporalAutoencoder, latent: Latent, path: Path, *, overwrite: bool) -> None:
+    num_frames = latent.info.num_frames
+    with (
+        VideoWriter(path, fps=latent.info.fps or DEFAULT_FPS, overwrite=overwrite) as writer,
+        tqdm(total=num_frames, desc=path.name, unit="frame", disable=None, leave=False) as progress,
+    ):
+        for video in decode_latents(tae, _pieces(tae, latent.mean), num_frames):
+            writer.write(from_model_range(video))
+            progress.update(video.shape[1])
+
+
+def _pieces(tae: TemporalAutoencoder, mean: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield a mapped latent (C, T', H', W') in pieces, so that it never is in memory as a whole."""
+    step = max(1, tae.tiling.frames // tae.config.temporal_compression)
+    for start in range(0, mean.shape[1], step):
+        yield np.array(mean[:, start : start + step])

@@ -1,0 +1,168 @@
+"""Video files to latent files."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mg.data.manifest import Clip, Manifest
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tiling import Tiling
+from mg.pipelines.autoencoder import config_hash, weights_hash
+from mg.pipelines.latent_files import (
+    LATENT_SUFFIXES,
+    LatentInfo,
+    LatentWriter,
+    read_latent_info,
+)
+from mg.pipelines.outcome import Outcome
+from mg.pipelines.output_paths import output_paths
+from mg.pipelines.streaming import encode_frames, read_frames
+
+__all__ = ["encode_videos", "frame_size"]
+
+logger = logging.getLogger("mg")
+
+
+def encode_videos(
+    tae: TemporalAutoencoder,
+    manifest: Manifest,
+    output_folder: str | os.PathLike,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    suffix: str = ".safetensors",
+    memory_budget_gb: float | None = None,
+    overwrite: bool = False,
+) -> Outcome:
+    """Return what became of each clip; the latent of `a/b.mp4` is `OUTPUT_FOLDER/a/b.SUFFIX`.
+
+    Any length is encoded in constant memory. A latent that exists and was made from the same video
+    in the same way is left as it is, so a run that was stopped can be started again.
+
+    Args:
+        tae: its tiling is used; frames are cut into tiles with its `use_tile`.
+        manifest: the videos.
+        output_folder: made if missing.
+        image_size: side of a square, or (height, width), that frames are scaled to cover and
+            cropped to; None keeps their size, cropped to multiples of the spatial compression.
+        suffix: ".safetensors" or ".npz".
+        memory_budget_gb: choose the tiles for each video so that this is enough.
+        overwrite: make all latents again and replace existing ones.
+
+    Raises:
+        ValueError: no video could be encoded, `image_size` or `suffix` is wrong, or an output
+            would lie outside `output_folder`.
+    """
+    if suffix not in LATENT_SUFFIXES:
+        raise ValueError(f"format {suffix!r}; expected one of {', '.join(LATENT_SUFFIXES)}")
+    if image_size is not None:
+        tae.check_video_shape((1, 3, 1, *_height_width(image_size)))
+    clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
+    paths = output_paths(clips, output_folder, suffix)
+    outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
+    made_with = weights_hash(tae)
+    total = sum(clip.num_frames for clip in clips.values())
+    with tqdm(total=total, desc="encoding", unit="frame", disable=None) as progress:
+        for clip in clips.values():
+            try:
+                size = frame_size(clip, image_size, tae.config.spatial_compression)
+                if memory_budget_gb is not None:
+                    tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
+                info = _describe(tae, clip, size, made_with)
+                if not overwrite and _is_finished(paths[clip.name], info):
+                    outcome.finished_before.append(clip.name)
+                    continue
+                frames = read_frames(clip.path, size, rescale=image_size is not None)
+                with LatentWriter(paths[clip.name], info, overwrite=overwrite) as writer:
+                    for mean, logvar in encode_frames(tae, _counted(frames, progress)):
+                        writer.write(mean, logvar)
+                outcome.done.append(clip.name)
+            except ValueError as error:
+                outcome.failed[clip.name] = str(error)
+    logger.info(outcome.summary("encoded"))
+    outcome.refuse_total_failure()
+    return outcome
+
+
+def frame_size(
+    clip: Clip, image_size: int | tuple[int, int] | None, factor: int
+) -> tuple[int, int]:
+    """Return the (height, width) that the frames of a clip get, multiples of `factor`.
+
+    Raises:
+        ValueError: the clip is smaller than `factor`.
+    """
+    if image_size is not None:
+        return _height_width(image_size)
+    size = clip.height // factor * factor, clip.width // factor * factor
+    if not all(size):
+        raise ValueError(
+            f"{clip.width}x{clip.height} pixels are too few; at least {factor}x{factor} are "
+            "needed, or an image_size to scale to"
+        )
+    if size != (clip.height, clip.width):
+        logger.info(
+            "%s: %dx%d is cropped to %dx%d, multiples of %d",
+            clip.name,
+            clip.width,
+            clip.height,
+            size[1],
+            size[0],
+            factor,
+        )
+    return size
+
+
+def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+
+
+def _describe(
+    tae: TemporalAutoencoder, clip: Clip, size: tuple[int, int], made_with: str
+) -> LatentInfo:
+    tiling = dataclasses.asdict(tae.tiling)
+    if not tae.use_tile:
+        tiling = {"frames": tiling["frames"]}
+    return LatentInfo(
+        num_frames=clip.num_frames,
+        height=size[0],
+        width=size[1],
+        fps=clip.fps,
+        source=clip.name,
+        config=tae.config.to_dict(),
+        config_hash=config_hash(tae.config),
+        weights_hash=made_with,
+        settings={"tiling": tiling, "encode_dtype": str(tae.encode_dtype)},
+    )
+
+
+def _is_finished(path: Path, info: LatentInfo) -> bool:
+    """Return whether the latent is there, made from the same video in the same way.
+
+    Raises:
+        ValueError: a file is there that is something else.
+    """
+    if not path.exists():
+        return False
+    found = read_latent_info(path)
+    if found == info:
+        return True
+    names = [f.name for f in dataclasses.fields(info) if _differs(f.name, found, info)]
+    raise ValueError(
+        f"{path} exists, but was made with other settings ({', '.join(names)}); choose another "
+        "output_path, or --overwrite"
+    )
+
+
+def _differs(name: str, found: LatentInfo, info: LatentInfo) -> bool:
+    return getattr(found, name) != getattr(info, name)
+
+
+def _counted(frames: Iterator[np.ndarray], progress: tqdm) -> Iterator[np.ndarray]:
+    for frame in frames:
+        progress.update()
+        yield frame

@@ -1,0 +1,250 @@
+"""Latent files: a video's latent with all that is needed to decode it, as .safetensors or .npz.
+
+Contents
+    mean, logvar   float32 (C, T', H', W'), unscaled: apply scaling_factor and shift_factor of the
+                   config before a generator sees them
+    metadata       the fields of `LatentInfo` as JSON
+A .safetensors file is written piece by piece in constant memory; an .npz is put together in memory.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import struct
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mg.files import atomic_path
+from mg.models.tae.config import TAEConfig
+from mg.pipelines.autoencoder import config_hash
+from mg.weights.safetensors_file import read_safetensors, read_safetensors_metadata
+
+__all__ = [
+    "LATENT_SUFFIXES",
+    "Latent",
+    "LatentInfo",
+    "LatentWriter",
+    "check_latent_config",
+    "read_latent",
+    "read_latent_info",
+]
+
+LATENT_SUFFIXES = (".safetensors", ".npz")
+TENSOR_NAMES = ("mean", "logvar")
+METADATA_KEY = "latent_info"
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentInfo:
+    """What a latent was made from, and with.
+
+    Attributes:
+        num_frames, height, width: of the video that was encoded, in frames and pixels.
+        fps: frames per second; 0 where none is known.
+        source: name of the video file.
+        config: the TAE config as a mapping, and its hash (see `config_hash`).
+        weights_hash: of the network's parameters.
+        settings: what else decides the numbers: tiles, precision.
+    """
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    source: str
+    config: dict
+    config_hash: str
+    weights_hash: str
+    settings: dict
+
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Return (C, T', H', W') of the latent."""
+        config = TAEConfig.from_mapping(self.config)
+        num_latents = -(-self.num_frames // config.temporal_compression)
+        factor = config.spatial_compression
+        return config.z_channels, num_latents, self.height // factor, self.width // factor
+
+
+@dataclasses.dataclass(frozen=True)
+class Latent:
+    """One latent file: mean and logvar, float32 (C, T', H', W'), and where they come from."""
+
+    mean: np.ndarray
+    logvar: np.ndarray
+    info: LatentInfo
+
+
+class LatentWriter:
+    """Writes a latent piece by piece; a context manager.
+
+    The file appears under its name only when the block ends well and all of it was written.
+
+    Args:
+        path: ends in .safetensors or .npz.
+        info: says how large the latent will be.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is false.
+        ValueError: another suffix; at the end: more or fewer frames than `info` says.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, info: LatentInfo, *, overwrite: bool = False
+    ) -> None:
+        self.path = _checked_suffix(path)
+        self.info = info
+        self.num_latents = 0
+        self._shape = info.latent_shape()
+        self._overwrite = overwrite
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "LatentWriter":
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self.path, overwrite=self._overwrite))
+            self._file = stack.enter_context(open(temporary, "wb"))
+            if self.path.suffix == ".safetensors":
+                self._data_start = _write_header(self._file, self.info)
+            else:
+                self._arrays = {name: np.empty(self._shape, np.float32) for name in TENSOR_NAMES}
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, mean: np.ndarray, logvar: np.ndarray) -> None:
+        """Append frames of the latent: float32 (C, t, H', W') each."""
+        channels, total, height, width = self._shape
+        begin, end = self.num_latents, self.num_latents + mean.shape[1]
+        expected = (channels, end - begin, height, width)
+        if mean.shape != expected or logvar.shape != expected or end > total:
+            raise ValueError(
+                f"{self.path.name}: frames {begin} to {end} of a latent of {self._shape} cannot be "
+                f"of the shapes {mean.shape} and {logvar.shape}"
+            )
+        for index, piece in enumerate((mean, logvar)):
+            piece = np.ascontiguousarray(piece, "<f4")
+            if self.path.suffix == ".npz":
+                self._arrays[TENSOR_NAMES[index]][:, begin:end] = piece
+                continue
+            frame_bytes = 4 * height * width
+            for channel in range(channels):
+                row = (index * channels + channel) * total + begin
+                self._file.seek(self._data_start + row * frame_bytes)
+                self._file.write(piece[channel].tobytes())
+        self.num_latents = end
+
+    def __exit__(self, exc_type, exc, traceback) -> None:
+        if exc is not None:
+            # Hands the exception to `atomic_path`, which then removes the temporary file.
+            self._stack.__exit__(exc_type, exc, traceback)
+            return
+        with self._stack:
+            if self.num_latents != self._shape[1]:
+                raise ValueError(
+                    f"{self.path.name}: {self.num_latents} of {self._shape[1]} latent frames were "
+                    "written"
+                )
+            if self.path.suffix == ".npz":
+                text = np.array(_info_to_json(self.info))
+                np.savez(self._file, **self._arrays, **{METADATA_KEY: text})
+
+
+def _write_header(file: BinaryIO, info: LatentInfo) -> int:
+    """Write a safetensors header for the tensors to come; return where their data begins."""
+    shape = info.latent_shape()
+    num_bytes = 4 * int(np.prod(shape))
+    header = {"__metadata__": {"format": "np", METADATA_KEY: _info_to_json(info)}}
+    for index, name in enumerate(TENSOR_NAMES):
+        offsets = [index * num_bytes, (index + 1) * num_bytes]
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format asks for data aligned to 8 bytes
+    file.write(struct.pack("<Q", len(text)) + text)
+    return 8 + len(text)
+
+
+def read_latent(path: str | os.PathLike) -> Latent:
+    """Return the latent of a file; that of a .safetensors file is mapped, not loaded.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, of another kind, or tensors that contradict the metadata.
+    """
+    path = _checked_suffix(path)
+    info = read_latent_info(path)
+    if path.suffix == ".safetensors":
+        arrays = read_safetensors(path)
+    else:
+        arrays = _read_npz(path, TENSOR_NAMES)
+    for name in TENSOR_NAMES:
+        array = arrays.get(name)
+        if array is None or array.dtype != np.float32 or array.shape != info.latent_shape():
+            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+            raise ValueError(
+                f"{path}: expected {name!r} as float32 {info.latent_shape()}, found {found}"
+            )
+    return Latent(arrays["mean"], arrays["logvar"], info)
+
+
+def read_latent_info(path: str | os.PathLike) -> LatentInfo:
+    """Return only what a latent file says about itself.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_latent`.
+    """
+    path = _checked_suffix(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"latent file not found: {path}")
+    if path.suffix == ".safetensors":
+        text = read_safetensors_metadata(path).get(METADATA_KEY)
+    else:
+        array = _read_npz(path, [METADATA_KEY]).get(METADATA_KEY)
+        text = None if array is None else str(array)
+    if text is None:
+        raise ValueError(f"{path} is not a latent file (it does not hold {METADATA_KEY!r})")
+    try:
+        info = LatentInfo(**json.loads(text))
+        info.latent_shape()
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its metadata cannot be used: {error}") from error
+    return info
+
+
+def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAEConfig) -> None:
+    """Raise ValueError, naming the fields, if a latent was made with another config."""
+    if info.config_hash == config_hash(config):
+        return
+    own = config.to_dict()
+    keys = sorted(own.keys() | info.config.keys())
+    differing = [
+        f"{key} is {info.config.get(key)!r} there and {own.get(key)!r} here"
+        for key in keys
+        if info.config.get(key) != own.get(key)
+    ]
+    reasons = "; ".join(differing) or f"its config hash is {info.config_hash}"
+    raise ValueError(
+        f"{path} was encoded with another TAE config: {reasons}. Use the weights it was made with"
+    )
+
+
+def _info_to_json(info: LatentInfo) -> str:
+    return json.dumps(dataclasses.asdict(info), sort_keys=True)
+
+
+def _checked_suffix(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if path.suffix not in LATENT_SUFFIXES:
+        raise ValueError(f"{path}: a latent file ends in {' or '.join(LATENT_SUFFIXES)}")
+    return path
+
+
+def _read_npz(path: Path, names: list[str] | tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return the named arrays of an .npz file, as far as it has them."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names if name in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ValueError(f"{path} is not a whole .npz file: {error}") from error

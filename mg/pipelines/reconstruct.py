@@ -1,0 +1,321 @@
+"""Videos through the autoencoder and back: original | reconstruction as mp4, and their quality."""
+
+import collections
+import dataclasses
+import itertools
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mindspore import Tensor
+from tqdm import tqdm
+
+from mg.data.manifest import Clip, Manifest
+from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
+from mg.data.video import VideoReader
+from mg.data.video_writer import VideoWriter, write_video
+from mg.files import write_text
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tiling import Tiling
+from mg.pipelines.autoencoder import config_hash, weights_hash
+from mg.pipelines.clip_results import (
+    ResumableReport,
+    find_lpips,
+    measure,
+    read_result,
+    write_result,
+)
+from mg.pipelines.decode import DEFAULT_FPS
+from mg.pipelines.encode import frame_size
+from mg.pipelines.outcome import Outcome
+from mg.pipelines.output_paths import output_paths
+from mg.pipelines.streaming import decode_latents, encode_frames, read_frames
+
+if TYPE_CHECKING:
+    from mg.models.perceptual import LPIPS
+
+__all__ = ["ReconstructionSettings", "reconstruct_videos"]
+
+logger = logging.getLogger("mg")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionSettings:
+    """Which frames are reconstructed, and what is written.
+
+    Args:
+        num_frames: frames of each clip, from its beginning; 0 takes whole clips, in constant
+            memory.
+        image_size: side of a square, or (height, width), that frames are scaled to cover and
+            cropped to; None keeps their size, cropped to multiples of the spatial compression.
+        sample_stride: take every n-th frame of the source; 1 for whole clips.
+        batch_size: clips of one size that go through the network together.
+        side_by_side: write original | reconstruction; otherwise the reconstruction alone.
+        lpips_path: weights of LPIPS; None takes those that were fetched, if they are there.
+        memory_budget_gb: choose the tiles so that this is enough.
+        overwrite: reconstruct all clips again and replace existing outputs.
+    """
+
+    num_frames: int = 16
+    image_size: int | tuple[int, int] | None = 256
+    sample_stride: int = 1
+    batch_size: int = 1
+    side_by_side: bool = True
+    lpips_path: str | None = None
+    memory_budget_gb: float | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("num_frames", 0), ("sample_stride", 1), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}; expected {least} or more")
+        if not self.num_frames and (self.sample_stride > 1 or self.batch_size > 1):
+            raise ValueError(
+                "num_frames=0 streams whole clips one at a time: sample_stride and batch_size "
+                "must be 1"
+            )
+
+    @property
+    def num_source_frames(self) -> int:
+        """Frames that a clip needs."""
+        return max(1, (self.num_frames - 1) * self.sample_stride + 1)
+
+
+def reconstruct_videos(
+    tae: TemporalAutoencoder,
+    manifest: Manifest,
+    output_folder: str | os.PathLike,
+    settings: ReconstructionSettings,
+) -> ResumableReport:
+    """Return the quality of all reconstructed clips; the posterior's mean is decoded.
+
+    Writes `clips/NAME.mp4` and `clips/NAME.json` (quality of each frame) for each clip, and
+    `report.json` and `report.txt` for all. Clips that an earlier run with the same settings has
+    finished are not computed again.
+
+    Args:
+        tae: its tiling is used with `use_tile`, and for whole clips.
+        manifest: the videos, of at least `settings.num_source_frames` frames.
+        output_folder: made if missing.
+        settings: see there.
+
+    Raises:
+        ValueError: no clip could be reconstructed, a size that the network cannot take, or
+            outputs of a run with other settings.
+    """
+    clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
+    outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
+    sizes = _frame_sizes(tae, clips, settings, outcome)
+    if not sizes:
+        outcome.refuse_total_failure()
+    network = find_lpips(settings.lpips_path, min(sizes.values(), key=min))
+    job = _Job(tae, Path(output_folder), clips, settings, network)
+    report = ResumableReport()
+    finished = {} if settings.overwrite else job.finished(sizes)
+    outcome.finished_before.extend(finished)
+    for name, values in finished.items():
+        report.add_measured(name, values)
+    todo = {name: size for name, size in sizes.items() if name not in finished}
+    results = job.stream(todo, outcome) if not settings.num_frames else job.batch(todo, outcome)
+    with tqdm(total=len(todo), desc="reconstructing", unit="clip", disable=None) as progress:
+        for name, values in results:
+            report.add_measured(name, values)
+            outcome.done.append(name)
+            progress.update()
+    logger.info(outcome.summary("reconstructed"))
+    outcome.refuse_total_failure()
+    _write_report(Path(output_folder), report, outcome, job.settings_of_result())
+    return report
+
+
+def _frame_sizes(
+    tae: TemporalAutoencoder,
+    clips: dict[str, Clip],
+    settings: ReconstructionSettings,
+    outcome: Outcome,
+) -> dict[str, tuple[int, int]]:
+    """Return the (height, width) of each clip's frames in the network; note the unusable ones."""
+    sizes = {}
+    for name, clip in clips.items():
+        try:
+            sizes[name] = frame_size(clip, settings.image_size, tae.config.spatial_compression)
+        except ValueError as error:
+            outcome.failed[name] = str(error)
+    for size in set(sizes.values()):
+        tae.check_video_shape((1, 3, 1, *size))
+    return sizes
+
+
+class _Job:
+    """One run over some clips: reads, reconstructs, writes and measures them."""
+
+    def __init__(
+        self,
+        tae: TemporalAutoencoder,
+        folder: Path,
+        clips: dict[str, Clip],
+        settings: ReconstructionSettings,
+        network: "LPIPS | None",
+    ) -> None:
+        self.tae = tae
+        self.clips = clips
+        self.settings = settings
+        self.network = network
+        self.videos = output_paths(clips, folder / "clips", ".mp4")
+        self._model = {
+            "config": config_hash(tae.config),
+            "weights": weights_hash(tae),
+            "encode_dtype": str(tae.encode_dtype),
+            "decode_dtype": str(tae.decode_dtype),
+            "tiling": dataclasses.asdict(tae.tiling) if tae.use_tile else None,
+        }
+
+    def settings_of_result(self) -> dict:
+        """Return all that the numbers and videos depend on, as JSON can hold it."""
+        settings = dataclasses.asdict(self.settings)
+        for key in ("overwrite", "lpips_path", "batch_size"):
+            settings.pop(key)
+        settings["lpips"] = self.network is not None
+        return json.loads(json.dumps({**self._model, **settings}))
+
+    def finished(self, sizes: dict[str, tuple[int, int]]) -> dict[str, dict[str, np.ndarray]]:
+        """Return the numbers of the clips that an earlier run has finished.
+
+        Raises:
+            ValueError: that run had other settings.
+        """
+        return {
+            name: read_result(self.videos[name].with_suffix(".json"), self.settings_of_result())
+            for name in sizes
+            if self.videos[name].exists() and self.videos[name].with_suffix(".json").exists()
+        }
+
+    def batch(
+        self, sizes: dict[str, tuple[int, int]], outcome: Outcome
+    ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """Yield the numbers of each clip; clips of one size go through the network together."""
+        by_size: dict[tuple[int, int], list[str]] = collections.defaultdict(list)
+        for name, size in sizes.items():
+            by_size[size].append(name)
+        for size, names in by_size.items():
+            self._choose_tiles(size)
+            loaded = self._load(names, size, outcome)
+            is_first = True
+            while group := list(itertools.islice(loaded, self.settings.batch_size)):
+                originals = [frames for _, frames in group]
+                if not is_first:
+                    # A smaller last batch is filled up: the network is compiled for one shape.
+                    originals += [originals[-1]] * (self.settings.batch_size - len(group))
+                is_first = False
+                for (name, original), video in zip(group, self._run(originals), strict=False):
+                    yield name, self._save(name, original, from_model_range(video))
+
+    def _load(
+        self, names: list[str], size: tuple[int, int], outcome: Outcome
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield name and frames, uint8 (T, H, W, 3), of the clips that can be read."""
+        settings = self.settings
+        for name in names:
+            try:
+                with VideoReader(self.clips[name].path) as reader:
+                    frames = reader.read(
+                        range(0, settings.num_source_frames, settings.sample_stride)
+                    )
+            except (ValueError, IndexError, OSError) as error:
+                outcome.failed[name] = str(error)
+                continue
+            short_side = min(frames.shape[1:3]) if settings.image_size is None else None
+            yield name, resize_and_crop(frames, size=size, short_side=short_side)
+
+    def _run(self, originals: list[np.ndarray]) -> np.ndarray:
+        """Return the reconstructions, float32 (B, 3, T, H, W), of uint8 clips (T, H, W, 3)."""
+        video = np.stack([to_model_range(frames) for frames in originals])  # (B, 3, T, H, W)
+        _, mean, _ = self.tae.encode(Tensor(video))
+        return self.tae.decode(mean, num_target_frames=video.shape[2]).asnumpy()
+
+    def _save(
+        self, name: str, original: np.ndarray, reconstruction: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Write one clip's video and numbers; return the numbers."""
+        values = measure(original, reconstruction, self.network)
+        shown = self._shown(original, reconstruction)
+        fps, path = self._fps(name), self.videos[name]
+        # An mp4 without its numbers is of a run that was stopped between the two.
+        unfinished = not path.with_suffix(".json").exists()
+        write_video(path, shown, fps=fps, overwrite=self.settings.overwrite or unfinished)
+        self._write_numbers(path, values)
+        return values
+
+    def stream(
+        self, sizes: dict[str, tuple[int, int]], outcome: Outcome
+    ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        """Yield the numbers of each clip, reconstructed as a whole in constant memory."""
+        for name, size in sizes.items():
+            self._choose_tiles(size)
+            path = self.videos[name]
+            overwrite = self.settings.overwrite or not path.with_suffix(".json").exists()
+            try:
+                with VideoWriter(path, fps=self._fps(name), overwrite=overwrite) as writer:
+                    pieces = []
+                    for original, reconstruction in self._stream_pieces(name, size):
+                        writer.write(self._shown(original, reconstruction))
+                        pieces.append(measure(original, reconstruction, self.network))
+            except ValueError as error:
+                outcome.failed[name] = str(error)
+                continue
+            values = {key: np.concatenate([p[key] for p in pieces]) for key in pieces[0]}
+            self._write_numbers(path, values)
+            yield name, values
+
+    def _stream_pieces(
+        self, name: str, size: tuple[int, int]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield original and reconstruction piece by piece, uint8 (t, H, W, 3) each."""
+        waiting: collections.deque[np.ndarray] = collections.deque()
+
+        def remembered(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+            for frame in frames:
+                waiting.append(frame)
+                yield frame
+
+        clip = self.clips[name]
+        frames = read_frames(clip.path, size, rescale=self.settings.image_size is not None)
+        means = (mean for mean, _ in encode_frames(self.tae, remembered(frames)))
+        for video in decode_latents(self.tae, means, clip.num_frames):
+            reconstruction = from_model_range(video)
+            yield np.stack([waiting.popleft() for _ in reconstruction]), reconstruction
+
+    def _choose_tiles(self, size: tuple[int, int]) -> None:
+        if self.settings.memory_budget_gb is not None:
+            self.tae.tiling = Tiling.auto(
+                self.tae.config,
+                *size,
+                memory_budget_gb=self.settings.memory_budget_gb,
+                batch_size=self.settings.batch_size,
+            )
+
+    def _shown(self, original: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+        """Return the frames of the video to write, uint8 (T, H, W or 2W, 3)."""
+        if self.settings.side_by_side:
+            return np.concatenate((original, reconstruction), axis=2)
+        return reconstruction
+
+    def _fps(self, name: str) -> float:
+        return (self.clips[name].fps or DEFAULT_FPS) / self.settings.sample_stride
+
+    def _write_numbers(self, path: Path, values: dict[str, np.ndarray]) -> None:
+        # An existing file was either read as finished or may be replaced.
+        write_result(path.with_suffix(".json"), values, self.settings_of_result(), overwrite=True)
+
+
+def _write_report(folder: Path, report: ResumableReport, outcome: Outcome, settings: dict) -> None:
+    """Write the report of all clips as text and JSON, and log the text."""
+    table = report.table()
+    content = {"settings": settings, "left_out": outcome.failed, **json.loads(report.to_json())}
+    write_text(folder / "report.json", json.dumps(content, indent=2), overwrite=True)
+    write_text(folder / "report.txt", table + "\n", overwrite=True)
+    logger.info("%s\n\nVideos and report are in %s", table, folder)

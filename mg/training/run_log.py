@@ -1,0 +1,91 @@
+"""What a run writes about itself: one JSON line per step, TensorBoard events, a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mg.files import atomic_path, write_text
+
+__all__ = ["RunLog", "read_log", "save_curves"]
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a JSON-lines log; a last line cut short by a crash is left out."""
+    entries = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return entries
+
+
+class RunLog:
+    """Appends entries to a JSON-lines file, and to TensorBoard if asked.
+
+    Args:
+        path: the file; entries of `first_step` and later are dropped from an existing one, since
+            the run is about to write them again.
+        first_step: the step that the run begins with.
+        tensorboard_folder: where to write events; None for none.
+
+    Raises:
+        ValueError: TensorBoard events are wanted but tensorboardX is not installed.
+    """
+
+    def __init__(
+        self, path: Path, *, first_step: int = 0, tensorboard_folder: Path | None = None
+    ) -> None:
+        kept = [entry for entry in read_log(path) if entry["step"] < first_step]
+        write_text(path, "".join(json.dumps(entry) + "\n" for entry in kept), overwrite=True)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        self._writer = None
+        if tensorboard_folder is not None:
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError:
+                raise ValueError(
+                    "tensorboard=true needs tensorboardX: pip install tensorboardX"
+                ) from None
+            self._writer = SummaryWriter(str(tensorboard_folder))
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append one entry; it must have a `step`."""
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for key, value in entry.items():
+                if key != "step" and isinstance(value, int | float):
+                    self._writer.add_scalar(key, value, entry["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def save_curves(
+    path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]
+) -> None:
+    """Draw the training loss and the held-out PSNR over steps into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    steps = [entry["step"] for entry in train]
+    left.plot(steps, [entry["loss"] for entry in train], linewidth=0.8)
+    left.set(xlabel="step", ylabel="training loss", title="Loss")
+    if train and min(entry["loss"] for entry in train) > 0:
+        left.set_yscale("log")
+    for name in sorted({name for entry in validation for name in entry["psnr_per_clip"]}):
+        points = [(e["step"], e["psnr_per_clip"][name]) for e in validation]
+        right.plot(*zip(*points, strict=True), marker=".", label=name)
+    right.set(xlabel="step", ylabel="PSNR (dB)", title="Held-out clips")
+    if validation:
+        right.legend(fontsize="small")
+    with atomic_path(path, overwrite=True) as temporary:
+        figure.savefig(temporary, dpi=120)
+    pyplot.close(figure)

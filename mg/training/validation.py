@@ -1,0 +1,82 @@
+"""Held-out clips reconstructed while training: numbers and a video to look at."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor
+
+from mg.data.manifest import Manifest, build_manifest
+from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
+from mg.data.video import VideoReader
+from mg.data.video_writer import write_video
+from mg.metrics.report import QualityReport
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.training.config import ValidationSettings
+from mg.training.optimizer import WeightAverage
+
+__all__ = ["Validation", "averaged_weights"]
+
+logger = logging.getLogger("mg")
+
+
+@contextmanager
+def averaged_weights(average: WeightAverage | None) -> Iterator[None]:
+    """Put the averaged weights in the place of the trained ones for the time of the block."""
+    if average is None:
+        yield
+        return
+    trained = [parameter.asnumpy().copy() for parameter in average.parameters]
+    for parameter, mean in zip(average.parameters, average.average, strict=True):
+        parameter.set_data(Tensor(mean.asnumpy().copy()))
+    try:
+        yield
+    finally:
+        for parameter, values in zip(average.parameters, trained, strict=True):
+            parameter.set_data(Tensor(values))
+
+
+class Validation:
+    """Reconstructs the held-out clips and keeps the first frames of each in memory.
+
+    Raises:
+        ValueError: there is no usable clip; the message lists why for each.
+    """
+
+    def __init__(self, settings: ValidationSettings) -> None:
+        manifest: Manifest = build_manifest(
+            csv_path=settings.csv_path,
+            video_folder=settings.video_folder,
+            min_frames=settings.num_frames,
+        )
+        logger.info("Held-out clips:\n%s", manifest.table())
+        self.clips: dict[str, np.ndarray] = {}  # name -> uint8 (T, H, W, 3)
+        self.fps: dict[str, float] = {}
+        for clip in manifest.clips:
+            with VideoReader(clip.path) as reader:
+                frames = reader.read(np.arange(settings.num_frames))
+            self.clips[clip.name] = resize_and_crop(frames, size=(settings.size, settings.size))
+            self.fps[clip.name] = clip.fps
+
+    def run(self, tae: TemporalAutoencoder, *, video_path: Path | None = None) -> QualityReport:
+        """Return PSNR and SSIM of the clips as reconstructed from the posterior's mean.
+
+        Args:
+            tae: the network, with the weights to measure.
+            video_path: where to write an mp4 of all clips in a row, original | reconstruction.
+        """
+        report = QualityReport()
+        rows = []
+        tae.set_train(False)
+        for name, frames in self.clips.items():
+            video = Tensor(to_model_range(frames)[None])  # (1, 3, T, H, W)
+            reconstruction = from_model_range(tae(video).asnumpy()[0])  # (T, H, W, 3)
+            report.add(name, frames, reconstruction)
+            rows.append(np.concatenate([frames, reconstruction], axis=2))
+        tae.set_train(True)
+        if video_path is not None:
+            fps = next(iter(self.fps.values()))
+            write_video(video_path, np.concatenate(rows), fps=fps, overwrite=True)
+        return report

@@ -1,0 +1,53 @@
+"""Decode latent files to mp4, in constant memory.
+
+python scripts/decode.py --ckpt_path tae.ckpt --input outputs/latents
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+# From a checkout this also works without installing, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mg.cli import parse_config, run_main, save_config
+from mg.device import setup_device
+from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.pipelines.memory import log_peak_memory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodeConfig(AutoencoderConfig):
+    """Decoding of latents.
+
+    Args:
+        input: a latent file (.safetensors or .npz) of scripts/encode.py, or a folder of them.
+        output_path: folder for the videos; subfolders are kept.
+        overwrite: decode all latents again and replace existing videos.
+    """
+
+    input: str
+    output_path: str = "outputs/decoded"
+    overwrite: bool = False
+
+
+def main() -> None:
+    """Parse, load, decode."""
+    config = parse_config(DecodeConfig, description=__doc__)
+    setup_device(config)
+    # MindSpore takes seconds to import; a wrong flag is answered before.
+    from mg.pipelines.decode import decode_latent_files
+
+    decode_latent_files(
+        load_autoencoder(config),
+        config.input,
+        config.output_path,
+        memory_budget_gb=config.memory_budget_gb,
+        overwrite=config.overwrite,
+    )
+    save_config(Path(config.output_path) / "decode.yaml", config)
+    log_peak_memory()
+
+
+if __name__ == "__main__":
+    run_main(main)

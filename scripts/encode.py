@@ -1,0 +1,74 @@
+"""Encode videos of any length to latent files, in constant memory.
+
+python scripts/encode.py --ckpt_path tae.ckpt --input videos --output_path outputs/latents
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+# From a checkout this also works without installing, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mg.cli import parse_config, run_main, save_config
+from mg.device import setup_device
+from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.pipelines.memory import log_peak_memory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodeConfig(AutoencoderConfig):
+    """Encoding of videos.
+
+    Args:
+        input: a video, or a folder of videos.
+        csv_path: table with a column `video`, instead of all videos of the folder.
+        video_folder: folder of the videos of csv_path.
+        output_path: folder for the latents; subfolders are kept.
+        image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
+        format: safetensors or npz.
+        overwrite: encode all videos again and replace existing latents.
+    """
+
+    input: str | None = None
+    csv_path: str | None = None
+    video_folder: str | None = None
+    output_path: str = "outputs/latents"
+    image_size: int | tuple[int, int] | None = None
+    format: str = "safetensors"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.input is None) == (self.csv_path is None and self.video_folder is None):
+            raise ValueError("give either input, or csv_path and video_folder")
+        if self.format not in ("safetensors", "npz"):
+            raise ValueError(f"format={self.format!r}; expected safetensors or npz")
+
+
+def main() -> None:
+    """Parse, load, encode."""
+    config = parse_config(EncodeConfig, description=__doc__)
+    setup_device(config)
+    # MindSpore takes seconds to import; a wrong flag is answered before.
+    from mg.data.manifest import build_manifest
+    from mg.pipelines.encode import encode_videos
+
+    manifest = build_manifest(
+        csv_path=config.csv_path, video_folder=config.input or config.video_folder
+    )
+    encode_videos(
+        load_autoencoder(config),
+        manifest,
+        config.output_path,
+        image_size=config.image_size,
+        suffix=f".{config.format}",
+        memory_budget_gb=config.memory_budget_gb,
+        overwrite=config.overwrite,
+    )
+    save_config(Path(config.output_path) / "encode.yaml", config)
+    log_peak_memory()
+
+
+if __name__ == "__main__":
+    run_main(main)

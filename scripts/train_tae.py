@@ -1,0 +1,17 @@
+"""Train the temporal autoencoder: python scripts/train_tae.py --config configs/tae/train/demo.yaml"""
+
+from mg.cli import parse_config, run_main
+from mg.device import setup_device
+from mg.training.config import TrainTAEConfig
+
+
+def main() -> None:
+    config = parse_config(TrainTAEConfig, description=__doc__)
+    setup_device(config)
+    from mg.training.tae_trainer import TAETrainer  # after the device is set
+
+    TAETrainer(config).run()
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,209 @@
+"""Where tiles lie, how they are blended, and that a single tile changes nothing."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mg.models.tae.config import TAEConfig
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tiling import (
+    Tiling,
+    axis_weights,
+    blend_in_time,
+    blend_ramp,
+    estimated_memory_gb,
+    spatial_spans,
+    temporal_spans,
+    tiled_decode,
+    tiled_encode,
+)
+
+CONFIG = TAEConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1)  # 8x8x8
+SMALL = TAEConfig(  # 2x2x2
+    ch=32,
+    ch_mult=(1, 1),
+    num_res_blocks=1,
+    temporal_downsample_level=(0,),
+    temporal_upsample_level=(1,),
+)
+WHOLE = Tiling(height=0, width=0)
+
+
+@pytest.fixture(autouse=True)
+def pynative():
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=before)
+
+
+def sum_of_weights(spans, length):
+    total = np.zeros(length, np.float32)
+    for (start, stop), weights in zip(spans, axis_weights(spans), strict=True):
+        total[start:stop] += weights
+    return total
+
+
+def upsample(z):
+    """Return z (B, C, T', H', W') repeated 8 times along T, H and W."""
+    for axis in (2, 3, 4):
+        z = np.repeat(z, 8, axis=axis)
+    return z
+
+
+class NumberedDecoder:
+    """Decodes by repetition and adds the number of the call, 0, 1, ..., so tiles show."""
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, z):
+        self.shapes.append(z.shape)
+        return Tensor(upsample(z.asnumpy()) + np.float32(len(self.shapes) - 1))
+
+
+@pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7, 8, 11, 64])
+def test_temporal_spans_cover_everything_with_equal_overlap(length):
+    spans = temporal_spans(length, 4, 2)
+    assert spans[0][0] == 0 and spans[-1][1] == length
+    assert all(a[1] - b[0] == 2 for a, b in zip(spans, spans[1:], strict=False))
+    assert len({stop - start for start, stop in spans}) <= 2
+    assert len(spans) == max(1, -(-(length - 2) // 2))
+
+
+@pytest.mark.parametrize("num_frames", [1, 7, 8, 9, 31, 32, 33, 40, 65, 100])
+def test_tiles_of_the_encoder_keep_the_shape_law(num_frames):
+    spans = temporal_spans(num_frames, 32, 0)
+    assert sum(-(-(stop - start) // 8) for start, stop in spans) == -(-num_frames // 8)
+    assert [start for start, _ in spans] == list(range(0, num_frames, 32))
+
+
+@pytest.mark.parametrize("overlap", [0, 4, 8, 12])
+def test_spatial_spans_have_one_size_and_weights_that_sum_to_1(overlap):
+    for length in range(17, 80):
+        spans = spatial_spans(length, 16, overlap)
+        assert {stop - start for start, stop in spans} == {16}
+        assert spans[0][0] == 0 and spans[-1][1] == length
+        assert all(a[1] - b[0] >= overlap for a, b in zip(spans, spans[1:], strict=False))
+        np.testing.assert_allclose(sum_of_weights(spans, length), 1, atol=1e-6)
+
+
+def test_axis_without_tiles_is_one_span():
+    assert spatial_spans(40, 0, 8) == [(0, 40)]
+    assert spatial_spans(40, 40, 8) == [(0, 40)]
+    assert spatial_spans(40, 64, 8) == [(0, 40)]
+
+
+def test_ramp_is_linear_with_steps_of_1_over_n_plus_1():
+    ramp = blend_ramp(16)
+    np.testing.assert_allclose(np.diff(np.concatenate(([0], ramp, [1]))), 1 / 17, atol=1e-7)
+
+
+def test_blending_in_time_is_the_linear_ramp():
+    decoder = NumberedDecoder()
+    z = np.zeros((1, 16, 6, 1, 1), np.float32)
+    video = tiled_decode(decoder, Tensor(z), WHOLE, CONFIG).asnumpy()
+    ramp = np.arange(1, 17) / 17
+    # Tiles of 32 frames at 0 and 16, the second is 1 higher than the first.
+    expected = np.concatenate((np.zeros(16), ramp, np.ones(16)))
+    np.testing.assert_allclose(video[0, 0, :, 0, 0], expected, atol=1e-6)
+    assert np.abs(np.diff(video[0, 0, :, 0, 0])).max() <= 1 / 17 + 1e-6
+
+
+def test_blending_in_space_is_the_linear_ramp_along_both_axes():
+    decoder = NumberedDecoder()
+    tiling = Tiling(height=32, width=32, overlap_pixels=16)
+    z = np.zeros((1, 16, 1, 6, 6), np.float32)
+    video = tiled_decode(decoder, Tensor(z), tiling, CONFIG).asnumpy()
+    assert decoder.shapes == [(1, 16, 1, 4, 4)] * 4
+    ramp = np.concatenate((np.zeros(16), np.arange(1, 17) / 17, np.ones(16)))
+    # The calls are numbered 0 1 / 2 3: one more to the right, two more below.
+    expected = 2 * ramp[:, np.newaxis] + ramp[np.newaxis]
+    np.testing.assert_allclose(video[0, 0, 0], expected, atol=1e-5)
+
+
+def test_decoder_without_context_is_tiled_exactly():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((2, 16, 11, 9, 7)).astype(np.float32)
+    tiling = Tiling(height=32, width=40, overlap_pixels=16)
+    video = tiled_decode(lambda z: Tensor(upsample(z.asnumpy())), Tensor(z), tiling, CONFIG)
+    np.testing.assert_allclose(video.asnumpy(), upsample(z), atol=1e-5)
+
+
+def test_encoder_without_context_is_tiled_exactly():
+    rng = np.random.default_rng(0)
+    video = rng.standard_normal((1, 3, 40, 48, 72)).astype(np.float32)
+
+    def moments(x):
+        mean = Tensor(np.ascontiguousarray(x.asnumpy()[:, :, ::8, ::8, ::8]))
+        return mean, -mean
+
+    tiling = Tiling(height=32, width=32, overlap_pixels=16)
+    mean, logvar = tiled_encode(moments, Tensor(video), tiling, CONFIG)
+    np.testing.assert_allclose(mean.asnumpy(), video[:, :, ::8, ::8, ::8], atol=1e-6)
+    np.testing.assert_array_equal(logvar.asnumpy(), -mean.asnumpy())
+
+
+def test_blending_holds_at_most_a_tile_and_an_overlap():
+    tiles = (np.full((1, 1, 8, 1, 1), float(number), np.float32) for number in range(4))
+    assert [piece.shape[2] for piece in blend_in_time(tiles, 2)] == [6, 6, 6, 6, 2]
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 8])
+def test_single_tile_is_identical_to_untiled(num_frames):
+    plain = TemporalAutoencoder(SMALL, sample_deterministic=True)
+    tiled = TemporalAutoencoder(SMALL, use_tile=True, sample_deterministic=True)
+    tiled.load_tensors({name: p.asnumpy() for name, p in plain.parameters_and_names()})
+    rng = np.random.default_rng(1)
+    video = Tensor(rng.uniform(-1, 1, (2, 3, num_frames, 16, 24)).astype(np.float32))
+    moments = [tae.encode(video)[1:] for tae in (plain, tiled)]
+    for untiled_part, tiled_part in zip(*moments, strict=True):
+        np.testing.assert_array_equal(untiled_part.asnumpy(), tiled_part.asnumpy())
+    z = moments[0][0]
+    decoded = [tae.decode(z, num_frames).asnumpy() for tae in (plain, tiled)]
+    np.testing.assert_array_equal(*decoded)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"frames": 0}, "overlap_frames < frames"),
+        ({"frames": 16, "overlap_frames": 16}, "overlap_frames < frames"),
+        ({"overlap_pixels": -8}, "0 or more"),
+        ({"height": 64, "overlap_pixels": 64}, "larger than overlap_pixels"),
+    ],
+)
+def test_impossible_sizes_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        Tiling(**sizes)
+
+
+def test_sizes_between_the_latents_are_refused_with_one_that_fits():
+    with pytest.raises(ValueError, match="frames=30 is not a multiple of 8.*use 24"):
+        Tiling(frames=30).check(CONFIG)
+    z = Tensor(np.zeros((1, 16, 1, 2, 2), np.float32))
+    with pytest.raises(ValueError, match="width=100 is not a multiple of 8.*use 96"):
+        tiled_decode(NumberedDecoder(), z, Tiling(width=100), CONFIG)
+
+
+def test_auto_takes_the_largest_tiles_within_the_budget():
+    previous = np.inf
+    for budget in (200.0, 40.0, 8.0, 4.0):
+        tiling = Tiling.auto(CONFIG, 512, 768, memory_budget_gb=budget)
+        tiling.check(CONFIG)
+        height, width = tiling.height or 512, tiling.width or 768
+        needed = estimated_memory_gb(CONFIG, tiling.frames, min(height, 512), min(width, 768))
+        assert needed <= budget
+        pixels = tiling.frames * height * width
+        assert pixels < previous
+        previous = pixels
+    assert Tiling.auto(CONFIG, 512, 768, memory_budget_gb=200.0).height == 0
+
+
+def test_auto_counts_the_clips_of_a_batch_and_refuses_too_small_a_budget():
+    one = estimated_memory_gb(CONFIG, 32, 128, 128)
+    four = estimated_memory_gb(CONFIG, 32, 128, 128, batch_size=4)
+    assert four - 0.8 == pytest.approx(4 * (one - 0.8))
+    with pytest.raises(ValueError, match="the smallest tiles of a 768x512 video need about"):
+        Tiling.auto(CONFIG, 512, 768, memory_budget_gb=1.0)

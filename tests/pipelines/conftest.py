@@ -1,0 +1,78 @@
+"""A tiny autoencoder with random weights, and small videos."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from mg.data.video_writer import write_video
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tiling import Tiling
+from mg.weights.checkpoint_file import write_weights
+from mg.weights.stored_config import config_metadata
+
+# Two times smaller along each axis: quick, and not the compression of the full size.
+CONFIG = {
+    "ch": 32,
+    "ch_mult": [1, 1],
+    "num_res_blocks": 1,
+    "z_channels": 4,
+    "temporal_downsample_level": [0],
+    "temporal_upsample_level": [1],
+}
+TILING = Tiling(frames=8, overlap_frames=4, height=16, width=16, overlap_pixels=8)
+
+
+def smooth_frames(num_frames, height, width):
+    """Return uint8 (T, H, W, 3) of a moving gradient."""
+    t, y, x = np.mgrid[:num_frames, :height, :width]
+    channels = [
+        127 + 120 * np.sin((x * a + y * b + 4 * t) / 11) for a, b in ((1, 2), (2, 1), (1, 1))
+    ]
+    return np.stack(channels, axis=-1).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def pynative():
+    """Run line by line: quicker than compiling a graph for each of the many small shapes."""
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    yield
+    ms.set_context(mode=before)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Return a weight file of the tiny autoencoder, its config inside."""
+    ms.set_seed(0)
+    tae = TemporalAutoencoder(CONFIG)
+    path = tmp_path_factory.mktemp("weights") / "tae.safetensors"
+    tensors = {name: p.asnumpy() for name, p in tae.parameters_and_names()}
+    write_weights(path, tensors, metadata=config_metadata(tae.config.to_dict()))
+    return path
+
+
+@pytest.fixture
+def make_tae(weights):
+    """Return a function that loads the tiny autoencoder with other options."""
+
+    def make(**options):
+        options = {"tiling": TILING, "sample_deterministic": True, **options}
+        return TemporalAutoencoder(None, weights, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_frames():
+    """Return the function `smooth_frames`."""
+    return smooth_frames
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory):
+    """Return a folder: a.mp4 (20 frames 24x32), sub/b.mp4 (13 frames 24x32), short.mp4, bad.mp4."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name, num_frames in (("a.mp4", 20), ("sub/b.mp4", 13), ("short.mp4", 3)):
+        write_video(folder / name, smooth_frames(num_frames, 24, 32), fps=25, lossless=True)
+    (folder / "bad.mp4").write_bytes(b"not a video")
+    return folder

@@ -1,0 +1,146 @@
+"""Videos to latents and back: numbers, restarts, bad files, paths."""
+
+import shutil
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mg.data.manifest import build_manifest
+from mg.data.transforms import to_model_range
+from mg.data.video import VideoReader
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.pipelines.decode import decode_latent_files
+from mg.pipelines.encode import encode_videos
+from mg.pipelines.latent_files import read_latent
+from mg.pipelines.output_paths import output_paths
+
+
+def test_latents_equal_those_of_the_network(make_tae, make_frames, video_folder, tmp_path):
+    tae = make_tae(use_tile=True)
+    outcome = encode_videos(tae, build_manifest(video_folder=video_folder), tmp_path)
+    assert sorted(outcome.done) == ["a.mp4", "short.mp4", "sub/b.mp4"]
+    assert list(outcome.failed) == ["bad.mp4"]
+    video = to_model_range(make_frames(13, 24, 32))
+    _, mean, logvar = tae.encode(Tensor(video[np.newaxis]))
+    latent = read_latent(tmp_path / "sub" / "b.safetensors")
+    np.testing.assert_array_equal(latent.mean, mean.asnumpy()[0])
+    np.testing.assert_array_equal(latent.logvar, logvar.asnumpy()[0])
+    assert (latent.info.num_frames, latent.info.fps) == (13, 25.0)
+
+
+def test_both_formats_decode_to_the_same_video(make_tae, video_folder, tmp_path):
+    tae = make_tae()
+    manifest = build_manifest(video_folder=video_folder / "a.mp4")
+    videos = []
+    for suffix in (".safetensors", ".npz"):
+        folder = tmp_path / suffix[1:]
+        encode_videos(tae, manifest, folder / "latents", suffix=suffix)
+        outcome = decode_latent_files(tae, folder / "latents", folder / "videos")
+        assert outcome.done == [f"a{suffix}"]
+        with VideoReader(folder / "videos" / "a.mp4") as reader:
+            assert (reader.info.num_frames, reader.info.fps) == (20, 25.0)
+            videos.append(reader.read(range(20)))
+    assert videos[0].shape == (20, 24, 32, 3)
+    np.testing.assert_array_equal(*videos)
+
+
+def test_restart_skips_what_is_finished(make_tae, video_folder, tmp_path):
+    tae = make_tae()
+    manifest = build_manifest(video_folder=video_folder)
+    latents, videos = tmp_path / "latents", tmp_path / "videos"
+    encode_videos(tae, manifest, latents)
+    decode_latent_files(tae, latents, videos)
+    (latents / "a.safetensors").unlink()
+    (videos / "a.mp4").unlink()
+    before = (latents / "sub" / "b.safetensors").stat().st_mtime_ns
+    outcome = encode_videos(tae, manifest, latents)
+    assert outcome.done == ["a.mp4"]
+    assert sorted(outcome.finished_before) == ["short.mp4", "sub/b.mp4"]
+    assert (latents / "sub" / "b.safetensors").stat().st_mtime_ns == before
+    outcome = decode_latent_files(tae, latents, videos)
+    assert outcome.done == ["a.safetensors"] and len(outcome.finished_before) == 2
+    assert outcome.summary("decoded") == "1 decoded, 2 finished before, 0 left out"
+
+
+def test_latent_made_in_another_way_is_not_taken_for_finished(make_tae, video_folder, tmp_path):
+    tae = make_tae()
+    manifest = build_manifest(video_folder=video_folder / "a.mp4")
+    encode_videos(tae, manifest, tmp_path)
+    with pytest.raises(ValueError, match=r"made with other settings \(height, width\)"):
+        encode_videos(tae, manifest, tmp_path, image_size=16)
+    encode_videos(tae, manifest, tmp_path, image_size=16, overwrite=True)
+    assert read_latent(tmp_path / "a.safetensors").mean.shape == (4, 10, 8, 8)
+
+
+def test_damaged_and_foreign_latents_are_listed(make_tae, video_folder, tmp_path):
+    tae = make_tae()
+    latents = tmp_path / "latents"
+    encode_videos(tae, build_manifest(video_folder=video_folder), latents)
+    broken = latents / "broken.safetensors"
+    broken.write_bytes((latents / "a.safetensors").read_bytes()[:-10])
+    outcome = decode_latent_files(tae, latents, tmp_path / "videos")
+    assert len(outcome.done) == 3
+    assert "not a whole safetensors file" in outcome.failed["broken.safetensors"]
+    assert not (tmp_path / "videos" / "broken.mp4").exists()
+
+    other = TemporalAutoencoder({**tae.config.to_dict(), "num_res_blocks": 2})
+    with pytest.raises(ValueError, match="num_res_blocks is 1 there and 2 here"):
+        decode_latent_files(other, latents / "a.safetensors", tmp_path / "others")
+    assert not (tmp_path / "others").exists()
+
+
+def test_other_weights_are_told(make_tae, video_folder, tmp_path, caplog):
+    tae = make_tae()
+    manifest = build_manifest(video_folder=video_folder / "short.mp4")
+    encode_videos(tae, manifest, tmp_path)
+    other = TemporalAutoencoder(tae.config, sample_deterministic=True, tiling=tae.tiling)
+    decode_latent_files(other, tmp_path, tmp_path / "videos")
+    assert "encoded with other weights" in caplog.text
+
+
+def test_odd_sizes_are_cropped_and_said(make_tae, make_frames, tmp_path, caplog):
+    np.save(tmp_path / "odd.npy", make_frames(4, 17, 21))
+    caplog.set_level("INFO", logger="mg")
+    manifest = build_manifest(video_folder=tmp_path)
+    encode_videos(make_tae(), manifest, tmp_path / "latents")
+    assert "21x17 is cropped to 20x16" in caplog.text
+    assert read_latent(tmp_path / "latents" / "odd.safetensors").mean.shape == (4, 2, 8, 10)
+
+
+def test_wrong_image_size_and_nothing_usable_are_errors(make_tae, video_folder, tmp_path):
+    manifest = build_manifest(video_folder=video_folder / "a.mp4")
+    with pytest.raises(ValueError, match="height 15 is not a multiple of 2"):
+        encode_videos(make_tae(), manifest, tmp_path, image_size=15)
+    with pytest.raises(ValueError, match=r"format '\.pt'"):
+        encode_videos(make_tae(), manifest, tmp_path, suffix=".pt")
+    with pytest.raises(FileNotFoundError, match="no latent file"):
+        decode_latent_files(make_tae(), tmp_path, tmp_path / "videos")
+    shutil.copy(video_folder / "a.mp4", tmp_path / "a.mp4")
+    manifest = build_manifest(video_folder=tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match="not one of 1 files could be used"):
+        encode_videos(make_tae(), manifest, tmp_path / "latents")
+
+
+def test_full_disk_leaves_nothing_half_written(make_tae, video_folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    manifest = build_manifest(video_folder=video_folder / "a.mp4")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        encode_videos(make_tae(), manifest, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_stay_in_their_folder_with_names_of_their_own(tmp_path):
+    paths = output_paths(["a/b.mp4", "a/b.mov", "c.d.mp4"], tmp_path, ".npz")
+    relative = [path.relative_to(tmp_path.resolve()).as_posix() for path in paths.values()]
+    assert relative == ["a/b.mp4.npz", "a/b.mov.npz", "c.d.npz"]
+    for name in ("../a.mp4", "/etc/a.mp4", "x/../../a.mp4"):
+        with pytest.raises(ValueError, match="leads outside the folder"):
+            output_paths([name], tmp_path, ".npz")
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    with pytest.raises(ValueError, match="leads outside the folder"):
+        output_paths(["link/a.mp4"], tmp_path, ".npz")

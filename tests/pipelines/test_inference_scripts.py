@@ -1,0 +1,78 @@
+"""The three scripts as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mg.data.video import probe_video
+
+ROOT = Path(__file__).parents[2]
+PYNATIVE = "--mode=pynative"  # quicker than compiling for a few small batches
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, f"scripts/{script}.py", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "MG_CACHE": os.devnull},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_inference_vae_with_the_documented_flags(weights, video_folder, tmp_path):
+    table = tmp_path / "video_caption_test.csv"
+    table.write_text("video,caption\na.mp4,one\nsub/b.mp4,two\n")
+    # fmt: off
+    result = run(
+        "inference_vae",
+        "--ckpt_path", weights,
+        "--batch_size", "2",
+        "--num_frames=8",
+        "--image_size", "16",
+        "--csv_path", table,
+        "--video_folder", video_folder,
+        "--enable_tile=False",
+        "--output_path", tmp_path / "out",
+        PYNATIVE,
+    )
+    # fmt: on
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["num_clips"] == 2
+    assert probe_video(tmp_path / "out" / "clips" / "sub" / "b.mp4").width == 32
+    assert "enable_tile: false" in (tmp_path / "out" / "config.yaml").read_text()
+    assert "mean of 2 clips" in result.stderr
+
+
+def test_encode_then_decode(weights, video_folder, tmp_path):
+    latents, videos = tmp_path / "latents", tmp_path / "videos"
+    tiles = ("--enable_tile=True", "--tiling.frames=8", "--tiling.overlap_frames=4")
+    common = ("--ckpt_path", weights, *tiles, PYNATIVE)
+    result = run("encode", "--input", video_folder, "--output_path", latents, *common)
+    assert result.returncode == 0, result.stderr
+    assert "3 encoded, 0 finished before, 1 left out" in result.stderr
+    assert "Peak memory of this process" in result.stderr
+    result = run("decode", "--input", latents, "--output_path", videos, *common)
+    assert result.returncode == 0, result.stderr
+    assert probe_video(videos / "sub" / "b.mp4").num_frames == 13
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("encode", ["--input", "nowhere"], "no such video folder or file: nowhere"),
+        ("encode", [], "give either input, or csv_path and video_folder"),
+        ("decode", ["--input", "x", "--memory_budget_gb=4"], "no effect without enable_tile"),
+        ("inference_vae", ["--num_frame", "4"], "num_frames"),
+    ],
+)
+def test_wrong_use_ends_with_one_clear_line(weights, script, arguments, message):
+    result = run(script, "--ckpt_path", weights, *arguments)
+    assert result.returncode != 0
+    assert message in result.stderr and "Traceback" not in result.stderr
