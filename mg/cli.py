@@ -3,9 +3,12 @@
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import logging
+import os
 import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +20,17 @@ __all__ = ["config_to_yaml", "parse_config", "run_main", "save_config"]
 
 Config = TypeVar("Config")
 
+# Flags that the parser itself has.
+PARSER_FLAGS = ("config", "help", "print_config")
+
 
 def parse_config(
     config_class: type[Config], argv: Sequence[str] | None = None, *, description: str
 ) -> Config:
     """Return a `config_class` from `--config FILE` and flags; later flags win over the file.
 
-    Nested fields are written `--section.field=value`; a YAML file has the same structure.
+    Nested fields are written `--section.field=value`; a YAML file has the same structure. A flag
+    for a yes-or-no setting may stand without a value: `--resume` is `--resume=true`.
 
     Args:
         config_class: a dataclass; its fields are the flags, its docstring their help.
@@ -32,45 +39,120 @@ def parse_config(
     Raises:
         ValueError: an unknown key or flag (the nearest right one is named), a value of the wrong
             type, a missing required one, or a value the dataclass itself refuses.
+        FileNotFoundError: the file that `--config` names does not exist.
         SystemExit: `--help`.
     """
-    parser = jsonargparse.ArgumentParser(description=description, exit_on_error=False)
+    settings = _settings(config_class)
+    argv = _with_bare_switches(list(sys.argv[1:] if argv is None else argv), settings)
+    _check_flags(argv, settings)
+    for path in _config_files(argv):
+        _check_yaml(path, settings)
+    parser = jsonargparse.ArgumentParser(
+        description=description, exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_class_arguments(config_class, nested_key=None)
     try:
-        namespace = parser.parse_args(list(sys.argv[1:] if argv is None else argv))
+        namespace = parser.parse_args(argv)
         values = parser.instantiate(namespace)
-    except jsonargparse.ArgumentError as error:
-        raise ValueError(_with_suggestion(str(error), config_class)) from error
+    except (jsonargparse.ArgumentError, ValueError) as error:
+        raise ValueError(_plain_message(str(error))) from error
     return config_class(**{f.name: values[f.name] for f in dataclasses.fields(config_class)})
 
 
-def _keys(config_class: type, prefix: str = "") -> list[str]:
-    keys = []
-    for field in dataclasses.fields(config_class):
-        keys.append(prefix + field.name)
-        factory = field.default_factory
-        if dataclasses.is_dataclass(factory):
-            keys += _keys(factory, f"{prefix}{field.name}.")
-    return keys
+def _settings(config_class: type, prefix: str = "") -> dict[str, Any]:
+    """Return the type of every setting by its dotted name; sections have their dataclass."""
+    settings = {}
+    for name, hint in typing.get_type_hints(config_class).items():
+        section = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
+        settings[prefix + name] = section or hint
+        if section is not None:
+            settings |= _settings(section, f"{prefix}{name}.")
+    return settings
 
 
-def _with_suggestion(message: str, config_class: type) -> str:
-    known = ["config", *_keys(config_class)]
-    nested = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
-    plain = re.search(r"(?:[Uu]nrecognized arguments: -*|option ')([\w.]+)", message)
-    if nested:
-        unknown = f"{nested[1]}.{nested[2]}"
-    elif plain:
-        unknown = plain[1]
-    else:
-        return message
-    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
-    if not near:
-        last = {key.rsplit(".", 1)[-1]: key for key in known}
-        near = [last[k] for k in difflib.get_close_matches(unknown.rsplit(".", 1)[-1], last, n=1)]
+def _with_bare_switches(argv: list[str], settings: dict[str, Any]) -> list[str]:
+    """Return the arguments with `=true` added to switches that have no value."""
+    switches = {f"--{name}" for name, hint in settings.items() if hint is bool}
+    return [
+        f"{flag}=true" if flag in switches and after.startswith("--") else flag
+        for flag, after in itertools.pairwise([*argv, "--"])
+    ]
+
+
+def _check_flags(argv: list[str], settings: dict[str, Any]) -> None:
+    for argument in argv:
+        if argument.startswith("--"):
+            name = argument[2:].split("=", 1)[0].removesuffix("+")  # --list+=item appends
+            if name not in settings and name not in PARSER_FLAGS:
+                raise ValueError(_unknown(name, settings))
+
+
+def _config_files(argv: list[str]) -> list[Path]:
+    files = [argument.split("=", 1)[1] for argument in argv if argument.startswith("--config=")]
+    files += [after for flag, after in itertools.pairwise(argv) if flag == "--config"]
+    return [Path(file) for file in files]
+
+
+def _check_yaml(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse a file that is no YAML, or has keys that are no settings."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no such config file: {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {_in_one_line(str(error))}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no settings; expected lines like `steps: 1000`")
+    try:
+        _check_keys(content, settings)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> None:
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if name not in settings:
+            raise ValueError(_unknown(name, settings))
+        if isinstance(value, dict):
+            _check_keys(value, settings, f"{name}.")
+        elif dataclasses.is_dataclass(settings[name]) and value is not None:
+            raise ValueError(f"{name}: expected settings below it, got {value!r}")
+
+
+def _unknown(name: str, settings: dict[str, Any]) -> str:
+    """Return the message about an unknown setting, with the nearest right name."""
+    known = ["config", *settings]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    by_last = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    last = name.rsplit(".", 1)[-1]
+    if last in by_last:  # the right name in the wrong section
+        near = [by_last[last]]
+    elif not near:
+        near = [by_last[key] for key in difflib.get_close_matches(last, by_last, n=1)]
     hint = f"did you mean {near[0]!r}?" if near else "--help lists the settings"
-    return f"unknown setting {unknown!r}; {hint}"
+    return f"unknown setting {name!r}; {hint}"
+
+
+def _plain_message(message: str) -> str:
+    """Return the parser's message as one line without its inner workings."""
+    union = re.search(r"Errors:\n(.*?)\n\s*Given value type", message, re.DOTALL)
+    key = re.match(r'Parser key "([\w.]+)":', message)
+    if union:  # an optional section: its own fault is told, not that it is not null either
+        faults = re.sub(r"- Expected a <class 'NoneType'>\S*|- Problem with given .*", "", union[1])
+        message = " ".join(faults.split()).removeprefix("- ")
+        message = f"{key[1]}: {message}" if key else message
+    message = re.sub(r'Parser key "([\w.]+)":', r"\1:", message)
+    message = re.sub(r"Expected an? <class '(\w+)'>\.? Got value:", r"expected \1, got", message)
+    stray = re.search(r"[Uu]nrecognized arguments: (.*)", message)
+    if stray:
+        return f"{stray[1]!r} belongs to no setting; write --name=value (--help lists the names)"
+    return _in_one_line(message)
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def config_to_yaml(config: Any) -> str:
@@ -96,13 +178,14 @@ def save_config(path: Path, config: Any) -> None:
 def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; a user's fault ends in one clear line on stderr and exit code 1.
 
-    Other exceptions are faults of ours and keep their traceback.
+    Other exceptions are faults of ours and keep their traceback, as all do if the environment
+    variable MG_DEBUG is set.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main()
-    except (ValueError, FileNotFoundError, FileExistsError, OSError) as error:
-        if "--debug" in sys.argv:
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("MG_DEBUG"):
             raise
         with contextlib.suppress(BrokenPipeError):
             print(f"error: {error}", file=sys.stderr)

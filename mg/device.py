@@ -1,7 +1,9 @@
 """Where and how MindSpore runs: device, mode and compile level, all chosen here."""
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Iterator
 
 __all__ = ["DeviceConfig", "setup_device"]
 
@@ -52,10 +54,9 @@ def setup_device(config: DeviceConfig) -> str:
     ms.set_context(mode=ms.GRAPH_MODE if config.mode == "graph" else ms.PYNATIVE_MODE)
     if config.jit_level != "default":
         ms.set_context(jit_config={"jit_level": config.jit_level})
-    if config.device == "auto" and device != "Ascend":
-        logger.info("No Ascend device is usable here: running on %s (%s mode).", device, config.mode)
-    else:
-        logger.info("Running on %s (%s mode).", device, config.mode)
+    fell_back = config.device == "auto" and device != "Ascend"
+    reason = "No Ascend device is usable here: running" if fell_back else "Running"
+    logger.info("%s on %s (%s mode).", reason, device, config.mode)
     return device
 
 
@@ -65,4 +66,16 @@ def _is_usable(name: str) -> bool:
     if name == "CPU":
         return True
     context = ms.device_context.ascend if name == "Ascend" else ms.device_context.gpu
-    return bool(context.is_available())
+    with _quiet():  # a "no" comes with warnings about the libraries of every other device
+        return bool(context.is_available())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back all log messages below the level of errors for the time of the block."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main, save_config
+from mg.data.manifest import build_manifest
 from mg.device import setup_device
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
@@ -49,14 +50,13 @@ class EncodeConfig(AutoencoderConfig):
 def main() -> None:
     """Parse, load, encode."""
     config = parse_config(EncodeConfig, description=__doc__)
-    setup_device(config)
-    # MindSpore takes seconds to import; a wrong flag is answered before.
-    from mg.data.manifest import build_manifest
-    from mg.pipelines.encode import encode_videos
-
     manifest = build_manifest(
         csv_path=config.csv_path, video_folder=config.input or config.video_folder
     )
+    setup_device(config)
+    # MindSpore takes seconds to import; a wrong setting is answered before.
+    from mg.pipelines.encode import encode_videos
+
     encode_videos(
         load_autoencoder(config),
         manifest,

@@ -12,8 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main, save_config
+from mg.data.manifest import build_manifest
 from mg.device import setup_device
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.pipelines.reconstruction_settings import ReconstructionSettings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,11 +50,6 @@ class InferenceConfig(AutoencoderConfig):
 def main() -> None:
     """Parse, load, reconstruct."""
     config = parse_config(InferenceConfig, description=__doc__)
-    setup_device(config)
-    # MindSpore takes seconds to import; a wrong flag is answered before.
-    from mg.data.manifest import build_manifest
-    from mg.pipelines.reconstruct import ReconstructionSettings, reconstruct_videos
-
     settings = ReconstructionSettings(
         num_frames=config.num_frames or 0,
         image_size=config.image_size,
@@ -68,6 +65,10 @@ def main() -> None:
         video_folder=config.video_folder,
         min_frames=settings.num_source_frames,
     )
+    setup_device(config)
+    # MindSpore takes seconds to import; a wrong setting is answered before.
+    from mg.pipelines.reconstruct import reconstruct_videos
+
     reconstruct_videos(load_autoencoder(config), manifest, config.output_path, settings)
     save_config(Path(config.output_path) / "config.yaml", config)
 

@@ -1,4 +1,13 @@
-"""Train the temporal autoencoder: python scripts/train_tae.py --config configs/tae/train/demo.yaml"""
+"""Train the temporal autoencoder.
+
+python scripts/train_tae.py --config configs/tae/train/demo.yaml
+"""
+
+import sys
+from pathlib import Path
+
+# From a checkout this also works without installing, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
 from mg.device import setup_device

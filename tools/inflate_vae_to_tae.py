@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make a TAE's starting weights from the image VAE of Stable Diffusion 3.5.
+"""Make a TAE's starting weights from the image VAE of Stable Diffusion 3.5, or from an image TAE.
 
     python tools/inflate_vae_to_tae.py --target models/tae_vae2d.ckpt \
         --src /path/to/sd3.5_vae/diffusion_pytorch_model.safetensors
@@ -24,9 +24,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.files import atomic_path
 from mg.weights.checkpoint_file import check_writable_suffix, read_weights, write_weights
-from mg.weights.inflation import METHODS, TEMPORAL_PADDINGS, inflate_image_vae
+from mg.weights.inflation import (
+    METHODS,
+    TEMPORAL_PADDINGS,
+    inflate_image_tae,
+    inflate_image_vae,
+)
 from mg.weights.safetensors_file import read_safetensors_types
-from mg.weights.stored_config import config_metadata, config_path, stored_vae_scaling
+from mg.weights.stored_config import (
+    config_metadata,
+    config_path,
+    stored_tae_config,
+    stored_vae_scaling,
+)
+from mg.weights.tae_names import infer_tae_config, is_tae
 
 __all__ = ["main"]
 
@@ -39,7 +50,8 @@ def parse_arguments() -> argparse.Namespace:
         "--src",
         required=True,
         type=Path,
-        help="the VAE: a .safetensors file (fp32, fp16 or bf16), an index of shards, or a folder",
+        help="the VAE: a .safetensors file (fp32, fp16 or bf16), an index of shards, or a folder; "
+        "or a TAE without temporal levels",
     )
     parser.add_argument(
         "--target", required=True, type=Path, help="the file to write: .ckpt or .safetensors"
@@ -78,10 +90,13 @@ def convert(arguments: argparse.Namespace) -> None:
     check_writable_suffix(target)
     refuse_existing([target, config_file], arguments.overwrite)
     source = read_weights(arguments.src)
+    choices = {"method": arguments.method, "temporal_padding": arguments.temporal_padding}
     try:
-        inflated, config = inflate_image_vae(
-            source, method=arguments.method, temporal_padding=arguments.temporal_padding
-        )
+        if is_tae(source):
+            image_config = stored_tae_config(arguments.src) or infer_tae_config(source)
+            inflated, config = inflate_image_tae(source, image_config, **choices)
+        else:
+            inflated, config = inflate_image_vae(source, **choices)
     except ValueError as error:
         raise ValueError(f"{arguments.src}: {error}") from error
     config |= stored_vae_scaling(arguments.src)

@@ -33,56 +33,15 @@ from mg.pipelines.decode import DEFAULT_FPS
 from mg.pipelines.encode import frame_size
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
+from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import decode_latents, encode_frames, read_frames
 
 if TYPE_CHECKING:
     from mg.models.perceptual import LPIPS
 
-__all__ = ["ReconstructionSettings", "reconstruct_videos"]
+__all__ = ["reconstruct_videos"]
 
 logger = logging.getLogger("mg")
-
-
-@dataclasses.dataclass(frozen=True)
-class ReconstructionSettings:
-    """Which frames are reconstructed, and what is written.
-
-    Args:
-        num_frames: frames of each clip, from its beginning; 0 takes whole clips, in constant
-            memory.
-        image_size: side of a square, or (height, width), that frames are scaled to cover and
-            cropped to; None keeps their size, cropped to multiples of the spatial compression.
-        sample_stride: take every n-th frame of the source; 1 for whole clips.
-        batch_size: clips of one size that go through the network together.
-        side_by_side: write original | reconstruction; otherwise the reconstruction alone.
-        lpips_path: weights of LPIPS; None takes those that were fetched, if they are there.
-        memory_budget_gb: choose the tiles so that this is enough.
-        overwrite: reconstruct all clips again and replace existing outputs.
-    """
-
-    num_frames: int = 16
-    image_size: int | tuple[int, int] | None = 256
-    sample_stride: int = 1
-    batch_size: int = 1
-    side_by_side: bool = True
-    lpips_path: str | None = None
-    memory_budget_gb: float | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (("num_frames", 0), ("sample_stride", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}; expected {least} or more")
-        if not self.num_frames and (self.sample_stride > 1 or self.batch_size > 1):
-            raise ValueError(
-                "num_frames=0 streams whole clips one at a time: sample_stride and batch_size "
-                "must be 1"
-            )
-
-    @property
-    def num_source_frames(self) -> int:
-        """Frames that a clip needs."""
-        return max(1, (self.num_frames - 1) * self.sample_stride + 1)
 
 
 def reconstruct_videos(

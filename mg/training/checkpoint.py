@@ -14,7 +14,13 @@ from mg.weights.checkpoint_file import read_weights, write_weights
 from mg.weights.load import check_tensors
 from mg.weights.stored_config import config_metadata
 
-__all__ = ["Progress", "load_newest_checkpoint", "save_checkpoint", "save_final_weights"]
+__all__ = [
+    "Progress",
+    "load_newest_checkpoint",
+    "remove_checkpoints",
+    "save_checkpoint",
+    "save_final_weights",
+]
 
 WEIGHTS, STATE, PROGRESS = "tae.safetensors", "state.safetensors", "progress.json"
 
@@ -26,10 +32,12 @@ class Progress:
     Args:
         step: updates done.
         loss_scale: the current one.
+        num_good_steps: in a row, with this loss scale.
     """
 
     step: int
     loss_scale: float
+    num_good_steps: int = 0
 
 
 def save_checkpoint(
@@ -44,18 +52,30 @@ def save_checkpoint(
 
     The files are written into a temporary folder that is renamed when it is complete, so that a
     crash leaves the older checkpoints as they were.
+
+    Raises:
+        OSError: it could not be written (disk full?); nothing of it is left behind.
     """
     target = folder / f"step_{progress.step:08d}"
     temporary = folder / f".writing_{target.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    for unfinished in folder.glob(".writing_*"):  # of a run that was killed
+        shutil.rmtree(unfinished)
     try:
+        temporary.mkdir(parents=True)
         metadata = config_metadata(tae.config.to_dict())
         write_weights(temporary / WEIGHTS, tae.tensors(), metadata=metadata)
         write_weights(temporary / STATE, {name: p.asnumpy() for name, p in state.items()})
         (temporary / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(
+            error.errno,
+            f"could not save the checkpoint ({error.strerror or error}); older ones are intact. "
+            "Make room, then go on with --resume=true",
+            str(target),
+        ) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -89,6 +109,12 @@ def load_newest_checkpoint(
 
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_*") if (path / PROGRESS).is_file())
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove every checkpoint, so that those of a replaced run are not taken for newer ones."""
+    for path in [*folder.glob("step_*"), *folder.glob(".writing_*")]:
+        shutil.rmtree(path)
 
 
 def save_final_weights(path: Path, tensors: dict[str, np.ndarray], config: dict) -> None:

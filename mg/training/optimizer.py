@@ -39,9 +39,7 @@ class AdamW(nn.Cell):
         ops.assign(self.num_updates, t)
         correction1 = 1.0 - ops.pow(self.beta1, t)
         correction2 = 1.0 - ops.pow(self.beta2, t)
-        update = ops.partial(
-            _adamw, self.beta1, self.beta2, self.eps, correction1, correction2, lr
-        )
+        update = ops.partial(_adamw, self.beta1, self.beta2, self.eps, correction1, correction2, lr)
         self.map(
             update,
             self.decays,

@@ -65,9 +65,7 @@ class RunLog:
             self._writer.close()
 
 
-def save_curves(
-    path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]
-) -> None:
+def save_curves(path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]) -> None:
     """Draw the training loss and the held-out PSNR over steps into a PNG."""
     import matplotlib
 
@@ -81,7 +79,11 @@ def save_curves(
     if train and min(entry["loss"] for entry in train) > 0:
         left.set_yscale("log")
     for name in sorted({name for entry in validation for name in entry["psnr_per_clip"]}):
-        points = [(e["step"], e["psnr_per_clip"][name]) for e in validation]
+        points = [
+            (entry["step"], entry["psnr_per_clip"][name])
+            for entry in validation
+            if name in entry["psnr_per_clip"]
+        ]
         right.plot(*zip(*points, strict=True), marker=".", label=name)
     right.set(xlabel="step", ylabel="PSNR (dB)", title="Held-out clips")
     if validation:

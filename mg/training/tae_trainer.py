@@ -23,6 +23,7 @@ from mg.models.tae.tae import TemporalAutoencoder
 from mg.training.checkpoint import (
     Progress,
     load_newest_checkpoint,
+    remove_checkpoints,
     save_checkpoint,
     save_final_weights,
 )
@@ -69,7 +70,6 @@ class TAETrainer:
             logger.info("Resuming after step %d.", self.progress.step)
         self.num_skipped = 0
         self.num_bad_in_row = 0
-        self.num_good_in_row = 0
         self.validations = [
             entry
             for entry in read_log(self.output / "validation.jsonl")
@@ -97,27 +97,38 @@ class TAETrainer:
             decode_dtype=config.dtype,
             recompute=config.recompute,
         )
-        self.tae.check_video_shape((1, self.tae.config.in_channels, 1, *[config.data.size] * 2))
+        self._check_size("data.size", config.data.size)
+        if self.validation is not None:
+            self._check_size("validation.size", config.validation.size)
         _freeze(self.tae, config.freeze)
         perceptual = None
         if config.loss.perceptual_loss_weight > 0:
-            perceptual = PerceptualLoss(load_lpips("vgg", config.loss.lpips_path))
-        step_cell = TrainStep(
-            TAELoss(self.tae, config.loss, perceptual=perceptual), config.optim
-        )
+            lpips = load_lpips("vgg", config.loss.lpips_path)
+            _require_lpips_size(lpips.min_size, config.data.size)
+            perceptual = PerceptualLoss(lpips)
+        step_cell = TrainStep(TAELoss(self.tae, config.loss, perceptual=perceptual), config.optim)
         step_cell.set_train()
         trained = sum(p.size for p in step_cell.parameters)
         total = sum(p.size for p in self.tae.get_parameters())
         logger.info("Training %s of %s parameters.", f"{trained:,}", f"{total:,}")
         return step_cell
 
+    def _check_size(self, name: str, size: int) -> None:
+        try:
+            self.tae.check_video_shape((1, self.tae.config.in_channels, 1, size, size))
+        except ValueError as error:
+            raise ValueError(f"{name}={size}: {error}") from error
+
     def run(self) -> Path:
         """Train, validate and save; return the path of the final weights.
 
         Raises:
-            RuntimeError: too many steps in a row had no finite gradient.
+            FloatingPointError: too many steps in a row had no finite gradient.
+            OSError: something could not be written; what was saved before is intact.
         """
         self.output.mkdir(parents=True, exist_ok=True)
+        if not self.config.resume:
+            remove_checkpoints(self.output / "checkpoints")
         save_config(self.output / "config.yaml", self.config)
         if self.progress.step == 0:
             self.validate(0)
@@ -225,17 +236,19 @@ class TAETrainer:
         scale, is_fp16 = self.progress.loss_scale, self.config.dtype == "float16"
         if math.isfinite(norm):
             self.num_bad_in_row = 0
-            self.num_good_in_row += 1
-            if is_fp16 and self.num_good_in_row % LOSS_SCALE_GROWTH_STEPS == 0:
-                return scale * 2
-            return scale
+            num_good = self.progress.num_good_steps + 1
+            grows = is_fp16 and num_good == LOSS_SCALE_GROWTH_STEPS
+            self.progress = dataclasses.replace(
+                self.progress, num_good_steps=0 if grows else num_good
+            )
+            return scale * 2 if grows else scale
         self.num_skipped += 1
         self.num_bad_in_row += 1
-        self.num_good_in_row = 0
+        self.progress = dataclasses.replace(self.progress, num_good_steps=0)
         names = [name for batch in batches for name in batch.names]
         logger.warning("step %d: gradient is not finite, update skipped; clips: %s", step, names)
         if self.num_bad_in_row >= MAX_BAD_STEPS:
-            raise RuntimeError(
+            raise FloatingPointError(
                 f"{MAX_BAD_STEPS} steps in a row had no finite gradient; the last batch was "
                 f"{names}. Lower optim.lr, or train in float32"
             )
@@ -272,7 +285,9 @@ class TAETrainer:
         log.close()
         clips = ", ".join(f"{name} {value:.2f}" for name, value in entry["psnr_per_clip"].items())
         logger.info("Held-out PSNR after step %d: %.2f dB (%s)", step, entry["psnr"], clips)
-        save_curves(self.output / "curves.png", read_log(self.output / "log.jsonl"), self.validations)
+        save_curves(
+            self.output / "curves.png", read_log(self.output / "log.jsonl"), self.validations
+        )
 
     def _finish(self) -> Path:
         """Save and measure the end of the run, say what there is; return the final weights."""
@@ -299,7 +314,8 @@ class TAETrainer:
             lines.append("Held-out PSNR (dB) before -> after:")
             before, after = self.validations[0], self.validations[-1]
             for name, value in after["psnr_per_clip"].items():
-                lines.append(f"  {name}: {before['psnr_per_clip'][name]:.2f} -> {value:.2f}")
+                start = before["psnr_per_clip"].get(name, math.nan)  # held out later than it began
+                lines.append(f"  {name}: {start:.2f} -> {value:.2f}")
             lines.append(f"Curves: {self.output / 'curves.png'}")
             videos = self.output / "validation"
             lines.append(f"Original | reconstruction: {videos}/step_{self.progress.step:08d}.mp4")
@@ -326,8 +342,18 @@ def _build_dataset(config: TrainTAEConfig) -> ClipDataset:
         keep_images=clip_config.uses_images,
     )
     table = manifest.table()
-    logger.info("Training clips:\n%s", table if len(manifest.clips) < 50 else table.splitlines()[-1])
+    logger.info(
+        "Training clips:\n%s", table if len(manifest.clips) < 50 else table.splitlines()[-1]
+    )
     return ClipDataset(manifest, clip_config, seed=config.seed)
+
+
+def _require_lpips_size(min_size: int, size: int) -> None:
+    if size < min_size:
+        raise ValueError(
+            f"data.size={size} is too small for LPIPS, which needs {min_size} pixels; use larger "
+            "crops or loss.perceptual_loss_weight=0"
+        )
 
 
 def _freeze(tae: TemporalAutoencoder, patterns: list[str]) -> None:
@@ -339,6 +365,8 @@ def _freeze(tae: TemporalAutoencoder, patterns: list[str]) -> None:
     for name, parameter in tae.parameters_and_names():
         if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
             parameter.requires_grad = False
+    if not tae.trainable_params():
+        raise ValueError(f"freeze={patterns} leaves no parameter to train")
 
 
 def _one_line(entry: dict) -> str:

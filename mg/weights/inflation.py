@@ -12,10 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from mg.weights.tae_layers import Layer, sd35_shapes, tae_layers
+from mg.weights.tae_layers import Layer, sd35_shapes, tae_layers, tae_shapes
 from mg.weights.tae_names import check_tensors, count_levels, is_tae
 
-__all__ = ["METHODS", "STRUCTURE_KEYS", "TEMPORAL_PADDINGS", "inflate_image_vae", "sd35_config"]
+__all__ = [
+    "METHODS",
+    "STRUCTURE_KEYS",
+    "TEMPORAL_PADDINGS",
+    "inflate_image_tae",
+    "inflate_image_vae",
+    "sd35_config",
+]
 
 METHODS = ("central", "replicate", "average")
 TEMPORAL_PADDINGS = ("published", "replicate")
@@ -62,9 +69,7 @@ def inflate_image_vae(
         ValueError: the tensors are not such a VAE's (the message says why), hold infinities or
             NaN, or an argument is unknown.
     """
-    for given, known in ((method, METHODS), (temporal_padding, TEMPORAL_PADDINGS)):
-        if given not in known:
-            raise ValueError(f"unknown choice {given!r}; choose one of {', '.join(known)}")
+    _check_choices(method, temporal_padding)
     unknown = sorted(set(structure or {}) - set(STRUCTURE_KEYS))
     if unknown:
         raise ValueError(f"structure decides {', '.join(STRUCTURE_KEYS)}, not {unknown[0]!r}")
@@ -77,11 +82,71 @@ def inflate_image_vae(
             if suffix in copied:
                 inflated[name] = copied[suffix].reshape(shape)  # attention: (C, C) -> (C, C, 1, 1)
             else:
-                central = method == "central" or (
-                    layer.kind == "temporal_up" and temporal_padding == "published"
+                inflated[name] = _neutral(
+                    name, shape, spread=_is_spread(layer, method, temporal_padding)
                 )
-                inflated[name] = _neutral(name, shape, spread=not central)
     return inflated, config
+
+
+def inflate_image_tae(
+    tensors: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    *,
+    method: str = "central",
+    temporal_padding: str = "published",
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return (tensors, config) of a video TAE from a TAE that was trained on images.
+
+    The image TAE has no temporal levels. Every level that halves height and width gets temporal
+    resampling, and the middle gets temporal attention, all with the neutral start that
+    `inflate_image_vae` describes; every tensor that is there already is kept.
+
+    Args:
+        tensors: the image TAE's arrays, under the network's names.
+        config: its config.
+        method: `central`, `replicate` or `average`, for the temporal resampling.
+        temporal_padding: of the TAE to come, `published` or `replicate`.
+
+    Raises:
+        ValueError: the TAE has temporal levels already, its tensors do not fit its config, or an
+            argument is unknown.
+    """
+    _check_choices(method, temporal_padding)
+    if config["temporal_downsample_level"] or config["temporal_upsample_level"]:
+        raise ValueError("these weights are a video TAE already; load them as they are")
+    check_tensors(tensors, tae_shapes(config))
+    levels = len(config["ch_mult"])
+    inflated_config = {
+        **config,
+        "attn_type": "vanilla",
+        "temporal_downsample_level": list(range(levels - 1)),
+        "temporal_upsample_level": list(range(levels - 1, 0, -1)),
+        "temporal_padding": temporal_padding,
+    }
+    inflated = {}
+    for layer in tae_layers(inflated_config):
+        spread = _is_spread(layer, method, temporal_padding)
+        for suffix, shape in layer.tae_shapes().items():
+            name = layer.name + suffix
+            kept = tensors.get(name)
+            inflated[name] = (
+                np.array(kept, np.float32)
+                if kept is not None
+                else _neutral(name, shape, spread=spread)
+            )
+    return inflated, inflated_config
+
+
+def _check_choices(method: str, temporal_padding: str) -> None:
+    for given, known in ((method, METHODS), (temporal_padding, TEMPORAL_PADDINGS)):
+        if given not in known:
+            raise ValueError(f"unknown choice {given!r}; choose one of {', '.join(known)}")
+
+
+def _is_spread(layer: Layer, method: str, temporal_padding: str) -> bool:
+    """Return whether a temporal kernel starts spread over its taps instead of central."""
+    sees_zero_frames = layer.kind == "temporal_up" and temporal_padding == "published"
+    return method != "central" and not sees_zero_frames
 
 
 def sd35_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def test_tensors_that_contradict_the_metadata_are_refused(tmp_path):
     text = json.loads(str(arrays["latent_info"]))
     del text["fps"]
     np.savez(tmp_path / "c.npz", **{**arrays, "latent_info": np.array(json.dumps(text))})
-    with pytest.raises(ValueError, match="metadata cannot be used.*fps"):
+    with pytest.raises(ValueError, match=r"metadata cannot be used.*fps"):
         read_latent(tmp_path / "c.npz")
 
 

@@ -10,7 +10,8 @@ from mg.data.manifest import build_manifest
 from mg.data.transforms import from_model_range, to_model_range
 from mg.data.video import VideoReader
 from mg.metrics.psnr import psnr
-from mg.pipelines.reconstruct import ReconstructionSettings, reconstruct_videos
+from mg.pipelines.reconstruct import reconstruct_videos
+from mg.pipelines.reconstruction_settings import ReconstructionSettings
 
 SETTINGS = ReconstructionSettings(num_frames=8, image_size=None, batch_size=2)
 

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 __all__ = ["TAE_CONFIG", "TAEConfig"]
 
-NORM_GROUPS = 32  # GroupNorm groups everywhere in the network
-
 
 @dataclasses.dataclass(frozen=True)
 class TAEConfig:
@@ -42,6 +40,9 @@ class TAEConfig:
     # the last frame at the tail, temporal up pads one zero frame at each end.
     # "replicate": as in the paper: both pad one copy of the first and of the last frame.
     temporal_padding: str = "published"
+    # Groups of every GroupNorm. With as many groups as channels it would normalise each channel
+    # by itself and erase a clip's mean colour; narrow networks need fewer groups.
+    norm_groups: int = 32
 
     def __post_init__(self) -> None:
         for field in ("ch_mult", "attn_resolutions", "temporal_downsample_level"):
@@ -52,11 +53,14 @@ class TAEConfig:
                 f"ch_mult={self.ch_mult} and num_res_blocks={self.num_res_blocks}: a network needs "
                 "at least one level and one block per level"
             )
-        wrong = [m * self.ch for m in (1, *self.ch_mult) if m * self.ch % NORM_GROUPS or m < 1]
+        if self.norm_groups < 1:
+            raise ValueError(f"norm_groups={self.norm_groups}; expected 1 or more")
+        widths = [m * self.ch for m in (1, *self.ch_mult)]
+        wrong = [width for width in widths if width < 1 or width % self.norm_groups]
         if wrong:
             raise ValueError(
                 f"ch={self.ch} with ch_mult={self.ch_mult} gives levels of {wrong} channels; "
-                f"GroupNorm needs multiples of {NORM_GROUPS}"
+                f"GroupNorm needs multiples of norm_groups={self.norm_groups}"
             )
         if self.attn_type not in ("vanilla", "spat_only"):
             raise ValueError(f"attn_type={self.attn_type!r}; expected 'vanilla' or 'spat_only'")

@@ -30,14 +30,20 @@ class DecoderLevel(nn.Cell):
         self.block = nn.CellList(
             [
                 ResnetBlock(
-                    in_channels if i == 0 else out_channels, out_channels, dropout=config.dropout
+                    in_channels if i == 0 else out_channels,
+                    out_channels,
+                    norm_groups=config.norm_groups,
+                    dropout=config.dropout,
                 )
                 for i in range(self.num_blocks)
             ]
         )
         self.attn = (
             nn.CellList(
-                [make_attention(out_channels, config.attn_type) for _ in range(self.num_blocks)]
+                [
+                    make_attention(out_channels, config.attn_type, norm_groups=config.norm_groups)
+                    for _ in range(self.num_blocks)
+                ]
             )
             if attends
             else None
@@ -83,7 +89,7 @@ class Decoder(nn.Cell):
                 for level in range(config.num_levels)
             ]
         )
-        self.norm_out = GroupNorm(widths[0])
+        self.norm_out = GroupNorm(widths[0], config.norm_groups)
         self.conv_out = Conv2_5d(widths[0], config.out_ch)
 
     def construct(self, z: Tensor) -> Tensor:

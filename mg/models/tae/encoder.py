@@ -29,14 +29,20 @@ class EncoderLevel(nn.Cell):
         self.block = nn.CellList(
             [
                 ResnetBlock(
-                    in_channels if i == 0 else out_channels, out_channels, dropout=config.dropout
+                    in_channels if i == 0 else out_channels,
+                    out_channels,
+                    norm_groups=config.norm_groups,
+                    dropout=config.dropout,
                 )
                 for i in range(self.num_blocks)
             ]
         )
         self.attn = (
             nn.CellList(
-                [make_attention(out_channels, config.attn_type) for _ in range(self.num_blocks)]
+                [
+                    make_attention(out_channels, config.attn_type, norm_groups=config.norm_groups)
+                    for _ in range(self.num_blocks)
+                ]
             )
             if attends
             else None
@@ -68,9 +74,10 @@ class Middle(nn.Cell):
 
     def __init__(self, channels: int, *, config: TAEConfig) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock(channels, channels, dropout=config.dropout)
-        self.attn_1 = make_attention(channels, config.attn_type)
-        self.block_2 = ResnetBlock(channels, channels, dropout=config.dropout)
+        groups = config.norm_groups
+        self.block_1 = ResnetBlock(channels, channels, norm_groups=groups, dropout=config.dropout)
+        self.attn_1 = make_attention(channels, config.attn_type, norm_groups=groups)
+        self.block_2 = ResnetBlock(channels, channels, norm_groups=groups, dropout=config.dropout)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         x = self.block_1(x, num_frames)
@@ -97,7 +104,7 @@ class Encoder(nn.Cell):
             ]
         )
         self.mid = Middle(widths[-1], config=config)
-        self.norm_out = GroupNorm(widths[-1])
+        self.norm_out = GroupNorm(widths[-1], config.norm_groups)
         num_moments = 2 if config.double_z else 1
         self.conv_out = Conv2_5d(widths[-1], num_moments * config.z_channels)
 

@@ -15,9 +15,7 @@ import math
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import HeUniform, Uniform, initializer
-
-from mg.models.tae.config import NORM_GROUPS
+from mindspore.common.initializer import Uniform, initializer
 
 __all__ = [
     "Conv2_5d",
@@ -63,12 +61,14 @@ def centric_kernel(channels: int, kernel_size: int) -> np.ndarray:
 
 
 def _weight(shape: tuple[int, ...]) -> Parameter:
-    # Uniform in +-1/sqrt(fan_in), the usual initialisation of convolutions and dense layers.
-    return Parameter(initializer(HeUniform(math.sqrt(5)), shape), name="weight")
+    # Uniform with variance 1 / fan_in: the output is as large as the input, so that the signal
+    # survives the layers between pixels and latent that have no residual connection.
+    fan_in = math.prod(shape[1:])
+    return Parameter(initializer(Uniform(math.sqrt(3.0 / fan_in)), shape), name="weight")
 
 
-def _bias(size: int, fan_in: int) -> Parameter:
-    return Parameter(initializer(Uniform(1.0 / math.sqrt(fan_in)), (size,)), name="bias")
+def _bias(size: int) -> Parameter:
+    return Parameter(Tensor(np.zeros(size, np.float32)), name="bias")
 
 
 class SpatialConv(nn.Cell):
@@ -82,10 +82,13 @@ class SpatialConv(nn.Cell):
         kernel_size: int,
         stride: int = 1,
         padding: int | tuple[int, int, int, int] = 0,  # (top, bottom, left, right)
+        starts_at_zero: bool = False,
     ) -> None:
         super().__init__()
         self.weight = _weight((out_channels, in_channels, kernel_size, kernel_size))
-        self.bias = _bias(out_channels, in_channels * kernel_size * kernel_size)
+        if starts_at_zero:
+            self.weight.set_data(ops.zeros_like(self.weight))
+        self.bias = _bias(out_channels)
         self.conv2d = ops.Conv2D(
             out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride
         )
@@ -158,10 +161,21 @@ class Conv2_5d(nn.Cell):
     Kernel 3 in space goes with kernel 3 in time, 1 with 1; time is padded by repetition.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        starts_at_zero: bool = False,
+    ) -> None:
         super().__init__()
         self.conv_spat = SpatialConv(
-            in_channels, out_channels, kernel_size=kernel_size, padding=kernel_size // 2
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size,
+            padding=kernel_size // 2,
+            starts_at_zero=starts_at_zero,
         )
         self.conv_temp = TemporalConv(out_channels, kernel_size=kernel_size)
         self.bias_add = ops.BiasAdd()
@@ -184,32 +198,33 @@ class Conv2_5d(nn.Cell):
 
 
 class GroupNorm(nn.Cell):
-    """Group normalisation over (C/32, T, H, W) of each clip, eps 1e-6, statistics in fp32.
+    """Group normalisation over (C/G, T, H, W) of each clip, eps 1e-6, statistics in fp32.
 
     y = gamma (x - mean) / sqrt(var + eps) + beta is applied as one scale and one shift per
     channel. var = E[x^2] - mean^2 in fp32 has the relative error 1e-7 (1 + mean^2 / var).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
         self.gamma = Parameter(Tensor(np.ones(channels, np.float32)), name="gamma")
         self.beta = Parameter(Tensor(np.zeros(channels, np.float32)), name="beta")
-        self.group_size = channels // NORM_GROUPS
+        self.num_groups = num_groups
+        self.group_size = channels // num_groups
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         total, channels, height, width = x.shape
         batch = total // num_frames
-        rows = x.astype(ms.float32).reshape(total * NORM_GROUPS, -1)  # (B*T*32, C/32*H*W)
+        rows = x.astype(ms.float32).reshape(total * self.num_groups, -1)  # (B*T*G, C/G*H*W)
         # Reducing the last axis first is several times faster than reducing two axes at once.
-        mean = rows.mean(axis=-1).reshape(batch, num_frames, NORM_GROUPS).mean(axis=1)  # (B, 32)
+        mean = rows.mean(axis=-1).reshape(batch, num_frames, self.num_groups).mean(axis=1)  # (B, G)
         square = ops.square(rows).mean(axis=-1)
-        square = square.reshape(batch, num_frames, NORM_GROUPS).mean(axis=1)  # (B, 32)
+        square = square.reshape(batch, num_frames, self.num_groups).mean(axis=1)  # (B, G)
         variance = ops.maximum(square - ops.square(mean), 0.0)
-        inverse_std = ops.rsqrt(variance + 1e-6).reshape(batch, NORM_GROUPS, 1)
-        gamma = self.gamma.reshape(1, NORM_GROUPS, self.group_size)
-        beta = self.beta.reshape(1, NORM_GROUPS, self.group_size)
-        scale = gamma * inverse_std  # (B, 32, C/32)
-        shift = beta - mean.reshape(batch, NORM_GROUPS, 1) * scale
+        inverse_std = ops.rsqrt(variance + 1e-6).reshape(batch, self.num_groups, 1)
+        gamma = self.gamma.reshape(1, self.num_groups, self.group_size)
+        beta = self.beta.reshape(1, self.num_groups, self.group_size)
+        scale = gamma * inverse_std  # (B, G, C/G)
+        shift = beta - mean.reshape(batch, self.num_groups, 1) * scale
         scale = scale.reshape(batch, 1, channels, 1).astype(x.dtype)
         shift = shift.reshape(batch, 1, channels, 1).astype(x.dtype)
         y = x.reshape(batch, num_frames, channels, height * width) * scale + shift
@@ -217,14 +232,19 @@ class GroupNorm(nn.Cell):
 
 
 class ResnetBlock(nn.Cell):
-    """x + Conv2.5d(dropout(SiLU(norm(Conv2.5d(SiLU(norm(x))))))), 1x1 on x if channels change."""
+    """x + Conv2.5d(dropout(SiLU(norm(Conv2.5d(SiLU(norm(x))))))), 1x1 on x if channels change.
 
-    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0) -> None:
+    The last convolution starts at zero: a new network begins as its residual path alone.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, norm_groups: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(in_channels)
+        self.norm1 = GroupNorm(in_channels, norm_groups)
         self.conv1 = Conv2_5d(in_channels, out_channels)
-        self.norm2 = GroupNorm(out_channels)
-        self.conv2 = Conv2_5d(out_channels, out_channels)
+        self.norm2 = GroupNorm(out_channels, norm_groups)
+        self.conv2 = Conv2_5d(out_channels, out_channels, starts_at_zero=True)
         self.dropout = nn.Dropout(p=dropout) if dropout > 0 else None
         self.nin_shortcut = (
             Conv2_5d(in_channels, out_channels, kernel_size=1)
@@ -255,13 +275,13 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class SpatialAttention(nn.Cell):
     """x plus single-head attention over the pixels of each frame."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, norm_groups: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels)
+        self.norm = GroupNorm(channels, norm_groups)
         self.q = SpatialConv(channels, channels, kernel_size=1)
         self.k = SpatialConv(channels, channels, kernel_size=1)
         self.v = SpatialConv(channels, channels, kernel_size=1)
-        self.proj_out = SpatialConv(channels, channels, kernel_size=1)
+        self.proj_out = SpatialConv(channels, channels, kernel_size=1, starts_at_zero=True)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         total, channels, _, _ = x.shape
@@ -277,10 +297,12 @@ class SpatialAttention(nn.Cell):
 class Projection(nn.Cell):
     """A dense layer over the last axis, computing in the dtype of its input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, starts_at_zero: bool = False) -> None:
         super().__init__()
         self.weight = _weight((channels, channels))
-        self.bias = _bias(channels, channels)
+        if starts_at_zero:
+            self.weight.set_data(ops.zeros_like(self.weight))
+        self.bias = _bias(channels)
 
     def construct(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])
@@ -291,13 +313,13 @@ class Projection(nn.Cell):
 class TemporalAttention(nn.Cell):
     """x plus single-head attention over the frames at each pixel."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, norm_groups: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels)
+        self.norm = GroupNorm(channels, norm_groups)
         self.to_q = Projection(channels)
         self.to_k = Projection(channels)
         self.to_v = Projection(channels)
-        self.proj_out = Projection(channels)
+        self.proj_out = Projection(channels, starts_at_zero=True)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         total, channels, height, width = x.shape
@@ -313,11 +335,12 @@ class TemporalAttention(nn.Cell):
         return x + h.transpose(0, 2, 3, 1).reshape(x.shape)
 
 
-def make_attention(channels: int, attn_type: str) -> nn.CellList:
+def make_attention(channels: int, attn_type: str, *, norm_groups: int) -> nn.CellList:
     """Return the attention cells of one place: spatial, then (for "vanilla") temporal."""
-    if attn_type == "spat_only":
-        return nn.CellList([SpatialAttention(channels)])
-    return nn.CellList([SpatialAttention(channels), TemporalAttention(channels)])
+    cells = [SpatialAttention(channels, norm_groups=norm_groups)]
+    if attn_type == "vanilla":
+        cells.append(TemporalAttention(channels, norm_groups=norm_groups))
+    return nn.CellList(cells)
 
 
 class SpatialDownsample(nn.Cell):
