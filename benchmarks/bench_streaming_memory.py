@@ -77,8 +77,8 @@ def table(results: list[dict]) -> str:
     ]
     growth = results[-1]["decode_peak_gb"] / results[0]["decode_peak_gb"] - 1
     lines.append(
-        f"from {results[0]['num_frames']} to {results[-1]['num_frames']} frames the peak changes by "
-        f"{100 * growth:+.1f} %"
+        f"from {results[0]['num_frames']} to {results[-1]['num_frames']} frames the peak changes "
+        f"by {100 * growth:+.1f} %"
     )
     return "\n".join(lines)
 

@@ -386,7 +386,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if failed:
         print(f"\nnot fit for Ascend: {', '.join(failed)}", file=sys.stderr)
         return 1
-    print(f"\n{len(rows)} primitives, all documented for Ascend by MindSpore {mindspore.__version__}")
+    print(
+        f"\n{len(rows)} primitives, all documented for Ascend by MindSpore {mindspore.__version__}"
+    )
     return 0
 
 

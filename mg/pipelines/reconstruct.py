@@ -34,7 +34,7 @@ from mg.pipelines.encode import frame_size
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
-from mg.pipelines.streaming import decode_latents, encode_frames, read_frames
+from mg.pipelines.streaming import check_finite, decode_latents, encode_frames, read_frames
 
 if TYPE_CHECKING:
     from mg.models.perceptual import LPIPS
@@ -125,12 +125,14 @@ class _Job:
         self.settings = settings
         self.network = network
         self.videos = output_paths(clips, folder / "clips", ".mp4")
+        tiles_count = tae.use_tile or not settings.num_frames
         self._model = {
             "config": config_hash(tae.config),
             "weights": weights_hash(tae),
             "encode_dtype": str(tae.encode_dtype),
             "decode_dtype": str(tae.decode_dtype),
-            "tiling": dataclasses.asdict(tae.tiling) if tae.use_tile else None,
+            "use_tile": tae.use_tile,
+            "tiling": dataclasses.asdict(tae.tiling) if tiles_count else None,
         }
 
     def settings_of_result(self) -> dict:
@@ -194,7 +196,9 @@ class _Job:
         """Return the reconstructions, float32 (B, 3, T, H, W), of uint8 clips (T, H, W, 3)."""
         video = np.stack([to_model_range(frames) for frames in originals])  # (B, 3, T, H, W)
         _, mean, _ = self.tae.encode(Tensor(video))
-        return self.tae.decode(mean, num_target_frames=video.shape[2]).asnumpy()
+        reconstructions = self.tae.decode(mean, num_target_frames=video.shape[2]).asnumpy()
+        check_finite(reconstructions, "decoder")
+        return reconstructions
 
     def _save(
         self, name: str, original: np.ndarray, reconstruction: np.ndarray

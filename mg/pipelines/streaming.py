@@ -16,7 +16,7 @@ from mg.data.video import iterate_frames
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import blend_in_time
 
-__all__ = ["decode_latents", "encode_frames", "read_frames"]
+__all__ = ["check_finite", "decode_latents", "encode_frames", "read_frames"]
 
 
 def read_frames(path: Path, size: tuple[int, int], *, rescale: bool) -> Iterator[np.ndarray]:
@@ -43,13 +43,14 @@ def encode_frames(
         frames: uint8 (H, W, 3) each, all of one size.
 
     Raises:
-        ValueError: a size that the network cannot take.
+        ValueError: a size that the network cannot take, or a result that is no number.
     """
     tae.tiling.check(tae.config)
     frames = iter(frames)
     while chunk := list(itertools.islice(frames, tae.tiling.frames)):
         video = to_model_range(np.stack(chunk))  # (3, T, H, W)
         _, mean, logvar = tae.encode(Tensor(video[np.newaxis]))
+        check_finite(mean.asnumpy(), "encoder")
         yield mean.asnumpy()[0], logvar.asnumpy()[0]
 
 
@@ -62,6 +63,9 @@ def decode_latents(
         tae: its `tiling` says how many frames are decoded at once and how many overlap.
         latents: float32 (z_channels, t, H', W') each, pieces of any length t of one latent.
         num_frames: how many frames to give in all; None gives all that are decoded.
+
+    Raises:
+        ValueError: a result that is no number.
     """
     tae.tiling.check(tae.config)
     factor = tae.config.temporal_compression
@@ -72,12 +76,22 @@ def decode_latents(
     )
     num_left = num_frames
     for video in blend_in_time(tiles, tae.tiling.overlap_frames):
+        check_finite(video, "decoder")
         piece = video[0, :, :num_left]
         if num_left is not None:
             num_left -= piece.shape[1]
         yield piece
         if num_left == 0:
             return
+
+
+def check_finite(values: np.ndarray, network: str) -> None:
+    """Raise ValueError if a network's result holds NaN or infinity, which would become black."""
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"the {network} gave NaN or infinity: are the weights damaged, or too large for "
+            "float16? Try float32"
+        )
 
 
 def _overlapping_tiles(

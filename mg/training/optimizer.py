@@ -31,15 +31,26 @@ class AdamW(nn.Cell):
         self.beta1, self.beta2 = betas
         self.eps = eps
         self.decays = tuple(weight_decay if p.ndim > 1 else 0.0 for p in parameters)
+        self.fused = ops.AdamWeightDecay()
         self.map = ops.HyperMap()
 
     def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
         """Apply one update; return how many there were."""
         t = self.num_updates + 1.0
         ops.assign(self.num_updates, t)
+        # The fused kernel has no bias correction: p = p - lr' (m / (sqrt(v) + eps') + decay' p).
+        # With c1 = 1 - b1^t and c2 = 1 - b2^t, these three make it the formula above.
         correction1 = 1.0 - ops.pow(self.beta1, t)
-        correction2 = 1.0 - ops.pow(self.beta2, t)
-        update = ops.partial(_adamw, self.beta1, self.beta2, self.eps, correction1, correction2, lr)
+        correction2 = ops.sqrt(1.0 - ops.pow(self.beta2, t))  # sqrt(c2)
+        update = ops.partial(
+            _fused_update,
+            self.fused,
+            self.beta1,
+            self.beta2,
+            lr * correction2 / correction1,
+            self.eps * correction2,
+            correction1 / correction2,
+        )
         self.map(
             update,
             self.decays,
@@ -51,14 +62,9 @@ class AdamW(nn.Cell):
         return t
 
 
-def _adamw(beta1, beta2, eps, correction1, correction2, lr, decay, parameter, m, v, gradient):
+def _fused_update(fused, beta1, beta2, lr, eps, decay_factor, decay, parameter, m, v, gradient):
     """Update one parameter and its two moments in place."""
-    new_m = beta1 * m + (1.0 - beta1) * gradient
-    new_v = beta2 * v + (1.0 - beta2) * ops.square(gradient)
-    update = new_m / correction1 / (ops.sqrt(new_v / correction2) + eps) + decay * parameter
-    ops.assign(m, new_m)
-    ops.assign(v, new_v)
-    return ops.assign(parameter, parameter - lr * update)
+    return fused(parameter, m, v, lr, beta1, beta2, eps, decay * decay_factor, gradient)
 
 
 class WeightAverage(nn.Cell):

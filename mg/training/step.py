@@ -73,23 +73,25 @@ class TrainStep(nn.Cell):
             batch: what the loss cell takes.
         """
         (_, loss, terms), gradients = self.loss_and_gradients(loss_scale, *batch)
-        factor = 1.0 / (loss_scale * self.accumulation_steps)
-        gradients = self.map(ops.partial(_scale, factor), gradients)
         if self.accumulated is not None:
             gradients = self.map(_add_to, self.accumulated, gradients)
-        norm = ops.sqrt(ops.addn(self.map(_square_sum, gradients)))
+        unscale = 1.0 / (loss_scale * self.accumulation_steps)
+        norm = ops.sqrt(ops.addn(self.map(_square_sum, gradients))) * unscale
         if is_last:
             if ops.isfinite(norm):
-                self._update(gradients, norm, lr)
+                self._update(gradients, unscale, norm, lr)
             if self.accumulated is not None:
                 self.map(_reset, self.accumulated)
         return loss, terms, norm
 
-    def _update(self, gradients: tuple[Tensor, ...], norm: Tensor, lr: Tensor) -> None:
+    def _update(
+        self, gradients: tuple[Tensor, ...], unscale: Tensor, norm: Tensor, lr: Tensor
+    ) -> None:
+        # Unscaling and clipping in one pass over the gradients.
+        factor = unscale
         if self.clip_grad_norm is not None:
-            factor = ops.minimum(self.clip_grad_norm / (norm + 1e-6), 1.0)
-            gradients = self.map(ops.partial(_scale, factor), gradients)
-        num_updates = self.optimizer(gradients, lr)
+            factor = factor * ops.minimum(self.clip_grad_norm / (norm + 1e-6), 1.0)
+        num_updates = self.optimizer(self.map(ops.partial(_scale, factor), gradients), lr)
         if self.average is not None:
             self.average(num_updates)
 

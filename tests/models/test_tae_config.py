@@ -27,6 +27,7 @@ def test_defaults_are_the_published_network():
         "temporal_downsample_level": [0, 1, 2],
         "temporal_upsample_level": [3, 2, 1],
         "temporal_padding": "published",
+        "norm_groups": 32,
     }
 
 
@@ -66,7 +67,9 @@ def test_compression_follows_from_the_levels(change, temporal, spatial):
         ({"z_chanels": 8}, "unknown key 'z_chanels'.*did you mean 'z_channels'"),
         ({"attn_resolution": [8]}, "did you mean 'attn_resolutions'"),
         ({"banana": 1}, "unknown key 'banana'.*known keys: .*'num_res_blocks'"),
-        ({"ch": 48}, r"ch=48 .* levels of \[48, 48\] channels.*multiples of 32"),
+        ({"ch": 48}, r"ch=48 .* levels of \[48, 48\] channels.*multiples of norm_groups=32"),
+        ({"norm_groups": 24}, r"levels of \[128, 128, 256, 512, 512\].*norm_groups=24"),
+        ({"norm_groups": 0}, "norm_groups=0; expected 1 or more"),
         ({"ch_mult": [1, 0, 4, 4]}, r"levels of \[0\] channels"),
         ({"ch_mult": []}, r"ch_mult=\(\).*at least one level"),
         ({"num_res_blocks": 0}, "num_res_blocks=0.*one block per level"),

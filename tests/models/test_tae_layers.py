@@ -15,6 +15,7 @@ from mg.models.tae.tae import TemporalAutoencoder
 
 RNG = np.random.default_rng(0)
 TOLERANCE = 1e-5  # of the largest value, in fp32
+GROUPS = 8  # of every normalisation here
 
 
 # -- the layers in numpy: x (B, C, T, H, W), w the parameters by name, p the prefix of the layer --
@@ -51,7 +52,7 @@ def conv2_5d(x, w, p=""):
 
 
 def group_norm(x, w, p=""):
-    groups = x.reshape(x.shape[0], 32, -1)
+    groups = x.reshape(x.shape[0], GROUPS, -1)
     groups = groups - groups.mean(-1, keepdims=True)
     y = groups / np.sqrt((groups**2).mean(-1, keepdims=True) + 1e-6)
     scale, shift = (w[f"{p}{name}"].reshape(-1, 1, 1, 1) for name in ("gamma", "beta"))
@@ -233,22 +234,22 @@ def test_temporal_kernels_start_centric():
         assert not cell.conv.bias.asnumpy().any()
 
 
-@pytest.mark.parametrize("channels", [32, 96])
+@pytest.mark.parametrize("channels", [8, 32, 48])
 @every_size
 def test_group_norm(channels, batch, frames):
-    check(randomise(layers.GroupNorm(channels)), group_norm, video(batch, channels, frames))
+    check(randomise(layers.GroupNorm(channels, GROUPS)), group_norm, video(batch, channels, frames))
 
 
 @pytest.mark.parametrize(("mean", "std"), [(100, 1), (-3, 0.1), (0, 1e-4), (0, 1e4)])
 def test_group_norm_of_unusual_inputs(mean, std):
-    cell = randomise(layers.GroupNorm(64))
-    x = (mean + std * video(2, 64, 3, 8, 8)).astype(np.float32)
+    cell = randomise(layers.GroupNorm(16, GROUPS))
+    x = (mean + std * video(2, 16, 3, 16, 16)).astype(np.float32)
     y = layers.unfold_frames(cell(layers.fold_frames(Tensor(x)), 3), 3).asnumpy()
     assert_close(y, group_norm(x.astype(np.float64), weights_of(cell)))
 
 
 def test_group_norm_of_a_constant_is_its_shift():
-    cell = randomise(layers.GroupNorm(32))
+    cell = randomise(layers.GroupNorm(32, GROUPS))
     y = cell(ops.ones((2, 32, 4, 4)) * 7.0, 2).asnumpy()
     expected = np.broadcast_to(cell.beta.asnumpy().reshape(-1, 1, 1), y.shape)
     np.testing.assert_allclose(y, expected, atol=1e-2)  # eps 1e-6 magnifies rounding of the mean
@@ -257,19 +258,35 @@ def test_group_norm_of_a_constant_is_its_shift():
 @pytest.mark.parametrize("channels", [(32, 32), (32, 64)])
 @every_size
 def test_resnet_block(channels, batch, frames):
-    cell = randomise(layers.ResnetBlock(*channels))
+    cell = randomise(layers.ResnetBlock(*channels, norm_groups=GROUPS))
     assert (cell.nin_shortcut is None) == (channels[0] == channels[1])
     check(cell, resnet_block, video(batch, channels[0], frames, 4, 3))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.ResnetBlock(32, 32, norm_groups=GROUPS),
+        lambda: layers.SpatialAttention(32, norm_groups=GROUPS),
+        lambda: layers.TemporalAttention(32, norm_groups=GROUPS),
+    ],
+)
+def test_residual_branches_start_at_zero(make):
+    x = Tensor(video(2, 32, 3).astype(np.float32))
+    folded = layers.fold_frames(x)
+    np.testing.assert_array_equal(make()(folded, 3).asnumpy(), folded.asnumpy())
+
+
 @every_size
 def test_spatial_attention(batch, frames):
-    check(randomise(layers.SpatialAttention(32)), spatial_attention, video(batch, 32, frames))
+    cell = randomise(layers.SpatialAttention(32, norm_groups=GROUPS))
+    check(cell, spatial_attention, video(batch, 32, frames))
 
 
 @every_size
 def test_temporal_attention(batch, frames):
-    check(randomise(layers.TemporalAttention(32)), temporal_attention, video(batch, 32, frames))
+    cell = randomise(layers.TemporalAttention(32, norm_groups=GROUPS))
+    check(cell, temporal_attention, video(batch, 32, frames))
 
 
 @every_size
@@ -333,6 +350,7 @@ def decoder(z, w, padding):
 def test_whole_network(padding, batch, frames):
     config = {
         "ch": 32,
+        "norm_groups": GROUPS,
         "ch_mult": [1, 2, 2],
         "num_res_blocks": 1,
         "z_channels": 4,

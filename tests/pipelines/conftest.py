@@ -17,6 +17,7 @@ CONFIG = {
     "ch_mult": [1, 1],
     "num_res_blocks": 1,
     "z_channels": 4,
+    "attn_type": "spat_only",
     "temporal_downsample_level": [0],
     "temporal_upsample_level": [1],
 }

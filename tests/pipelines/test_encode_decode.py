@@ -8,9 +8,9 @@ from mindspore import Tensor
 
 from mg.data.manifest import build_manifest
 from mg.data.transforms import to_model_range
-from mg.data.video import VideoReader
+from mg.data.video import VideoReader, probe_video
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.pipelines.decode import decode_latent_files
+from mg.pipelines.decode import DEFAULT_FPS, decode_latent_files
 from mg.pipelines.encode import encode_videos
 from mg.pipelines.latent_files import read_latent
 from mg.pipelines.output_paths import output_paths
@@ -104,9 +104,28 @@ def test_odd_sizes_are_cropped_and_said(make_tae, make_frames, tmp_path, caplog)
     np.save(tmp_path / "odd.npy", make_frames(4, 17, 21))
     caplog.set_level("INFO", logger="mg")
     manifest = build_manifest(video_folder=tmp_path)
-    encode_videos(make_tae(), manifest, tmp_path / "latents")
+    tae = make_tae()
+    encode_videos(tae, manifest, tmp_path / "latents")
     assert "21x17 is cropped to 20x16" in caplog.text
     assert read_latent(tmp_path / "latents" / "odd.safetensors").mean.shape == (4, 2, 8, 10)
+    decode_latent_files(tae, tmp_path / "latents", tmp_path / "videos")
+    info = probe_video(tmp_path / "videos" / "odd.mp4")
+    assert (info.num_frames, info.height, info.width) == (4, 16, 20)
+    assert info.fps == DEFAULT_FPS  # the source has none
+
+
+def test_results_that_are_no_numbers_are_refused(make_tae, video_folder, tmp_path):
+    tae = make_tae()
+    manifest = build_manifest(video_folder=video_folder / "a.mp4")
+    encode_videos(tae, manifest, tmp_path)
+    moments, frames = tae.moments, tae.frames_from
+    tae.moments = lambda video: [part * np.nan for part in moments(video)]
+    with pytest.raises(ValueError, match="the encoder gave NaN"):
+        encode_videos(tae, manifest, tmp_path / "again")
+    tae.frames_from = lambda z: frames(z) * np.inf
+    with pytest.raises(ValueError, match="the decoder gave NaN"):
+        decode_latent_files(tae, tmp_path / "a.safetensors", tmp_path / "videos")
+    assert not list(tmp_path.rglob("*.mp4"))
 
 
 def test_wrong_image_size_and_nothing_usable_are_errors(make_tae, video_folder, tmp_path):

@@ -177,58 +177,125 @@ class Conv2_5d(nn.Cell):
             padding=kernel_size // 2,
             starts_at_zero=starts_at_zero,
         )
+        self.kernel_size = kernel_size
         self.conv_temp = TemporalConv(out_channels, kernel_size=kernel_size)
         self.bias_add = ops.BiasAdd()
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         channels = self.conv_temp.channels
+        total, in_channels, height, width = x.shape
         spatial = self.conv_spat.weight  # (Cout, Cin, k, k)
         taps_sum = self.conv_temp.weight.sum(axis=-1).reshape(channels, channels)
-        if num_frames == 1 or self.conv_temp.kernel_size == 1:
-            # All taps see the same frame, so both convolutions are one: (sum_k W_k) W_s.
+        taps_see_one_frame = num_frames == 1 or self.conv_temp.kernel_size == 1
+        num_weights = in_channels * self.kernel_size * self.kernel_size  # of one output channel
+        if taps_see_one_frame and total * height * width > num_weights:
+            # Both convolutions are one, (sum_k W_k) W_s: worth it where pixels outnumber weights.
             merged = ops.matmul(taps_sum, spatial.reshape(channels, -1)).reshape(spatial.shape)
             y = self.conv_spat.with_weight(x, merged)
+        elif taps_see_one_frame:
+            y = self.conv_temp.on_equal_frames(self.conv_spat.with_weight(x, spatial))
         else:
-            y = self.conv_spat.with_weight(x, spatial)
-            y = self.conv_temp.replicated(y, num_frames)
+            y = self.conv_temp.replicated(self.conv_spat.with_weight(x, spatial), num_frames)
         # With repeated end frames every tap sees the spatial bias b_s, so both biases are one:
         # (sum_k W_k) b_s + b_t.
         bias = ops.matmul(taps_sum, self.conv_spat.bias.reshape(-1, 1)).reshape(-1)
         return self.bias_add(y, (bias + self.conv_temp.bias).astype(y.dtype))
 
 
-class GroupNorm(nn.Cell):
-    """Group normalisation over (C/G, T, H, W) of each clip, eps 1e-6, statistics in fp32.
+class _NormaliseGroups(nn.Cell):
+    """The arithmetic of `GroupNorm`, with its own gradient.
 
-    y = gamma (x - mean) / sqrt(var + eps) + beta is applied as one scale and one shift per
-    channel. var = E[x^2] - mean^2 in fp32 has the relative error 1e-7 (1 + mean^2 / var).
+    With the statistics of a group over its N = T * C/G * H * W values,
+
+        y = gamma (x - mean) / std + beta = scale x + shift    (one scale and shift per channel)
+
+    and, from a = sum(gamma dy) / N and b = sum(gamma dy (x - mean) / std) / N,
+
+        dx = (gamma dy - a - b (x - mean) / std) / std
+
+    so both directions are affine maps per frame and channel. `ops.BatchNorm` with fixed statistics
+    is the one kernel that applies such a map in one pass; multiplying and adding with broadcasting
+    takes two and, on CPU, keeps a workspace as large as the tensor for every layer.
     """
+
+    def __init__(self, channels: int, num_groups: int) -> None:
+        super().__init__()
+        size = channels // num_groups
+        # (C, C): 1 / size between channels of the same group, 0 elsewhere
+        average = np.kron(np.eye(num_groups), np.full((size, size), 1.0 / size))
+        self.group_average = Tensor(average.astype(np.float32))
+        self.affine = ops.BatchNorm(is_training=False, epsilon=1e-30)
+        self.mean = ops.ReduceMean()
+        self.sum = ops.ReduceSum()
+
+    def apply_per_channel(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Return scale x + shift for x (B, T, C, H, W); scale and shift (B, C) in fp32."""
+        batch, num_frames, channels, height, width = x.shape
+        scale = ops.broadcast_to(
+            ops.reshape(scale, (batch, 1, channels)), (batch, num_frames, channels)
+        )
+        shift = ops.broadcast_to(
+            ops.reshape(shift, (batch, 1, channels)), (batch, num_frames, channels)
+        )
+        scale, shift = ops.reshape(scale, (-1,)), ops.reshape(shift, (-1,))
+        rows = ops.reshape(x, (1, batch * num_frames * channels, height, width))
+        # Fixed statistics 0 and 1 leave the affine map alone.
+        zeros = scale * 0.0
+        return ops.reshape(self.affine(rows, scale, shift, zeros, zeros + 1.0)[0], x.shape)
+
+    def channel_means(self, x: Tensor) -> Tensor:
+        """Return the mean (B, C) over T, H, W of each channel of each clip (B, T, C, H, W)."""
+        batch, num_frames, channels, _, _ = x.shape
+        # Reducing the last axis first is several times faster than reducing two axes at once.
+        rows = self.mean(ops.reshape(x, (batch * num_frames * channels, -1)), -1)
+        return self.mean(ops.reshape(rows, (batch, num_frames, channels)), 1)
+
+    def group_means(self, values: Tensor) -> Tensor:
+        """Return values (B, C) with each replaced by the mean of its group."""
+        return ops.matmul(values, self.group_average)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and 1 / std of each channel's group, (B, C) in fp32.
+
+        var = E[x^2] - mean^2 in fp32 has the relative error 1e-7 (1 + mean^2 / var).
+        """
+        mean = self.group_means(self.channel_means(x))
+        square = self.group_means(self.channel_means(ops.square(x)))
+        return mean, ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + 1e-6)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        mean, inverse_std = self.statistics(x)
+        scale = ops.reshape(gamma, (1, -1)) * inverse_std
+        return self.apply_per_channel(x, scale, ops.reshape(beta, (1, -1)) - mean * scale)
+
+    def bprop(self, x, gamma, beta, out, dout):
+        mean, inverse_std = self.statistics(x)
+        gamma = ops.reshape(gamma, (1, -1))
+        dy_mean = self.channel_means(dout)  # (B, C)
+        dy_xhat_mean = (self.channel_means(dout * x) - mean * dy_mean) * inverse_std
+        a = self.group_means(gamma * dy_mean)
+        b = self.group_means(gamma * dy_xhat_mean)
+        x_scale = -b * ops.square(inverse_std)
+        dx = self.apply_per_channel(dout, gamma * inverse_std, -a * inverse_std - mean * x_scale)
+        dx = dx + self.apply_per_channel(x, x_scale, x_scale * 0.0)
+        num_values = x.shape[1] * x.shape[3] * x.shape[4]  # behind each mean
+        return dx, num_values * self.sum(dy_xhat_mean, 0), num_values * self.sum(dy_mean, 0)
+
+
+class GroupNorm(nn.Cell):
+    """Group normalisation over (C/G, T, H, W) of each clip, eps 1e-6, computed in fp32."""
 
     def __init__(self, channels: int, num_groups: int) -> None:
         super().__init__()
         self.gamma = Parameter(Tensor(np.ones(channels, np.float32)), name="gamma")
         self.beta = Parameter(Tensor(np.zeros(channels, np.float32)), name="beta")
-        self.num_groups = num_groups
-        self.group_size = channels // num_groups
+        self.normalise = _NormaliseGroups(channels, num_groups)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         total, channels, height, width = x.shape
-        batch = total // num_frames
-        rows = x.astype(ms.float32).reshape(total * self.num_groups, -1)  # (B*T*G, C/G*H*W)
-        # Reducing the last axis first is several times faster than reducing two axes at once.
-        mean = rows.mean(axis=-1).reshape(batch, num_frames, self.num_groups).mean(axis=1)  # (B, G)
-        square = ops.square(rows).mean(axis=-1)
-        square = square.reshape(batch, num_frames, self.num_groups).mean(axis=1)  # (B, G)
-        variance = ops.maximum(square - ops.square(mean), 0.0)
-        inverse_std = ops.rsqrt(variance + 1e-6).reshape(batch, self.num_groups, 1)
-        gamma = self.gamma.reshape(1, self.num_groups, self.group_size)
-        beta = self.beta.reshape(1, self.num_groups, self.group_size)
-        scale = gamma * inverse_std  # (B, G, C/G)
-        shift = beta - mean.reshape(batch, self.num_groups, 1) * scale
-        scale = scale.reshape(batch, 1, channels, 1).astype(x.dtype)
-        shift = shift.reshape(batch, 1, channels, 1).astype(x.dtype)
-        y = x.reshape(batch, num_frames, channels, height * width) * scale + shift
-        return y.reshape(x.shape)
+        clips = x.reshape(total // num_frames, num_frames, channels, height, width)
+        y = self.normalise(clips.astype(ms.float32), self.gamma, self.beta)
+        return y.astype(x.dtype).reshape(x.shape)
 
 
 class ResnetBlock(nn.Cell):

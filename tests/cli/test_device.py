@@ -1,0 +1,84 @@
+"""Choosing the device: one clear line, whatever MindSpore itself has to say."""
+
+import logging
+
+import mindspore as ms
+import pytest
+
+from mg import device
+from mg.device import DeviceConfig, setup_device
+
+
+@pytest.fixture(autouse=True)
+def restored_mode():
+    before = ms.get_context("mode")
+    yield
+    ms.set_context(mode=before)
+
+
+@pytest.fixture
+def set_devices(monkeypatch):
+    """Return the devices that MindSpore was told to use."""
+    devices = []
+    monkeypatch.setattr(ms, "set_device", devices.append)
+    return devices
+
+
+def pretend(monkeypatch, *usable):
+    monkeypatch.setattr(device, "_is_usable", lambda name: name in usable)
+
+
+def test_ascend_is_the_default_where_it_is_usable(monkeypatch, set_devices, caplog):
+    pretend(monkeypatch, "Ascend", "GPU", "CPU")
+    with caplog.at_level(logging.INFO, "mg"):
+        assert setup_device(DeviceConfig()) == "Ascend"
+    assert set_devices == ["Ascend"]
+    assert caplog.messages == ["Running on Ascend (graph mode)."]
+
+
+@pytest.mark.parametrize(("usable", "chosen"), [(("GPU", "CPU"), "GPU"), (("CPU",), "CPU")])
+def test_the_next_best_is_taken_and_told_in_one_line(
+    monkeypatch, set_devices, caplog, usable, chosen
+):
+    pretend(monkeypatch, *usable)
+    with caplog.at_level(logging.INFO, "mg"):
+        assert setup_device(DeviceConfig(mode="pynative")) == chosen
+    assert set_devices == [chosen]
+    assert caplog.messages == [
+        f"No Ascend device is usable here: running on {chosen} (pynative mode)."
+    ]
+    assert ms.get_context("mode") == ms.PYNATIVE_MODE
+
+
+def test_a_device_that_was_asked_for_is_not_replaced(monkeypatch, set_devices):
+    pretend(monkeypatch, "CPU")
+    with pytest.raises(ValueError, match="device=Ascend: not usable here"):
+        setup_device(DeviceConfig(device="Ascend"))
+    assert set_devices == []
+
+
+def test_asking_for_a_device_is_quiet_and_leaves_logging_as_it_was(monkeypatch, caplog, capfd):
+    class Missing:
+        @staticmethod
+        def is_available():
+            logging.getLogger("noisy").warning("Load dynamic library: lib.so failed.")
+            return False
+
+    monkeypatch.setattr(ms.device_context, "ascend", Missing)
+    assert device._is_usable("Ascend") is False
+    assert caplog.messages == [] and capfd.readouterr().err == ""
+    assert logging.root.manager.disable == logging.NOTSET
+    assert device._is_usable("CPU") is True
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"device": "cpu"}, "device='cpu'; expected one of auto, Ascend, GPU, CPU"),
+        ({"mode": "eager"}, "mode='eager'"),
+        ({"jit_level": "O3"}, "jit_level='O3'"),
+    ],
+)
+def test_wrong_settings_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        DeviceConfig(**values)

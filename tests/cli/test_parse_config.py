@@ -1,0 +1,234 @@
+"""YAML files and flags to dataclasses: what is read, and how every mistake is answered."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mg.cli import config_to_yaml, parse_config, run_main, save_config
+from mg.models.tae.config import TAEConfig
+from mg.training.config import TrainTAEConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "tae" / "train"
+REQUIRED = ["--output_path=out", "--video_folder", "videos"]
+
+
+def parse(*arguments):
+    return parse_config(TrainTAEConfig, [*REQUIRED, *arguments], description="Train.")
+
+
+def write(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def fault(*arguments):
+    """Return the message of the one-line ValueError that the arguments are answered with."""
+    with pytest.raises(ValueError) as caught:
+        parse(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_flags_files_and_defaults_are_merged_and_later_ones_win(tmp_path):
+    path = write(tmp_path, "steps: 7\noptim: {lr: 1e-3, betas: [0.8, 0.9]}\nmodel: {ch: 64}\n")
+    config = parse(
+        "--steps=3", f"--config={path}", "--optim.lr", "0.5", "--model.num_res_blocks=1"
+    )
+    assert config.steps == 7 and config.batch_size == 1
+    assert config.optim.lr == 0.5 and config.optim.betas == (0.8, 0.9)
+    assert config.model == TAEConfig(ch=64, num_res_blocks=1)
+    assert parse(f"--config={path}", "--steps=3").steps == 3
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--resume", True), ("--resume=False", False)])
+def test_a_switch_may_stand_without_a_value(flag, value):
+    assert parse(flag, "--overwrite").resume is value
+    assert parse(flag, "--overwrite").overwrite is True
+
+
+def test_null_is_none():
+    config = parse("--csv_path=null", "--max_minutes=null", "--optim.ema_decay=null")
+    assert config.csv_path is config.max_minutes is config.optim.ema_decay is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("stesp", "steps"),
+        ("optim.lrr", "optim.lr"),
+        ("optm.lr", "optim.lr"),
+        ("model.chh", "model.ch"),
+        ("model.ch_mul", "model.ch_mult"),
+        ("lr", "optim.lr"),
+        ("sample_n_frames", "data.sample_n_frames"),
+        ("optim.size", "data.size"),
+        ("validation.siz", "validation.size"),  # no guessing from the first letters
+    ],
+)
+def test_a_mistyped_key_names_the_nearest_right_one(tmp_path, wrong, right):
+    assert fault(f"--{wrong}=3") == f"unknown setting {wrong!r}; did you mean {right!r}?"
+    assert fault(f"--{wrong}", "3") == fault(f"--{wrong}=3")
+    tree = 3
+    for key in reversed(wrong.split(".")):
+        tree = {key: tree}
+    path = write(tmp_path, yaml.safe_dump(tree))
+    message = fault("--config", str(path))
+    assert message.startswith(f"{path}: unknown setting")
+    assert wrong.split(".")[0] in message and right.split(".")[0] in message
+
+
+def test_a_key_like_no_other_points_to_the_list():
+    assert fault("--zzzzqqqq=3") == "unknown setting 'zzzzqqqq'; --help lists the settings"
+    assert "'videos2' belongs to no setting" in fault("videos2")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("steps", "three", "steps: expected int, got three"),
+        ("steps", "1.5", "steps: expected int, got 1.5"),
+        ("optim.lr", "fast", "optim.lr: expected float, got fast"),
+        ("freeze", "decoder", "freeze: expected list, got decoder"),
+        ("optim.betas", "[0.9]", "optim.betas: Expected a tuple with 2 elements"),
+        ("model.ch", "wide", "expected int, got wide"),
+        ("model.ch_mult", "[1, 1]", "temporal_downsample_level=(0, 1, 2): expected"),
+        ("resume", "maybe", "resume: expected bool, got maybe"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_with_its_key(tmp_path, name, value, message):
+    assert message in fault(f"--{name}={value}")
+    tree = yaml.safe_load(value)
+    for key in reversed(name.split(".")):
+        tree = {key: tree}
+    assert message in fault(f"--config={write(tmp_path, yaml.safe_dump(tree))}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--dtype=fp16", "dtype='fp16'; expected float32, float16 or bfloat16"),
+        ("--device=NPU", "device='NPU'; expected one of auto, Ascend, GPU, CPU"),
+        ("--mode=fast", "mode='fast'; expected one of graph, pynative"),
+        ("--batch_size=0", "batch_size=0; expected 1 or more"),
+        ("--optim.lr=-1", "optim.lr=-1.0; expected more than 0"),
+        ("--optim.ema_decay=1", "optim.ema_decay=1.0; expected a number between 0 and 1"),
+        ("--optim.warmup_steps=2000", "must be below steps=1000"),
+        ("--loss.kl_loss_weight=-1", "loss.kl_loss_weight=-1.0; expected 0 or more"),
+        ("--model.dropout=2", "dropout=2.0; expected 0 <= dropout < 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_before_any_work(argument, message):
+    assert message in fault(argument)
+
+
+def test_missing_settings_are_named():
+    with pytest.raises(ValueError, match="required: output_path"):
+        parse_config(TrainTAEConfig, ["--video_folder=v"], description="Train.")
+    with pytest.raises(ValueError, match="no data: set video_folder"):
+        parse_config(TrainTAEConfig, ["--output_path=o"], description="Train.")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: [1,", "is not YAML"),
+        ("", "holds no settings"),
+        ("- 1", "holds no settings"),
+        ("data: 3", "data: expected settings below it, got 3"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_told_by_name(tmp_path, text, message):
+    path = write(tmp_path, text)
+    answer = fault(f"--config={path}")
+    assert message in answer and str(path) in answer
+
+
+def test_a_missing_file_is_told_by_name(tmp_path):
+    for arguments in (("--config", "none.yaml"), ("--config=none.yaml",)):
+        with pytest.raises(FileNotFoundError, match="no such config file: none.yaml"):
+            parse(*arguments)
+
+
+def test_the_resolved_config_gives_an_equal_one(tmp_path):
+    config = parse(
+        "--optim.betas=[0.5,0.6]",
+        "--model.ch=32",
+        "--freeze=[a.*,b]",
+        "--data.short_side_range=[256,300]",
+        "--pretrained=some: odd 'name'",
+        "--loss.kl_loss_weight=1e-7",
+    )
+    save_config(tmp_path / "config.yaml", config)
+    again = parse_config(
+        TrainTAEConfig, ["--config", str(tmp_path / "config.yaml")], description="Train."
+    )
+    assert again == config
+    assert yaml.safe_load(config_to_yaml(config))["optim"]["betas"] == [0.5, 0.6]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_understood(path):
+    config = parse_config(
+        TrainTAEConfig, ["--config", str(path), "--video_folder=videos"], description="Train."
+    )
+    header = path.read_text(encoding="utf-8").split("\n")
+    comments = "\n".join(line for line in header if line.startswith("#"))
+    assert "command" in comments and "devices" in comments
+    assert str(path.relative_to(CONFIGS.parents[2])) in comments.replace("\\", "/")
+    # What the data section says is also what the clip reader takes.
+    from mg.data.clips import ClipConfig
+
+    values = dataclasses.asdict(config.data)
+    values.pop("num_workers")
+    assert ClipConfig(**values).num_source_frames >= 1
+
+
+@pytest.mark.parametrize(("num_frames", "dtype"), [(16, "float32"), (32, "bfloat16")])
+def test_the_published_recipes(num_frames, dtype):
+    path = CONFIGS / f"mixed_256x256x{num_frames}.yaml"
+    config = parse_config(
+        TrainTAEConfig, ["--config", str(path), "--video_folder=videos"], description="Train."
+    )
+    assert (config.data.sample_n_frames, config.data.size) == (num_frames, 256)
+    assert (config.data.mixed_strategy, config.data.mixed_image_ratio) == ("mixed_video_image", 0.2)
+    assert config.dtype == dtype and config.model is None
+    assert config.pretrained == "models/tae_vae2d.ckpt"
+    assert (config.loss.l1_weight, config.loss.perceptual_loss_weight) == (1.0, 1.0)
+    assert (config.loss.kl_loss_weight, config.loss.opl_loss_weight) == (1e-6, 0.0)
+    assert config.optim.lr == 1e-5 and config.optim.ema_decay is not None
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad value"), FileNotFoundError("no file"), FloatingPointError("nan")]
+)
+def test_a_users_fault_ends_in_one_line_and_exit_code_1(capsys, monkeypatch, error):
+    def main():
+        raise error
+
+    monkeypatch.delenv("MG_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        run_main(main)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
+    monkeypatch.setenv("MG_DEBUG", "1")
+    with pytest.raises(type(error)):
+        run_main(main)
+
+
+def test_our_own_faults_keep_their_traceback():
+    def main():
+        raise KeyError("a fault of ours")
+
+    with pytest.raises(KeyError):
+        run_main(main)
+
+
+def test_the_arguments_of_the_process_are_the_default(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_tae.py", *REQUIRED, "--steps=5"])
+    assert parse_config(TrainTAEConfig, description="Train.").steps == 5

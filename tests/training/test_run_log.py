@@ -1,0 +1,55 @@
+"""The JSON-lines log and the picture of the curves."""
+
+import builtins
+import json
+
+import pytest
+
+from mg.training.run_log import RunLog, read_log, save_curves
+
+
+def test_a_log_drops_the_steps_that_are_run_again(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = RunLog(path)
+    for step in range(4):
+        log.write({"step": step, "loss": float(step)})
+    log.close()
+    log = RunLog(path, first_step=2)
+    log.write({"step": 2, "loss": 20.0})
+    log.close()
+    assert [entry["loss"] for entry in read_log(path)] == [0.0, 1.0, 20.0]
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
+    assert read_log(path) == [{"step": 0, "loss": 1.0}]
+    RunLog(path, first_step=5).close()
+    assert path.read_text() == json.dumps({"step": 0, "loss": 1.0}) + "\n"
+    assert read_log(tmp_path / "none.jsonl") == []
+
+
+def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    real_import = builtins.__import__
+
+    def without_tensorboard(name, *args, **kwargs):
+        if name == "tensorboardX":
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_tensorboard)
+    with pytest.raises(ValueError, match="pip install tensorboardX"):
+        RunLog(tmp_path / "log.jsonl", tensorboard_folder=tmp_path / "events")
+
+
+def test_curves_of_any_run_are_drawn(tmp_path):
+    nan, inf = float("nan"), float("inf")
+    train = [{"step": i, "loss": loss} for i, loss in enumerate([1.0, nan, inf, 0.1])]
+    validation = [
+        {"step": 0, "psnr_per_clip": {"a": 20.0}},
+        {"step": 4, "psnr_per_clip": {"a": 21.0, "b": inf}},
+    ]
+    for name, entries in (("full", (train, validation)), ("empty", ([], []))):
+        save_curves(tmp_path / f"{name}.png", *entries)
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
