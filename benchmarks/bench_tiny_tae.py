@@ -21,7 +21,7 @@ from mg.data.video import VideoReader
 from mg.files import write_text
 from mg.metrics.report import QualityReport
 
-CLIPS = Path("assets/clips")
+CLIPS = Path("assets/clips/test")
 
 
 def mean_and_bicubic(frames: np.ndarray, factor: int = 8) -> np.ndarray:

@@ -23,7 +23,7 @@ class AdamW(nn.Cell):
         eps: float,
         weight_decay: float,
     ) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
         self.first_moment = self.parameters.clone(prefix="first_moment", init="zeros")
         self.second_moment = self.parameters.clone(prefix="second_moment", init="zeros")
@@ -75,7 +75,7 @@ class WeightAverage(nn.Cell):
     """
 
     def __init__(self, parameters: list[Parameter], *, decay: float) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
         self.average = self.parameters.clone(prefix="average", init="same")
         self.decay = decay

@@ -21,7 +21,7 @@ class TrainStep(nn.Cell):
     """
 
     def __init__(self, loss: nn.Cell, settings: OptimSettings) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)  # leaves parameter names as they are
         parameters = list(loss.trainable_params())
         self.loss = loss
         self.parameters = ParameterTuple(parameters)

@@ -24,7 +24,7 @@ class TAELoss(nn.Cell):
         *,
         perceptual: PerceptualLoss | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.tae = tae
         self.settings = settings
         self.perceptual = perceptual

@@ -84,7 +84,7 @@ def test_a_csv_alone_uses_its_own_folder(clips_folder):
     test = build_manifest(csv_path=clips_folder / "test.csv")
     assert [len(train.clips), len(test.clips)] == [5, 2]
     assert all(clip.caption for clip in (*train.clips, *test.clips))
-    assert {clip.name for clip in test.clips} == {"city_b_cc0.mp4", "dog_ccbysa4.mp4"}
+    assert {clip.name for clip in test.clips} == {"test/city_b_cc0.mp4", "test/dog_ccbysa4.mp4"}
     assert not train.rejected + test.rejected
 
 

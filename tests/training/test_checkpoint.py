@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_intact(tae, tmp_path, monkeypa
         write_weights(path, *args, **kwargs)
 
     monkeypatch.setattr(checkpoint, "write_weights", full_disk)
-    with pytest.raises(OSError, match="No space left on device.*older ones are intact") as caught:
+    with pytest.raises(OSError, match=r"No space left on device.*older ones are intact") as caught:
         save(tmp_path, tae, 2)
     assert caught.value.errno == errno.ENOSPC
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

@@ -98,7 +98,7 @@ def test_faults_are_one_clear_line(tmp_path):
         (tmp_path / "none.safetensors", target, "none.safetensors does not exist"),
         (tmp_path / "cut.safetensors", target, "not a whole safetensors file"),
         (tmp_path / "torch.ckpt", target, "PyTorch"),
-        (tmp_path / "tae.ckpt", target, "a TAE already"),
+        (tmp_path / "tae.ckpt", target, "a video TAE already"),
         (VAE_PATH, target.with_suffix(".pt"), "extension decides"),
     ):
         result = run("--src", src, "--target", goal)

@@ -6,9 +6,13 @@ image VAE.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 __all__ = ["TAE_CONFIG", "TAEConfig"]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +49,9 @@ class TAEConfig:
     norm_groups: int = 32
 
     def __post_init__(self) -> None:
-        for field in ("ch_mult", "attn_resolutions", "temporal_downsample_level"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        object.__setattr__(self, "temporal_upsample_level", tuple(self.temporal_upsample_level))
-        if not self.ch_mult or self.num_res_blocks < 1:
-            raise ValueError(
-                f"ch_mult={self.ch_mult} and num_res_blocks={self.num_res_blocks}: a network needs "
-                "at least one level and one block per level"
-            )
-        if self.norm_groups < 1:
-            raise ValueError(f"norm_groups={self.norm_groups}; expected 1 or more")
+        self._check_types()
+        if not self.ch_mult:
+            raise ValueError("ch_mult is empty: a network needs at least one level")
         widths = [m * self.ch for m in (1, *self.ch_mult)]
         wrong = [width for width in widths if width < 1 or width % self.norm_groups]
         if wrong:
@@ -70,9 +67,39 @@ class TAEConfig:
             )
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout}; expected 0 <= dropout < 1")
+        unused = [r for r in self.attn_resolutions if r not in self._level_resolutions()]
+        if unused:
+            raise ValueError(
+                f"attn_resolutions={self.attn_resolutions}: no level has the resolution {unused}; "
+                f"with resolution={self.resolution} they have {self._level_resolutions()}"
+            )
         if self.scaling_factor == 0:
             raise ValueError("scaling_factor=0 would erase the latent; SD3.5 uses 1.5305")
         self._check_temporal_levels()
+
+    def _check_types(self) -> None:
+        for field in dataclasses.fields(self):
+            name, value, default = field.name, getattr(self, field.name), field.default
+            if isinstance(default, tuple):
+                if isinstance(value, str) or not isinstance(value, Iterable):
+                    raise ValueError(f"{name}={value!r}; expected a list of whole numbers")
+                value = tuple(value)
+                object.__setattr__(self, name, value)
+                right = all(_is_int(item) for item in value)
+            elif isinstance(default, bool | str):
+                right = isinstance(value, type(default))
+            elif isinstance(default, int):
+                right = _is_int(value) and value >= 1
+            else:
+                right = _is_int(value) or isinstance(value, float)
+            if not right:
+                kind = {
+                    int: "a whole number of 1 or more",
+                    float: "a number",
+                    bool: "true or false",
+                }
+                expected = kind.get(type(default), "text like " + repr(default))
+                raise ValueError(f"{name}={value!r}; expected {expected}")
 
     def _check_temporal_levels(self) -> None:
         levels = range(self.num_levels)
@@ -88,6 +115,9 @@ class TAEConfig:
                 f"temporal_upsample_level={self.temporal_upsample_level} differ in length: the "
                 "decoder would not give back as many frames as the encoder took"
             )
+
+    def _level_resolutions(self) -> list[int]:
+        return [self.resolution // 2**level for level in range(self.num_levels)]
 
     @property
     def num_levels(self) -> int:

@@ -254,30 +254,30 @@ class _NormaliseGroups(nn.Cell):
         """Return values (B, C) with each replaced by the mean of its group."""
         return ops.matmul(values, self.group_average)
 
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and 1 / std of each channel's group, (B, C) in fp32.
-
-        var = E[x^2] - mean^2 in fp32 has the relative error 1e-7 (1 + mean^2 / var).
-        """
+    def centred(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x - mean (B, T, C, H, W) and 1 / std (B, C) of each channel's group."""
         mean = self.group_means(self.channel_means(x))
-        square = self.group_means(self.channel_means(ops.square(x)))
-        return mean, ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + 1e-6)
+        centred = self.apply_per_channel(x, mean * 0.0 + 1.0, -mean)
+        # E[(x - mean)^2], not E[x^2] - mean^2, which cancels where the mean is large.
+        variance = self.group_means(self.channel_means(ops.square(centred)))
+        return centred, ops.rsqrt(variance + 1e-6)
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        mean, inverse_std = self.statistics(x)
+        centred, inverse_std = self.centred(x)
         scale = ops.reshape(gamma, (1, -1)) * inverse_std
-        return self.apply_per_channel(x, scale, ops.reshape(beta, (1, -1)) - mean * scale)
+        return self.apply_per_channel(
+            centred, scale, inverse_std * 0.0 + ops.reshape(beta, (1, -1))
+        )
 
     def bprop(self, x, gamma, beta, out, dout):
-        mean, inverse_std = self.statistics(x)
+        centred, inverse_std = self.centred(x)
         gamma = ops.reshape(gamma, (1, -1))
         dy_mean = self.channel_means(dout)  # (B, C)
-        dy_xhat_mean = (self.channel_means(dout * x) - mean * dy_mean) * inverse_std
+        dy_xhat_mean = self.channel_means(dout * centred) * inverse_std
         a = self.group_means(gamma * dy_mean)
         b = self.group_means(gamma * dy_xhat_mean)
-        x_scale = -b * ops.square(inverse_std)
-        dx = self.apply_per_channel(dout, gamma * inverse_std, -a * inverse_std - mean * x_scale)
-        dx = dx + self.apply_per_channel(x, x_scale, x_scale * 0.0)
+        dx = self.apply_per_channel(dout, gamma * inverse_std, -a * inverse_std)
+        dx = dx + self.apply_per_channel(centred, -b * ops.square(inverse_std), b * 0.0)
         num_values = x.shape[1] * x.shape[3] * x.shape[4]  # behind each mean
         return dx, num_values * self.sum(dy_xhat_mean, 0), num_values * self.sum(dy_mean, 0)
 
