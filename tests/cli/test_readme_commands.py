@@ -1,0 +1,134 @@
+"""Every command and every piece of Python in the README runs, in its order, at tiny sizes."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mg.data.video_writer import write_video
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+SMALL_TRAINING = (
+    "--steps 1 --data.size 16 --data.sample_n_frames 2 --data.num_workers 0 "
+    "--data.mixed_strategy video_only --data.mixed_image_ratio 0 "
+    "--loss.perceptual_loss_weight 0 --optim.warmup_steps 0"
+)
+# What is added to a command (found by its beginning) to make it small; later flags win.
+ADDED = {
+    "python tools/fetch_lpips.py": "",
+    "python tools/inflate_vae_to_tae.py": "",
+    "python scripts/train_tae.py --config configs/tae/train/mixed_256x256x16.yaml": SMALL_TRAINING,
+    "python tools/prepare_clips.py": "--short_side 16",
+    "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
+    "python scripts/inference_vae.py --ckpt_path assets": "--num_frames 2 --image_size 16",
+    "python scripts/inference_vae.py --ckpt_path outputs": "--num_frames 2 --image_size 16",
+    "python scripts/encode.py": "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0",
+    "python scripts/decode.py": "--tiling.frames 8 --tiling.overlap_frames 0",
+}
+# Run by .ci/run on a machine that has nothing installed, not here.
+RUN_BY_CI = ("python3 run.py demo", "python3 run.py test", 'pip install -e ".[test]"')
+
+
+def write_clips(folder: Path, names: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in names:
+        frames = rng.integers(0, 256, (4, 24, 32, 3), np.uint8)
+        write_video(folder / name, frames, fps=8)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Return a folder that looks like a checkout with the README's example data in it."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("scripts", "tools", "configs"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "assets" / "tae_tiny", folder / "assets" / "tae_tiny")
+    write_clips(folder / "assets" / "clips" / "test", ["one.mp4", "two.mp4"])
+    videos = folder / "datasets" / "mixkit-100videos"
+    write_clips(videos / "mixkit", ["a.mp4", "b.mp4"])
+    for name in ("train", "test"):
+        (videos / f"video_caption_{name}.csv").write_text(
+            "video,caption\na.mp4,noise\nb.mp4,noise\n"
+        )
+    source = folder / "path" / "to" / "sd3.5_vae"
+    source.mkdir(parents=True)
+    shutil.copy(
+        ROOT / "tests" / "fixtures" / "sd35_vae_tiny.safetensors",
+        source / "diffusion_pytorch_model.safetensors",
+    )
+    weights = folder / "cache" / "lpips"
+    weights.mkdir(parents=True)
+    return folder
+
+
+def run(arguments: list[str], folder: Path, **environment: str) -> str:
+    done = subprocess.run(
+        arguments,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "GLOG_v": "3", **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command, workplace):
+    if command in RUN_BY_CI:
+        ci = (ROOT / ".ci" / "run").read_text() + (ROOT / "run.py").read_text()
+        assert command.split()[-1].strip('"') in ci
+        return
+    prefixes = [prefix for prefix in ADDED if command.startswith(prefix)]
+    assert prefixes, f"no small form of {command!r} is known; add it to ADDED"
+    words = shlex.split(command.replace("/path/to", "path/to")) + shlex.split(ADDED[prefixes[0]])
+    assert words[0] == "python"
+    environment = {}
+    if "fetch_lpips" in command:
+        environment["MG_CACHE"] = str(workplace / "cache")
+        place = run(
+            [
+                sys.executable,
+                "-c",
+                "from mg.metrics.lpips import lpips_weights_path as p; print(p('vgg'))",
+            ],
+            workplace,
+            **environment,
+        )
+        Path(place.strip()).touch()  # as if fetched before: tests have no network
+    output = run([sys.executable, *words[1:]], workplace, **environment)
+    assert "error" not in output.lower().replace("mean squared error", "")
+
+
+def test_every_small_form_belongs_to_a_command():
+    for prefix in ADDED:
+        assert any(command.startswith(prefix) for command in COMMANDS), prefix
+
+
+def test_python_in_the_readme(workplace):
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    weights = workplace / "models" / "tae_vae2d.ckpt"
+    assert weights.is_file()  # made by the command that inflates
+    program = (
+        "import mindspore as ms, numpy as np\n"
+        "ms.set_device('CPU')\n"
+        "ms.set_context(mode=ms.PYNATIVE_MODE)\n"
+        "x = ms.Tensor(np.zeros((1, 3, 1, 16, 16), np.float32))\n"
+        + block.replace("/path/to/tae.ckpt", str(weights))
+        + "\nassert z.shape == (1, 16, 1, 2, 2), z.shape\n"
+        "assert x.shape == (1, 3, 1, 16, 16), x.shape\n"
+    )
+    run([sys.executable, "-c", program], workplace)
