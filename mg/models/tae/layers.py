@@ -16,6 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, initializer
+from mindspore.ops import constexpr
 
 __all__ = [
     "Conv2_5d",
@@ -105,8 +106,8 @@ class SpatialConv(nn.Cell):
 class TemporalConv(nn.Cell):
     """1-D convolution over time, kernel k in {1, 3}, as many channels out as in, centric start.
 
-    y_t = b + sum_k W_k x_{t+k-1}: each tap is a 1x1 convolution, so the three frame-shifted copies
-    of the input are stacked along the channels and one 1x1 convolution does all taps.
+    y_t = b + sum_k W_k x_{t+k-1}: each tap is a 1x1 convolution, so three frame-shifted copies of
+    the input are stacked along the channels and one 1x1 convolution does all taps.
     """
 
     def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
@@ -117,6 +118,7 @@ class TemporalConv(nn.Cell):
         self.weight = Parameter(Tensor(centric_kernel(channels, kernel_size)), name="weight")
         self.bias = Parameter(Tensor(np.zeros(channels, np.float32)), name="bias")
         self.conv1x1 = ops.Conv2D(channels, 1, pad_mode="valid")
+        self.gather = ops.Gather()
         self.bias_add = ops.BiasAdd()
 
     def add_bias(self, x: Tensor) -> Tensor:
@@ -127,32 +129,59 @@ class TemporalConv(nn.Cell):
         weight = self.weight.sum(axis=-1, keepdims=True)  # (Cout, Cin, 1, 1)
         return self.conv1x1(x, weight.astype(x.dtype))
 
-    def on_taps(self, previous: Tensor, current: Tensor, following: Tensor) -> Tensor:
-        """Return the result, without bias, from the frames (B*T, C, H, W) that each tap sees."""
-        taps = ops.concat((previous, current, following), 1)  # (B*T, 3C, H, W)
+    def on_taps(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return the result, without bias, for output frames that see given input frames.
+
+        Args:
+            x: all input frames (N, C, H, W).
+            index: which of them each output frame sees, int32 (num_out * 3,).
+        """
+        _, channels, height, width = x.shape
+        taps = self.gather(x, index, 0)  # (num_out * 3, C, H, W)
+        taps = taps.reshape(-1, 3 * channels, height, width)
         # (Cout, Cin, 1, 3) -> (Cout, 3, Cin) -> (Cout, 3*Cin, 1, 1)
         weight = self.weight.transpose(0, 2, 3, 1).reshape(self.channels, -1, 1, 1)
-        return self.conv1x1(taps, weight.astype(taps.dtype))
-
-    def replicated(self, x: Tensor, num_frames: int) -> Tensor:
-        """Return the result, without bias, at stride 1 with the end frames repeated. T > 1."""
-        previous, following = shifted_frames(x, num_frames, pad_with_zeros=False)
-        return self.on_taps(previous, x, following)
+        return self.conv1x1(taps, weight.astype(x.dtype))
 
 
-def shifted_frames(x: Tensor, num_frames: int, *, pad_with_zeros: bool) -> tuple[Tensor, Tensor]:
-    """Return for each frame of (B*T, C, H, W) the one before and the one after it.
+# Which input frame (of a folded batch) the three taps of each output frame see. Evaluated while
+# the graph is compiled; one gather with such an index is the shift, the padding and the stride.
 
-    The missing neighbours at the ends are zeros, or copies of the first and last frame. T > 1.
+
+@constexpr
+def _taps_at_stride_1(batch: int, num_frames: int) -> Tensor:
+    """Taps t-1, t, t+1, the end frames repeated."""
+    frames = np.arange(num_frames)[:, None] + np.array([-1, 0, 1])
+    return _folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1))
+
+
+@constexpr
+def _taps_at_stride_2(batch: int, num_frames: int, head_padding: int) -> Tensor:
+    """Taps 2i, 2i+1, 2i+2, or one frame earlier with head padding; the end frames repeated."""
+    first = 2 * np.arange((num_frames + 1) // 2) - head_padding
+    frames = first[:, None] + np.array([0, 1, 2])
+    return _folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1))
+
+
+@constexpr
+def _taps_of_doubled_frames(batch: int, num_frames: int, pads_with_zeros: bool) -> Tensor:
+    """Taps j-1, j, j+1 of the clip with every frame doubled.
+
+    Beyond the ends they see the end frames, or the frame of zeros that follows the folded batch.
     """
-    total, channels, height, width = x.shape
-    clips = x.reshape(total // num_frames, num_frames, channels * height, width)  # (B, T, C*H, W)
-    first, last = clips[:, :1], clips[:, -1:]
-    if pad_with_zeros:
-        first, last = ops.zeros_like(first), ops.zeros_like(last)
-    previous = ops.concat((first, clips[:, :-1]), 1)
-    following = ops.concat((clips[:, 1:], last), 1)
-    return previous.reshape(x.shape), following.reshape(x.shape)
+    doubled = np.arange(2 * num_frames)[:, None] + np.array([-1, 0, 1])
+    inside = (doubled >= 0) & (doubled < 2 * num_frames)
+    frames = np.clip(doubled, 0, 2 * num_frames - 1) // 2
+    index = _folded_index(batch, num_frames, frames).asnumpy()
+    if pads_with_zeros:
+        index[~np.tile(inside.reshape(-1), batch)] = batch * num_frames
+    return Tensor(index)
+
+
+def _folded_index(batch: int, num_frames: int, frames: np.ndarray) -> Tensor:
+    """Return frame numbers (num_out, 3) of a clip as positions in a folded batch, flat int32."""
+    starts = num_frames * np.arange(batch)[:, None, None]
+    return Tensor((starts + frames).reshape(-1).astype(np.int32))
 
 
 class Conv2_5d(nn.Cell):
@@ -195,7 +224,8 @@ class Conv2_5d(nn.Cell):
         elif taps_see_one_frame:
             y = self.conv_temp.on_equal_frames(self.conv_spat.with_weight(x, spatial))
         else:
-            y = self.conv_temp.replicated(self.conv_spat.with_weight(x, spatial), num_frames)
+            index = _taps_at_stride_1(total // num_frames, num_frames)
+            y = self.conv_temp.on_taps(self.conv_spat.with_weight(x, spatial), index)
         # With repeated end frames every tap sees the spatial bias b_s, so both biases are one:
         # (sum_k W_k) b_s + b_t.
         bias = ops.matmul(taps_sum, self.conv_spat.bias.reshape(-1, 1)).reshape(-1)
@@ -449,21 +479,8 @@ class TemporalDownsample(nn.Cell):
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         if num_frames == 1:
             return self.conv.add_bias(self.conv.on_equal_frames(x))
-        total, channels, height, width = x.shape
-        batch = total // num_frames
-        num_out = (num_frames + 1) // 2
-        frames = x.reshape(batch, num_frames, channels * height, width)  # (B, T, C*H, W)
-        # Pad to 2 * (num_out + 1) frames and pair them up; a strided slice would do as well, but
-        # its gradient fails on CPU for more than one clip.
-        num_tail = 2 * (num_out + 1) - num_frames - self.head_padding
-        parts = [frames[:, :1]] * self.head_padding + [frames] + [frames[:, -1:]] * num_tail
-        pairs = ops.concat(parts, 1).reshape(batch, num_out + 1, 2, channels * height, width)
-        even, odd = pairs[:, :, 0], pairs[:, :, 1]
-        shape = (batch * num_out, channels, height, width)
-        y = self.conv.on_taps(
-            even[:, :-1].reshape(shape), odd[:, :-1].reshape(shape), even[:, 1:].reshape(shape)
-        )
-        return self.conv.add_bias(y)  # (B*ceil(T/2), C, H, W)
+        index = _taps_at_stride_2(x.shape[0] // num_frames, num_frames, self.head_padding)
+        return self.conv.add_bias(self.conv.on_taps(x, index))  # (B*ceil(T/2), C, H, W)
 
 
 class TemporalUpsample(nn.Cell):
@@ -475,15 +492,10 @@ class TemporalUpsample(nn.Cell):
     def __init__(self, channels: int, *, temporal_padding: str) -> None:
         super().__init__()
         self.conv = TemporalConv(channels)
-        self.pad_with_zeros = temporal_padding == "published"
+        self.pads_with_zeros = temporal_padding == "published"
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        total, channels, height, width = x.shape
-        batch = total // num_frames
-        twice = x.reshape(total, 1, channels * height, width)
-        twice = ops.concat((twice, twice), 1).reshape(2 * total, channels, height, width)
-        previous, following = shifted_frames(
-            twice, 2 * num_frames, pad_with_zeros=self.pad_with_zeros
-        )
-        y = self.conv.on_taps(previous, twice, following)
-        return self.conv.add_bias(y).reshape(batch * 2 * num_frames, channels, height, width)
+        index = _taps_of_doubled_frames(x.shape[0] // num_frames, num_frames, self.pads_with_zeros)
+        if self.pads_with_zeros:
+            x = ops.concat((x, ops.zeros_like(x[:1])), 0)
+        return self.conv.add_bias(self.conv.on_taps(x, index))  # (B*2T, C, H, W)
