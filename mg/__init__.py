@@ -9,6 +9,6 @@ import os
 __version__ = "0.1.0"
 
 # MindSpore 2.10's oneDNN (3.10) picks its unoptimised reference convolution on x86 CPUs with
-# AVX-512: 0.6 instead of 90 GFLOP/s (benchmarks/bench_cpu_isa.py). AVX2 kernels avoid that.
+# AVX-512: 0.4 instead of 60 GFLOP/s (benchmarks/bench_cpu_isa.py). AVX2 kernels avoid that.
 # The variable is read when the first kernel is built; a value that the user set wins.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")

@@ -180,7 +180,7 @@ def test_sizes_between_the_latents_are_refused_with_one_that_fits():
 
 def test_auto_takes_the_largest_tiles_within_the_budget():
     previous = np.inf
-    for budget in (200.0, 40.0, 8.0, 4.0):
+    for budget in (40.0, 4.0, 2.0, 1.2):
         tiling = Tiling.auto(CONFIG, 512, 768, memory_budget_gb=budget)
         tiling.check(CONFIG)
         height, width = tiling.height or 512, tiling.width or 768
@@ -189,12 +189,12 @@ def test_auto_takes_the_largest_tiles_within_the_budget():
         pixels = tiling.frames * height * width
         assert pixels < previous
         previous = pixels
-    assert Tiling.auto(CONFIG, 512, 768, memory_budget_gb=200.0).height == 0
+    assert Tiling.auto(CONFIG, 512, 768, memory_budget_gb=40.0).height == 0
 
 
 def test_auto_counts_the_clips_of_a_batch_and_refuses_too_small_a_budget():
     one = estimated_memory_gb(CONFIG, 32, 128, 128)
     four = estimated_memory_gb(CONFIG, 32, 128, 128, batch_size=4)
-    assert four - 0.6 == pytest.approx(4 * (one - 0.6))
+    assert four - 0.9 == pytest.approx(4 * (one - 0.9))
     with pytest.raises(ValueError, match="the smallest tiles of a 768x512 video need about"):
-        Tiling.auto(CONFIG, 512, 768, memory_budget_gb=1.0)
+        Tiling.auto(CONFIG, 512, 768, memory_budget_gb=0.91)

@@ -44,8 +44,8 @@ MomentsFunction = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
 FramesFunction = Callable[["Tensor"], "Tensor"]
 
 # Measured on CPU (fp32, graph mode): see `estimated_memory_gb`.
-TENSORS_PER_BLOCK = 22
-FIXED_MEMORY_GB = 0.6
+TENSORS_AT_ONCE = 4
+FIXED_MEMORY_GB = 0.9
 # Sides of tiles in pixels that `Tiling.auto` chooses from; smaller ones are mostly overlap.
 AUTO_TILE_SIZES = (1024, 768, 512, 384, 256, 192, 128)
 
@@ -148,13 +148,12 @@ def estimated_memory_gb(
 ) -> float:
     """Return about how much memory a process takes that encodes and decodes, in GB.
 
-    memory = 0.6 GB + 4 bytes * 22 * sum over the decoder's levels of
-             (channels of its blocks + channels of its upsampling) * its pixels
+    memory = 0.9 GB + 4 bytes * 4 * max over the decoder's levels of
+             (channels into it + channels of its blocks) * its pixels
 
-    Upsampling counts as a block at the finer resolution. 22 and 0.6 were measured on CPU in fp32
-    with 16 and 32 frames of 64x64 to 96x96, base widths 32 and 64, one and two blocks, and are
-    right within 5 % there; decoding alone takes three quarters. The weights come on top (0.5 GB at
-    full size).
+    0.9 and 4 were measured on CPU in fp32 with 8 to 32 frames of 96x96 to 160x160, base widths 32
+    to 128, one and two blocks: the result is 2 % to 20 % above what was taken. The weights come on
+    top (0.5 GB at full size).
 
     Args:
         config: of the network.
@@ -165,12 +164,9 @@ def estimated_memory_gb(
     pixels = float(batch_size * num_frames * height * width)
     floats = 0.0
     for level in range(config.num_levels):
-        out_width, in_width = widths[level], widths[level + 1]
-        upsampled = in_width if level + 1 < config.num_levels else 0
-        blocks = config.num_res_blocks * out_width + (in_width + out_width) / 2
         if level:
             pixels /= 8 if level in config.temporal_upsample_level else 4
-        floats += TENSORS_PER_BLOCK * pixels * (blocks + upsampled)
+        floats = max(floats, TENSORS_AT_ONCE * pixels * (widths[level] + widths[level + 1]))
     return FIXED_MEMORY_GB + 4 * floats / 1e9
 
 
