@@ -322,7 +322,8 @@ class TAETrainer:
         lines.append(f"Weights: {final}")
         lines.append(
             "Next: python scripts/inference_vae.py "
-            f"--ckpt_path {final} --video_folder FOLDER_OF_YOUR_VIDEOS --image_size 96"
+            f"--ckpt_path {final} --video_folder FOLDER_OF_YOUR_VIDEOS "
+            f"--image_size {self.config.validation.size}"
         )
         return "\n".join(lines)
 

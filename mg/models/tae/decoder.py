@@ -3,50 +3,28 @@
 from mindspore import Tensor, nn, ops
 
 from mg.models.tae.config import TAEConfig
-from mg.models.tae.encoder import Middle
 from mg.models.tae.layers import (
     Conv2_5d,
-    GroupNorm,
-    ResnetBlock,
     SpatialUpsample,
     TemporalUpsample,
     fold_frames,
-    make_attention,
     unfold_frames,
 )
+from mg.models.tae.levels import Level, Middle
+from mg.models.tae.normalisation import GroupNorm
 
 __all__ = ["Decoder"]
 
 
-class DecoderLevel(nn.Cell):
+class DecoderLevel(Level):
     """Residual blocks (with attention where asked), then spatial and temporal upsampling."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, level: int, config: TAEConfig
     ) -> None:
-        super().__init__()
-        attends = config.resolution // 2**level in config.attn_resolutions
-        self.num_blocks = config.num_res_blocks + 1
-        self.block = nn.CellList(
-            [
-                ResnetBlock(
-                    in_channels if i == 0 else out_channels,
-                    out_channels,
-                    norm_groups=config.norm_groups,
-                    dropout=config.dropout,
-                )
-                for i in range(self.num_blocks)
-            ]
-        )
-        self.attn = (
-            nn.CellList(
-                [
-                    make_attention(out_channels, config.attn_type, norm_groups=config.norm_groups)
-                    for _ in range(self.num_blocks)
-                ]
-            )
-            if attends
-            else None
+        num_blocks = config.num_res_blocks + 1
+        super().__init__(
+            in_channels, out_channels, num_blocks=num_blocks, level=level, config=config
         )
         self.upsample_spat = SpatialUpsample(out_channels) if level > 0 else None
         self.upsample_temp = (
@@ -56,11 +34,7 @@ class DecoderLevel(nn.Cell):
         )
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        for i in range(self.num_blocks):
-            x = self.block[i](x, num_frames)
-            if self.attn is not None:
-                for attention in self.attn[i]:
-                    x = attention(x, num_frames)
+        x = self.through_blocks(x, num_frames)
         if self.upsample_spat is not None:
             x = self.upsample_spat(x)
         if self.upsample_temp is not None:

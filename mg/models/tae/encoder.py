@@ -5,47 +5,25 @@ from mindspore import Tensor, nn, ops
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.layers import (
     Conv2_5d,
-    GroupNorm,
-    ResnetBlock,
     SpatialDownsample,
     TemporalDownsample,
     fold_frames,
-    make_attention,
     unfold_frames,
 )
+from mg.models.tae.levels import Level, Middle
+from mg.models.tae.normalisation import GroupNorm
 
-__all__ = ["Encoder", "Middle"]
+__all__ = ["Encoder"]
 
 
-class EncoderLevel(nn.Cell):
+class EncoderLevel(Level):
     """Residual blocks (with attention where asked), then spatial and temporal downsampling."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, level: int, config: TAEConfig
     ) -> None:
-        super().__init__()
-        attends = config.resolution // 2**level in config.attn_resolutions
-        self.num_blocks = config.num_res_blocks
-        self.block = nn.CellList(
-            [
-                ResnetBlock(
-                    in_channels if i == 0 else out_channels,
-                    out_channels,
-                    norm_groups=config.norm_groups,
-                    dropout=config.dropout,
-                )
-                for i in range(self.num_blocks)
-            ]
-        )
-        self.attn = (
-            nn.CellList(
-                [
-                    make_attention(out_channels, config.attn_type, norm_groups=config.norm_groups)
-                    for _ in range(self.num_blocks)
-                ]
-            )
-            if attends
-            else None
+        super().__init__(
+            in_channels, out_channels, num_blocks=config.num_res_blocks, level=level, config=config
         )
         self.downsample_spat = (
             SpatialDownsample(out_channels) if level < config.num_levels - 1 else None
@@ -57,33 +35,12 @@ class EncoderLevel(nn.Cell):
         )
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        for i in range(self.num_blocks):
-            x = self.block[i](x, num_frames)
-            if self.attn is not None:
-                for attention in self.attn[i]:
-                    x = attention(x, num_frames)
+        x = self.through_blocks(x, num_frames)
         if self.downsample_spat is not None:
             x = self.downsample_spat(x)
         if self.downsample_temp is not None:
             x = self.downsample_temp(x, num_frames)
         return x
-
-
-class Middle(nn.Cell):
-    """Block, attention over space and time, block; in the middle of encoder and decoder."""
-
-    def __init__(self, channels: int, *, config: TAEConfig) -> None:
-        super().__init__()
-        groups = config.norm_groups
-        self.block_1 = ResnetBlock(channels, channels, norm_groups=groups, dropout=config.dropout)
-        self.attn_1 = make_attention(channels, config.attn_type, norm_groups=groups)
-        self.block_2 = ResnetBlock(channels, channels, norm_groups=groups, dropout=config.dropout)
-
-    def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        x = self.block_1(x, num_frames)
-        for attention in self.attn_1:
-            x = attention(x, num_frames)
-        return self.block_2(x, num_frames)
 
 
 class Encoder(nn.Cell):
