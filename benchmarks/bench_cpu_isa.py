@@ -1,6 +1,6 @@
 """Rate of a 3x3 convolution by the instruction set that oneDNN may use.
 
-    python benchmarks/bench_cpu_isa.py
+python benchmarks/bench_cpu_isa.py
 """
 
 import os

@@ -33,9 +33,7 @@ def conv2_5d_flops(c_in: int, c_out: int, pixels: int, kernel: int = 3) -> int:
 
 def block_flops(c_in: int, c_out: int, pixels: int) -> int:
     shortcut = conv2_5d_flops(c_in, c_out, pixels, kernel=1) if c_in != c_out else 0
-    return (
-        conv2_5d_flops(c_in, c_out, pixels) + conv2_5d_flops(c_out, c_out, pixels) + shortcut
-    )
+    return conv2_5d_flops(c_in, c_out, pixels) + conv2_5d_flops(c_out, c_out, pixels) + shortcut
 
 
 def middle_flops(c: int, num_frames: int, area: int) -> int:

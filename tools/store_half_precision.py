@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Store TAE weights in float16, at half the size, with their config.
 
-    python tools/store_half_precision.py --src tae.safetensors --target tae_fp16.safetensors
+python tools/store_half_precision.py --src tae.safetensors --target tae_fp16.safetensors
 """
 
 import argparse
