@@ -49,7 +49,7 @@ def test_random_access_equals_sequential_decoding(
 
 
 def test_bundled_clips_are_read_exactly(clips_folder, reference_frames):
-    paths = sorted(clips_folder.glob("*.mp4"))
+    paths = sorted(clips_folder.rglob("*.mp4"))
     assert len(paths) == 7
     for path in paths:
         expected = reference_frames(path)
