@@ -50,7 +50,7 @@ def write_clips(folder: Path, names: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def checkout(tmp_path_factory):
     """Return a folder that looks like a checkout with the README's example data in it."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("scripts", "tools", "configs"):
@@ -87,7 +87,7 @@ def run(arguments: list[str], folder: Path, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_command(command, workplace):
+def test_command(command, checkout):
     if command in RUN_BY_CI:
         ci = (ROOT / ".ci" / "run").read_text() + (ROOT / "run.py").read_text()
         assert command.split()[-1].strip('"') in ci
@@ -98,18 +98,18 @@ def test_command(command, workplace):
     assert words[0] == "python"
     environment = {}
     if "fetch_lpips" in command:
-        environment["MG_CACHE"] = str(workplace / "cache")
+        environment["MG_CACHE"] = str(checkout / "cache")
         place = run(
             [
                 sys.executable,
                 "-c",
                 "from mg.metrics.lpips import lpips_weights_path as p; print(p('vgg'))",
             ],
-            workplace,
+            checkout,
             **environment,
         )
         Path(place.strip()).touch()  # as if fetched before: tests have no network
-    output = run([sys.executable, *words[1:]], workplace, **environment)
+    output = run([sys.executable, *words[1:]], checkout, **environment)
     assert "error" not in output.lower().replace("mean squared error", "")
 
 
@@ -118,9 +118,9 @@ def test_every_small_form_belongs_to_a_command():
         assert any(command.startswith(prefix) for command in COMMANDS), prefix
 
 
-def test_python_in_the_readme(workplace):
+def test_python_in_the_readme(checkout):
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    weights = workplace / "models" / "tae_vae2d.ckpt"
+    weights = checkout / "models" / "tae_vae2d.ckpt"
     assert weights.is_file()  # made by the command that inflates
     program = (
         "import mindspore as ms, numpy as np\n"
@@ -131,4 +131,4 @@ def test_python_in_the_readme(workplace):
         + "\nassert z.shape == (1, 16, 1, 2, 2), z.shape\n"
         "assert x.shape == (1, 3, 1, 16, 16), x.shape\n"
     )
-    run([sys.executable, "-c", program], workplace)
+    run([sys.executable, "-c", program], checkout)
