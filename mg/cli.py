@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import jsonargparse
 import yaml
 
+from mg.files import write_text
+
 __all__ = ["config_to_yaml", "parse_config", "run_main", "save_config"]
 
 Config = TypeVar("Config")
@@ -170,8 +172,6 @@ def _plain(value: Any) -> Any:
 
 def save_config(path: Path, config: Any) -> None:
     """Write the resolved config beside the outputs it made; replaces an older one."""
-    from mg.files import write_text
-
     write_text(path, config_to_yaml(config), overwrite=True)
 
 

@@ -3,10 +3,9 @@
 from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 
-__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "kl_loss"]
+from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN
 
-LOGVAR_MIN = -30.0
-LOGVAR_MAX = 20.0
+__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "kl_loss"]
 
 
 def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mg.models.perceptual import LPIPS
+from mg.models.tae.layers import fold_frames
 
 __all__ = ["PerceptualLoss", "draw_frame_indices"]
 
@@ -33,7 +34,7 @@ class PerceptualLoss(nn.Cell):
         if frame_indices is not None:
             reference = reference.gather(frame_indices, 2)  # (B, 3, T, H, W) -> (B, 3, n, H, W)
             reconstruction = reconstruction.gather(frame_indices, 2)
-        return self.network(_fold_frames(reference), _fold_frames(reconstruction)).mean()
+        return self.network(fold_frames(reference), fold_frames(reconstruction)).mean()
 
 
 def draw_frame_indices(
@@ -61,10 +62,3 @@ def draw_frame_indices(
     offset = np.random.default_rng((seed, step)).integers(num_video_frames)
     starts = np.arange(num_frames) * num_video_frames // num_frames
     return np.sort((starts + offset) % num_video_frames).astype(np.int32)
-
-
-def _fold_frames(video: Tensor) -> Tensor:
-    """Return the frames of (B, 3, T, H, W) as images (B*T, 3, H, W)."""
-    batch, channels, num_frames, height, width = video.shape
-    frames = video.transpose(0, 2, 1, 3, 4)  # (B, T, 3, H, W)
-    return frames.reshape(batch * num_frames, channels, height, width)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from mindspore import Parameter, Tensor
 
+from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.weights.checkpoint_file import read_weights, write_weights
 from mg.weights.load import check_tensors
@@ -119,7 +120,5 @@ def remove_checkpoints(folder: Path) -> None:
 
 def save_final_weights(path: Path, tensors: dict[str, np.ndarray], config: dict) -> None:
     """Write weights with their config in the header and beside them as JSON; replaces old ones."""
-    from mg.files import write_text
-
     write_weights(path, tensors, metadata=config_metadata(config), overwrite=True)
     write_text(path.with_suffix(".json"), json.dumps(config, indent=1), overwrite=True)

@@ -8,7 +8,10 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 
-__all__ = ["TAE_CONFIG", "TAEConfig"]
+__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TAEConfig"]
+
+# logvar is kept in this range before exp, everywhere it is used.
+LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 
 
 def _is_int(value: object) -> bool:

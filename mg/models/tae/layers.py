@@ -62,11 +62,14 @@ def centric_kernel(channels: int, kernel_size: int) -> np.ndarray:
     return weight
 
 
-def _weight(shape: tuple[int, ...]) -> Parameter:
+def _weight(shape: tuple[int, ...], *, starts_at_zero: bool) -> Parameter:
     # Uniform with variance 1 / fan_in: the output is as large as the input, so that the signal
     # survives the layers between pixels and latent that have no residual connection.
     fan_in = math.prod(shape[1:])
-    return Parameter(initializer(Uniform(math.sqrt(3.0 / fan_in)), shape), name="weight")
+    weight = Parameter(initializer(Uniform(math.sqrt(3.0 / fan_in)), shape), name="weight")
+    if starts_at_zero:  # after the draw, so that a seed gives all other weights the same values
+        weight.set_data(ops.zeros_like(weight))
+    return weight
 
 
 def _bias(size: int) -> Parameter:
@@ -87,9 +90,8 @@ class SpatialConv(nn.Cell):
         starts_at_zero: bool = False,
     ) -> None:
         super().__init__()
-        self.weight = _weight((out_channels, in_channels, kernel_size, kernel_size))
-        if starts_at_zero:
-            self.weight.set_data(ops.zeros_like(self.weight))
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = _weight(shape, starts_at_zero=starts_at_zero)
         self.bias = _bias(out_channels)
         self.conv2d = ops.Conv2D(
             out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride
@@ -114,7 +116,6 @@ class TemporalConv(nn.Cell):
     def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
         super().__init__()
         self.channels = channels
-        self.kernel_size = kernel_size
         # (Cout, Cin, 1, k), the shape that published weights have
         self.weight = Parameter(Tensor(centric_kernel(channels, kernel_size)), name="weight")
         self.bias = Parameter(Tensor(np.zeros(channels, np.float32)), name="bias")
@@ -153,7 +154,7 @@ class TemporalConv(nn.Cell):
 def _taps_at_stride_1(batch: int, num_frames: int) -> Tensor:
     """Taps t-1, t, t+1, the end frames repeated."""
     frames = np.arange(num_frames)[:, None] + np.array([-1, 0, 1])
-    return _folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1))
+    return Tensor(_folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1)))
 
 
 @constexpr
@@ -161,7 +162,7 @@ def _taps_at_stride_2(batch: int, num_frames: int, head_padding: int) -> Tensor:
     """Taps 2i, 2i+1, 2i+2, or one frame earlier with head padding; the end frames repeated."""
     first = 2 * np.arange((num_frames + 1) // 2) - head_padding
     frames = first[:, None] + np.array([0, 1, 2])
-    return _folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1))
+    return Tensor(_folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1)))
 
 
 @constexpr
@@ -173,16 +174,16 @@ def _taps_of_doubled_frames(batch: int, num_frames: int, pads_with_zeros: bool) 
     doubled = np.arange(2 * num_frames)[:, None] + np.array([-1, 0, 1])
     inside = (doubled >= 0) & (doubled < 2 * num_frames)
     frames = np.clip(doubled, 0, 2 * num_frames - 1) // 2
-    index = _folded_index(batch, num_frames, frames).asnumpy()
+    index = _folded_index(batch, num_frames, frames)
     if pads_with_zeros:
         index[~np.tile(inside.reshape(-1), batch)] = batch * num_frames
     return Tensor(index)
 
 
-def _folded_index(batch: int, num_frames: int, frames: np.ndarray) -> Tensor:
+def _folded_index(batch: int, num_frames: int, frames: np.ndarray) -> np.ndarray:
     """Return frame numbers (num_out, 3) of a clip as positions in a folded batch, flat int32."""
     starts = num_frames * np.arange(batch)[:, None, None]
-    return Tensor((starts + frames).reshape(-1).astype(np.int32))
+    return (starts + frames).reshape(-1).astype(np.int32)
 
 
 class Conv2_5d(nn.Cell):
@@ -216,7 +217,7 @@ class Conv2_5d(nn.Cell):
         total, in_channels, height, width = x.shape
         spatial = self.conv_spat.weight  # (Cout, Cin, k, k)
         taps_sum = self.conv_temp.weight.sum(axis=-1).reshape(channels, channels)
-        taps_see_one_frame = num_frames == 1 or self.conv_temp.kernel_size == 1
+        taps_see_one_frame = num_frames == 1 or self.kernel_size == 1
         num_weights = in_channels * self.kernel_size * self.kernel_size  # of one output channel
         if taps_see_one_frame and total * height * width > num_weights:
             # Both convolutions are one, (sum_k W_k) W_s: worth it where pixels outnumber weights.
@@ -301,9 +302,7 @@ class Projection(nn.Cell):
 
     def __init__(self, channels: int, *, starts_at_zero: bool = False) -> None:
         super().__init__()
-        self.weight = _weight((channels, channels))
-        if starts_at_zero:
-            self.weight.set_data(ops.zeros_like(self.weight))
+        self.weight = _weight((channels, channels), starts_at_zero=starts_at_zero)
         self.bias = _bias(channels)
 
     def construct(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mg.models.tae.config import TAE_CONFIG, TAEConfig
+from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN, TAE_CONFIG, TAEConfig
 from mg.models.tae.decoder import Decoder
 from mg.models.tae.encoder import Encoder
 from mg.models.tae.layers import ResnetBlock, SpatialConv, fold_frames, unfold_frames
@@ -22,8 +22,6 @@ from mg.weights.load import check_tensors, explain_config_mismatch, load_tae_ten
 
 __all__ = ["TAE_CONFIG", "TemporalAutoencoder"]
 
-# logvar is kept in this range before exp, everywhere it is used
-LOGVAR_RANGE = (-30.0, 20.0)
 DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
 
 
@@ -129,9 +127,9 @@ class TemporalAutoencoder(nn.Cell):
         h = h.astype(ms.float32)
         if not self.config.double_z:
             # No variance was learned: the posterior is a point, exp(logvar) ~ 0.
-            return h, ops.full_like(h, LOGVAR_RANGE[0])
+            return h, ops.full_like(h, LOGVAR_MIN)
         mean, logvar = ops.chunk(h, 2, axis=1)
-        return mean, ops.clamp(logvar, LOGVAR_RANGE[0], LOGVAR_RANGE[1])
+        return mean, ops.clamp(logvar, LOGVAR_MIN, LOGVAR_MAX)
 
     def sample(self, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
         """Return z = mean + exp(logvar / 2) * noise."""
