@@ -66,7 +66,8 @@ class Decoder(nn.Cell):
         self.norm_out = GroupNorm(widths[0], config.norm_groups)
         self.conv_out = Conv2_5d(widths[0], config.out_ch)
 
-    def construct(self, z: Tensor) -> Tensor:
+    def features(self, z: Tensor) -> tuple[Tensor, int]:
+        """Return what `conv_out` takes: features (B*T, ch, H, W) and T, the number of frames."""
         num_frames = z.shape[2]
         x = self.conv_in(fold_frames(z), num_frames)  # (B*T', C, H', W')
         x = self.mid(x, num_frames)
@@ -75,6 +76,9 @@ class Decoder(nn.Cell):
             x = self.up[level](x, num_frames)
             if self.doubles_time[level]:
                 num_frames = 2 * num_frames
+        return ops.silu(self.norm_out(x, num_frames)), num_frames
+
+    def construct(self, z: Tensor) -> Tensor:
+        x, num_frames = self.features(z)
         # (B*T, ch, H, W) -> (B*T, 3, H, W)
-        x = self.conv_out(ops.silu(self.norm_out(x, num_frames)), num_frames)
-        return unfold_frames(x, num_frames)
+        return unfold_frames(self.conv_out(x, num_frames), num_frames)

@@ -213,9 +213,18 @@ class Conv2_5d(nn.Cell):
         self.bias_add = ops.BiasAdd()
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        return self.with_spatial_weight(x, num_frames, self.conv_spat.weight)
+
+    def with_spatial_weight(self, x: Tensor, num_frames: int, spatial: Tensor) -> Tensor:
+        """Return the result with another spatial weight, one to differentiate by for instance.
+
+        Args:
+            x: folded frames (B*T, Cin, H, W).
+            num_frames: T.
+            spatial: (Cout, Cin, k, k), in the place of `conv_spat.weight`.
+        """
         channels = self.conv_temp.channels
         total, in_channels, height, width = x.shape
-        spatial = self.conv_spat.weight  # (Cout, Cin, k, k)
         taps_sum = self.conv_temp.weight.sum(axis=-1).reshape(channels, channels)
         taps_see_one_frame = num_frames == 1 or self.kernel_size == 1
         num_weights = in_channels * self.kernel_size * self.kernel_size  # of one output channel
