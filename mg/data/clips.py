@@ -13,8 +13,9 @@ import numpy as np
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import flip_horizontal, resize_and_crop, to_model_range
 from mg.data.video import VideoReader
+from mg.data.workers import reason_of
 
-__all__ = ["Batch", "ClipConfig", "ClipDataset", "stack_batch"]
+__all__ = ["Batch", "ClipConfig", "ClipDataset", "Draw", "stack_batch"]
 
 logger = logging.getLogger("mg")
 
@@ -114,17 +115,29 @@ class Batch:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One sample to be read: the clip, the key of its random numbers, one frame or several."""
+
+    clip: Clip
+    random_key: tuple[int, ...]
+    is_image: bool
+
+
 @dataclass
 class ClipDataset:
     """Random access to clips by (step, index).
 
     Every clip is drawn once per epoch, in an order shuffled anew for each epoch. A clip that cannot
-    be read is replaced by the next one and listed in `bad`. Several ranks (`rank` of `num_ranks`)
-    share one order: together they see what a single rank with a batch `num_ranks` times as large
-    would see.
+    be read is replaced by the next one and listed in `bad`; the replacement is the same whether or
+    not that was known beforehand. Several ranks (`rank` of `num_ranks`) share one order: together
+    they see what a single rank with a batch `num_ranks` times as large would see.
 
     Attributes:
-        bad: {clip name: reason} of the clips that failed while reading.
+        bad: {clip name: reason} of the clips that failed while reading. May be given, as a run that
+            is resumed does; the dict is copied, names that the manifest does not know are dropped.
+        max_bad_share: share of the manifest's clips, in (0, 1], that may turn out bad; one more
+            stops the run.
     """
 
     manifest: Manifest
@@ -133,8 +146,13 @@ class ClipDataset:
     rank: int = 0
     num_ranks: int = 1
     bad: dict[str, str] = field(default_factory=dict)
+    max_bad_share: float = 0.25
 
     def __post_init__(self):
+        if not 0 < self.max_bad_share <= 1:
+            raise ValueError(f"max_bad_share must lie in (0, 1], not {self.max_bad_share}")
+        names = {clip.name for clip in self.manifest.clips}
+        self.bad = {name: reason for name, reason in self.bad.items() if name in names}
         if not 0 <= self.rank < self.num_ranks:
             raise ValueError(f"rank must lie in [0, {self.num_ranks}), not {self.rank}")
         if self.seed < 0:
@@ -153,8 +171,8 @@ class ClipDataset:
             return strategy == "image_only"
         return bool(self._image_steps(step // STEPS_PER_BLOCK)[step % STEPS_PER_BLOCK])
 
-    def sample(self, step: int, index: int, *, batch_size: int = 1) -> tuple[np.ndarray, str]:
-        """Return (frames uint8 (T, H, W, 3), clip name) of sample `index` of the batch of `step`.
+    def draw(self, step: int, index: int, *, batch_size: int = 1) -> Draw:
+        """Return which clip sample `index` of the batch of `step` is cut from, bad ones left out.
 
         Args:
             step: number of the batch in the run, from 0.
@@ -162,7 +180,7 @@ class ClipDataset:
             batch_size: of this rank; it fixes how far the run is through the epoch.
 
         Raises:
-            ValueError: no clip at all can be read.
+            ValueError: all clips are bad.
         """
         if step < 0 or not 0 <= index < batch_size:
             raise ValueError(
@@ -176,16 +194,64 @@ class ClipDataset:
         order = _epoch_order(self.seed, epoch, len(clips), is_image)
         for attempt in range(len(clips)):
             clip = clips[order[(place + attempt) % len(clips)]]
-            if clip.name in self.bad:
-                continue
-            rng = np.random.default_rng((SAMPLE_STREAM, self.seed, step, index, attempt))
+            if clip.name not in self.bad:
+                return Draw(clip, (SAMPLE_STREAM, self.seed, step, index, attempt), is_image)
+        raise ValueError(f"none of the {len(clips)} clips can be read:\n{self.bad_table()}")
+
+    def sample(self, step: int, index: int, *, batch_size: int = 1) -> tuple[np.ndarray, str]:
+        """Return (frames uint8 (T, H, W, 3), clip name) of a sample; arguments as of `draw`.
+
+        Raises:
+            ValueError: too many clips are bad.
+        """
+        while True:
+            draw = self.draw(step, index, batch_size=batch_size)
             try:
-                return self._cut(clip, rng, is_image), clip.name
-            except (ValueError, OSError) as error:
-                self.bad[clip.name] = str(error)
-                logger.warning("skipping clip %s: %s", clip.name, error)
-        reasons = "\n".join(f"{name}: {reason}" for name, reason in self.bad.items())
-        raise ValueError(f"none of the {len(clips)} clips can be read:\n{reasons}")
+                return self.read(draw), draw.clip.name
+            # Decoders raise all kinds of errors; one of our own would soon show in `bad`.
+            except Exception as error:
+                self.quarantine(draw.clip.name, reason_of(error))
+
+    def read(self, draw: Draw) -> np.ndarray:
+        """Return a random piece of a clip, resized, cropped and flipped, uint8 (T, H, W, 3)."""
+        config, clip = self.config, draw.clip
+        rng = np.random.default_rng(draw.random_key)
+        num_frames = 1 if draw.is_image else config.sample_n_frames
+        span = (num_frames - 1) * config.sample_stride + 1
+        start = int(rng.integers(clip.num_frames - span + 1))
+        with VideoReader(clip.path) as reader:
+            frames = reader.read(range(start, start + span, config.sample_stride))
+        short_side = None
+        if config.short_side_range is not None:
+            low, high = config.short_side_range
+            short_side = int(rng.integers(low, high + 1))
+        frames = resize_and_crop(
+            frames, size=config.height_width, short_side=short_side, crop=config.crop, rng=rng
+        )
+        if config.flip and rng.random() < 0.5:
+            frames = flip_horizontal(frames)
+        return frames
+
+    def quarantine(self, name: str, reason: str) -> None:
+        """List a clip as bad, so that it is not drawn again.
+
+        Raises:
+            ValueError: more than `max_bad_share` of the clips are bad.
+        """
+        self.bad[name] = reason
+        logger.warning("skipping clip %s: %s", name, reason)
+        names = {clip.name for clip in self.manifest.clips}
+        num_bad = len(names & self.bad.keys())
+        if num_bad > self.max_bad_share * len(names):
+            raise ValueError(
+                f"{num_bad} of {len(names)} clips are bad, more than max_bad_share="
+                f"{self.max_bad_share:g} allows; check the files and the disk:\n{self.bad_table()}"
+            )
+
+    def bad_table(self) -> str:
+        """Return one line per bad clip, its name and the reason."""
+        width = max((len(name) for name in self.bad), default=0)
+        return "\n".join(f"{name:<{width}}  {reason}" for name, reason in self.bad.items())
 
     def batch(self, step: int, batch_size: int) -> Batch:
         """Return the batch of `step`, frames float32 (B, 3, T, H, W) in [-1, 1]."""
@@ -201,25 +267,6 @@ class ClipDataset:
             return self.manifest.clips
         needed = self.config.num_source_frames
         return tuple(clip for clip in self.manifest.clips if clip.num_frames >= needed)
-
-    def _cut(self, clip: Clip, rng: np.random.Generator, is_image: bool) -> np.ndarray:
-        """Return a random piece of `clip`, resized, cropped and flipped, uint8 (T, H, W, 3)."""
-        config = self.config
-        num_frames = 1 if is_image else config.sample_n_frames
-        span = (num_frames - 1) * config.sample_stride + 1
-        start = int(rng.integers(clip.num_frames - span + 1))
-        with VideoReader(clip.path) as reader:
-            frames = reader.read(range(start, start + span, config.sample_stride))
-        short_side = None
-        if config.short_side_range is not None:
-            low, high = config.short_side_range
-            short_side = int(rng.integers(low, high + 1))
-        frames = resize_and_crop(
-            frames, size=config.height_width, short_side=short_side, crop=config.crop, rng=rng
-        )
-        if config.flip and rng.random() < 0.5:
-            frames = flip_horizontal(frames)
-        return frames
 
     def _image_steps(self, block: int) -> np.ndarray:
         """Return which of the steps of a block are image steps, bool (STEPS_PER_BLOCK,)."""

@@ -1,21 +1,17 @@
 """Batches computed ahead of the training step by worker processes."""
 
 import collections
-import contextlib
 import itertools
-import multiprocessing
-import os
-import signal
-import sys
 import threading
-import types
+import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
-from mg.data.clips import Batch, ClipDataset, stack_batch
+from mg.data.clips import Batch, ClipDataset, Draw, stack_batch
+from mg.data.workers import CallFailedError, WorkerPool
 
 __all__ = ["ClipLoader"]
 
@@ -23,21 +19,35 @@ __all__ = ["ClipLoader"]
 class ClipLoader:
     """Iterator over the batches of steps [start_step, start_step + num_steps), in order.
 
-    The batches are those of `dataset.batch(step, batch_size)`, however many workers compute them.
-    Clips that workers fail to read are added to `dataset.bad`. Use it as a context manager, or
-    call `close()`, to end the workers early; exhausting it ends them too.
+    A clip that cannot be read, at which the decoder hangs or which crashes it, is quarantined
+    (`ClipDataset.quarantine`) and replaced by the next one; a worker that hung or crashed is
+    restarted. The batches are those that `dataset.batch(step, batch_size)` returns when it is
+    called for one step after the other, for any number of workers and however far they are ahead,
+    bad clips included: a clip that fails in a batch ahead counts as bad from that batch on and not
+    before, in `dataset.bad` too. Only hangs and crashes that come and go by chance can make two
+    runs differ.
+
+    Use it as a context manager, or call `close()`, to end the workers early; exhausting it ends
+    them too.
 
     Args:
         dataset: where the clips come from.
         batch_size: clips per batch on this rank.
         start_step: number of the first batch: the step to resume at.
         num_steps: how many batches there are in all; None: no end.
-        num_workers: processes that read and decode; 0 does the work in this process.
+        num_workers: processes that read and decode; 0 does the work in this process, where a
+            decoder that hangs or crashes takes the run with it.
         prefetch: batches computed or being computed ahead of the one asked for.
+        decode_seconds_limit: seconds after which the reading of one clip, first look at its file
+            included, counts as hung.
+
+    Attributes:
+        seconds_waited: how long the caller was kept waiting for the last batch.
+        total_seconds_waited: the same, summed over all batches.
 
     Raises:
-        ValueError: a number is out of range; on iteration: no clip can be read.
-        RuntimeError: on iteration: a worker process died.
+        ValueError: a number is out of range; on iteration: too many clips are bad.
+        RuntimeError: on iteration: worker processes end before they have anything to do.
     """
 
     def __init__(
@@ -49,55 +59,46 @@ class ClipLoader:
         num_steps: int | None = None,
         num_workers: int = 2,
         prefetch: int = 4,
+        decode_seconds_limit: float = 60.0,
     ):
         if batch_size < 1 or prefetch < 1 or num_workers < 0 or start_step < 0:
             raise ValueError(
                 "batch_size and prefetch must be at least 1, num_workers and start_step at least "
                 f"0; got {batch_size=}, {prefetch=}, {num_workers=}, {start_step=}"
             )
+        if not decode_seconds_limit > 0:
+            raise ValueError(f"decode_seconds_limit must be above 0, not {decode_seconds_limit}")
         self.dataset = dataset
         self.batch_size = batch_size
+        self.seconds_waited = self.total_seconds_waited = 0.0
         self._steps = (
             itertools.count(start_step)
             if num_steps is None
             else iter(range(start_step, start_step + num_steps))
         )
-        self._prefetch = max(prefetch, num_workers)
-        self._pending: collections.deque[Future] = collections.deque()
+        self._num_ahead = max(prefetch, num_workers)
+        self._pending: collections.deque[list[_Sample]] = collections.deque()
+        self._failures: dict[str, _Failure] = {}
+        self._failures_lock = threading.Lock()
         self._pool = None
         if num_workers:
-            # Spawned, not forked: the parent holds MindSpore's threads, which a fork would break.
-            self._pool = ProcessPoolExecutor(
-                num_workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(dataset, batch_size),
-            )
-            self._submit()
+            self._pool = WorkerPool(dataset.read, num_workers, seconds_limit=decode_seconds_limit)
+            self._threads = ThreadPoolExecutor(num_workers)  # each waits for one process
+            self._submit_batches()
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        if self._pool is None:
-            return self.dataset.batch(next(self._steps), self.batch_size)
-        self._submit()
-        if not self._pending:
-            self.close()
-            raise StopIteration
+        began = time.monotonic()
         try:
-            frames, names, bad = self._pending.popleft().result()
-        except BrokenProcessPool as error:
-            self.close()
-            raise RuntimeError(
-                "a data worker process died (killed, or out of memory?); use fewer workers or a "
-                "smaller batch, or num_workers=0 to see the fault in this process"
-            ) from error
+            return self._next_batch()
         except BaseException:
             self.close()
             raise
-        self.dataset.bad.update(bad)
-        return stack_batch(frames, names)
+        finally:
+            self.seconds_waited = time.monotonic() - began
+            self.total_seconds_waited += self.seconds_waited
 
     def __enter__(self) -> "ClipLoader":
         return self
@@ -110,49 +111,76 @@ class ClipLoader:
         self._steps = iter(())
         self._pending.clear()
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._pool.close()
+            self._threads.shutdown(wait=True)
 
-    def _submit(self) -> None:
-        with _hidden_main_module():
-            while len(self._pending) < self._prefetch:
-                step = next(self._steps, None)
-                if step is None:
-                    return
-                self._pending.append(self._pool.submit(_compute_batch, step))
+    def _next_batch(self) -> Batch:
+        if self._pool is None:
+            return self.dataset.batch(next(self._steps), self.batch_size)
+        self._submit_batches()
+        if not self._pending:
+            raise StopIteration
+        samples = self._pending.popleft()
+        frames = np.stack([self._frames_of(sample) for sample in samples])  # (B, T, H, W, 3)
+        return stack_batch(frames, tuple(sample.draw.clip.name for sample in samples))
+
+    def _submit_batches(self) -> None:
+        """Have the workers begin the batches ahead."""
+        while len(self._pending) < self._num_ahead:
+            step = next(self._steps, None)
+            if step is None:
+                return
+            samples = [_Sample((step, index)) for index in range(self.batch_size)]
+            for sample in samples:
+                self._submit(sample)
+            self._pending.append(samples)
+
+    def _submit(self, sample: "_Sample") -> None:
+        step, index = sample.place
+        sample.draw = self.dataset.draw(step, index, batch_size=self.batch_size)
+        sample.future = self._threads.submit(self._read, sample.draw, sample.place)
+
+    def _frames_of(self, sample: "_Sample") -> np.ndarray:
+        """Return the frames of a sample, uint8 (T, H, W, 3), once all before it are settled."""
+        while True:
+            if sample.draw.clip.name in self.dataset.bad:  # since it was drawn
+                self._submit(sample)
+            try:
+                return sample.future.result()
+            except CallFailedError as error:
+                self.dataset.quarantine(sample.draw.clip.name, str(error))
+
+    def _read(self, draw: Draw, place: tuple[int, int]) -> np.ndarray:
+        """Return the frames of a draw; called in the threads."""
+        name = draw.clip.name
+        known = self._failures.get(name)
+        # A clip that failed at an earlier place will be replaced here anyway; and it must not keep
+        # one worker after the other busy until its time is up.
+        if known is not None and known.place < place:
+            raise CallFailedError(known.reason)
+        try:
+            return self._pool.call(draw)
+        except CallFailedError as error:
+            with self._failures_lock:
+                known = self._failures.get(name)
+                if known is None or place < known.place:
+                    self._failures[name] = _Failure(place, str(error))
+            raise
 
 
-@contextlib.contextmanager
-def _hidden_main_module() -> Iterator[None]:
-    """Hide the running script while workers start.
+@dataclass
+class _Sample:
+    """One clip of a batch ahead. `place` is (step, index in the batch)."""
 
-    A spawned process imports its parent's main script, and with it MindSpore: seconds of start-up
-    and hundreds of megabytes per worker, for code that it never calls.
-    """
-    main_module = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main_module
+    place: tuple[int, int]
+    draw: Draw | None = None
+    future: Future | None = None
 
 
-_worker: tuple[ClipDataset, int] | None = None
+@dataclass(frozen=True)
+class _Failure:
+    """Where a clip failed first, in the order of the run, and why."""
 
-
-def _start_worker(dataset: ClipDataset, batch_size: int) -> None:
-    global _worker
-    # Ctrl-C reaches the whole group of processes; the parent alone decides what happens then.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _worker = (dataset, batch_size)
-
-
-def _exit_with_parent() -> None:
-    """End this worker when its parent is gone, even if that was killed without a chance to act."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _compute_batch(step: int) -> tuple[np.ndarray, tuple[str, ...], dict[str, str]]:
-    dataset, batch_size = _worker
-    return *dataset.raw_batch(step, batch_size), dataset.bad
+    place: tuple[int, int]
+    reason: str

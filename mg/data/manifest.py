@@ -1,7 +1,9 @@
 """The list of clips a run may use: every file is probed once, before any work begins."""
 
+import contextlib
 import csv
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from mg.data.video import (
     BrokenVideoError,
     probe_video,
 )
+from mg.data.workers import CallFailedError, SupervisedProcess, reason_of
 from mg.files import resolve_under
 
 __all__ = ["Clip", "Manifest", "Rejected", "build_manifest", "list_videos"]
@@ -71,8 +74,12 @@ def build_manifest(
     video_folder: str | os.PathLike | None = None,
     min_frames: int = 1,
     keep_images: bool = False,
+    probe_seconds_limit: float | None = 300.0,
 ) -> Manifest:
     """Return the clips that a CSV, a folder or a single file names, each of them probed.
+
+    Probing decodes the first and the last frame, in a child process: a file at which the decoder
+    hangs or crashes is left out like any other that is broken.
 
     Args:
         csv_path: table with a column `video` (path relative to `video_folder`, or to the table's
@@ -82,6 +89,8 @@ def build_manifest(
             clips, the table names the original videos.
         min_frames: clips with fewer frames are left out as too short.
         keep_images: whether single images stay all the same (for batches of images).
+        probe_seconds_limit: seconds after which the probing of one file counts as hung; None:
+            probe in this process, where a hostile file can do harm.
 
     Raises:
         FileNotFoundError: the CSV or the folder does not exist.
@@ -97,9 +106,10 @@ def build_manifest(
     else:
         entries = _entries_of_folder(Path(video_folder))
     clips, rejected = [], _left_out_when_prepared(csv_path, video_folder)
-    for entry in tqdm(entries, desc="probing videos", disable=None, leave=False):
-        outcome = _probe(entry, 1 if keep_images and _is_image(entry) else min_frames)
-        (clips if isinstance(outcome, Clip) else rejected).append(outcome)
+    with _prober(probe_seconds_limit) as probe:
+        for entry in tqdm(entries, desc="probing videos", disable=None, leave=False):
+            outcome = probe(entry, 1 if keep_images and _is_image(entry) else min_frames)
+            (clips if isinstance(outcome, Clip) else rejected).append(outcome)
     manifest = Manifest(tuple(clips), tuple(rejected))
     if not clips:
         source = csv_path if csv_path is not None else video_folder
@@ -108,9 +118,10 @@ def build_manifest(
 
 
 def list_videos(folder: str | os.PathLike) -> list[Path]:
-    """Return all files below `folder` with a video, image or prepared suffix, sorted by path.
+    """Return all paths below `folder` with a video, image or prepared suffix, sorted.
 
-    Hidden files and files in hidden folders are passed over.
+    They need not be files: what looks like a video and is none should be told. Hidden files and
+    files in hidden folders are passed over.
     """
     folder = Path(folder)
     suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES | {PREPARED_SUFFIX}
@@ -118,7 +129,6 @@ def list_videos(folder: str | os.PathLike) -> list[Path]:
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in suffixes
-        and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
@@ -197,6 +207,29 @@ def _is_image(entry: _Entry) -> bool:
     return entry.path.suffix.lower() in IMAGE_SUFFIXES
 
 
+@contextlib.contextmanager
+def _prober(seconds_limit: float | None) -> Iterator[Callable[[_Entry, int], Clip | Rejected]]:
+    """Yield a function like `_probe` that survives what the decoder does."""
+    if seconds_limit is None:
+        yield _probe
+        return
+
+    def probe_supervised(entry: _Entry, min_frames: int) -> Clip | Rejected:
+        if entry.path.suffix.lower() == PREPARED_SUFFIX:  # no decoder, and there may be very many
+            return _probe(entry, min_frames)
+        try:
+            return process.call((entry, min_frames))
+        except CallFailedError as error:
+            return Rejected(entry.name, f"broken: {error}")
+
+    with SupervisedProcess(_probe_task, seconds_limit=seconds_limit) as process:
+        yield probe_supervised
+
+
+def _probe_task(task: tuple[_Entry, int]) -> Clip | Rejected:
+    return _probe(*task)
+
+
 def _probe(entry: _Entry, min_frames: int) -> Clip | Rejected:
     """Return the entry as a clip, or why it cannot be one."""
     try:
@@ -208,6 +241,8 @@ def _probe(entry: _Entry, min_frames: int) -> Clip | Rejected:
         return Rejected(entry.name, f"broken: {reason}")
     except OSError as error:
         return Rejected(entry.name, f"cannot be opened: {error.strerror or error}")
+    except Exception as error:  # decoders raise all kinds of errors
+        return Rejected(entry.name, f"broken: {reason_of(error)}")
     if info.num_frames < min_frames:
         return Rejected(entry.name, f"too short: {info.num_frames} frames, {min_frames} needed")
     return Clip(

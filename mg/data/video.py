@@ -62,6 +62,8 @@ def probe_video(path: str | os.PathLike, *, decode: bool = False) -> VideoInfo:
         raise BrokenVideoError(f"{path.name}: a folder, not a video file")
     if not path.exists():
         raise FileNotFoundError(f"no such video: {path}")
+    if not path.is_file():  # opening a named pipe would wait for ever
+        raise BrokenVideoError(f"{path.name}: not a regular file")
     kind = _kind(path)
     if kind == "image":
         height, width = _read_image(path).shape[:2]

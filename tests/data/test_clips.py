@@ -25,9 +25,16 @@ def clips(tmp_path_factory):
     return build_manifest(video_folder=folder)
 
 
-def dataset(manifest, *, seed=0, rank=0, num_ranks=1, **config):
-    settings = {"sample_n_frames": 4, "size": 16, **config}
-    return ClipDataset(manifest, ClipConfig(**settings), seed=seed, rank=rank, num_ranks=num_ranks)
+def dataset(manifest, *, seed=0, rank=0, num_ranks=1, bad=(), max_bad_share=1.0, **config):
+    return ClipDataset(
+        manifest,
+        ClipConfig(**{"sample_n_frames": 4, "size": 16, **config}),
+        seed=seed,
+        rank=rank,
+        num_ranks=num_ranks,
+        bad=dict(bad),
+        max_bad_share=max_bad_share,
+    )
 
 
 def test_a_batch_has_the_models_layout_and_range(clips):
@@ -169,11 +176,39 @@ def test_a_clip_that_fails_is_replaced_and_listed(partly_bad):
 
 
 def test_knowing_the_bad_clips_beforehand_changes_nothing(partly_bad):
-    fresh, warned = dataset(partly_bad), dataset(partly_bad)
-    for step in range(8):
-        warned.batch(step, 3)
+    reasons = {"clip1.npy": "bad in the last run", "clip2.npy": "too", "other.npy": "not here"}
+    fresh, warned = dataset(partly_bad), dataset(partly_bad, bad=reasons)
+    assert list(warned.bad) == ["clip1.npy", "clip2.npy"]
     for step in range(8):
         np.testing.assert_array_equal(fresh.batch(step, 3).frames, warned.batch(step, 3).frames)
+    assert warned.bad["clip1.npy"] == "bad in the last run"
+
+
+def test_any_error_of_a_decoder_makes_a_bad_clip(clips, monkeypatch):
+    data = dataset(clips)
+    read = data.read
+
+    def read_all_but_clip3(draw):
+        if draw.clip.name == "clip3.npy":
+            raise ZeroDivisionError("header says 0 frames per second")
+        return read(draw)
+
+    monkeypatch.setattr(data, "read", read_all_but_clip3)
+    assert "clip3.npy" not in data.batch(0, 5).names
+    assert data.bad == {"clip3.npy": "ZeroDivisionError: header says 0 frames per second"}
+
+
+def test_too_many_bad_clips_stop_the_run(partly_bad):
+    with pytest.raises(ValueError, match=r"2 of 4 clips are bad, .*=0.25 allows") as error:
+        dataset(partly_bad, max_bad_share=0.25).batch(0, 4)
+    assert "clip1.npy  clip1.npy: not a readable .npy file" in str(error.value)
+    assert "clip2.npy  no such video" in str(error.value)
+    data = dataset(partly_bad, max_bad_share=0.5)
+    assert len(data.batch(0, 4).names) == 4
+    assert len(data.bad_table().splitlines()) == 2
+    for share in (0, 1.1):
+        with pytest.raises(ValueError, match=r"max_bad_share must lie in \(0, 1\]"):
+            dataset(partly_bad, max_bad_share=share)
 
 
 def test_all_clips_bad_is_an_error(partly_bad, tmp_path):

@@ -27,7 +27,7 @@ def folder(tmp_path, make_frames):
 
 def make_dataset(folder):
     config = ClipConfig(sample_n_frames=4, size=16, crop="random", flip=True)
-    return ClipDataset(build_manifest(video_folder=folder), config, seed=3)
+    return ClipDataset(build_manifest(video_folder=folder), config, seed=3, max_bad_share=1.0)
 
 
 def test_workers_change_nothing_but_time(folder):
@@ -60,16 +60,20 @@ def test_an_error_in_a_worker_is_raised_here(folder):
         next(ClipLoader(data, 2, num_workers=1))
 
 
-def test_a_killed_worker_is_an_error_not_a_hang(folder):
-    with ClipLoader(make_dataset(folder), 2, num_workers=1) as loader:
-        next(loader)
+def test_a_worker_killed_between_two_clips_is_replaced(folder):
+    data = make_dataset(folder)
+    expected = [data.batch(step, 2) for step in range(8)]
+    with ClipLoader(data, 2, num_steps=8, num_workers=1) as loader:
+        batches = [next(loader)]
+        time.sleep(0.5)  # until the batches ahead are done
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match="worker process died"):
-            for _ in range(100):
-                next(loader)
+        batches += list(loader)
         with pytest.raises(StopIteration):
             next(loader)
+    assert not data.bad
+    assert [batch.names for batch in batches] == [batch.names for batch in expected]
+    assert not multiprocessing.active_children()
 
 
 SCRIPT = """
