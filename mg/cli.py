@@ -63,11 +63,15 @@ def parse_config(
 
 
 def _settings(config_class: type, prefix: str = "") -> dict[str, Any]:
-    """Return the type of every setting by its dotted name; sections have their dataclass."""
+    """Return the type of every setting by its dotted name; sections have their dataclass.
+
+    A list of sections is a list; the settings of its items are `list.name`.
+    """
     settings = {}
     for name, hint in typing.get_type_hints(config_class).items():
         section = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
-        settings[prefix + name] = section or hint
+        is_list = typing.get_origin(hint) is list
+        settings[prefix + name] = hint if section is None or is_list else section
         if section is not None:
             settings |= _settings(section, f"{prefix}{name}.")
     return settings
@@ -117,7 +121,14 @@ def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> No
         name = f"{prefix}{key}"
         if name not in settings:
             raise ValueError(_unknown(name, settings))
-        if isinstance(value, dict):
+        kind = typing.get_origin(settings[name])
+        if kind is dict:  # keys of the user's own
+            continue
+        if kind is list and isinstance(value, list):
+            for item in value:
+                if isinstance(item, dict):
+                    _check_keys(item, settings, f"{name}.")
+        elif isinstance(value, dict):
             _check_keys(value, settings, f"{name}.")
         elif dataclasses.is_dataclass(settings[name]) and value is not None:
             raise ValueError(f"{name}: expected settings below it, got {value!r}")

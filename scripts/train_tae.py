@@ -17,9 +17,11 @@ from mg.training.config import TrainTAEConfig
 def main() -> None:
     config = parse_config(TrainTAEConfig, description=__doc__)
     setup_device(config)
-    from mg.training.tae_trainer import TAETrainer  # after the device is set
+    # After the device is set:
+    from mg.parallel.ranks import init_ranks
+    from mg.training.tae_trainer import TAETrainer
 
-    TAETrainer(config).run()
+    TAETrainer(config, init_ranks()).run()
 
 
 if __name__ == "__main__":

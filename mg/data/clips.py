@@ -6,6 +6,7 @@ computed or the last, in this process or in a worker, so resuming needs no saved
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -247,6 +248,11 @@ class ClipDataset:
                 f"{num_bad} of {len(names)} clips are bad, more than max_bad_share="
                 f"{self.max_bad_share:g} allows; check the files and the disk:\n{self.bad_table()}"
             )
+
+    def take_bad(self, bad: Mapping[str, str]) -> None:
+        """List as bad what an earlier run found; names that the manifest does not know are dropped."""
+        names = {clip.name for clip in self.manifest.clips}
+        self.bad.update({name: reason for name, reason in bad.items() if name in names})
 
     def bad_table(self) -> str:
         """Return one line per bad clip, its name and the reason."""

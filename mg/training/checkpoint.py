@@ -1,29 +1,38 @@
-"""Checkpoints: a folder per saved step, complete or not there at all."""
+"""What a checkpoint says of a run besides tensors, and the weights that a run ends with."""
 
 import dataclasses
 import json
-import os
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from mindspore import Parameter, Tensor
 
 from mg.files import write_text
-from mg.models.tae.tae import TemporalAutoencoder
-from mg.weights.checkpoint_file import read_weights, write_weights
-from mg.weights.load import check_tensors
+from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import config_metadata
 
-__all__ = [
-    "Progress",
-    "load_newest_checkpoint",
-    "remove_checkpoints",
-    "save_checkpoint",
-    "save_final_weights",
-]
+__all__ = ["Progress", "changed_settings", "save_final_weights"]
 
-WEIGHTS, STATE, PROGRESS = "tae.safetensors", "state.safetensors", "progress.json"
+# Settings that may change on resume without changing what was computed so far.
+FREE_SETTINGS = (
+    "checkpoint_interval",
+    "csv_path",
+    "data.num_workers",
+    "device",
+    "guards",
+    "keep_checkpoints",
+    "log_interval",
+    "loss.lpips_path",
+    "max_minutes",
+    "output_path",
+    "overwrite",
+    "pretrained",
+    "resume",
+    "tensorboard",
+    "validation",
+    "video_folder",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,94 +40,60 @@ class Progress:
     """What a run knows of itself besides tensors.
 
     Args:
-        step: updates done.
-        loss_scale: the current one.
+        step: updates done, left-out ones included.
+        batch_offset: number of the batch of step s is s plus this; it grows when the run goes back
+            to a checkpoint, so that it does not meet the same batches again.
+        stage: number of the stage that the optimisers' state is of.
+        loss_scale: the present factor on the loss.
         num_good_steps: in a row, with this loss scale.
+        num_skipped: updates that were left out.
+        num_bad_in_row: those since the last good one.
+        num_restores: how often the run went back.
+        running_means: numbers that the discriminator's loss carries from step to step.
+        bad_clips: {name: reason} of clips that could not be read.
     """
 
-    step: int
-    loss_scale: float
+    step: int = 0
+    batch_offset: int = 0
+    stage: int = 0
+    loss_scale: float = 1.0
     num_good_steps: int = 0
+    num_skipped: int = 0
+    num_bad_in_row: int = 0
+    num_restores: int = 0
+    running_means: dict[str, float] = dataclasses.field(default_factory=dict)
+    bad_clips: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def save_checkpoint(
-    folder: Path,
-    tae: TemporalAutoencoder,
-    state: dict[str, Parameter],
-    progress: Progress,
-    *,
-    keep: int,
-) -> Path:
-    """Write `folder/step_NNNNNNNN`, then remove all but the newest `keep`; return its path.
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list, list]:
+    """Return two lists of texts `name: old -> new`: harmless changes, and those that tell.
 
-    The files are written into a temporary folder that is renamed when it is complete, so that a
-    crash leaves the older checkpoints as they were.
-
-    Raises:
-        OSError: it could not be written (disk full?); nothing of it is left behind.
+    Args:
+        before, now: settings as nested mappings of plain values, as JSON gives them.
     """
-    target = folder / f"step_{progress.step:08d}"
-    temporary = folder / f".writing_{target.name}"
-    for unfinished in folder.glob(".writing_*"):  # of a run that was killed
-        shutil.rmtree(unfinished)
-    try:
-        temporary.mkdir(parents=True)
-        metadata = config_metadata(tae.config.to_dict())
-        write_weights(temporary / WEIGHTS, tae.tensors(), metadata=metadata)
-        write_weights(temporary / STATE, {name: p.asnumpy() for name, p in state.items()})
-        (temporary / PROGRESS).write_text(json.dumps(dataclasses.asdict(progress)))
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(
-            error.errno,
-            f"could not save the checkpoint ({error.strerror or error}); older ones are intact. "
-            "Make room, then go on with --resume=true",
-            str(target),
-        ) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    for old in _checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
-    return target
+    old, new = _flat(before), _flat(now)
+    harmless, telling = [], []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            text = f"{name}: {old.get(name)} -> {new.get(name)}"
+            is_free = any(name == free or name.startswith(f"{free}.") for free in FREE_SETTINGS)
+            (harmless if is_free else telling).append(text)
+    return harmless, telling
 
 
-def load_newest_checkpoint(
-    folder: Path, tae: TemporalAutoencoder, state: dict[str, Parameter]
-) -> Progress:
-    """Set weights and state to those of the newest checkpoint; return its progress.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint in `folder`.
-        ValueError: a file is damaged, or of another network or other settings.
-    """
-    checkpoints = _checkpoints(folder)
-    if not checkpoints:
-        raise FileNotFoundError(
-            f"no checkpoint in {folder}: nothing to resume; leave out --resume to start anew"
-        )
-    newest = checkpoints[-1]
-    tae.load_tensors(read_weights(newest / WEIGHTS))
-    tensors = read_weights(newest / STATE)
-    check_tensors(tensors, {name: tuple(p.shape) for name, p in state.items()})
-    for name, parameter in state.items():
-        parameter.set_data(Tensor(np.array(tensors[name])))
-    return Progress(**json.loads((newest / PROGRESS).read_text()))
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step_*") if (path / PROGRESS).is_file())
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Remove every checkpoint, so that those of a replaced run are not taken for newer ones."""
-    for path in [*folder.glob("step_*"), *folder.glob(".writing_*")]:
-        shutil.rmtree(path)
-
-
-def save_final_weights(path: Path, tensors: dict[str, np.ndarray], config: dict) -> None:
+def save_final_weights(
+    path: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> None:
     """Write weights with their config in the header and beside them as JSON; replaces old ones."""
     write_weights(path, tensors, metadata=config_metadata(config), overwrite=True)
-    write_text(path.with_suffix(".json"), json.dumps(config, indent=1), overwrite=True)
+    write_text(path.with_suffix(".json"), json.dumps(dict(config), indent=1), overwrite=True)

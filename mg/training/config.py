@@ -1,50 +1,30 @@
-"""Every setting of a training run, checked before anything is built."""
+"""Every setting of a training run of the TAE, checked before anything is built."""
 
 import dataclasses
+import difflib
 
-from mg.device import DeviceConfig
+from mg.models.discriminator import DiscriminatorConfig
 from mg.models.tae.config import TAEConfig
+from mg.training.settings import (
+    DataSettings,
+    GuardSettings,
+    OptimSettings,
+    PhaseSettings,
+    RunSettings,
+    ValidationSettings,
+    require,
+)
 
 __all__ = [
+    "AdversarialSettings",
     "DataSettings",
+    "GuardSettings",
     "LossSettings",
     "OptimSettings",
+    "PhaseSettings",
     "TrainTAEConfig",
     "ValidationSettings",
 ]
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """How training clips are cut out of the videos.
-
-    Args:
-        sample_n_frames: frames per clip.
-        size: height and width of the crop in pixels, a multiple of 8.
-        sample_stride: take every n-th source frame.
-        short_side_range: [min, max] pixels the short side is scaled to before the crop; null for
-            just large enough.
-        crop: center or random.
-        flip: mirror half of the clips.
-        mixed_strategy: video_only, image_only or mixed_video_image.
-        mixed_image_ratio: share of image steps with mixed_video_image.
-        num_workers: processes that read and decode.
-    """
-
-    sample_n_frames: int = 16
-    size: int = 256
-    sample_stride: int = 1
-    short_side_range: tuple[int, int] | None = None
-    crop: str = "random"
-    flip: bool = True
-    mixed_strategy: str = "video_only"
-    mixed_image_ratio: float = 0.0
-    num_workers: int = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,146 +57,131 @@ class LossSettings:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("weight"):
-                _require(value >= 0, f"loss.{field.name}={value}; expected 0 or more")
-        _require(
+                require(value >= 0, f"loss.{field.name}={value}; expected 0 or more")
+        require(self.opl_r >= 0, f"loss.opl_r={self.opl_r}; expected 0 or more")
+        require(
+            self.lpips_num_frames is None or self.lpips_num_frames >= 1,
+            f"loss.lpips_num_frames={self.lpips_num_frames}; expected 1 or more, or null",
+        )
+        require(
             self.l1_weight + self.mse_weight + self.perceptual_loss_weight > 0,
             "loss: all reconstruction weights are 0, so nothing would be learned; set l1_weight",
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimSettings:
-    """AdamW and its learning rate.
+class AdversarialSettings:
+    """A discriminator that is trained against the autoencoder, and its share of the loss.
+
+    One step is one update of the autoencoder and one of the discriminator.
 
     Args:
-        lr: learning rate after warm-up.
-        lr_schedule: constant or cosine (falls to lr_end at the last step).
-        lr_end: learning rate that cosine ends with.
-        warmup_steps: steps of linear warm-up from 0.
+        weight: of the generator's loss.
+        start_step: the step at which the discriminator joins.
+        loss: hinge or non_saturating.
+        adaptive: scale the weight by the ratio of the gradient norms of reconstruction and
+            generator loss at the decoder's last layer (Esser et al., arXiv 2012.09841, eq. 7).
+        max_adaptive_weight: upper end of that ratio.
+        lecam_weight: of the LeCam regularisation (arXiv 2104.03310); 0 leaves it out.
+        lecam_decay: decay of the running means of the logits that LeCam compares with.
+        lr: learning rate of the discriminator, constant after warm-up.
+        warmup_steps: steps of linear warm-up after start_step.
         betas: AdamW's decay rates of the first and second moment.
-        eps: AdamW's epsilon.
-        weight_decay: decoupled weight decay, on weights of two or more axes.
-        clip_grad_norm: largest global gradient norm; null for no clipping.
-        accumulation_steps: batches whose gradients are averaged for one update.
-        ema_decay: decay of the averaged weights; null keeps none. Validation and the final
-            weights use them.
+        weight_decay: decoupled weight decay of the discriminator.
+        clip_grad_norm: largest gradient norm of the discriminator; null for no clipping.
+        network: the discriminator.
     """
 
-    lr: float = 1e-5
-    lr_schedule: str = "constant"
-    lr_end: float = 0.0
+    weight: float = 0.5
+    start_step: int = 0
+    loss: str = "hinge"
+    adaptive: bool = True
+    max_adaptive_weight: float = 1e4
+    lecam_weight: float = 0.0
+    lecam_decay: float = 0.99
+    lr: float = 1e-4
     warmup_steps: int = 0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    betas: tuple[float, float] = (0.5, 0.9)
     weight_decay: float = 0.0
     clip_grad_norm: float | None = 1.0
-    accumulation_steps: int = 1
-    ema_decay: float | None = 0.999
+    network: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, f"optim.lr={self.lr}; expected more than 0")
-        _require(
-            self.lr_schedule in ("constant", "cosine"),
-            f"optim.lr_schedule={self.lr_schedule!r}; expected constant or cosine",
+        for name in ("weight", "max_adaptive_weight"):
+            value = getattr(self, name)
+            require(value > 0, f"adversarial.{name}={value}; expected more than 0")
+        for name in ("start_step", "lecam_weight"):
+            value = getattr(self, name)
+            require(value >= 0, f"adversarial.{name}={value}; expected 0 or more")
+        require(
+            self.loss in ("hinge", "non_saturating"),
+            f"adversarial.loss={self.loss!r}; expected hinge or non_saturating",
         )
-        _require(
-            self.accumulation_steps >= 1,
-            f"optim.accumulation_steps={self.accumulation_steps}; expected 1 or more",
+        require(
+            0 < self.lecam_decay < 1,
+            f"adversarial.lecam_decay={self.lecam_decay}; expected a number between 0 and 1",
         )
-        _require(
-            self.ema_decay is None or 0 < self.ema_decay < 1,
-            f"optim.ema_decay={self.ema_decay}; expected a number between 0 and 1, or null",
-        )
-        _require(
-            self.clip_grad_norm is None or self.clip_grad_norm > 0,
-            f"optim.clip_grad_norm={self.clip_grad_norm}; expected more than 0, or null",
+        try:
+            self.optim_settings(accumulation_steps=1)
+        except ValueError as error:
+            raise ValueError(str(error).replace("optim.", "adversarial.")) from error
+
+    def optim_settings(self, *, accumulation_steps: int) -> OptimSettings:
+        """Return the settings of the discriminator's own optimiser."""
+        return OptimSettings(
+            lr=self.lr,
+            warmup_steps=self.warmup_steps,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            clip_grad_norm=self.clip_grad_norm,
+            accumulation_steps=accumulation_steps,
+            ema_decay=None,
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ValidationSettings:
-    """Held-out clips that are reconstructed while training.
-
-    Args:
-        csv_path: CSV of the held-out clips; null with no video_folder: no validation.
-        video_folder: their folder.
-        interval: steps between validations; the first and the last step always validate.
-        num_frames: frames of each clip, from its start.
-        size: height and width in pixels.
-    """
-
-    csv_path: str | None = None
-    video_folder: str | None = None
-    interval: int = 1000
-    num_frames: int = 32
-    size: int = 256
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainTAEConfig(DeviceConfig):
+class TrainTAEConfig(RunSettings):
     """Train the temporal autoencoder.
 
     Args:
-        output_path: folder for weights, logs, videos and curves.
-        csv_path: CSV with a column video (path under video_folder) and optionally caption.
-        video_folder: folder of videos, or one video file.
         pretrained: weights to start from; null starts from random weights.
         model: the network (keys of TAE_CONFIG); null takes the config stored with pretrained, and
             the full-size one without.
-        resume: go on from the newest checkpoint in output_path.
-        overwrite: allow an output_path that holds another run; its files are replaced.
-        steps: updates in all.
-        max_minutes: stop early after so many minutes, with the same closing work; null for none.
-        batch_size: clips per device and step.
-        seed: fixes data order, crops and noise.
-        dtype: float32, float16 or bfloat16, of the network's computation.
-        loss_scale: factor on the loss in float16, halved on overflow.
         recompute: trade time for memory.
-        freeze: patterns (shell style) of parameter names that stay as they are.
-        checkpoint_interval: steps between checkpoints.
-        keep_checkpoints: how many checkpoints to keep.
-        log_interval: steps between lines of the text log.
-        tensorboard: also write TensorBoard events (needs tensorboardX).
+        data: how training clips are cut out of the videos.
+        loss: weights of the loss terms.
+        adversarial: a discriminator and its loss; null for none.
+        validation: held-out clips.
     """
 
-    output_path: str
-    csv_path: str | None = None
-    video_folder: str | None = None
     pretrained: str | None = None
     model: TAEConfig | None = None
-    resume: bool = False
-    overwrite: bool = False
-    steps: int = 1000
-    max_minutes: float | None = None
-    batch_size: int = 1
-    seed: int = 0
-    dtype: str = "float32"
-    loss_scale: float = 65536.0
     recompute: bool = False
-    freeze: list[str] = dataclasses.field(default_factory=list)
-    checkpoint_interval: int = 1000
-    keep_checkpoints: int = 2
-    log_interval: int = 50
-    tensorboard: bool = False
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     loss: LossSettings = dataclasses.field(default_factory=LossSettings)
-    optim: OptimSettings = dataclasses.field(default_factory=OptimSettings)
+    adversarial: AdversarialSettings | None = None
     validation: ValidationSettings = dataclasses.field(default_factory=ValidationSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "batch_size", "checkpoint_interval", "keep_checkpoints"):
-            value = getattr(self, name)
-            _require(value >= 1, f"{name}={value}; expected 1 or more")
-        _require(
-            self.csv_path is not None or self.video_folder is not None,
-            "no data: set video_folder (a folder or a file), or csv_path with video_folder",
-        )
-        _require(
-            self.dtype in ("float32", "float16", "bfloat16"),
-            f"dtype={self.dtype!r}; expected float32, float16 or bfloat16",
-        )
-        _require(
-            self.optim.warmup_steps < self.steps or self.optim.warmup_steps == 0,
-            f"optim.warmup_steps={self.optim.warmup_steps} must be below steps={self.steps}",
-        )
+        for phase in self.phases:
+            self.loss_of_phase(phase)
+        if self.adversarial is not None:
+            require(
+                self.adversarial.start_step < self.steps,
+                f"adversarial.start_step={self.adversarial.start_step} lies behind the last of "
+                f"steps={self.steps}: the discriminator would never train",
+            )
+
+    def loss_of_phase(self, phase: PhaseSettings) -> LossSettings:
+        """Return the loss settings with the changes of a phase."""
+        names = [field.name for field in dataclasses.fields(LossSettings)]
+        for name in phase.loss:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"expected one of {names}"
+                raise ValueError(f"phases: loss has no field {name!r}; {hint}")
+        try:
+            return dataclasses.replace(self.loss, **phase.loss)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"phases: {error}") from error

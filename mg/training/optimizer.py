@@ -1,6 +1,9 @@
 """AdamW with averaged weights, as cells inside the compiled training step."""
 
+from collections.abc import Mapping, Sequence
+
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 __all__ = ["AdamW", "WeightAverage"]
@@ -12,48 +15,56 @@ class AdamW(nn.Cell):
         m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
         p = p - lr (m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps) + weight_decay p)
 
-    Weight decay applies to weights of two or more axes, not to biases and norms.
+    Weight decay applies to weights of two or more axes, not to biases and norms. Every parameter
+    has its own count t of updates, so that one that joins later (its layer was frozen at first)
+    starts with the right bias correction.
+
+    Args:
+        parameters: what is trained.
+        betas: decay rates b1 and b2 of the moments.
+        eps: added to the denominator.
+        weight_decay: decoupled weight decay.
+        lr_multipliers: factor on the learning rate of each parameter; None: 1 for all.
     """
 
     def __init__(
         self,
-        parameters: list[Parameter],
+        parameters: Sequence[Parameter],
         *,
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
+        lr_multipliers: Sequence[float] | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
         self.first_moment = self.parameters.clone(prefix="first_moment", init="zeros")
         self.second_moment = self.parameters.clone(prefix="second_moment", init="zeros")
-        self.num_updates = Parameter(Tensor(0.0, ms.float32), name="num_updates")
+        size = len(parameters)
+        self.num_updates = Parameter(Tensor(np.zeros(size, np.float32)), name="num_updates")
+        multipliers = np.ones(size) if lr_multipliers is None else np.asarray(lr_multipliers)
+        self.lr_multipliers = Tensor(multipliers.astype(np.float32))
+        decays = [weight_decay if p.ndim > 1 else 0.0 for p in parameters]
+        self.decays = Tensor(np.array(decays, np.float32))
         self.beta1, self.beta2 = betas
         self.eps = eps
-        self.decays = tuple(weight_decay if p.ndim > 1 else 0.0 for p in parameters)
         self.fused = ops.AdamWeightDecay()
+        self.unstack = ops.Unstack()
         self.map = ops.HyperMap()
 
     def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        """Apply one update; return how many there were."""
-        t = self.num_updates + 1.0
+        """Apply one update; return the new number of updates of each parameter (P,)."""
+        t = self.num_updates + 1.0  # (P,): one entry per parameter, as in all that follows
         ops.assign(self.num_updates, t)
         # The fused kernel has no bias correction: p = p - lr' (m / (sqrt(v) + eps') + decay' p).
         # With c1 = 1 - b1^t and c2 = 1 - b2^t, these three make it the formula above.
         correction1 = 1.0 - ops.pow(self.beta1, t)
         correction2 = ops.sqrt(1.0 - ops.pow(self.beta2, t))  # sqrt(c2)
-        update = ops.partial(
-            _fused_update,
-            self.fused,
-            self.beta1,
-            self.beta2,
-            lr * correction2 / correction1,
-            self.eps * correction2,
-            correction1 / correction2,
-        )
         self.map(
-            update,
-            self.decays,
+            ops.partial(_fused_update, self.fused, self.beta1, self.beta2),
+            self.unstack(lr * self.lr_multipliers * correction2 / correction1),
+            self.unstack(self.eps * correction2),
+            self.unstack(self.decays * correction1 / correction2),
             self.parameters,
             self.first_moment,
             self.second_moment,
@@ -61,10 +72,29 @@ class AdamW(nn.Cell):
         )
         return t
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return copies of moments and counts: `first_moment.NAME`, ..., `num_updates.NAME`."""
+        arrays = _arrays([*self.first_moment, *self.second_moment])
+        counts = self.num_updates.asnumpy()
+        for parameter, count in zip(self.parameters, counts, strict=True):
+            arrays[f"num_updates.{parameter.name}"] = np.array(count)
+        return arrays
 
-def _fused_update(fused, beta1, beta2, lr, eps, decay_factor, decay, parameter, m, v, gradient):
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `state`, by name."""
+        shapes = _shapes([*self.first_moment, *self.second_moment])
+        return {**shapes, **{f"num_updates.{p.name}": () for p in self.parameters}}
+
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set what `arrays` holds by the names of `state`; parameters it lacks start anew."""
+        _load([*self.first_moment, *self.second_moment], arrays)
+        counts = [arrays.get(f"num_updates.{p.name}", 0.0) for p in self.parameters]
+        self.num_updates.set_data(Tensor(np.array(counts, np.float32)))
+
+
+def _fused_update(fused, beta1, beta2, lr, eps, decay, parameter, m, v, gradient):
     """Update one parameter and its two moments in place."""
-    return fused(parameter, m, v, lr, beta1, beta2, eps, decay * decay_factor, gradient)
+    return fused(parameter, m, v, lr, beta1, beta2, eps, decay, gradient)
 
 
 class WeightAverage(nn.Cell):
@@ -74,18 +104,48 @@ class WeightAverage(nn.Cell):
     average follows a young run closely.
     """
 
-    def __init__(self, parameters: list[Parameter], *, decay: float) -> None:
+    def __init__(self, parameters: Sequence[Parameter], *, decay: float) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
         self.average = self.parameters.clone(prefix="average", init="same")
+        self.num_averaged = Parameter(Tensor(0.0, ms.float32), name="num_averaged")
         self.decay = decay
         self.map = ops.HyperMap()
 
-    def construct(self, num_updates: Tensor) -> Tensor:
-        decay = ops.minimum((1.0 + num_updates) / (10.0 + num_updates), self.decay)
+    def construct(self) -> Tensor:
+        """Move the averages towards the parameters; return the decay that was used."""
+        t = self.num_averaged + 1.0
+        ops.assign(self.num_averaged, t)
+        decay = ops.minimum((1.0 + t) / (10.0 + t), self.decay)
         self.map(ops.partial(_move_average, decay), self.average, self.parameters)
         return decay
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return copies of the averages, `average.NAME`, and their count."""
+        return _arrays([*self.average, self.num_averaged])
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `state`, by name."""
+        return _shapes([*self.average, self.num_averaged])
+
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set what `arrays` holds; averages it lacks stay at the parameters' values."""
+        _load([*self.average, self.num_averaged], arrays)
 
 
 def _move_average(decay, average, parameter):
     return ops.assign(average, decay * average + (1.0 - decay) * parameter)
+
+
+def _arrays(parameters: Sequence[Parameter]) -> dict[str, np.ndarray]:
+    return {parameter.name: parameter.asnumpy().copy() for parameter in parameters}
+
+
+def _shapes(parameters: Sequence[Parameter]) -> dict[str, tuple[int, ...]]:
+    return {parameter.name: tuple(parameter.shape) for parameter in parameters}
+
+
+def _load(parameters: Sequence[Parameter], arrays: Mapping[str, np.ndarray]) -> None:
+    for parameter in parameters:
+        if parameter.name in arrays:
+            parameter.set_data(Tensor(np.array(arrays[parameter.name])))

@@ -1,10 +1,16 @@
-"""One training step as one compiled graph: forward, loss, backward, clip, update, average."""
+"""One training update as one compiled graph: forward, loss, backward, clip, update, average."""
+
+from collections.abc import Mapping, Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mg.training.config import OptimSettings
+from mg.parallel.collectives import RankMean
+from mg.parallel.ranks import Ranks
+from mg.parallel.sharded_optimizer import ShardedAdamW
 from mg.training.optimizer import AdamW, WeightAverage
+from mg.training.settings import OptimSettings
 
 __all__ = ["TrainStep"]
 
@@ -12,25 +18,46 @@ __all__ = ["TrainStep"]
 class TrainStep(nn.Cell):
     """Forward, backward, clipping, AdamW and weight average, in one graph.
 
-    A step whose gradient norm is not finite changes nothing but is reported, so that the loop can
-    lower the loss scale or stop.
+    An update whose loss or gradient norm is not finite, or whose norm is above a limit, changes
+    nothing but is reported, so that the loop can lower the loss scale, go back or stop.
 
     Args:
-        loss: cell that returns (loss, terms) from the batch; its trainable parameters are trained.
+        loss: cell that returns (loss, terms, output) from the batch; `output` is any tensor that
+            the caller wants to have, such as the reconstruction.
         settings: optimiser settings.
+        parameters: what is trained; None: the trainable parameters of `loss`.
+        lr_multipliers: factor on the learning rate of each of them; None: 1 for all.
+        ranks: whose gradients are averaged; each rank has its own part of the batch.
+        shard_optimizer: each rank keeps the moments of its share of the parameters only.
     """
 
-    def __init__(self, loss: nn.Cell, settings: OptimSettings) -> None:
+    def __init__(
+        self,
+        loss: nn.Cell,
+        settings: OptimSettings,
+        *,
+        parameters: Sequence[Parameter] | None = None,
+        lr_multipliers: Sequence[float] | None = None,
+        ranks: Ranks | None = None,
+        shard_optimizer: bool = False,
+    ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
-        parameters = list(loss.trainable_params())
+        parameters = list(loss.trainable_params() if parameters is None else parameters)
         self.loss = loss
         self.parameters = ParameterTuple(parameters)
-        self.optimizer = AdamW(
-            parameters,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
+        ranks = ranks if ranks is not None else Ranks()
+        adamw = {
+            "betas": settings.betas,
+            "eps": settings.eps,
+            "weight_decay": settings.weight_decay,
+            "lr_multipliers": lr_multipliers,
+        }
+        self.optimizer = (
+            ShardedAdamW(parameters, ranks, **adamw)
+            if shard_optimizer and ranks.size > 1
+            else AdamW(parameters, **adamw)
         )
+        self.mean_over_ranks = RankMean(ranks)
         self.average = (
             WeightAverage(parameters, decay=settings.ema_decay)
             if settings.ema_decay is not None
@@ -49,40 +76,57 @@ class TrainStep(nn.Cell):
         )
 
     def _scaled_loss(self, loss_scale: Tensor, *batch: Tensor) -> tuple:
-        loss, terms = self.loss(*batch)
-        return loss * loss_scale, loss, terms
+        loss, terms, output = self.loss(*batch)
+        return loss * loss_scale, loss, terms, output
 
-    def state(self) -> dict[str, Parameter]:
-        """Return all that an exact resume needs besides the trained parameters, by name."""
-        parameters = [*self.optimizer.first_moment, *self.optimizer.second_moment]
-        parameters.append(self.optimizer.num_updates)
+    def state(self) -> dict[str, np.ndarray]:
+        """Return copies of all that an exact resume needs besides the parameters, by name."""
+        average = self.average.state() if self.average is not None else {}
+        return {**self.optimizer.state(), **average}
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `state`, by name."""
+        shapes = self.optimizer.state_shapes()
         if self.average is not None:
-            parameters += list(self.average.average)
-        return {parameter.name: parameter for parameter in parameters}
+            shapes.update(self.average.state_shapes())
+        return shapes
+
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set the state that `arrays` holds; parameters that it does not know start anew."""
+        self.optimizer.load_state(arrays)
+        if self.average is not None:
+            self.average.load_state(arrays)
 
     def construct(
-        self, lr: Tensor, loss_scale: Tensor, is_last: bool, *batch: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-        """Return (loss, terms, global gradient norm before clipping), float32.
+        self, lr: Tensor, loss_scale: Tensor, max_norm: Tensor, is_last: bool, *batch: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor, Tensor]:
+        """Return (loss, terms, global gradient norm before clipping, output); fp32 scalars first.
 
         Args:
             lr: learning rate, scalar.
             loss_scale: factor on the loss during the backward pass, scalar.
+            max_norm: the update is left out where the gradient norm exceeds it, scalar.
             is_last: whether this batch completes an update; with gradient accumulation the
                 earlier ones only add up gradients.
             batch: what the loss cell takes.
         """
-        (_, loss, terms), gradients = self.loss_and_gradients(loss_scale, *batch)
+        (_, loss, terms, output), gradients = self.loss_and_gradients(loss_scale, *batch)
         if self.accumulated is not None:
             gradients = self.map(_add_to, self.accumulated, gradients)
+        # Every rank sees the same means, and so takes the same decision below.
+        means = self.mean_over_ranks((loss, *terms))
+        loss, terms = means[0], means[1:]
+        if is_last:
+            gradients = self.mean_over_ranks(gradients)
         unscale = 1.0 / (loss_scale * self.accumulation_steps)
         norm = ops.sqrt(ops.addn(self.map(_square_sum, gradients))) * unscale
         if is_last:
-            if ops.isfinite(norm):
+            # Comparisons with NaN are false, and an infinite norm is above every finite limit.
+            if ops.logical_and(ops.isfinite(norm + loss), norm <= max_norm):
                 self._update(gradients, unscale, norm, lr)
             if self.accumulated is not None:
                 self.map(_reset, self.accumulated)
-        return loss, terms, norm
+        return loss, terms, norm, output
 
     def _update(
         self, gradients: tuple[Tensor, ...], unscale: Tensor, norm: Tensor, lr: Tensor
@@ -91,9 +135,9 @@ class TrainStep(nn.Cell):
         factor = unscale
         if self.clip_grad_norm is not None:
             factor = factor * ops.minimum(self.clip_grad_norm / (norm + 1e-6), 1.0)
-        num_updates = self.optimizer(self.map(ops.partial(_scale, factor), gradients), lr)
+        self.optimizer(self.map(ops.partial(_scale, factor), gradients), lr)
         if self.average is not None:
-            self.average(num_updates)
+            self.average()
 
 
 def _scale(factor, gradient):

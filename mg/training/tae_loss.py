@@ -1,21 +1,35 @@
-"""The TAE's training loss (Movie Gen 3.1.1): reconstruction, LPIPS, KL, outlier penalty."""
+"""The TAE's training loss (Movie Gen 3.1.1): reconstruction, LPIPS, KL, outlier penalty, GAN."""
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mg.losses.adversarial import adaptive_weight, generator_loss
 from mg.losses.kl import kl_loss
 from mg.losses.outlier import outlier_penalty_loss
 from mg.losses.perceptual import PerceptualLoss
 from mg.losses.reconstruction import l1_loss, mse_loss
+from mg.models.discriminator import Discriminator
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.config import LossSettings
+from mg.parallel.collectives import RankMean
+from mg.parallel.ranks import Ranks
+from mg.training.config import AdversarialSettings, LossSettings
 
 __all__ = ["LOSS_TERMS", "TAELoss"]
 
-LOSS_TERMS = ("l1", "mse", "lpips", "kl", "opl")
+LOSS_TERMS = ("l1", "mse", "lpips", "kl", "opl", "adv", "adv_weight")
 
 
 class TAELoss(nn.Cell):
-    """Weighted sum of the loss terms of one batch, with the terms themselves (unweighted)."""
+    """Weighted sum of the loss terms of one batch, with the terms themselves (unweighted).
+
+    Args:
+        tae: the network that is trained.
+        settings: weights of the terms.
+        perceptual: LPIPS; None leaves it out.
+        adversarial: settings of the generator's loss, with `discriminator`.
+        discriminator: judges the reconstruction; None leaves the generator's loss out.
+        ranks: over which the adaptive weight's gradients are averaged.
+    """
 
     def __init__(
         self,
@@ -23,16 +37,25 @@ class TAELoss(nn.Cell):
         settings: LossSettings,
         *,
         perceptual: PerceptualLoss | None = None,
+        adversarial: AdversarialSettings | None = None,
+        discriminator: Discriminator | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.tae = tae
         self.settings = settings
         self.perceptual = perceptual
+        self.adversarial = adversarial
+        self.discriminator = discriminator
+        self.mean_over_ranks = RankMean(ranks if ranks is not None else Ranks())
+        self.reconstruction_and_gradient = ms.value_and_grad(self._reconstruction, 0, has_aux=True)
+        self.generator_and_gradient = ms.value_and_grad(self._generator, 0)
+        self.last_layer_gradient = ms.grad(self._projection, 0)
 
     def construct(
         self, video: Tensor, noise: Tensor, frame_indices: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return (loss, terms in the order of LOSS_TERMS), float32 scalars.
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        """Return (loss, terms in the order of LOSS_TERMS, reconstruction); fp32 scalars first.
 
         Args:
             video: (B, 3, T, H, W) in [-1, 1].
@@ -42,19 +65,101 @@ class TAELoss(nn.Cell):
         settings = self.settings
         mean, logvar = self.tae.moments(video)
         z = self.tae.sample(mean, logvar, noise)
-        frames = self.tae.frames_from(z)
-        if frames.shape[2] != video.shape[2]:
-            frames = frames[:, :, : video.shape[2]]  # drop the spurious tail
-        l1 = l1_loss(frames, video)
-        mse = mse_loss(frames, video)
+        features, num_frames = self.tae.features(z)
+        frames = self._frames(self.tae.last_weight, features, num_frames, video.shape[2])
         kl = kl_loss(mean, logvar)
-        loss = settings.l1_weight * l1 + settings.mse_weight * mse + settings.kl_loss_weight * kl
+        rest = settings.kl_loss_weight * kl
+        opl = ops.zeros_like(kl)
+        if settings.opl_loss_weight > 0:
+            opl = outlier_penalty_loss(z, settings.opl_r)
+            rest = rest + settings.opl_loss_weight * opl
+        if self.discriminator is None:
+            main, (l1, mse, lpips) = self._reconstruction(frames, video, frame_indices)
+            adv, weight = ops.zeros_like(kl), ops.zeros_like(kl)
+        elif self.adversarial.adaptive:
+            main, (l1, mse, lpips), adv, weight = self._with_adaptive_weight(
+                features, num_frames, frames, video, frame_indices
+            )
+        else:
+            main, (l1, mse, lpips) = self._reconstruction(frames, video, frame_indices)
+            adv = self._generator(frames)
+            weight = ops.ones_like(kl) * self.adversarial.weight
+            main = main + weight * adv
+        return main + rest, (l1, mse, lpips, kl, opl, adv, weight), frames
+
+    def _frames(
+        self, weight: Tensor, features: Tensor, num_frames: int, num_wanted: int
+    ) -> Tensor:
+        """Return the decoder's last layer on its features, without the spurious tail."""
+        frames = self.tae.frames_of_features(features, num_frames, weight)
+        if num_frames != num_wanted:
+            frames = frames[:, :, :num_wanted]
+        return frames
+
+    def _reconstruction(
+        self, frames: Tensor, video: Tensor, frame_indices: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Return the weighted reconstruction loss and (l1, mse, lpips)."""
+        settings = self.settings
+        l1, mse = l1_loss(frames, video), mse_loss(frames, video)
+        loss = settings.l1_weight * l1 + settings.mse_weight * mse
         lpips = ops.zeros_like(l1)
         if self.perceptual is not None:
             lpips = self.perceptual(video, frames, frame_indices)
             loss = loss + settings.perceptual_loss_weight * lpips
-        opl = ops.zeros_like(l1)
-        if settings.opl_loss_weight > 0:
-            opl = outlier_penalty_loss(z, settings.opl_r)
-            loss = loss + settings.opl_loss_weight * opl
-        return loss, (l1, mse, lpips, kl, opl)
+        return loss, (l1, mse, lpips)
+
+    def _generator(self, frames: Tensor) -> Tensor:
+        return generator_loss(self.discriminator(frames), kind=self.adversarial.loss)
+
+    def _projection(
+        self, weight: Tensor, features: Tensor, num_frames: int, gradient: Tensor
+    ) -> Tensor:
+        """Return <frames, gradient>: its gradient by the weight is that of the frames' loss."""
+        frames = self._frames(weight, features, num_frames, gradient.shape[2])
+        return (frames * gradient).sum()
+
+    def _with_adaptive_weight(
+        self,
+        features: Tensor,
+        num_frames: int,
+        frames: Tensor,
+        video: Tensor,
+        frame_indices: Tensor,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+        """Return (loss, reconstruction terms, generator loss, its weight).
+
+        Esser et al. (arXiv 2012.09841) eq. 7: the generator's loss L_adv is weighted by
+
+            w |dL_rec/dW| / (|dL_adv/dW| + 1e-4)       W: the decoder's last weight
+
+        Both losses see the network through the frames x alone. So their gradients G by x are
+        computed once, here; |dL/dW| is that of <x(W), G>; and the outer backward pass goes on from
+        <x, G_rec + weight G_adv>, whose gradient is that of the weighted sum.
+        """
+        fixed = ops.stop_gradient(frames)
+        (reconstruction, terms), by_reconstruction = self.reconstruction_and_gradient(
+            fixed, video, frame_indices
+        )
+        adv, by_generator = self.generator_and_gradient(fixed)
+        norms = ()
+        for gradient in (by_reconstruction, by_generator):
+            norms += (self._last_layer_norm(features, num_frames, gradient),)
+        weight = self.adversarial.weight * adaptive_weight(
+            norms[0], norms[1], max_weight=self.adversarial.max_adaptive_weight
+        )
+        weight = ops.stop_gradient(weight)
+        gradient = ops.stop_gradient(by_reconstruction + weight * by_generator)
+        linear = (frames * gradient).sum()
+        loss = ops.stop_gradient(reconstruction + weight * adv)
+        # The value of the loss, with the gradient of the linear form.
+        return loss + (linear - ops.stop_gradient(linear)), terms, adv, weight
+
+    def _last_layer_norm(self, features: Tensor, num_frames: int, gradient: Tensor) -> Tensor:
+        # A mean's gradient is tiny per pixel: as a sum's it survives float16.
+        size = gradient.size
+        by_weight = self.last_layer_gradient(
+            self.tae.last_weight, ops.stop_gradient(features), num_frames, gradient * size
+        )
+        (by_weight,) = self.mean_over_ranks((by_weight / size,))
+        return ops.sqrt(ops.square(by_weight).sum())

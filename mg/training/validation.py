@@ -1,7 +1,7 @@
 """Held-out clips reconstructed while training: numbers and a video to look at."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.metrics.report import QualityReport
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.config import ValidationSettings
+from mg.training.settings import ValidationSettings
 from mg.training.optimizer import WeightAverage
 
 __all__ = ["Validation", "averaged_weights"]
@@ -60,17 +60,29 @@ class Validation:
             self.clips[clip.name] = resize_and_crop(frames, size=(settings.size, settings.size))
             self.fps[clip.name] = clip.fps
 
-    def run(self, tae: TemporalAutoencoder, *, video_path: Path | None = None) -> QualityReport:
+    def run(
+        self,
+        tae: TemporalAutoencoder,
+        *,
+        video_path: Path | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> QualityReport | None:
         """Return PSNR and SSIM of the clips as reconstructed from the posterior's mean.
+
+        None if `should_stop` is true before all clips are done; nothing is written then.
 
         Args:
             tae: the network, with the weights to measure.
             video_path: where to write an mp4 of all clips in a row, original | reconstruction.
+            should_stop: asked before each clip.
         """
         report = QualityReport()
         rows = []
         tae.set_train(False)
         for name, frames in self.clips.items():
+            if should_stop():
+                tae.set_train(True)
+                return None
             video = Tensor(to_model_range(frames)[None])  # (1, 3, T, H, W)
             reconstruction = from_model_range(tae(video).asnumpy()[0])  # (T, H, W, 3)
             report.add(name, frames, reconstruction)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mg.training.config import OptimSettings
+from mg.training.settings import OptimSettings
 from mg.training.step import TrainStep
 
 
@@ -26,7 +26,7 @@ class ToyLoss(nn.Cell):
     def construct(self, inputs, targets):
         error = self.last(ops.tanh(self.bent(self.first(inputs)))) - targets
         loss = ops.square(error).mean()
-        return loss, (ops.abs(error).mean(),)
+        return loss, (ops.abs(error).mean(),), error
 
 
 @pytest.fixture(params=["graph_mode", "pynative_mode"], autouse=True)
@@ -48,17 +48,17 @@ def make_batch(batch_size=2, seed=1):
     )
 
 
-def update(step, *batch, lr=0.01, loss_scale=1.0, is_last=True):
+def update(step, *batch, lr=0.01, loss_scale=1.0, max_norm=3e38, is_last=True):
     """Run the step on numpy inputs; return (loss, gradient norm)."""
-    scalars = Tensor(lr, ms.float32), Tensor(loss_scale, ms.float32)
-    loss, _, norm = step(*scalars, is_last, *map(Tensor, batch))
+    scalars = (Tensor(value, ms.float32) for value in (lr, loss_scale, max_norm))
+    loss, _, norm, _ = step(*scalars, is_last, *map(Tensor, batch))
     return float(loss.asnumpy()), float(norm.asnumpy())
 
 
 def snapshot(step):
     """Return every weight, moment and average by name."""
-    parameters = {p.name: p for p in step.loss.get_parameters()} | step.state()
-    return {name: p.asnumpy().copy() for name, p in parameters.items()}
+    weights = {p.name: p.asnumpy().copy() for p in step.loss.get_parameters()}
+    return weights | step.state()
 
 
 def largest_difference(one, other):
@@ -149,5 +149,64 @@ def test_frozen_parameters_stay_bit_equal_under_weight_decay():
 
 def test_state_holds_moments_counter_and_average():
     step = make_step()
-    assert len(step.state()) == 4 * 3 + 1  # four trained parameters
-    assert len(make_step(ema_decay=None).state()) == 4 * 2 + 1
+    assert len(step.state()) == 4 * 4 + 1  # four trained parameters, the average's own count
+    assert len(make_step(ema_decay=None).state()) == 4 * 3
+    assert {name: value.shape for name, value in step.state().items()} == step.state_shapes()
+
+
+def test_an_update_above_the_limit_of_the_norm_changes_nothing():
+    step = make_step()
+    _, norm = update(step, *make_batch(), max_norm=1e-3)
+    assert norm > 1e-3
+    before = snapshot(step)
+    assert before["num_updates.first.weight"] == 0
+    update(step, *make_batch(), max_norm=norm * 1.001)
+    assert snapshot(step)["num_updates.first.weight"] == 1
+
+
+def test_the_output_of_the_loss_is_handed_on():
+    step = make_step()
+    inputs, targets = make_batch()
+    scalars = (Tensor(value, ms.float32) for value in (0.01, 1.0, 3e38))
+    loss, _, _, error = step(*scalars, True, Tensor(inputs), Tensor(targets))
+    assert float(loss.asnumpy()) == pytest.approx(np.square(error.asnumpy()).mean(), rel=1e-6)
+
+
+def test_state_moves_to_a_step_with_other_parameters():
+    """What both train goes on; what is new starts with the first update's bias correction."""
+    old = make_step(clip_grad_norm=None)
+    for seed in range(3):
+        update(old, *make_batch(seed=seed))
+    loss = ToyLoss()
+    for parameter in loss.bent.get_parameters():
+        parameter.requires_grad = True
+    for parameter in loss.first.get_parameters():
+        parameter.requires_grad = False
+    new = TrainStep(loss, OptimSettings(clip_grad_norm=None, ema_decay=0.9))
+    new.load_state(old.state())
+    state = new.state()
+    assert np.array_equal(
+        state["first_moment.last.weight"], old.state()["first_moment.last.weight"]
+    )
+    assert state["num_updates.last.weight"] == 3 and state["num_updates.bent.weight"] == 0
+    before = loss.bent.weight.asnumpy().copy()
+    update(new, *make_batch(), lr=0.01)
+    # The first step of Adam moves every weight by about the learning rate.
+    moved = np.abs(loss.bent.weight.asnumpy() - before)
+    np.testing.assert_allclose(moved, 0.01, rtol=1e-2)
+
+
+def test_a_learning_rate_multiplier_scales_the_first_step():
+    step = TrainStep(
+        ToyLoss(),
+        OptimSettings(clip_grad_norm=None, weight_decay=0.0),
+        lr_multipliers=[0.1, 1.0, 1.0, 1.0],
+    )
+    before = step.loss.first.weight.asnumpy().copy(), step.loss.last.weight.asnumpy().copy()
+    update(step, *make_batch(), lr=0.01)
+    np.testing.assert_allclose(
+        np.abs(step.loss.first.weight.asnumpy() - before[0]), 0.001, rtol=2e-2
+    )
+    np.testing.assert_allclose(
+        np.abs(step.loss.last.weight.asnumpy() - before[1]), 0.01, rtol=2e-2
+    )

@@ -8,10 +8,19 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 
-__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TAEConfig"]
+__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
 
 # logvar is kept in this range before exp, everywhere it is used.
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+
+# Patterns of the names of the parameters that work along time; an image VAE has none of them.
+TEMPORAL_LAYERS = (
+    "*.conv_temp.*",
+    "*.downsample_temp.*",
+    "*.upsample_temp.*",
+    "*.attn_1.1.*",
+    "*.attn.*.1.*",
+)
 
 
 def _is_int(value: object) -> bool:

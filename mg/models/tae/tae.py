@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN, TAE_CONFIG, TAEConfig
 from mg.models.tae.decoder import Decoder
@@ -137,10 +137,24 @@ class TemporalAutoencoder(nn.Cell):
 
     def frames_from(self, z: Tensor) -> Tensor:
         """Return the decoded video (B, 3, 8T', 8H', 8W') in fp32 of a latent, all its frames."""
+        return self.frames_of_features(*self.features(z), self.last_weight)
+
+    def features(self, z: Tensor) -> tuple[Tensor, int]:
+        """Return what the decoder's last layer turns into frames, (B*T, ch, H, W), and T."""
         z = z.astype(self.decode_dtype)
         if self.post_quant_conv is not None:
             z = unfold_frames(self.post_quant_conv(fold_frames(z)), z.shape[2])
-        return self.decoder(z).astype(ms.float32)
+        return self.decoder.features(z)
+
+    def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) in fp32, with `weight` as the last spatial weight."""
+        x = self.decoder.conv_out.with_spatial_weight(features, num_frames, weight)
+        return unfold_frames(x, num_frames).astype(ms.float32)
+
+    @property
+    def last_weight(self) -> Parameter:
+        """The spatial weight of the decoder's last layer, (3, ch, 3, 3)."""
+        return self.decoder.conv_out.conv_spat.weight
 
     def construct(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the reconstruction (B, 3, T, H, W) of `video`.

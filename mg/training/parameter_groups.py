@@ -1,0 +1,112 @@
+"""Which parameters train, and at which learning rate, by patterns of their names.
+
+A pattern is shell style (`decoder.up.*.norm1.*`), the name of a part, which stands for all that
+is in it (`encoder`, `decoder.mid`), or an alias that the network offers (`temporal`).
+"""
+
+import difflib
+import fnmatch
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["group_table", "learning_rate_multipliers", "matching_names", "trainable_names"]
+
+Aliases = Mapping[str, Sequence[str]]
+
+
+def matching_names(names: Sequence[str], pattern: str, *, aliases: Aliases) -> set[str]:
+    """Return the names that a pattern stands for.
+
+    Args:
+        names: of all parameters.
+        pattern: see above.
+        aliases: what short names stand for, e.g. {"temporal": ["*.conv_temp.*"]}.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found: set[str] = set()
+    for single in aliases.get(pattern, (pattern,)):
+        found.update(fnmatch.filter(names, single))
+        found.update(name for name in names if name.startswith(f"{single}."))
+    if not found:
+        parts = {".".join(name.split(".")[:n]) for name in names for n in (1, 2, 3)}
+        near = difflib.get_close_matches(pattern, [*names, *parts, *aliases], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"names are like {names[0]!r}"
+        raise ValueError(f"no parameter matches {pattern!r}; {hint}")
+    return found
+
+
+def trainable_names(
+    names: Sequence[str],
+    train: Iterable[str] | None,
+    freeze: Iterable[str],
+    *,
+    aliases: Aliases,
+) -> list[str]:
+    """Return the names that train, in their order: those of `train` without those of `freeze`.
+
+    Raises:
+        ValueError: a pattern matches nothing, or nothing is left to train.
+    """
+    chosen = set(names)
+    if train is not None:
+        chosen = _union("train", names, train, aliases)
+    chosen -= _union("freeze", names, freeze, aliases)
+    if not chosen:
+        raise ValueError(
+            f"train={train} and freeze={list(freeze)} leave no parameter to train; loosen one"
+        )
+    return [name for name in names if name in chosen]
+
+
+def _union(setting: str, names: Sequence[str], patterns: Iterable[str], aliases: Aliases) -> set:
+    try:
+        return set().union(*(matching_names(names, p, aliases=aliases) for p in patterns))
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from error
+
+
+def learning_rate_multipliers(
+    names: Sequence[str], multipliers: Mapping[str, float], *, aliases: Aliases
+) -> dict[str, float]:
+    """Return the factor on the learning rate of each name; the last pattern that fits counts.
+
+    Raises:
+        ValueError: a pattern matches nothing.
+    """
+    factors = dict.fromkeys(names, 1.0)
+    for pattern, factor in multipliers.items():
+        try:
+            found = matching_names(names, pattern, aliases=aliases)
+        except ValueError as error:
+            raise ValueError(f"lr_multipliers: {error}") from error
+        factors.update(dict.fromkeys(found, factor))
+    return factors
+
+
+def group_table(
+    sizes: Mapping[str, int], trained: Iterable[str], multipliers: Mapping[str, float]
+) -> str:
+    """Return a text table of the groups (part, trained or frozen, learning rate) and their sizes.
+
+    Args:
+        sizes: number of values of each parameter by name.
+        trained: names of those that train.
+        multipliers: factor on the learning rate by name.
+    """
+    trained = set(trained)
+    tensors: Counter = Counter()
+    values: Counter = Counter()
+    for name, size in sizes.items():
+        rate = f"x {multipliers[name]:g}" if name in trained else "frozen"
+        group = (name.split(".")[0], rate)
+        tensors[group] += 1
+        values[group] += size
+    lines = [f"{'part':<20}{'learning rate':>14}{'tensors':>9}{'parameters':>14}"]
+    for part, rate in sorted(values):
+        group = part, rate
+        lines.append(f"{part:<20}{rate:>14}{tensors[group]:>9,}{values[group]:>14,}")
+    num_trained = sum(size for name, size in sizes.items() if name in trained)
+    lines.append(f"training {num_trained:,} of {sum(sizes.values()):,} parameters")
+    return "\n".join(lines)

@@ -1,0 +1,61 @@
+"""What a run tells its user: a line per step, steps that went wrong, the end."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["closing_report", "one_line", "record_bad_step"]
+
+
+def one_line(entry: Mapping[str, Any], terms: Iterable[str]) -> str:
+    """Return a log entry as text: loss, its non-zero terms, rates and times."""
+    parts = [f"{name} {entry[name]:.4g}" for name in terms if entry.get(name)]
+    waited = 100 * entry["data_seconds"] / max(entry["seconds"], 1e-9)
+    return (
+        f"loss {entry['loss']:.4f} ({', '.join(parts)}) lr {entry['lr']:.2e} "
+        f"grad {entry['grad_norm']:.3g} {entry['seconds']:.2f} s/step, {waited:.0f} % for data"
+    )
+
+
+def record_bad_step(path: Path, entry: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Append a step whose update was left out, with the files of its batch, to a JSON-lines file."""
+    numbers = {key: entry[key] for key in ("step", "batch", "loss", "grad_norm")}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps({**numbers, "clips": list(names)}) + "\n")
+
+
+def closing_report(
+    entries: Sequence[Mapping[str, Any]],
+    validations: Sequence[Mapping[str, Any]],
+    *,
+    first_line: str,
+    last_lines: Sequence[str],
+) -> str:
+    """Return the text that a run ends with: loss and held-out PSNR before and after.
+
+    Args:
+        entries: of the training log.
+        validations: of the held-out clips, in order.
+        first_line: what was done.
+        last_lines: where the results are.
+    """
+    lines = [first_line]
+    if entries:
+        tenth = max(1, len(entries) // 10)
+        first = np.mean([entry["loss"] for entry in entries[:tenth]])
+        last = np.mean([entry["loss"] for entry in entries[-tenth:]])
+        lines.append(f"Training loss (mean of a tenth): {first:.4f} -> {last:.4f}")
+        seconds = sum(entry["seconds"] for entry in entries)
+        waited = sum(entry.get("data_seconds", 0.0) for entry in entries)
+        lines.append(f"Waited for data: {100 * waited / max(seconds, 1e-9):.1f} % of the time")
+    if validations:
+        lines.append("Held-out PSNR (dB) before -> after:")
+        before, after = validations[0], validations[-1]
+        for name, value in after["psnr_per_clip"].items():
+            start = before["psnr_per_clip"].get(name, math.nan)  # held out later than it began
+            lines.append(f"  {name}: {start:.2f} -> {value:.2f}")
+    return "\n".join([*lines, *last_lines])

@@ -1,0 +1,324 @@
+"""Settings that every kind of training shares, checked before anything is built."""
+
+import dataclasses
+from typing import Any
+
+from mg.data.clips import ClipConfig
+from mg.device import DeviceConfig
+
+__all__ = [
+    "DataSettings",
+    "GuardSettings",
+    "OptimSettings",
+    "PhaseSettings",
+    "RunSettings",
+    "ValidationSettings",
+    "require",
+]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with `message` unless `condition` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """How training clips are cut out of the videos.
+
+    Args:
+        sample_n_frames: frames per clip.
+        size: height and width of the crop in pixels, a multiple of 8.
+        sample_stride: take every n-th source frame.
+        short_side_range: [min, max] pixels the short side is scaled to before the crop; null for
+            just large enough.
+        crop: center or random.
+        flip: mirror half of the clips.
+        mixed_strategy: video_only, image_only or mixed_video_image.
+        mixed_image_ratio: share of image steps with mixed_video_image.
+        num_workers: processes that read and decode.
+    """
+
+    sample_n_frames: int = 16
+    size: int = 256
+    sample_stride: int = 1
+    short_side_range: tuple[int, int] | None = None
+    crop: str = "random"
+    flip: bool = True
+    mixed_strategy: str = "video_only"
+    mixed_image_ratio: float = 0.0
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        self.clip_config()
+        require(self.num_workers >= 0, f"data.num_workers={self.num_workers}; expected 0 or more")
+
+    def clip_config(self) -> ClipConfig:
+        """Return the part of the settings that says how clips are cut out."""
+        values = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(ClipConfig)
+        }
+        try:
+            return ClipConfig(**values)
+        except ValueError as error:
+            raise ValueError(f"data: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimSettings:
+    """AdamW and its learning rate.
+
+    Args:
+        lr: learning rate after warm-up.
+        lr_schedule: constant or cosine (falls to lr_end at the last step).
+        lr_end: learning rate that cosine ends with.
+        warmup_steps: steps of linear warm-up from 0.
+        betas: AdamW's decay rates of the first and second moment.
+        eps: AdamW's epsilon.
+        weight_decay: decoupled weight decay, on weights of two or more axes.
+        clip_grad_norm: largest global gradient norm; null for no clipping.
+        accumulation_steps: batches whose gradients are averaged for one update.
+        ema_decay: decay of the averaged weights; null keeps none. Validation and the final
+            weights use them.
+    """
+
+    lr: float = 1e-5
+    lr_schedule: str = "constant"
+    lr_end: float = 0.0
+    warmup_steps: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_grad_norm: float | None = 1.0
+    accumulation_steps: int = 1
+    ema_decay: float | None = 0.999
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"optim.lr={self.lr}; expected more than 0")
+        require(
+            self.lr_schedule in ("constant", "cosine"),
+            f"optim.lr_schedule={self.lr_schedule!r}; expected constant or cosine",
+        )
+        for name in ("lr_end", "warmup_steps", "weight_decay"):
+            value = getattr(self, name)
+            require(value >= 0, f"optim.{name}={value}; expected 0 or more")
+        require(self.eps > 0, f"optim.eps={self.eps}; expected more than 0")
+        require(
+            all(0 <= beta < 1 for beta in self.betas),
+            f"optim.betas={list(self.betas)}; expected two numbers from 0 to below 1",
+        )
+        require(
+            self.accumulation_steps >= 1,
+            f"optim.accumulation_steps={self.accumulation_steps}; expected 1 or more",
+        )
+        require(
+            self.ema_decay is None or 0 < self.ema_decay < 1,
+            f"optim.ema_decay={self.ema_decay}; expected a number between 0 and 1, or null",
+        )
+        require(
+            self.clip_grad_norm is None or self.clip_grad_norm > 0,
+            f"optim.clip_grad_norm={self.clip_grad_norm}; expected more than 0, or null",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """Held-out clips that are reconstructed while training.
+
+    Args:
+        csv_path: CSV of the held-out clips; null with no video_folder: no validation.
+        video_folder: their folder.
+        interval: steps between validations; the first and the last step always validate.
+        num_frames: frames of each clip, from its start.
+        size: height and width in pixels.
+    """
+
+    csv_path: str | None = None
+    video_folder: str | None = None
+    interval: int = 1000
+    num_frames: int = 32
+    size: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "num_frames", "size"):
+            value = getattr(self, name)
+            require(value >= 1, f"validation.{name}={value}; expected 1 or more")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuardSettings:
+    """What a run does about steps and clips that go wrong.
+
+    Args:
+        max_grad_norm: leave out an update whose gradient norm (before clipping) is larger; null
+            for no limit. Updates that are not finite are always left out.
+        max_bad_steps: left-out updates in a row after which the last checkpoint is restored.
+        max_restores: restores after which the run stops with a report.
+        max_bad_share: share of the clips that may turn out unreadable before the run stops.
+        decode_seconds: a clip whose decoding takes longer is given up.
+    """
+
+    max_grad_norm: float | None = None
+    max_bad_steps: int = 20
+    max_restores: int = 3
+    max_bad_share: float = 0.1
+    decode_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.max_grad_norm is None or self.max_grad_norm > 0,
+            f"guards.max_grad_norm={self.max_grad_norm}; expected more than 0, or null",
+        )
+        require(
+            self.max_bad_steps >= 1,
+            f"guards.max_bad_steps={self.max_bad_steps}; expected 1 or more",
+        )
+        require(
+            self.max_restores >= 0,
+            f"guards.max_restores={self.max_restores}; expected 0 or more",
+        )
+        require(
+            0 < self.max_bad_share <= 1,
+            f"guards.max_bad_share={self.max_bad_share}; expected more than 0 and at most 1",
+        )
+        require(
+            self.decode_seconds > 0,
+            f"guards.decode_seconds={self.decode_seconds}; expected more than 0",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseSettings:
+    """One phase of a run: what trains, for how many steps, with which losses.
+
+    Args:
+        steps: how many; null (last phase only) for the rest of the run.
+        train: patterns of the parameters that train; null takes the run's own `train`.
+        freeze: patterns of parameters that stay as they are, besides the run's own `freeze`.
+        lr_multiplier: factor on the learning rate during the phase.
+        loss: fields of `loss` that are different in this phase.
+    """
+
+    steps: int | None = None
+    train: list[str] | None = None
+    freeze: list[str] = dataclasses.field(default_factory=list)
+    lr_multiplier: float = 1.0
+    loss: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(
+            self.steps is None or self.steps >= 1,
+            f"phases: steps={self.steps}; expected 1 or more, or null in the last phase",
+        )
+        require(
+            self.lr_multiplier > 0,
+            f"phases: lr_multiplier={self.lr_multiplier}; expected more than 0 (to keep parameters "
+            "as they are, freeze them)",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings(DeviceConfig):
+    """What every training run has, whatever it trains.
+
+    Args:
+        output_path: folder for weights, logs, videos and curves.
+        csv_path: CSV with a column video (path under video_folder) and optionally caption.
+        video_folder: folder of videos, or one video file.
+        resume: go on from the newest checkpoint in output_path.
+        overwrite: allow an output_path that holds another run; its files are replaced.
+        steps: updates in all.
+        max_minutes: stop early after so many minutes, with the same closing work; null for none.
+        batch_size: clips per device and step.
+        seed: fixes data order, crops and noise.
+        dtype: float32, float16 or bfloat16, of the network's computation.
+        loss_scale: factor on the loss in float16, halved on overflow.
+        train: patterns (shell style, or the name of a part such as decoder) of the parameters
+            that train; null for all.
+        freeze: patterns of parameters that stay as they are.
+        lr_multipliers: factor on the learning rate by pattern; the last that fits counts.
+        phases: what trains when; empty for one phase of all steps.
+        checkpoint_interval: steps between checkpoints.
+        keep_checkpoints: how many checkpoints to keep besides the best one, at least 2.
+        log_interval: steps between lines of the text log.
+        tensorboard: also write TensorBoard events (needs tensorboardX).
+        shard_optimizer: with several devices, each keeps the moments of its share of the
+            parameters only (ZeRO stage 1).
+    """
+
+    output_path: str
+    csv_path: str | None = None
+    video_folder: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    steps: int = 1000
+    max_minutes: float | None = None
+    batch_size: int = 1
+    seed: int = 0
+    dtype: str = "float32"
+    loss_scale: float = 65536.0
+    train: list[str] | None = None
+    freeze: list[str] = dataclasses.field(default_factory=list)
+    lr_multipliers: dict[str, float] = dataclasses.field(default_factory=dict)
+    phases: list[PhaseSettings] = dataclasses.field(default_factory=list)
+    checkpoint_interval: int = 1000
+    keep_checkpoints: int = 2
+    log_interval: int = 50
+    tensorboard: bool = False
+    shard_optimizer: bool = False
+    optim: OptimSettings = dataclasses.field(default_factory=OptimSettings)
+    guards: GuardSettings = dataclasses.field(default_factory=GuardSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "batch_size", "checkpoint_interval", "log_interval"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name}={value}; expected 1 or more")
+        require(
+            self.keep_checkpoints >= 2,
+            f"keep_checkpoints={self.keep_checkpoints}; expected 2 or more, so that a damaged one "
+            "never is the only one",
+        )
+        require(self.seed >= 0, f"seed={self.seed}; expected 0 or more")
+        require(
+            self.max_minutes is None or self.max_minutes > 0,
+            f"max_minutes={self.max_minutes}; expected more than 0, or null",
+        )
+        require(self.loss_scale >= 1, f"loss_scale={self.loss_scale}; expected 1 or more")
+        require(
+            self.csv_path is not None or self.video_folder is not None,
+            "no data: set video_folder (a folder or a file), or csv_path with video_folder",
+        )
+        require(
+            self.dtype in ("float32", "float16", "bfloat16"),
+            f"dtype={self.dtype!r}; expected float32, float16 or bfloat16",
+        )
+        require(
+            self.optim.warmup_steps < self.steps or self.optim.warmup_steps == 0,
+            f"optim.warmup_steps={self.optim.warmup_steps} must be below steps={self.steps}",
+        )
+        for pattern, factor in self.lr_multipliers.items():
+            require(
+                factor > 0,
+                f"lr_multipliers: {pattern}: {factor}; expected more than 0 (to keep parameters "
+                "as they are, freeze them)",
+            )
+        self._check_phases()
+
+    def _check_phases(self) -> None:
+        if not self.phases:
+            return
+        require(
+            all(phase.steps is not None for phase in self.phases[:-1]),
+            "phases: only the last phase may leave out its steps",
+        )
+        given = sum(phase.steps or 0 for phase in self.phases)
+        if self.phases[-1].steps is None:
+            require(
+                given < self.steps,
+                f"phases: the first ones take {given} steps, which leaves none of steps="
+                f"{self.steps} to the last",
+            )
+        else:
+            require(given == self.steps, f"phases have {given} steps, but steps={self.steps}")

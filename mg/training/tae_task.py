@@ -1,0 +1,301 @@
+"""Training of the temporal autoencoder: networks, losses, noise, held-out clips."""
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from mg.data.clips import Batch, ClipDataset
+from mg.data.manifest import build_manifest
+from mg.losses.perceptual import PerceptualLoss, draw_frame_indices
+from mg.metrics.lpips import load_lpips
+from mg.models.discriminator import Discriminator
+from mg.models.tae.config import TEMPORAL_LAYERS
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.parallel.ranks import Ranks
+from mg.training.checkpoint import save_final_weights
+from mg.training.config import TrainTAEConfig
+from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
+from mg.training.parameter_groups import (
+    group_table,
+    learning_rate_multipliers,
+    trainable_names,
+)
+from mg.training.schedule import learning_rate
+from mg.training.settings import PhaseSettings
+from mg.training.stages import Stage, plan_stages
+from mg.training.step import TrainStep
+from mg.training.tae_loss import LOSS_TERMS, TAELoss
+from mg.training.task import Controls, Task
+from mg.training.validation import Validation, averaged_weights
+from mg.weights.stored_config import config_metadata
+
+__all__ = ["TAETask"]
+
+logger = logging.getLogger("mg")
+
+NOISE_STREAM = 3  # random streams 0..2 belong to the data
+NO_LIMIT = 3e38  # just below the largest float32
+ALIASES = {"temporal": TEMPORAL_LAYERS}
+
+
+class TAETask(Task):
+    """The TAE with its losses and, if asked for, a discriminator.
+
+    Args:
+        config: every setting.
+        ranks: this process among those that train together.
+
+    Raises:
+        ValueError, FileNotFoundError: settings, data or weights that no run can start from.
+    """
+
+    def __init__(self, config: TrainTAEConfig, ranks: Ranks) -> None:
+        self.config = config
+        self.ranks = ranks
+        adversarial = config.adversarial
+        self.stages = plan_stages(
+            config, discriminator_start=adversarial.start_step if adversarial else None
+        )
+        self.dataset = _build_dataset(config, ranks)
+        held_out = config.validation.csv_path or config.validation.video_folder
+        self.validation = Validation(config.validation) if held_out and ranks.is_main else None
+        self._build_networks()
+        self.perceptual = self._load_perceptual()
+        self.running_means = {"real": 0.0, "fake": 0.0} if adversarial else {}
+        self.terms = LOSS_TERMS
+        self.steps = {}
+        for stage in self.stages:  # so that wrong patterns show before the first step
+            self._trainable(stage.phase)
+
+    def _build_networks(self) -> None:
+        config = self.config
+        ms.set_seed(config.seed)  # of the random initial weights
+        self.tae = TemporalAutoencoder(
+            config.model,
+            config.pretrained,
+            encode_dtype=config.dtype,
+            decode_dtype=config.dtype,
+            recompute=config.recompute,
+        )
+        self._check_size("data.size", config.data.size)
+        if config.validation.csv_path or config.validation.video_folder:
+            self._check_size("validation.size", config.validation.size)
+        self.networks = {"tae": self.tae}
+        self.discriminator = None
+        if config.adversarial is not None:
+            self.discriminator = Discriminator(config.adversarial.network)
+            self.networks["discriminator"] = self.discriminator
+
+    def _check_size(self, name: str, size: int) -> None:
+        try:
+            self.tae.check_video_shape((1, self.tae.config.in_channels, 1, size, size))
+        except ValueError as error:
+            raise ValueError(f"{name}={size}: {error}") from error
+
+    def _load_perceptual(self) -> PerceptualLoss | None:
+        losses = [self.config.loss, *map(self.config.loss_of_phase, self.config.phases)]
+        if all(loss.perceptual_loss_weight == 0 for loss in losses):
+            return None
+        lpips = load_lpips("vgg", self.config.loss.lpips_path)
+        if self.config.data.size < lpips.min_size:
+            raise ValueError(
+                f"data.size={self.config.data.size} is too small for LPIPS, which needs "
+                f"{lpips.min_size} pixels; use larger crops or loss.perceptual_loss_weight=0"
+            )
+        return PerceptualLoss(lpips)
+
+    # -- stages ----------------------------------------------------------------------------------
+
+    def enter(self, stage: Stage) -> None:
+        phase = stage.phase
+        loss_settings = self.config.loss_of_phase(phase)
+        parameters = dict(self.tae.parameters_and_names())
+        names = self._trainable(phase)
+        for name, parameter in parameters.items():
+            parameter.requires_grad = name in set(names)
+        multipliers = learning_rate_multipliers(
+            list(parameters), self.config.lr_multipliers, aliases=ALIASES
+        )
+        sizes = {name: parameter.size for name, parameter in parameters.items()}
+        logger.info("Phase %d:\n%s", stage.phase_number, group_table(sizes, names, multipliers))
+        has_perceptual = loss_settings.perceptual_loss_weight > 0
+        loss = TAELoss(
+            self.tae,
+            loss_settings,
+            perceptual=self.perceptual if has_perceptual else None,
+            adversarial=self.config.adversarial,
+            discriminator=self.discriminator if stage.has_discriminator else None,
+            ranks=self.ranks,
+        )
+        self.steps = {
+            "tae": TrainStep(
+                loss,
+                self.config.optim,
+                parameters=[parameters[name] for name in names],
+                lr_multipliers=[multipliers[name] * phase.lr_multiplier for name in names],
+                ranks=self.ranks,
+                shard_optimizer=self.config.shard_optimizer,
+            )
+        }
+        self.terms = LOSS_TERMS
+        if stage.has_discriminator:
+            self.steps["discriminator"] = self._discriminator_step()
+            self.terms += ("disc_loss", *DISCRIMINATOR_TERMS)
+        for step in self.steps.values():
+            step.set_train()
+
+    def _trainable(self, phase: PhaseSettings) -> list[str]:
+        names = [name for name, _ in self.tae.parameters_and_names()]
+        train = self.config.train if phase.train is None else phase.train
+        freeze = [*self.config.freeze, *phase.freeze]
+        learning_rate_multipliers(names, self.config.lr_multipliers, aliases=ALIASES)
+        return trainable_names(names, train, freeze, aliases=ALIASES)
+
+    def _discriminator_step(self) -> TrainStep:
+        adversarial = self.config.adversarial
+        settings = adversarial.optim_settings(
+            accumulation_steps=self.config.optim.accumulation_steps
+        )
+        return TrainStep(
+            DiscriminatorLoss(self.discriminator, adversarial), settings, ranks=self.ranks
+        )
+
+    # -- one batch -------------------------------------------------------------------------------
+
+    def run_batch(
+        self, number: int, batch: Batch, controls: Controls, *, is_last: bool
+    ) -> dict[str, float]:
+        video, noise, frame_indices = self.inputs(number, batch)
+        loss, terms, norm, frames = self.steps["tae"](
+            Tensor(controls.lr, ms.float32),
+            Tensor(controls.loss_scale, ms.float32),
+            Tensor(controls.max_norm, ms.float32),
+            is_last,
+            video,
+            noise,
+            frame_indices,
+        )
+        numbers = {"loss": _number(loss), "grad_norm": _number(norm)}
+        numbers.update(zip(LOSS_TERMS, map(_number, terms), strict=True))
+        if "discriminator" in self.steps:
+            numbers.update(self._update_discriminator(video, frames, controls.step, is_last))
+        return numbers
+
+    def _update_discriminator(
+        self, video: Tensor, frames: Tensor, step: int, is_last: bool
+    ) -> dict[str, float]:
+        adversarial = self.config.adversarial
+        settings = adversarial.optim_settings(accumulation_steps=1)
+        lr = learning_rate(step - adversarial.start_step, self.config.steps, settings)
+        means = self.running_means
+        loss, terms, norm, _ = self.steps["discriminator"](
+            Tensor(lr, ms.float32),
+            Tensor(1.0, ms.float32),
+            Tensor(NO_LIMIT, ms.float32),
+            is_last,
+            video,
+            frames,
+            Tensor(means["real"], ms.float32),
+            Tensor(means["fake"], ms.float32),
+        )
+        numbers = {"disc_loss": _number(loss), "disc_grad_norm": _number(norm)}
+        numbers.update(zip(DISCRIMINATOR_TERMS, map(_number, terms), strict=True))
+        if math.isfinite(numbers["disc_loss"]):
+            decay = adversarial.lecam_decay
+            for name in means:
+                means[name] = decay * means[name] + (1 - decay) * numbers[f"logits_{name}"]
+        return numbers
+
+    def inputs(self, number: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (video, noise, frame indices) of a batch.
+
+        The noise of a clip is keyed by (seed, number of the batch, place of the clip among those
+        of all ranks), so that it does not depend on how many ranks share the batch.
+        """
+        config = self.tae.config
+        size, _, num_frames, height, width = batch.frames.shape
+        factor = config.spatial_compression
+        shape = (
+            config.z_channels,
+            math.ceil(num_frames / config.temporal_compression),
+            height // factor,
+            width // factor,
+        )
+        seed, first = self.config.seed, self.ranks.rank * size
+        noise = [
+            np.random.default_rng((NOISE_STREAM, seed, number, place)).standard_normal(
+                shape, np.float32
+            )
+            for place in range(first, first + size)
+        ]
+        num_compared = min(self.config.loss.lpips_num_frames or num_frames, num_frames)
+        indices = draw_frame_indices(num_frames, num_compared, seed=seed, step=number)
+        return Tensor(batch.frames), Tensor(np.stack(noise)), Tensor(indices)
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def validate(
+        self, video_path: Path, *, should_stop: Callable[[], bool]
+    ) -> dict[str, Any] | None:
+        if self.validation is None:
+            return None
+        with averaged_weights(self.steps["tae"].average):
+            report = self.validation.run(self.tae, video_path=video_path, should_stop=should_stop)
+        if report is None:
+            return None
+        summary = report.summary()
+        clips = summary["clips"]
+        return {
+            "psnr": summary["psnr"],
+            "ssim": summary["ssim"],
+            "psnr_per_clip": {clip["name"]: clip["psnr"] for clip in clips},
+            "ssim_per_clip": {clip["name"]: clip["ssim"] for clip in clips},
+        }
+
+    def export(self, folder: Path) -> Path:
+        path = folder / "tae.safetensors"
+        with averaged_weights(self.steps["tae"].average):
+            save_final_weights(path, self.tae.tensors(), self.tae.config.to_dict())
+        return path
+
+    def metadata(self) -> dict[str, dict[str, str]]:
+        return {"tae": config_metadata(self.tae.config.to_dict())}
+
+    def next_command(self, weights: Path) -> str:
+        return (
+            f"python scripts/inference_vae.py --ckpt_path {weights} "
+            f"--video_folder FOLDER_OF_YOUR_VIDEOS --image_size {self.config.validation.size}"
+        )
+
+
+def _number(tensor: Tensor) -> float:
+    return float(tensor.asnumpy())
+
+
+def _build_dataset(config: TrainTAEConfig, ranks: Ranks) -> ClipDataset:
+    clip_config = config.data.clip_config()
+    is_image = clip_config.mixed_strategy == "image_only"
+    manifest = build_manifest(
+        csv_path=config.csv_path,
+        video_folder=config.video_folder,
+        min_frames=1 if is_image else clip_config.num_source_frames,
+        keep_images=clip_config.uses_images,
+    )
+    table = manifest.table()
+    logger.info(
+        "Training clips:\n%s", table if len(manifest.clips) < 50 else table.splitlines()[-1]
+    )
+    return ClipDataset(
+        manifest,
+        clip_config,
+        seed=config.seed,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+        max_bad_share=config.guards.max_bad_share,
+    )

@@ -1,0 +1,102 @@
+"""What the training loop needs to know of the thing that is trained."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mindspore import nn
+
+from mg.data.clips import Batch, ClipDataset
+from mg.training.stages import Stage
+from mg.training.step import TrainStep
+
+__all__ = ["Controls", "Task"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Controls:
+    """Numbers that steer one update.
+
+    Args:
+        step: number of the update, from 0.
+        lr: learning rate.
+        loss_scale: factor on the loss in the backward pass.
+        max_norm: the update is left out where the gradient norm is larger.
+    """
+
+    step: int
+    lr: float
+    loss_scale: float
+    max_norm: float
+
+
+class Task(abc.ABC):
+    """Networks, data, compiled steps and validation of one kind of training.
+
+    Attributes:
+        dataset: where batches come from.
+        stages: of the run, in order.
+        networks: what a checkpoint holds, by file name.
+        steps: the compiled steps of the present stage, by the name of the network they train.
+        terms: names of the numbers that a step reports and that a log line shows.
+        running_means: numbers that the task carries from step to step.
+    """
+
+    dataset: ClipDataset
+    stages: list[Stage]
+    networks: dict[str, nn.Cell]
+    steps: dict[str, TrainStep]
+    terms: tuple[str, ...]
+    running_means: dict[str, float]
+
+    @abc.abstractmethod
+    def enter(self, stage: Stage) -> None:
+        """Build `steps` for a stage, with fresh optimisers."""
+
+    @abc.abstractmethod
+    def run_batch(
+        self, number: int, batch: Batch, controls: Controls, *, is_last: bool
+    ) -> dict[str, float]:
+        """Run every step on a batch; return what they report: at least `loss` and `grad_norm`.
+
+        Args:
+            number: of the batch in the run; it keys all randomness.
+            batch: of this rank.
+            controls: of the update.
+            is_last: whether the batch completes an update.
+        """
+
+    @abc.abstractmethod
+    def validate(
+        self, video_path: Path, *, should_stop: Callable[[], bool]
+    ) -> dict[str, Any] | None:
+        """Return `psnr`, `psnr_per_clip` and more of the held-out clips, with averaged weights.
+
+        None where there are none, or when `should_stop` became true meanwhile.
+
+        Args:
+            video_path: where to write a video to look at.
+            should_stop: whether the run has been asked to end.
+        """
+
+    @abc.abstractmethod
+    def export(self, folder: Path) -> Path:
+        """Write the final weights; return their path."""
+
+    @abc.abstractmethod
+    def next_command(self, weights: Path) -> str:
+        """Return the command to try next."""
+
+    def metadata(self) -> dict[str, dict[str, str]]:
+        """Return texts for the headers of the networks' files in a checkpoint."""
+        return {}
+
+    def tensors(self) -> dict[str, dict[str, np.ndarray]]:
+        """Return copies of the parameters of each network."""
+        return {
+            name: {key: p.asnumpy().copy() for key, p in network.parameters_and_names()}
+            for name, network in self.networks.items()
+        }

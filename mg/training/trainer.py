@@ -1,0 +1,384 @@
+"""The training loop: batches in, updates, guards, checkpoints, validation, final weights."""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from mg.cli import save_config
+from mg.data.clips import Batch
+from mg.data.loader import ClipLoader
+from mg.parallel.collectives import any_rank
+from mg.parallel.ranks import Ranks
+from mg.training.checkpoint import Progress
+from mg.training.guards import LossScale, StepGuard, Verdict, is_good_step
+from mg.training.reports import closing_report, one_line, record_bad_step
+from mg.training.run_log import RunLog, read_log, save_curves
+from mg.training.run_state import RunState
+from mg.training.schedule import learning_rate
+from mg.training.settings import RunSettings
+from mg.training.signals import StopRequest
+from mg.training.stages import stage_at
+from mg.training.task import Controls, Task
+
+__all__ = ["Trainer"]
+
+logger = logging.getLogger("mg")
+
+
+class Trainer:
+    """One training run; `run()` does all of it.
+
+    Args:
+        config: settings of the run.
+        task: what is trained.
+        ranks: this process among those that train together.
+        validation_interval: steps between validations.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no checkpoint to resume, or it does not fit.
+    """
+
+    def __init__(
+        self, config: RunSettings, task: Task, ranks: Ranks, *, validation_interval: int
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.ranks = ranks
+        self.validation_interval = validation_interval
+        self.output = Path(config.output_path)
+        self.guard = StepGuard(config.guards)
+        is_fp16 = config.dtype == "float16"
+        self.loss_scale = LossScale(config.loss_scale if is_fp16 else 1.0, is_fp16)
+        self.state = RunState(self.output / "checkpoints", config, task, ranks)
+        self.step = 0
+        self.batch_offset = 0
+        if config.resume and self._has_checkpoint():
+            self._take(self.state.resume())
+            logger.info("Resuming after step %d.", self.step)
+        else:
+            self.stage = task.stages[0]
+            task.enter(self.stage)
+        self.validations = [
+            entry
+            for entry in read_log(self.output / "validation.jsonl")
+            if config.resume and entry["step"] <= self.step
+        ]
+
+    def _has_checkpoint(self) -> bool:
+        """Return whether there is a checkpoint; a run killed before its first one has none."""
+        if self.state.store.steps() or not (self.output / "config.yaml").is_file():
+            return True  # or let the loading say that there is nothing to resume
+        logger.warning("%s has no checkpoint yet: starting from the beginning.", self.output)
+        return False
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def run(self) -> Path | None:
+        """Train, validate and save; return the path of the final weights.
+
+        A signal to end (SIGTERM, Ctrl-C) ends the run after the step at hand, with a checkpoint;
+        then, and on ranks other than 0, the answer is None.
+
+        Raises:
+            FloatingPointError: updates went wrong again and again.
+            OSError: the last checkpoint or the final weights could not be written; what was saved
+                before is intact.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(logging_redirect_tqdm([logging.root]))
+            self.stop = stack.enter_context(StopRequest())
+            self._begin()
+            self._train()
+            if any_rank(self.stop.requested is not None, self.ranks):
+                self.save()
+                logger.info("Stopped after step %d; go on with --resume=true.", self.step)
+                return None
+            self.save()
+            self.validate()
+        return self._finish() if self.ranks.is_main else None
+
+    def _begin(self) -> None:
+        if self.ranks.is_main:
+            self.output.mkdir(parents=True, exist_ok=True)
+            if not self.config.resume:
+                self.state.store.remove_all()
+                (self.output / "bad_steps.jsonl").unlink(missing_ok=True)
+            save_config(self.output / "config.yaml", self.config)
+        if self.step == 0 and not self.validate():
+            self.save()  # there always is a checkpoint to go back to
+
+    def _train(self) -> None:
+        self.deadline = time.monotonic() + 60 * (self.config.max_minutes or 1e9)
+        bar = tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=None if self.ranks.is_main else True,
+        )
+        with bar, self._log() as self.log:
+            while self.step < self.config.steps and not self._must_end():
+                # Again after each return to a checkpoint: the batches are others then.
+                with self._loader() as loader:
+                    self._train_until_restore(loader, bar)
+
+    def _log(self) -> contextlib.AbstractContextManager:
+        if not self.ranks.is_main:
+            return contextlib.nullcontext()
+        tensorboard = self.output / "tensorboard" if self.config.tensorboard else None
+        return RunLog(
+            self.output / "log.jsonl", first_step=self.step, tensorboard_folder=tensorboard
+        )
+
+    def _loader(self) -> ClipLoader:
+        accumulation = self.config.optim.accumulation_steps
+        return ClipLoader(
+            self.task.dataset,
+            self.config.batch_size,
+            start_step=(self.step + self.batch_offset) * accumulation,
+            num_steps=(self.config.steps - self.step) * accumulation,
+            num_workers=self.task.config.data.num_workers,
+            decode_seconds_limit=self.config.guards.decode_seconds,
+        )
+
+    def _train_until_restore(self, loader: ClipLoader, bar: tqdm) -> None:
+        """Do steps until the run ends or goes back to a checkpoint."""
+        while self.step < self.config.steps and not self._must_end():
+            self._enter_stage()
+            verdict, entry = self._update(loader)
+            if self.log is not None:
+                self.log.write(entry)
+            bar.set_postfix_str(one_line(entry, self.task.terms))
+            self.step += 1
+            bar.update(self.step - bar.n)
+            if self.step % self.config.log_interval == 0:
+                logger.info("step %d: %s", self.step, one_line(entry, self.task.terms))
+            if verdict is Verdict.STOP:
+                raise FloatingPointError(self._stop_report())
+            if verdict is Verdict.RESTORE:
+                self._restore()
+                return
+            if self.step < self.config.steps:
+                self._at_intervals()
+
+    def _enter_stage(self) -> None:
+        """Build the next stage's steps when the present stage is over, and hand on their state."""
+        stage = stage_at(self.task.stages, self.step)
+        if stage is self.stage:
+            return
+        states = {name: step.state() for name, step in self.task.steps.items()}
+        self.task.enter(stage)
+        self.stage = stage
+        for name, state in states.items():
+            if name in self.task.steps:
+                self.task.steps[name].load_state(state)
+
+    def _must_end(self) -> bool:
+        is_late = time.monotonic() > self.deadline
+        return any_rank(is_late or self.stop.requested is not None, self.ranks)
+
+    def _at_intervals(self) -> None:
+        if self.step % self.config.checkpoint_interval == 0 and self.guard.num_bad_in_row == 0:
+            with self._warning_if_disk_is_full("the checkpoint"):
+                self.save()
+        if self.step % self.validation_interval == 0:
+            with self._warning_if_disk_is_full("the validation"):
+                self.validate()
+
+    @contextlib.contextmanager
+    def _warning_if_disk_is_full(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            logger.warning(
+                "Step %d: %s was not written, the run goes on and tries again at the next "
+                "interval: %s",
+                self.step,
+                what,
+                error,
+            )
+
+    # -- one update ------------------------------------------------------------------------------
+
+    def _update(self, loader: ClipLoader) -> tuple[Verdict, dict]:
+        """Run one update; return what to do next and the log entry."""
+        began = time.monotonic()
+        waited = loader.total_seconds_waited
+        accumulation = self.config.optim.accumulation_steps
+        number = self.step + self.batch_offset
+        lr = learning_rate(self.step, self.config.steps, self.config.optim)
+        controls = Controls(self.step, lr, self.loss_scale.value, self.guard.max_norm)
+        batches, reports = [], []
+        for i in range(accumulation):
+            batch = next(loader)
+            batches.append(batch)
+            is_last = i == accumulation - 1
+            reports.append(
+                self.task.run_batch(number * accumulation + i, batch, controls, is_last=is_last)
+            )
+        numbers = _merged(reports)
+        is_good = is_good_step(numbers, max_norm=self.guard.max_norm)
+        entry = {
+            "step": self.step,
+            "batch": number,
+            **numbers,
+            "lr": lr,
+            "loss_scale": self.loss_scale.value,
+            "is_applied": is_good,
+            "num_frames": batches[0].frames.shape[2],
+            "seconds": round(time.monotonic() - began, 4),
+            "data_seconds": round(loader.total_seconds_waited - waited, 4),
+        }
+        if not is_good:
+            self._report_bad_step(entry, batches)
+        self.loss_scale.update(is_good)
+        return self.guard.judge(is_good), entry
+
+    def _report_bad_step(self, entry: dict, batches: list[Batch]) -> None:
+        names = [name for batch in batches for name in batch.names]
+        logger.warning(
+            "step %d: loss %g, gradient norm %g: update left out; clips: %s",
+            self.step,
+            entry["loss"],
+            entry["grad_norm"],
+            names,
+        )
+        with self._warning_if_disk_is_full("the list of bad steps"):
+            record_bad_step(self._bad_steps_path, entry, names)
+
+    @property
+    def _bad_steps_path(self) -> Path:
+        rank = f"_rank{self.ranks.rank}" if self.ranks.rank else ""
+        return self.output / f"bad_steps{rank}.jsonl"
+
+    def _stop_report(self) -> str:
+        settings = self.config.guards
+        return (
+            f"stopped at step {self.step}: {settings.max_bad_steps} updates in a row could not be "
+            f"applied, after {self.guard.num_restores} returns to a checkpoint. The clips of these "
+            f"batches are listed in {self._bad_steps_path}. Lower optim.lr, train in float32, or "
+            "remove the clips; older checkpoints are intact"
+        )
+
+    def _restore(self) -> None:
+        """Go back to the last good checkpoint, and on with batches that come after these."""
+        next_batch = self.step + self.batch_offset
+        guard = self.guard
+        kept = guard.num_skipped, guard.num_restores
+        progress = self.state.restore()
+        self._take(progress)
+        guard.num_skipped, guard.num_restores = kept
+        self.batch_offset = next_batch - self.step
+        if self.log is not None:
+            self.log.forget(self.step)
+        logger.warning(
+            "Back to the checkpoint of step %d (return %d of at most %d); the clips of the bad "
+            "steps are listed in %s.",
+            self.step,
+            guard.num_restores,
+            self.config.guards.max_restores,
+            self._bad_steps_path,
+        )
+
+    # -- state -----------------------------------------------------------------------------------
+
+    def progress(self) -> Progress:
+        """Return where the run stands."""
+        return Progress(
+            step=self.step,
+            batch_offset=self.batch_offset,
+            stage=self.task.stages.index(self.stage),
+            loss_scale=self.loss_scale.value,
+            num_good_steps=self.loss_scale.num_good_steps,
+            num_skipped=self.guard.num_skipped,
+            num_bad_in_row=self.guard.num_bad_in_row,
+            num_restores=self.guard.num_restores,
+            running_means=dict(self.task.running_means),
+            bad_clips=dict(self.task.dataset.bad),
+        )
+
+    def _take(self, progress: Progress) -> None:
+        """Stand where a loaded checkpoint stands."""
+        self.step = progress.step
+        self.stage = stage_at(self.task.stages, self.step)
+        self.batch_offset = progress.batch_offset
+        if self.loss_scale.is_dynamic:
+            self.loss_scale.value = progress.loss_scale
+            self.loss_scale.num_good_steps = progress.num_good_steps
+        self.guard.num_skipped = progress.num_skipped
+        self.guard.num_bad_in_row = progress.num_bad_in_row
+        self.guard.num_restores = progress.num_restores
+        self.task.running_means.update(progress.running_means)
+        self.task.dataset.take_bad(progress.bad_clips)
+
+    def save(self, *, score: float | None = None) -> None:
+        """Write a checkpoint of the present step."""
+        path = self.state.save(self.progress(), score=score)
+        if path is not None:
+            logger.info("Saved %s.", path)
+
+    def validate(self) -> bool:
+        """Measure the held-out clips; if they never were better, save and return True."""
+        psnr = self._measure() if self.ranks.is_main else None
+        best = max((entry["psnr"] for entry in self.validations[:-1]), default=-math.inf)
+        is_best = psnr is not None and psnr > best and self.guard.num_bad_in_row == 0
+        is_best = any_rank(is_best, self.ranks)
+        if is_best:
+            self.save(score=psnr)
+        return is_best
+
+    def _measure(self) -> float | None:
+        """Return the PSNR of the held-out clips after logging it and redrawing the curves."""
+        video_path = self.output / "validation" / f"step_{self.step:08d}.mp4"
+        measured = self.task.validate(video_path, should_stop=self._is_asked_to_stop)
+        if measured is None:
+            return None
+        entry = {"step": self.step, **measured}
+        self.validations.append(entry)
+        with RunLog(self.output / "validation.jsonl", first_step=self.step) as log:
+            log.write(entry)
+        clips = ", ".join(f"{name} {value:.2f}" for name, value in entry["psnr_per_clip"].items())
+        logger.info("Held-out PSNR after step %d: %.2f dB (%s)", self.step, entry["psnr"], clips)
+        save_curves(
+            self.output / "curves.png", read_log(self.output / "log.jsonl"), self.validations
+        )
+        return entry["psnr"]
+
+    def _is_asked_to_stop(self) -> bool:
+        return self.stop.requested is not None
+
+    def _finish(self) -> Path:
+        """Write the final weights and say what there is; return their path."""
+        final = self.task.export(self.output)
+        bad = self.task.dataset.bad
+        if bad:
+            logger.warning("%d clips could not be read:\n%s", len(bad), self.task.dataset.bad_table())
+        last_lines = [f"Weights: {final}", f"Next: {self.task.next_command(final)}"]
+        if self.validations:
+            video = self.output / "validation" / f"step_{self.step:08d}.mp4"
+            last_lines.insert(0, f"Original | reconstruction: {video}")
+            last_lines.insert(0, f"Curves: {self.output / 'curves.png'}")
+        report = closing_report(
+            read_log(self.output / "log.jsonl"),
+            self.validations,
+            first_line=f"Done: {self.step} steps, {self.guard.num_skipped} skipped.",
+            last_lines=last_lines,
+        )
+        logger.info("%s", report)
+        return final
+
+
+def _merged(reports: list[dict[str, float]]) -> dict[str, float]:
+    """Return the reports of one update's batches as one: means; norms are those of the last."""
+    last = reports[-1]
+    return {
+        key: value if key.endswith("norm") else float(np.mean([r[key] for r in reports]))
+        for key, value in last.items()
+    }
