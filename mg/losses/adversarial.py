@@ -18,23 +18,25 @@ __all__ = [
     "lecam_penalty",
     "non_saturating_discriminator_loss",
     "non_saturating_generator_loss",
+    "r1_penalty",
 ]
 
 ADVERSARIAL_KINDS = ("hinge", "non_saturating")
 # Keeps the adaptive weight finite where the adversarial gradient vanishes.
 NORM_FLOOR = 1e-4
+SOFTPLUS = ops.Softplus()  # log(1 + exp(x)), which overflows nowhere
 
 
 def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Return (mean max(1 - real, 0) + mean max(1 + fake, 0)) / 2, with the factor 1/2 of VQGAN.
 
-    Source: "Geometric GAN" (arXiv 1705.02894), equation 10, without the 1/2.
+    Source: "Geometric GAN" (Lim and Ye, arXiv 1705.02894), which has no 1/2.
     """
     return 0.5 * (ops.relu(1.0 - _float32(real)).mean() + ops.relu(1.0 + _float32(fake)).mean())
 
 
 def hinge_generator_loss(fake: Tensor) -> Tensor:
-    """Return -mean fake ("Geometric GAN", arXiv 1705.02894, equation 11)."""
+    """Return -mean fake ("Geometric GAN", Lim and Ye, arXiv 1705.02894)."""
     return -_float32(fake).mean()
 
 
@@ -44,12 +46,12 @@ def non_saturating_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     That is half the cross-entropy of Goodfellow et al. (arXiv 1406.2661), equation 1; the 1/2 is
     the same as in `hinge_discriminator_loss`.
     """
-    return 0.5 * (_softplus(-_float32(real)).mean() + _softplus(_float32(fake)).mean())
+    return 0.5 * (SOFTPLUS(-_float32(real)).mean() + SOFTPLUS(_float32(fake)).mean())
 
 
 def non_saturating_generator_loss(fake: Tensor) -> Tensor:
     """Return mean softplus(-fake) = -mean log sigmoid(fake) (arXiv 1406.2661, section 3)."""
-    return _softplus(-_float32(fake)).mean()
+    return SOFTPLUS(-_float32(fake)).mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, *, kind: str) -> Tensor:
@@ -90,7 +92,7 @@ def lecam_penalty(real: Tensor, fake: Tensor, ema_real: Tensor, ema_fake: Tensor
     """Return mean max(real - ema_fake, 0)^2 + mean max(ema_real - fake, 0)^2.
 
     It holds a discriminator back that trains on little data. The square is taken before the mean.
-    Source: LeCam (arXiv 2104.03310), equation 6, one-sided as in the authors' code.
+    Source: LeCam (Tseng et al., arXiv 2104.03310), one-sided as in the authors' code.
 
     Args:
         real: logits of real videos.
@@ -101,6 +103,17 @@ def lecam_penalty(real: Tensor, fake: Tensor, ema_real: Tensor, ema_fake: Tensor
     above = ops.relu(_float32(real) - ops.stop_gradient(ema_fake))
     below = ops.relu(ops.stop_gradient(ema_real) - _float32(fake))
     return ops.square(above).mean() + ops.square(below).mean()
+
+
+def r1_penalty(gradient: Tensor) -> Tensor:
+    """Return ||gradient||^2, summed over a clip's pixels and averaged over the batch.
+
+    Source: Mescheder et al. (arXiv 1801.04406), equation 9; the factor gamma / 2 is the weight's.
+
+    Args:
+        gradient: of the sum of all logits with respect to the real video, (B, 3, T, H, W).
+    """
+    return ops.square(_float32(gradient)).sum() / gradient.shape[0]
 
 
 def adaptive_weight(
@@ -127,8 +140,3 @@ def _check_kind(kind: str) -> None:
 
 def _float32(x: Tensor) -> Tensor:
     return ops.cast(x, mstype.float32)
-
-
-def _softplus(x: Tensor) -> Tensor:
-    """Return log(1 + exp(x)), which overflows nowhere."""
-    return ops.relu(x) + ops.log1p(ops.exp(-ops.abs(x)))

@@ -15,7 +15,7 @@ import dataclasses
 import math
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import Normal, initializer
 
 from mg.models.tae.layers import SpatialConv, TemporalDownsample, fold_frames, unfold_frames
@@ -170,14 +170,16 @@ class Discriminator(nn.Cell):
             video: (B, 3, T, H, W) in [-1, 1], any T of 1 or more.
 
         Raises:
-            ValueError: the video has too few pixels, or not three channels.
+            ValueError: the video has too few pixels, or another layout.
         """
-        _, channels, num_frames, height, width = video.shape
-        if channels != 3 or height < self.min_size or width < self.min_size:
+        if len(video.shape) != 5 or video.shape[1] != 3:
+            raise ValueError(f"expected videos (B, 3, T, H, W), got the shape {video.shape}")
+        _, _, num_frames, height, width = video.shape
+        if height < self.min_size or width < self.min_size:
             raise ValueError(
-                f"a discriminator with num_layers={self.num_layers} takes videos (B, 3, T, H, W) "
-                f"of at least {self.min_size}x{self.min_size} pixels, got {video.shape}; take "
-                "fewer layers or larger videos"
+                f"a discriminator with num_layers={self.num_layers} judges videos of at least "
+                f"{self.min_size}x{self.min_size} pixels, got {height}x{width}; take fewer layers "
+                "or larger videos"
             )
         x = fold_frames(video)
         frames_per_norm = num_frames if self.judges_motion else 1
