@@ -51,7 +51,7 @@ class AdamW(nn.Cell):
             self.eps * correction2,
             correction1 / correction2,
         )
-        self.map(
+        updated = self.map(
             update,
             self.decays,
             self.parameters,
@@ -59,7 +59,7 @@ class AdamW(nn.Cell):
             self.second_moment,
             gradients,
         )
-        return t
+        return ops.depend(t, updated)
 
 
 def _fused_update(fused, beta1, beta2, lr, eps, decay_factor, decay, parameter, m, v, gradient):

@@ -3,6 +3,9 @@
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mg.parallel.collectives import GradientMean, ScalarMean
+from mg.parallel.ranks import Ranks
+from mg.parallel.sharded_optimizer import ShardedAdamW
 from mg.training.config import OptimSettings
 from mg.training.optimizer import AdamW, WeightAverage
 
@@ -18,19 +21,34 @@ class TrainStep(nn.Cell):
     Args:
         loss: cell that returns (loss, terms) from the batch; its trainable parameters are trained.
         settings: optimiser settings.
+        ranks: whose gradients are averaged; each rank has its own part of the batch.
+        shard_optimizer: each rank keeps the moments of its share of the parameters only.
     """
 
-    def __init__(self, loss: nn.Cell, settings: OptimSettings) -> None:
+    def __init__(
+        self,
+        loss: nn.Cell,
+        settings: OptimSettings,
+        *,
+        ranks: Ranks = Ranks(),  # noqa: B008  (frozen)
+        shard_optimizer: bool = False,
+    ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         parameters = list(loss.trainable_params())
         self.loss = loss
         self.parameters = ParameterTuple(parameters)
-        self.optimizer = AdamW(
-            parameters,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
+        adamw = {
+            "betas": settings.betas,
+            "eps": settings.eps,
+            "weight_decay": settings.weight_decay,
+        }
+        self.optimizer = (
+            ShardedAdamW(parameters, ranks, **adamw)
+            if shard_optimizer
+            else AdamW(parameters, **adamw)
         )
+        self.mean_of_scalars = ScalarMean(ranks)
+        self.mean_of_gradients = GradientMean(ranks, [p.size for p in parameters])
         self.average = (
             WeightAverage(parameters, decay=settings.ema_decay)
             if settings.ema_decay is not None
@@ -75,6 +93,10 @@ class TrainStep(nn.Cell):
         (_, loss, terms), gradients = self.loss_and_gradients(loss_scale, *batch)
         if self.accumulated is not None:
             gradients = self.map(_add_to, self.accumulated, gradients)
+        means = self.mean_of_scalars((loss, *terms))
+        loss, terms = means[0], means[1:]
+        if is_last:
+            gradients = self.mean_of_gradients(gradients, loss)
         unscale = 1.0 / (loss_scale * self.accumulation_steps)
         norm = ops.sqrt(ops.addn(self.map(_square_sum, gradients))) * unscale
         if is_last:
