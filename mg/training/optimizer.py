@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-__all__ = ["AdamW", "WeightAverage"]
+__all__ = ["AdamW", "WeightAverage", "state_shapes"]
 
 
 class AdamW(nn.Cell):
@@ -60,7 +60,7 @@ class AdamW(nn.Cell):
         # With c1 = 1 - b1^t and c2 = 1 - b2^t, these three make it the formula above.
         correction1 = 1.0 - ops.pow(self.beta1, t)
         correction2 = ops.sqrt(1.0 - ops.pow(self.beta2, t))  # sqrt(c2)
-        self.map(
+        updated = self.map(
             ops.partial(_fused_update, self.fused, self.beta1, self.beta2),
             self.unstack(lr * self.lr_multipliers * correction2 / correction1),
             self.unstack(self.eps * correction2),
@@ -70,7 +70,7 @@ class AdamW(nn.Cell):
             self.second_moment,
             gradients,
         )
-        return t
+        return ops.depend(t, updated)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return copies of moments and counts: `first_moment.NAME`, ..., `num_updates.NAME`."""
@@ -82,8 +82,7 @@ class AdamW(nn.Cell):
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `state`, by name."""
-        shapes = _shapes([*self.first_moment, *self.second_moment])
-        return {**shapes, **{f"num_updates.{p.name}": () for p in self.parameters}}
+        return state_shapes(self.parameters)
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set what `arrays` holds by the names of `state`; parameters it lacks start anew."""
@@ -95,6 +94,14 @@ class AdamW(nn.Cell):
 def _fused_update(fused, beta1, beta2, lr, eps, decay, parameter, m, v, gradient):
     """Update one parameter and its two moments in place."""
     return fused(parameter, m, v, lr, beta1, beta2, eps, decay, gradient)
+
+
+def state_shapes(parameters: Sequence[Parameter]) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the state that `AdamW` has for these parameters."""
+    shapes = {}
+    for prefix in ("first_moment", "second_moment"):
+        shapes.update({f"{prefix}.{p.name}": tuple(p.shape) for p in parameters})
+    return {**shapes, **{f"num_updates.{p.name}": () for p in parameters}}
 
 
 class WeightAverage(nn.Cell):
@@ -126,7 +133,7 @@ class WeightAverage(nn.Cell):
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `state`, by name."""
-        return _shapes([*self.average, self.num_averaged])
+        return {p.name: tuple(p.shape) for p in (*self.average, self.num_averaged)}
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set what `arrays` holds; averages it lacks stay at the parameters' values."""
@@ -139,10 +146,6 @@ def _move_average(decay, average, parameter):
 
 def _arrays(parameters: Sequence[Parameter]) -> dict[str, np.ndarray]:
     return {parameter.name: parameter.asnumpy().copy() for parameter in parameters}
-
-
-def _shapes(parameters: Sequence[Parameter]) -> dict[str, tuple[int, ...]]:
-    return {parameter.name: tuple(parameter.shape) for parameter in parameters}
 
 
 def _load(parameters: Sequence[Parameter], arrays: Mapping[str, np.ndarray]) -> None:

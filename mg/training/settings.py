@@ -56,9 +56,7 @@ class DataSettings:
 
     def clip_config(self) -> ClipConfig:
         """Return the part of the settings that says how clips are cut out."""
-        values = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(ClipConfig)
-        }
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(ClipConfig)}
         try:
             return ClipConfig(**values)
         except ValueError as error:

@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mg.parallel.collectives import RankMean
+from mg.parallel.collectives import GradientMean, ScalarMean
 from mg.parallel.ranks import Ranks
 from mg.parallel.sharded_optimizer import ShardedAdamW
 from mg.training.optimizer import AdamW, WeightAverage
@@ -57,7 +57,8 @@ class TrainStep(nn.Cell):
             if shard_optimizer and ranks.size > 1
             else AdamW(parameters, **adamw)
         )
-        self.mean_over_ranks = RankMean(ranks)
+        self.mean_of_scalars = ScalarMean(ranks)
+        self.mean_of_gradients = GradientMean(ranks, [p.size for p in parameters])
         self.average = (
             WeightAverage(parameters, decay=settings.ema_decay)
             if settings.ema_decay is not None
@@ -114,10 +115,10 @@ class TrainStep(nn.Cell):
         if self.accumulated is not None:
             gradients = self.map(_add_to, self.accumulated, gradients)
         # Every rank sees the same means, and so takes the same decision below.
-        means = self.mean_over_ranks((loss, *terms))
+        means = self.mean_of_scalars((loss, *terms))
         loss, terms = means[0], means[1:]
         if is_last:
-            gradients = self.mean_over_ranks(gradients)
+            gradients = self.mean_of_gradients(gradients, loss)
         unscale = 1.0 / (loss_scale * self.accumulation_steps)
         norm = ops.sqrt(ops.addn(self.map(_square_sum, gradients))) * unscale
         if is_last:

@@ -10,7 +10,7 @@ from mg.losses.perceptual import PerceptualLoss
 from mg.losses.reconstruction import l1_loss, mse_loss
 from mg.models.discriminator import Discriminator
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.parallel.collectives import RankMean
+from mg.parallel.collectives import GradientMean
 from mg.parallel.ranks import Ranks
 from mg.training.config import AdversarialSettings, LossSettings
 
@@ -47,7 +47,8 @@ class TAELoss(nn.Cell):
         self.perceptual = perceptual
         self.adversarial = adversarial
         self.discriminator = discriminator
-        self.mean_over_ranks = RankMean(ranks if ranks is not None else Ranks())
+        size = tae.last_weight.size
+        self.mean_of_gradients = GradientMean(ranks or Ranks(), [size, size])
         self.reconstruction_and_gradient = ms.value_and_grad(self._reconstruction, 0, has_aux=True)
         self.generator_and_gradient = ms.value_and_grad(self._generator, 0)
         self.last_layer_gradient = ms.grad(self._projection, 0)
@@ -87,9 +88,7 @@ class TAELoss(nn.Cell):
             main = main + weight * adv
         return main + rest, (l1, mse, lpips, kl, opl, adv, weight), frames
 
-    def _frames(
-        self, weight: Tensor, features: Tensor, num_frames: int, num_wanted: int
-    ) -> Tensor:
+    def _frames(self, weight: Tensor, features: Tensor, num_frames: int, num_wanted: int) -> Tensor:
         """Return the decoder's last layer on its features, without the spurious tail."""
         frames = self.tae.frames_of_features(features, num_frames, weight)
         if num_frames != num_wanted:
@@ -142,11 +141,17 @@ class TAELoss(nn.Cell):
             fixed, video, frame_indices
         )
         adv, by_generator = self.generator_and_gradient(fixed)
-        norms = ()
-        for gradient in (by_reconstruction, by_generator):
-            norms += (self._last_layer_norm(features, num_frames, gradient),)
+        by_weight = self.mean_of_gradients(
+            (
+                self._by_last_weight(features, num_frames, by_reconstruction),
+                self._by_last_weight(features, num_frames, by_generator),
+            ),
+            adv,
+        )
         weight = self.adversarial.weight * adaptive_weight(
-            norms[0], norms[1], max_weight=self.adversarial.max_adaptive_weight
+            _norm(by_weight[0]),
+            _norm(by_weight[1]),
+            max_weight=self.adversarial.max_adaptive_weight,
         )
         weight = ops.stop_gradient(weight)
         gradient = ops.stop_gradient(by_reconstruction + weight * by_generator)
@@ -155,11 +160,15 @@ class TAELoss(nn.Cell):
         # The value of the loss, with the gradient of the linear form.
         return loss + (linear - ops.stop_gradient(linear)), terms, adv, weight
 
-    def _last_layer_norm(self, features: Tensor, num_frames: int, gradient: Tensor) -> Tensor:
+    def _by_last_weight(self, features: Tensor, num_frames: int, gradient: Tensor) -> Tensor:
+        """Return the gradient by the decoder's last weight of a loss whose gradient by x is given."""
         # A mean's gradient is tiny per pixel: as a sum's it survives float16.
         size = gradient.size
         by_weight = self.last_layer_gradient(
             self.tae.last_weight, ops.stop_gradient(features), num_frames, gradient * size
         )
-        (by_weight,) = self.mean_over_ranks((by_weight / size,))
-        return ops.sqrt(ops.square(by_weight).sum())
+        return by_weight / size
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return ops.sqrt(ops.square(tensor).sum())

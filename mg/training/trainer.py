@@ -359,7 +359,9 @@ class Trainer:
         final = self.task.export(self.output)
         bad = self.task.dataset.bad
         if bad:
-            logger.warning("%d clips could not be read:\n%s", len(bad), self.task.dataset.bad_table())
+            logger.warning(
+                "%d clips could not be read:\n%s", len(bad), self.task.dataset.bad_table()
+            )
         last_lines = [f"Weights: {final}", f"Next: {self.task.next_command(final)}"]
         if self.validations:
             video = self.output / "validation" / f"step_{self.step:08d}.mp4"

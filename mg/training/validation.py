@@ -14,8 +14,8 @@ from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.metrics.report import QualityReport
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.settings import ValidationSettings
 from mg.training.optimizer import WeightAverage
+from mg.training.settings import ValidationSettings
 
 __all__ = ["Validation", "averaged_weights"]
 

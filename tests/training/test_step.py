@@ -207,6 +207,4 @@ def test_a_learning_rate_multiplier_scales_the_first_step():
     np.testing.assert_allclose(
         np.abs(step.loss.first.weight.asnumpy() - before[0]), 0.001, rtol=2e-2
     )
-    np.testing.assert_allclose(
-        np.abs(step.loss.last.weight.asnumpy() - before[1]), 0.01, rtol=2e-2
-    )
+    np.testing.assert_allclose(np.abs(step.loss.last.weight.asnumpy() - before[1]), 0.01, rtol=2e-2)

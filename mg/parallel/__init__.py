@@ -1,0 +1,1 @@
+"""Several processes, one device each, that work as one: ranks, collectives, sharded optimiser."""

@@ -1,0 +1,120 @@
+"""What ranks tell each other: a cell for compiled graphs, and helpers for the host built on them.
+
+All ranks must come to the same collectives in the same order. If they do not they wait for ever,
+or one takes another's values. The compiler orders collectives that do not depend on each other as
+it likes, so ranks whose graphs differ in any way run them in different orders: inside one graph,
+let each depend on the one before, or make them one.
+
+Only what CPU has is used (MindSpore 2.10): AllReduce sums float32 and float16, and knows no
+maximum and no integers; AllGather and Broadcast also take integers and float64; none takes bool.
+"""
+
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from mg.parallel.ranks import Ranks
+
+__all__ = [
+    "GradientMean",
+    "ScalarMean",
+    "any_rank",
+    "barrier",
+    "broadcast_array",
+    "broadcast_parameters",
+]
+
+
+class GradientMean(nn.Cell):
+    """Mean of gradients over all ranks; with one rank the gradients themselves.
+
+    The mean is the same bit for bit on all ranks, so that they stay equal and decide equally.
+
+    All gradients are sent as one: a single AllReduce has no order that could differ between ranks,
+    and is quicker than one for each. It takes the memory of two copies while it runs.
+
+    Args:
+        ranks: with one rank nothing is added to the graph.
+        sizes: number of elements of each gradient.
+    """
+
+    def __init__(self, ranks: Ranks, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.factor = 1.0 / ranks.size
+        self.starts = tuple(np.cumsum([0, *sizes])[:-1].tolist())
+        self.all_reduce = ops.AllReduce() if ranks.size > 1 else None
+        self.map = ops.HyperMap()
+
+    def construct(self, gradients: tuple[Tensor, ...], after: Tensor) -> tuple[Tensor, ...]:
+        """Return the means.
+
+        Args:
+            gradients: float32, of the same shapes on all ranks.
+            after: what must be computed before, such as the result of the collective before.
+        """
+        if self.all_reduce is None:
+            return gradients
+        flat = ops.concat(self.map(_flatten, gradients))  # (elements of all,)
+        mean = self.all_reduce(ops.depend(flat, after)) * self.factor
+        return self.map(ops.partial(_piece_like, mean), self.starts, gradients)
+
+
+def _flatten(gradient):
+    return ops.reshape(gradient, (-1,))
+
+
+def _piece_like(flat, start, gradient):
+    return ops.reshape(flat[start : start + gradient.size], gradient.shape)
+
+
+class ScalarMean(nn.Cell):
+    """Mean over all ranks of each of a few scalars; with one rank the scalars themselves."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self.factor = 1.0 / ranks.size
+        self.all_reduce = ops.AllReduce() if ranks.size > 1 else None
+
+    def construct(self, scalars: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the means of float32 scalars; all ranks have equally many."""
+        if self.all_reduce is None:
+            return scalars
+        return ops.unstack(self.all_reduce(ops.stack(scalars)) * self.factor)
+
+
+def any_rank(flag: bool, ranks: Ranks) -> bool:
+    """Return whether `flag` is true on any rank; all ranks must call it, and get one answer.
+
+    So that one that got a signal to stop and those that did not stop after the same step.
+    """
+    if ranks.size == 1:
+        return flag
+    return bool(ops.AllReduce()(Tensor([float(flag)], ms.float32)).asnumpy()[0] > 0)
+
+
+def barrier(ranks: Ranks) -> None:
+    """Return once all ranks have called it."""
+    any_rank(False, ranks)
+
+
+def broadcast_array(array: np.ndarray, ranks: Ranks, *, root: int = 0) -> np.ndarray:
+    """Return the array of rank `root`; all ranks must call it.
+
+    Args:
+        array: float or integer, of the same shape and dtype on all ranks.
+        ranks: this one among all.
+        root: whose values are taken.
+    """
+    if ranks.size == 1:
+        return array
+    return ops.Broadcast(root)((Tensor(np.ascontiguousarray(array)),))[0].asnumpy()
+
+
+def broadcast_parameters(parameters: Sequence[Parameter], ranks: Ranks) -> None:
+    """Set the parameters of all ranks to those of rank 0; all ranks must call it."""
+    if ranks.size == 1:
+        return
+    for parameter in parameters:
+        parameter.set_data(Tensor(broadcast_array(parameter.asnumpy(), ranks)))
