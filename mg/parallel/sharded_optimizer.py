@@ -1,5 +1,6 @@
 """AdamW whose moments are spread over the ranks (ZeRO stage 1), inside the compiled step."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def owner_spans(sizes: Sequence[int], num_ranks: int) -> list[tuple[int, int]]:
     middles = np.cumsum(sizes) - np.asarray(sizes) / 2
     owners = np.minimum(middles * num_ranks / sum(sizes), num_ranks - 1).astype(int)
     bounds = np.searchsorted(owners, np.arange(num_ranks + 1)).tolist()
-    spans = list(zip(bounds[:-1], bounds[1:], strict=True))
+    spans = list(itertools.pairwise(bounds))
     idle = [rank for rank, (start, stop) in enumerate(spans) if start == stop]
     if idle:
         raise ValueError(

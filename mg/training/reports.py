@@ -22,7 +22,7 @@ def one_line(entry: Mapping[str, Any], terms: Iterable[str]) -> str:
 
 
 def record_bad_step(path: Path, entry: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Append a step whose update was left out, with the files of its batch, to a JSON-lines file."""
+    """Append a step whose update was left out, with the clips of its batch, as a JSON line."""
     numbers = {key: entry[key] for key in ("step", "batch", "loss", "grad_norm")}
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps({**numbers, "clips": list(names)}) + "\n")

@@ -161,7 +161,7 @@ class TAELoss(nn.Cell):
         return loss + (linear - ops.stop_gradient(linear)), terms, adv, weight
 
     def _by_last_weight(self, features: Tensor, num_frames: int, gradient: Tensor) -> Tensor:
-        """Return the gradient by the decoder's last weight of a loss whose gradient by x is given."""
+        """Return dL/dW by the decoder's last weight W, given `gradient` = dL/dx."""
         # A mean's gradient is tiny per pixel: as a sum's it survives float16.
         size = gradient.size
         by_weight = self.last_layer_gradient(

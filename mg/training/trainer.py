@@ -65,11 +65,14 @@ class Trainer:
         else:
             self.stage = task.stages[0]
             task.enter(self.stage)
+        self.best_score = -math.inf
         self.validations = [
             entry
             for entry in read_log(self.output / "validation.jsonl")
             if config.resume and entry["step"] <= self.step
         ]
+        if self.validations:
+            self.best_score = max(entry["psnr"] for entry in self.validations)
 
     def _has_checkpoint(self) -> bool:
         """Return whether there is a checkpoint; a run killed before its first one has none."""
@@ -96,12 +99,11 @@ class Trainer:
             self.stop = stack.enter_context(StopRequest())
             self._begin()
             self._train()
-            if any_rank(self.stop.requested is not None, self.ranks):
+            if any_rank(self._is_asked_to_stop(), self.ranks):
                 self.save()
                 logger.info("Stopped after step %d; go on with --resume=true.", self.step)
                 return None
-            self.save()
-            self.validate()
+            self.save(score=self.validate())
         return self._finish() if self.ranks.is_main else None
 
     def _begin(self) -> None:
@@ -111,8 +113,8 @@ class Trainer:
                 self.state.store.remove_all()
                 (self.output / "bad_steps.jsonl").unlink(missing_ok=True)
             save_config(self.output / "config.yaml", self.config)
-        if self.step == 0 and not self.validate():
-            self.save()  # there always is a checkpoint to go back to
+        if self.step == 0:  # so that there always is a checkpoint to go back to
+            self.save(score=self.validate())
 
     def _train(self) -> None:
         self.deadline = time.monotonic() + 60 * (self.config.max_minutes or 1e9)
@@ -185,12 +187,15 @@ class Trainer:
         return any_rank(is_late or self.stop.requested is not None, self.ranks)
 
     def _at_intervals(self) -> None:
-        if self.step % self.config.checkpoint_interval == 0 and self.guard.num_bad_in_row == 0:
-            with self._warning_if_disk_is_full("the checkpoint"):
-                self.save()
+        score = None
         if self.step % self.validation_interval == 0:
             with self._warning_if_disk_is_full("the validation"):
-                self.validate()
+                score = self.validate()
+        is_best = any_rank(score is not None and score > self.best_score, self.ranks)
+        is_due = self.step % self.config.checkpoint_interval == 0
+        if (is_due or is_best) and self.guard.num_bad_in_row == 0:
+            with self._warning_if_disk_is_full("the checkpoint"):
+                self.save(score=score)
 
     @contextlib.contextmanager
     def _warning_if_disk_is_full(self, what: str) -> Iterator[None]:
@@ -319,23 +324,18 @@ class Trainer:
         self.task.dataset.take_bad(progress.bad_clips)
 
     def save(self, *, score: float | None = None) -> None:
-        """Write a checkpoint of the present step."""
+        """Write a checkpoint of the present step; that of the best score is kept for good."""
         path = self.state.save(self.progress(), score=score)
+        if score is not None:
+            self.best_score = max(self.best_score, score)
         if path is not None:
             logger.info("Saved %s.", path)
 
-    def validate(self) -> bool:
-        """Measure the held-out clips; if they never were better, save and return True."""
-        psnr = self._measure() if self.ranks.is_main else None
-        best = max((entry["psnr"] for entry in self.validations[:-1]), default=-math.inf)
-        is_best = psnr is not None and psnr > best and self.guard.num_bad_in_row == 0
-        is_best = any_rank(is_best, self.ranks)
-        if is_best:
-            self.save(score=psnr)
-        return is_best
+    def validate(self) -> float | None:
+        """Return the PSNR of the held-out clips after logging it and redrawing the curves.
 
-    def _measure(self) -> float | None:
-        """Return the PSNR of the held-out clips after logging it and redrawing the curves."""
+        None where there are none, on ranks other than 0, and when the run is asked to end.
+        """
         video_path = self.output / "validation" / f"step_{self.step:08d}.mp4"
         measured = self.task.validate(video_path, should_stop=self._is_asked_to_stop)
         if measured is None:

@@ -102,7 +102,7 @@ def finished_run(make_config, tmp_path_factory):
     """Return a run of 4 steps, with checkpoints after steps 2 and 4."""
     with graph_mode():
         trainer = TAETrainer(make_config(tmp_path_factory.mktemp("run") / "out"))
-        start = trainer.tae.tensors()
+        start = trainer.task.tae.tensors()
         return FinishedRun(trainer, start, trainer.run())
 
 

@@ -14,10 +14,10 @@ from mg.cli import parse_config
 from mg.data.clips import Batch
 from mg.data.video import probe_video
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training import tae_trainer
-from mg.training.checkpoint import Progress
-from mg.training.config import TrainTAEConfig
-from mg.training.run_log import read_log
+from mg.training import checkpoint_store
+from mg.training.checkpoint_store import CheckpointStore
+from mg.training.config import GuardSettings, TrainTAEConfig
+from mg.training.run_log import RunLog, read_log
 from mg.training.tae_trainer import TAETrainer
 from mg.weights.checkpoint_file import read_weights
 
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.usefixtures("in_graph_mode")
 
 def test_training_moves_weights_and_keeps_their_names(finished_run):
     trainer, start = finished_run.trainer, finished_run.start
-    after = trainer.tae.tensors()
+    after = trainer.task.tae.tensors()
     assert list(after) == list(start)
-    assert [p.name for p in trainer.tae.get_parameters()] == list(start)
+    assert [p.name for p in trainer.task.tae.get_parameters()] == list(start)
     moved = [name for name in start if not np.array_equal(start[name], after[name])]
     assert len(moved) > 0.9 * len(start) - 4
 
@@ -39,7 +39,7 @@ def test_training_moves_weights_and_keeps_their_names(finished_run):
 def test_frozen_parameters_are_bit_equal(finished_run):
     start = finished_run.start
     frozen = [name for name in start if "decoder.norm_out" in name or "encoder.conv_in" in name]
-    final = finished_run.trainer.tae.tensors()
+    final = finished_run.trainer.task.tae.tensors()
     assert len(frozen) == 6  # two of the norm, four of the two halves of the convolution
     assert finished_run.trainer.config.optim.weight_decay > 0
     for name in frozen:
@@ -74,14 +74,14 @@ def test_final_weights_are_the_averaged_ones_and_load_with_their_config(finished
     loaded = TemporalAutoencoder(pretrained=finished_run.final)
     assert loaded.config == trainer.config.model
     tensors = loaded.tensors()
-    averages = trainer.step_cell.average.average
+    averages = trainer.task.steps["tae"].average.average
     assert len(averages) > 40
     for mean in averages:
         name = mean.name.removeprefix("average.")
         assert np.array_equal(tensors[name], mean.asnumpy()), name
     # The trained weights are back in their place afterwards.
     trained = read_weights(trainer.output / "checkpoints" / "step_00000004" / "tae.safetensors")
-    after = trainer.tae.tensors()
+    after = trainer.task.tae.tensors()
     assert all(np.array_equal(after[name], trained[name]) for name in after)
 
 
@@ -105,86 +105,110 @@ def test_an_output_folder_with_another_run_is_refused(finished_run, make_config)
 def test_overwriting_forgets_the_older_run(make_config, tmp_path, monkeypatch):
     """Checkpoints of a longer, replaced run must not be resumed or push out the new ones."""
     output = tmp_path / "out"
-    old = output / "checkpoints" / "step_00009999"
-    old.mkdir(parents=True)
-    (old / "progress.json").write_text("{}")
+    store = CheckpointStore(output / "checkpoints", keep=2)
+    store.save(9999, tensors={}, documents={"progress": {}})
     (output / "config.yaml").write_text("steps: 9999\n")
     trainer = TAETrainer(make_config(output, overwrite=True))
-    monkeypatch.setattr(trainer, "validate", lambda step: None)
-    monkeypatch.setattr(trainer, "_train", lambda log: None)  # no step is needed for this
+    monkeypatch.setattr(trainer, "validate", lambda: None)
+    monkeypatch.setattr(trainer, "_train", lambda: None)  # no step is needed for this
     trainer.run()
-    assert [path.name for path in (output / "checkpoints").iterdir()] == ["step_00000000"]
-
-
-def test_a_full_disk_ends_the_run_and_keeps_the_older_checkpoint(
-    finished_run, monkeypatch, tmp_path
-):
-    from mg.training import checkpoint
-
-    trainer = finished_run.trainer
-    shutil.copytree(trainer.output / "checkpoints", tmp_path / "checkpoints")
-
-    def full_disk(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "write_weights", full_disk)
-    monkeypatch.setattr(trainer, "output", tmp_path)
-    monkeypatch.setattr(trainer, "progress", Progress(step=6, loss_scale=1.0))
-    with pytest.raises(OSError, match="could not save the checkpoint"):
-        trainer.save()
-    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert kept == ["step_00000002", "step_00000004"]
+    assert store.steps() == [0]
 
 
 # -- steps that go wrong ---------------------------------------------------------------------------
 
 
 @pytest.fixture
-def judging(finished_run, make_config, monkeypatch):
-    """Return a function: (gradient norms, dtype) -> loss scales after each."""
-    trainer = finished_run.trainer
-    batch = Batch(np.zeros((1, 3, 1, 8, 8), np.float32), ("a.mp4",))
+def broken(finished_run, make_config, tmp_path, monkeypatch):
+    """Return a function that resumes the finished run for more steps, some batches being NaN."""
 
-    def judge(norms, dtype, first_scale):
-        monkeypatch.setattr(trainer, "config", make_config("unused", dtype=dtype))
-        monkeypatch.setattr(trainer, "progress", Progress(step=0, loss_scale=first_scale))
-        monkeypatch.setattr(trainer, "num_bad_in_row", 0)
-        scales = []
-        for step, norm in enumerate(norms):
-            scale = trainer._judge(step, norm, [batch])
-            trainer.progress = Progress(step + 1, scale, trainer.progress.num_good_steps)
-            scales.append(scale)
-        return scales
+    def run(bad_batches, *, steps=10, **changes):
+        output = tmp_path / "out"
+        shutil.copytree(finished_run.trainer.output, output)
+        config = make_config(output, resume=True, steps=steps, **changes)
+        trainer = TAETrainer(config)
+        inputs = trainer.task.inputs
 
-    return judge
+        def poisoned(number, batch):
+            video, *rest = inputs(number, batch)
+            return (video * math.nan if number in bad_batches else video), *rest
 
+        monkeypatch.setattr(trainer.task, "inputs", poisoned)
+        return trainer
 
-def test_the_loss_scale_of_float16_halves_on_overflow_and_never_below_one(judging):
-    bad = [math.inf, math.nan, 1.0, math.inf, math.inf]
-    assert judging(bad, "float16", 8.0) == [4.0, 2.0, 2.0, 1.0, 1.0]
-    assert judging(bad, "float32", 1.0) == [1.0] * 5
+    return run
 
 
-def test_the_loss_scale_doubles_after_many_good_steps_in_a_row(judging, monkeypatch):
-    monkeypatch.setattr(tae_trainer, "LOSS_SCALE_GROWTH_STEPS", 3)
-    norms = [1.0, 1.0, math.inf, 1.0, 1.0, 1.0, 1.0]
-    assert judging(norms, "float16", 8.0) == [8.0, 8.0, 4.0, 4.0, 4.0, 8.0, 8.0]
-    assert judging(norms, "float32", 1.0) == [1.0] * 7
+def test_a_bad_batch_is_skipped_counted_and_listed(broken):
+    trainer = broken({5}, steps=7)
+    states = {}
+
+    def remember(entry):
+        states[entry["step"]] = trainer.task.tae.tensors(), trainer.task.steps["tae"].state()
+
+    write, log = RunLog.write, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "write", lambda s, e: (log.append(e), remember(e), write(s, e)))
+        trainer.run()
+    assert trainer.guard.num_skipped == 1 and trainer.step == 7
+    entries = read_log(trainer.output / "log.jsonl")
+    assert [entry["is_applied"] for entry in entries] == [True] * 5 + [False, True]
+    listed = read_log(trainer.output / "bad_steps.jsonl")
+    assert [(entry["step"], entry["batch"]) for entry in listed] == [(5, 5)]
+    assert set(listed[0]["clips"]) <= {"a.mp4", "b.mp4"} and listed[0]["clips"]
+    for before, after in zip(states[4], states[5], strict=True):
+        assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert any(not np.array_equal(states[5][0][n], states[6][0][n]) for n in states[5][0])
 
 
-def test_the_run_gives_up_after_many_bad_steps_in_a_row(judging):
-    with pytest.raises(FloatingPointError, match=r"20 steps in a row.*a\.mp4.*Lower optim\.lr"):
-        judging([math.nan] * 20, "float32", 1.0)
+def test_many_bad_steps_in_a_row_lead_back_to_the_last_good_checkpoint(broken, caplog):
+    guards = GuardSettings(max_bad_steps=3, max_restores=1)
+    trainer = broken({6, 7, 8}, steps=10, guards=guards, checkpoint_interval=5)
+    trainer.run()
+    entries = read_log(trainer.output / "log.jsonl")
+    # Back to step 5, and on with the batches behind the bad ones.
+    assert [entry["step"] for entry in entries] == list(range(10))
+    assert [entry["batch"] for entry in entries] == [0, 1, 2, 3, 4, 9, 10, 11, 12, 13]
+    assert all(entry["is_applied"] for entry in entries)
+    assert trainer.guard.num_restores == 1 and trainer.guard.num_skipped == 3
+    assert "Back to the checkpoint of step 5" in caplog.text
+    assert len(read_log(trainer.output / "bad_steps.jsonl")) == 3
 
 
-def test_a_bad_batch_is_skipped_and_the_loss_scale_is_logged(finished_run, monkeypatch, caplog):
-    trainer = finished_run.trainer
-    monkeypatch.setattr(trainer, "progress", trainer.progress)
-    before = trainer.tae.tensors()
-    frames = np.full((1, 3, 4, 16, 16), np.nan, np.float32)
-    entry = trainer._update(4, [Batch(frames, ("nan.mp4",))])
-    assert not math.isfinite(entry["grad_norm"]) and "nan.mp4" in caplog.text
-    assert all(np.array_equal(before[name], value) for name, value in trainer.tae.tensors().items())
+def test_the_run_stops_with_a_report_after_too_many_returns(broken):
+    guards = GuardSettings(max_bad_steps=2, max_restores=1)
+    trainer = broken(set(range(5, 100)), steps=50, guards=guards)
+    with pytest.raises(FloatingPointError, match=r"2 updates in a row.*after 1 returns.*optim\.lr"):
+        trainer.run()
+    assert len(read_log(trainer.output / "bad_steps.jsonl")) == 4
+    restored = CheckpointStore(trainer.output / "checkpoints", keep=2).load()
+    assert restored.document("progress")["num_bad_in_row"] == 0
+    assert all(np.isfinite(value).all() for value in restored.tensors("tae").values())
+
+
+def test_a_gradient_above_the_limit_is_left_out(broken):
+    trainer = broken(set(), steps=6, guards=GuardSettings(max_grad_norm=1e-6))
+    trainer.run()
+    entries = read_log(trainer.output / "log.jsonl")[4:]
+    assert [entry["is_applied"] for entry in entries] == [False, False]
+
+
+def test_a_full_disk_while_saving_is_told_and_the_run_goes_on(broken, monkeypatch, caplog):
+    trainer = broken(set(), steps=8, checkpoint_interval=2)
+    write_weights, calls = checkpoint_store.write_weights, []
+
+    def full_disk_at_first(path, *args, **kwargs):
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_weights(path, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint_store, "write_weights", full_disk_at_first)
+    trainer.run()
+    assert "the checkpoint was not written, the run goes on" in caplog.text
+    assert trainer.step == 8
+    store = CheckpointStore(trainer.output / "checkpoints", keep=2)
+    assert 6 not in store.steps() and store.load().step == 8
 
 
 # -- settings that no run can start from -----------------------------------------------------------
@@ -215,7 +239,7 @@ def test_missing_lpips_weights_say_how_to_get_them(make_config, tmp_path, monkey
     # Without the term no file is looked for.
     without = make_config(tmp_path / "out")
     assert without.loss.perceptual_loss_weight == 0
-    assert TAETrainer(without).step_cell.loss.perceptual is None
+    assert TAETrainer(without).task.perceptual is None
 
 
 def test_training_starts_from_pretrained_weights_and_their_config(
@@ -224,19 +248,19 @@ def test_training_starts_from_pretrained_weights_and_their_config(
     trainer = TAETrainer(
         make_config(tmp_path / "out", model=None, pretrained=str(finished_run.final))
     )
-    assert trainer.tae.config == finished_run.trainer.tae.config
+    assert trainer.task.tae.config == finished_run.trainer.task.tae.config
     expected = read_weights(finished_run.final)
-    assert all(np.array_equal(expected[n], v) for n, v in trainer.tae.tensors().items())
+    assert all(np.array_equal(expected[n], v) for n, v in trainer.task.tae.tensors().items())
 
 
 def test_noise_and_frames_are_fixed_by_seed_and_number(finished_run, monkeypatch):
     trainer = finished_run.trainer
     batch = Batch(np.zeros((2, 3, 5, 16, 16), np.float32), ("a", "b"))
-    video, noise, indices = trainer._inputs(7, batch)
+    video, noise, indices = trainer.task.inputs(7, batch)
     assert isinstance(video, Tensor) and video.dtype == ms.float32
     assert noise.shape == (2, 4, 3, 8, 8)  # ceil(5 / 2) frames
     assert indices.asnumpy().tolist() == [0, 1, 2, 3, 4]
-    again, other = trainer._inputs(7, batch)[1], trainer._inputs(8, batch)[1]
+    again, other = trainer.task.inputs(7, batch)[1], trainer.task.inputs(8, batch)[1]
     assert np.array_equal(noise.asnumpy(), again.asnumpy())
     assert abs(np.corrcoef(noise.asnumpy().ravel(), other.asnumpy().ravel())[0, 1]) < 0.1
     assert Path(trainer.config.output_path).is_dir()

@@ -15,8 +15,9 @@ from mg.cli import run_main
 from mg.data.video import probe_video
 from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training import checkpoint
-from mg.training.checkpoint import Progress, save_final_weights
+from mg.training import checkpoint_store
+from mg.training.checkpoint import save_final_weights
+from mg.training.checkpoint_store import CheckpointStore
 from mg.training.run_log import read_log
 from mg.training.tae_trainer import TAETrainer
 from mg.weights.checkpoint_file import read_weights
@@ -28,8 +29,8 @@ SCRIPT = ROOT / "scripts" / "train_tae.py"
 def checkpoint_arrays(output, step):
     """Return every tensor of a checkpoint, weights and state."""
     folder = output / "checkpoints" / f"step_{step:08d}"
-    weights, state = (read_weights(folder / f"{n}.safetensors") for n in ("tae", "state"))
-    return {**weights, **{f"state.{name}": value for name, value in state.items()}}
+    weights, state = (read_weights(folder / f"{n}.safetensors") for n in ("tae", "tae_state"))
+    return {**weights, **state}
 
 
 def test_a_run_resumed_by_the_script_is_the_unbroken_one(finished_run, videos, tmp_path):
@@ -223,11 +224,11 @@ def test_a_folder_that_holds_another_run(run_script, videos, tmp_path):
 def test_a_full_disk(run_script, videos, tmp_path, monkeypatch):
     """The run ends with a clear message and the checkpoint that was there before."""
 
-    def train(self, log):
-        self.progress = Progress(step=1, loss_scale=1.0)
+    def train(self):
+        self.step = 1
         self.save()
-        monkeypatch.setattr(checkpoint, "write_weights", full_disk)
-        self.progress = Progress(step=2, loss_scale=1.0)
+        monkeypatch.setattr(checkpoint_store, "write_weights", full_disk)
+        self.step = 2
 
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -235,7 +236,5 @@ def test_a_full_disk(run_script, videos, tmp_path, monkeypatch):
     monkeypatch.setattr(TAETrainer, "_train", train)
     code, text = run_script(*TINY, f"--video_folder={videos}", f"--output_path={tmp_path}")
     assert code == 1 and "Traceback" not in text
-    assert "could not save the checkpoint (No space left on device)" in text
-    assert "--resume=true" in text
-    kept = [path.name for path in (tmp_path / "checkpoints").iterdir()]
-    assert kept == ["step_00000001"]
+    assert "could not save the checkpoint of step 2 (No space left on device)" in text
+    assert CheckpointStore(tmp_path / "checkpoints", keep=2).steps() == [0, 1]
