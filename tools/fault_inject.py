@@ -212,6 +212,7 @@ EXPERIMENTS = {
 
 # Forked, so that a trial takes milliseconds; this process has no threads that a fork would break.
 _FORK = multiprocessing.get_context("fork")
+tqdm.monitor_interval = 0  # else it starts one
 
 
 def make_content(step: int) -> dict[str, dict[str, Any]]:

@@ -147,10 +147,7 @@ class CheckpointStore:
             if not isinstance(error, OSError):
                 raise
             raise OSError(
-                error.errno,
-                f"could not save the checkpoint of step {step} ({error.strerror or error}); "
-                "older ones are intact",
-                str(target),
+                f"could not save {target} ({error.strerror or error}); older ones are intact"
             ) from error
         self._damaged.discard(target)  # the name may have been that of a removed one
         self._remove_old()
