@@ -7,6 +7,7 @@ computed or the last, in this process or in a worker, so resuming needs no saved
 import functools
 import logging
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 import numpy as np
 
@@ -238,6 +239,7 @@ class ClipDataset:
         Raises:
             ValueError: more than `max_bad_share` of the clips are bad.
         """
+        reason = reason.removeprefix(f"{PurePath(name).name}: ")
         self.bad[name] = reason
         logger.warning("skipping clip %s: %s", name, reason)
         names = {clip.name for clip in self.manifest.clips}
