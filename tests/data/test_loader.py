@@ -92,7 +92,8 @@ def assert_equal_batches(batches, expected):
         np.testing.assert_array_equal(batch.frames, reference.frames)
 
 
-def test_hanging_and_crashing_clips_are_replaced(tmp_path, make_frames, hostile):
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_hanging_and_crashing_clips_are_replaced(tmp_path, make_frames, hostile, num_workers):
     names = ["a.npy", "b.npy", "c_crashes.npy", "d_hangs.npy", "e.npy", "f.npy"]
     save_clips(tmp_path, make_frames, names)
     reasons = {
@@ -103,13 +104,13 @@ def test_hanging_and_crashing_clips_are_replaced(tmp_path, make_frames, hostile)
     known = ClipDataset(*settings, bad=reasons, max_bad_share=1.0)
     expected = [known.batch(step, 3) for step in range(6)]
     data = hostile.HostileDataset(*settings, max_bad_share=1.0)
-    batches = load(data, 3, num_steps=6, num_workers=2, decode_seconds_limit=1)
+    batches = load(data, 3, num_steps=6, num_workers=num_workers, decode_seconds_limit=1)
     assert_equal_batches(batches, expected)
     assert data.bad == reasons
-    # The six steps draw each clip three times. A trap is entered again only by the replacement of
-    # another one that stands earlier in the run.
+    # The six steps draw each clip three times or more. Once known, a trap is entered again only by
+    # a replacement that stands earlier in the run; two workers may also enter it side by side.
     reads = (tmp_path / "reads.txt").read_text().split()
-    assert sorted(reads.count(name) for name in reasons) in ([1, 1], [1, 2])
+    assert max(reads.count(name) for name in reasons) <= num_workers + 1
 
 
 @pytest.mark.parametrize(("num_workers", "prefetch"), [(1, 1), (2, 5)])
