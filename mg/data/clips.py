@@ -8,6 +8,7 @@ import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 import numpy as np
 
@@ -239,6 +240,7 @@ class ClipDataset:
         Raises:
             ValueError: more than `max_bad_share` of the clips are bad.
         """
+        reason = reason.removeprefix(f"{PurePath(name).name}: ")
         self.bad[name] = reason
         logger.warning("skipping clip %s: %s", name, reason)
         names = {clip.name for clip in self.manifest.clips}

@@ -130,6 +130,8 @@ def _open(path: Path) -> Iterator[tuple]:
             raise BrokenVideoError(
                 f"{path.name}: no video in this file (streams found: {', '.join(kinds)})"
             )
+        if streams[0].codec_context is None:
+            raise BrokenVideoError(f"{path.name}: its video codec is unknown")
         yield container, streams[0]
 
 

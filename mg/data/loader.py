@@ -118,10 +118,10 @@ class ClipLoader:
     def _next_batch(self) -> Batch:
         if self._pool is None:
             return self.dataset.batch(next(self._steps), self.batch_size)
-        self._submit_batches()
         if not self._pending:
             raise StopIteration
         samples = self._pending.popleft()
+        self._submit_batches()
         frames = np.stack([self._frames_of(sample) for sample in samples])  # (B, T, H, W, 3)
         return stack_batch(frames, tuple(sample.draw.clip.name for sample in samples))
 

@@ -232,6 +232,9 @@ def _probe_task(task: tuple[_Entry, int]) -> Clip | Rejected:
 
 def _probe(entry: _Entry, min_frames: int) -> Clip | Rejected:
     """Return the entry as a clip, or why it cannot be one."""
+    readable_name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+    if readable_name != entry.name:  # logs and tables could not be written
+        return Rejected(readable_name, "file name is not UTF-8; rename it")
     try:
         info = probe_video(entry.path)
     except FileNotFoundError:

@@ -1,5 +1,7 @@
 """Small videos that the tests of this folder encode themselves."""
 
+import importlib
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -95,3 +97,71 @@ def audio_file(tmp_path):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+HOSTILE = """
+import os
+import signal
+import time
+
+from mg.data.clips import ClipDataset
+
+
+def misbehave(name):
+    if "hangs" in name:
+        time.sleep(1000)
+    if "crashes" in name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "raises" in name:
+        raise ZeroDivisionError("0 frames per second")
+    if "slow" in name:
+        time.sleep(0.1)
+    return name.upper()
+
+
+def os_getpid(_):
+    return os.getpid()
+
+
+def probe_task(task):
+    from mg.data.manifest import _probe
+
+    entry, min_frames = task
+    misbehave(entry.name)
+    return _probe(entry, min_frames)
+
+
+class HostileDataset(ClipDataset):
+    def read(self, draw):
+        with open(draw.clip.path.parent / "reads.txt", "a") as log:
+            log.write(draw.clip.name + "\\n")
+        misbehave(draw.clip.name)
+        return super().read(draw)
+
+
+class PartlyBadDataset(ClipDataset):
+    # The same sample of a clip fails each time, others of it do not.
+    def read(self, draw):
+        frames = super().read(draw)
+        if frames.sum() % 4 == 0:
+            raise ValueError("damaged here")
+        return frames
+
+
+class FatalToLoad:
+    def __reduce__(self):
+        return os._exit, (3,)
+
+    def __call__(self, argument):
+        return argument
+"""
+
+
+@pytest.fixture
+def hostile(tmp_path_factory, monkeypatch):
+    """Return a module, for child processes to import, of functions that hang or crash."""
+    folder = tmp_path_factory.mktemp("modules")
+    (folder / "hostile_functions.py").write_text(HOSTILE)
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module("hostile_functions")
+    del sys.modules["hostile_functions"]

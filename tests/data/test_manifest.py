@@ -148,3 +148,23 @@ def test_a_csv_needs_a_folder_not_a_file(tmp_path, plain_video):
 def test_a_folder_of_arrays(tmp_path, make_frames):
     np.save(tmp_path / "clip.npy", make_frames(7, 16, 16))
     assert build_manifest(video_folder=tmp_path).clips[0].num_frames == 7
+
+
+def test_files_that_hang_or_crash_the_decoder_are_left_out(
+    tmp_path, plain_video, hostile, monkeypatch
+):
+    for name in ("a", "b_hangs", "c_crashes", "d"):
+        shutil.copy(plain_video, tmp_path / f"{name}.mp4")
+    monkeypatch.setattr("mg.data.manifest._probe_task", hostile.probe_task)
+    manifest = build_manifest(video_folder=tmp_path, probe_seconds_limit=2)
+    assert [clip.name for clip in manifest.clips] == ["a.mp4", "d.mp4"]
+    assert {entry.name: entry.reason for entry in manifest.rejected} == {
+        "b_hangs.mp4": "broken: decoder hung for more than 2 s",
+        "c_crashes.mp4": "broken: decoder crashed (signal 11)",
+    }
+
+
+def test_probing_in_this_process_finds_the_same(mixed_folder):
+    assert build_manifest(video_folder=mixed_folder) == build_manifest(
+        video_folder=mixed_folder, probe_seconds_limit=None
+    )
