@@ -1,0 +1,113 @@
+#!/usr/bin/env python
+"""Report mean, deviation and outliers of each latent channel, as a table and as JSON.
+
+    python tools/report_latents.py --input videos --ckpt_path tae.safetensors --image_size 256
+    python tools/report_latents.py --input outputs/latents --json outputs/latents.json
+
+Comparing the reports of two checkpoints on the same videos shows what the outlier penalty does.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+# From a checkout this also works without installing, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mg.cli import parse_config, run_main
+from mg.data.manifest import build_manifest
+from mg.device import setup_device
+from mg.files import write_text
+from mg.metrics.latents import LatentReport
+from mg.models.tae.tiling import Tiling
+from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.pipelines.latent_files import read_latent
+
+logger = logging.getLogger("mg")
+
+# Settings that only matter where videos are encoded, and their defaults.
+_ENCODING = {**vars(AutoencoderConfig(ckpt_path="")), "ckpt_path": None, "image_size": None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportLatentsConfig(AutoencoderConfig):
+    """A report over latents; they are the posterior's means, unscaled.
+
+    Args:
+        input: with ckpt_path a video or a folder of videos; without it a latent file, or a folder
+            of them, that scripts/encode.py wrote.
+        ckpt_path: weights of the autoencoder that encodes the videos.
+        image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
+        r: an outlier lies more than this many standard deviations from the mean of its map.
+        json: file for the figures.
+        overwrite: whether an existing json file is replaced.
+    """
+
+    input: str
+    ckpt_path: str | None = None
+    image_size: int | tuple[int, int] | None = None
+    r: float = 3.0
+    json: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ckpt_path is None:
+            unused = [name for name, default in _ENCODING.items() if getattr(self, name) != default]
+            if unused:
+                raise ValueError(
+                    f"{unused} are for encoding videos; without ckpt_path they do nothing"
+                )
+        if self.json is not None and Path(self.json).exists() and not self.overwrite:
+            raise FileExistsError(f"{self.json} exists; choose another --json or add --overwrite")
+
+
+def main() -> None:
+    """Parse, read or encode, report."""
+    config = parse_config(ReportLatentsConfig, description=__doc__)
+    report = LatentReport(r=config.r)
+    latents = stored_latents(config) if config.ckpt_path is None else encoded_latents(config)
+    for name, latent in latents:
+        report.add(name, latent)
+    print(report.table())
+    if report.summary()["largest_map"] <= config.r**2 + 1:
+        logger.warning("No map is large enough to have a value beyond %g deviations.", config.r)
+    if config.json is not None:
+        write_text(config.json, report.to_json(), overwrite=config.overwrite)
+
+
+def stored_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and mean of each latent file."""
+    # Imports MindSpore, which takes seconds; a wrong setting is answered before.
+    from mg.pipelines.decode import list_latent_files
+
+    for name, path in list_latent_files(config.input).items():
+        yield name, read_latent(path).mean
+
+
+def encoded_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and mean of the latent of each video, piece by piece along time."""
+    manifest = build_manifest(video_folder=config.input)
+    for entry in manifest.rejected:
+        logger.warning("%s is left out: %s", entry.name, entry.reason)
+    setup_device(config)
+    from mg.pipelines.encode import frame_size
+    from mg.pipelines.streaming import encode_frames, read_frames
+
+    tae = load_autoencoder(config)
+    for clip in manifest.clips:
+        size = frame_size(clip, config.image_size, tae.config.spatial_compression)
+        if config.memory_budget_gb is not None:
+            budget = config.memory_budget_gb
+            tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=budget)
+        frames = read_frames(clip.path, size, rescale=config.image_size is not None)
+        for mean, _ in encode_frames(tae, frames):
+            yield clip.name, mean
+
+
+if __name__ == "__main__":
+    run_main(main)
