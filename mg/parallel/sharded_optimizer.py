@@ -1,5 +1,6 @@
 """AdamW whose moments are spread over the ranks (ZeRO stage 1), inside the compiled step."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def owner_spans(sizes: Sequence[int], num_ranks: int) -> list[tuple[int, int]]:
     middles = np.cumsum(sizes) - np.asarray(sizes) / 2
     owners = np.minimum(middles * num_ranks / sum(sizes), num_ranks - 1).astype(int)
     bounds = np.searchsorted(owners, np.arange(num_ranks + 1)).tolist()
-    spans = list(zip(bounds[:-1], bounds[1:], strict=True))
+    spans = list(itertools.pairwise(bounds))
     idle = [rank for rank, (start, stop) in enumerate(spans) if start == stop]
     if idle:
         raise ValueError(
@@ -99,7 +100,7 @@ class ShardedAdamW(nn.Cell):
             for rank, (start, stop) in enumerate(self.spans):
                 for parameter in self.parameters[start:stop]:
                     name = f"{prefix}.{parameter.name}"
-                    mine = own[name] if name in own else parameter  # any values of this shape
+                    mine = own.get(name, parameter)  # of another owner: any values of this shape
                     values = broadcast_array(mine.asnumpy(), self.ranks, root=rank)
                     if self.ranks.is_main:
                         state[name] = values.copy()
