@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TypeVar
 
-__all__ = ["Ranks", "init_ranks"]
+__all__ = ["ONE_RANK", "Ranks", "init_ranks"]
 
 logger = logging.getLogger("mg")
 
@@ -42,17 +42,20 @@ class Ranks:
         return list(items[self.rank :: self.size])
 
 
+ONE_RANK = Ranks()
+
+
 def init_ranks() -> Ranks:
-    """Return this process's rank, after connecting it to the others if msrun started it.
+    """Return this process's rank, after connecting it to the others if there are any.
 
     Call it right after the device is set (`setup_device`), before any tensor is made. From then
-    on ranks other than 0 log warnings and errors only. msrun runs the program once more as the
-    scheduler, which keeps the ranks together; there this call does not return, the process ends in
-    it with the run.
+    on ranks other than 0 log warnings and errors only. Several ranks are started by
+    scripts/launch.py or by msrun; msrun runs the program once more as its scheduler, where this
+    call does not return: the process ends in it with the run.
 
     Raises:
-        ValueError: variables of msrun that are missing or wrong, or several processes that were
-            not started by msrun.
+        ValueError: variables of the launcher that are missing or wrong, or several processes
+            that were started otherwise.
     """
     role = os.environ.get("MS_ROLE")
     if role is None:
@@ -60,9 +63,9 @@ def init_ranks() -> Ranks:
         if size != "1":
             raise ValueError(
                 f"RANK_SIZE={size}, but this process was not started by msrun; start it with "
-                "scripts/launch_msrun.sh, or unset RANK_SIZE to use one device"
+                "scripts/launch.py or msrun, or unset RANK_SIZE to use one device"
             )
-        return Ranks()
+        return ONE_RANK
     expected = _expected_size(role)
     from mindspore import communication
 
@@ -83,8 +86,8 @@ def _expected_size(role: str) -> int:
     for name in ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT"):
         if not os.environ.get(name):
             raise ValueError(
-                f"MS_ROLE is set, but {name} is not; start with scripts/launch_msrun.sh, or unset "
-                "MS_ROLE to use one device"
+                f"MS_ROLE is set, but {name} is not; start with scripts/launch.py or msrun, or "
+                "unset MS_ROLE to use one device"
             )
     size = os.environ["MS_WORKER_NUM"]
     if not size.isdigit() or int(size) < 1:

@@ -4,7 +4,7 @@ import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mg.parallel.collectives import GradientMean, ScalarMean
-from mg.parallel.ranks import Ranks
+from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.sharded_optimizer import ShardedAdamW
 from mg.training.config import OptimSettings
 from mg.training.optimizer import AdamW, WeightAverage
@@ -30,7 +30,7 @@ class TrainStep(nn.Cell):
         loss: nn.Cell,
         settings: OptimSettings,
         *,
-        ranks: Ranks = Ranks(),  # noqa: B008  (frozen)
+        ranks: Ranks = ONE_RANK,
         shard_optimizer: bool = False,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are

@@ -13,6 +13,7 @@ Source: Movie Gen (arXiv 2410.13720) section 3.1.1, "temporal tiling"; the spati
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -30,8 +31,8 @@ __all__ = [
     "axis_weights",
     "blend_in_time",
     "blend_ramp",
-    "decode_tile",
-    "encode_tile",
+    "decode_tiles",
+    "encode_tiles",
     "estimated_memory_gb",
     "spatial_spans",
     "temporal_spans",
@@ -42,6 +43,10 @@ __all__ = [
 Span = tuple[int, int]  # start and stop of a tile along one axis
 MomentsFunction = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
 FramesFunction = Callable[["Tensor"], "Tensor"]
+# Like the builtin `map`: (function, iterable) -> iterator of the results in order.
+MapFunction = Callable[
+    [Callable[[np.ndarray], np.ndarray], Iterable[np.ndarray]], Iterable[np.ndarray]
+]
 
 # Measured on CPU (fp32, graph mode): see `estimated_memory_gb`.
 TENSORS_AT_ONCE = 4
@@ -247,100 +252,134 @@ def blend_in_time(tiles: Iterable[np.ndarray], overlap: int) -> Iterator[np.ndar
         yield tail
 
 
-def encode_tile(
-    moments_fn: MomentsFunction, video: np.ndarray, tiling: Tiling, config: TAEConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and logvar of one tile in time, put together from its tiles in space.
+def encode_tiles(
+    moments_fn: MomentsFunction,
+    videos: Iterable[np.ndarray],
+    tiling: Tiling,
+    config: TAEConfig,
+    *,
+    map_tiles: MapFunction = map,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield mean and logvar of each tile in time, put together from its tiles in space.
 
     Args:
         moments_fn: video Tensor (B, 3, T, H, W) -> mean and logvar Tensors.
-        video: float32 (B, 3, T, H, W).
+        videos: the tiles in time, float32 (B, 3, T, H, W), all of one height and width.
         tiling: only its spatial part counts here.
         config: of the network.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
     """
     from mindspore import Tensor
-
-    factor = config.spatial_compression
 
     def encode_pixels(pixels: np.ndarray) -> np.ndarray:
         mean, logvar = moments_fn(Tensor(np.ascontiguousarray(pixels)))
         return np.concatenate((mean.asnumpy(), logvar.asnumpy()), axis=1)
 
-    spans = _spans_in_space(video.shape[3] // factor, video.shape[4] // factor, tiling, factor)
-    moments = _in_spatial_tiles(encode_pixels, video, spans, 1, factor)
-    mean, logvar = np.split(moments, 2, axis=1)
-    return mean, logvar
+    scales = config.spatial_compression, 1
+    for moments in _in_spatial_tiles(encode_pixels, videos, tiling, config, scales, map_tiles):
+        mean, logvar = np.split(moments, 2, axis=1)
+        yield mean, logvar
 
 
-def decode_tile(
-    frames_fn: FramesFunction, z: np.ndarray, tiling: Tiling, config: TAEConfig
-) -> np.ndarray:
-    """Return the video of one tile in time, put together from its tiles in space.
+def decode_tiles(
+    frames_fn: FramesFunction,
+    latents: Iterable[np.ndarray],
+    tiling: Tiling,
+    config: TAEConfig,
+    *,
+    map_tiles: MapFunction = map,
+) -> Iterator[np.ndarray]:
+    """Yield the video of each tile in time, put together from its tiles in space.
 
     Args:
         frames_fn: latent Tensor (B, C, T', H', W') -> video Tensor.
-        z: float32 (B, C, T', H', W').
+        latents: the tiles in time, float32 (B, C, T', H', W'), all of one height and width.
         tiling: only its spatial part counts here.
         config: of the network.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
     """
     from mindspore import Tensor
-
-    factor = config.spatial_compression
 
     def decode_latent(latent: np.ndarray) -> np.ndarray:
         return frames_fn(Tensor(np.ascontiguousarray(latent))).asnumpy()
 
-    spans = _spans_in_space(z.shape[3], z.shape[4], tiling, factor)
-    return _in_spatial_tiles(decode_latent, z, spans, factor, 1)
-
-
-def _spans_in_space(
-    height: int, width: int, tiling: Tiling, factor: int
-) -> tuple[list[Span], list[Span]]:
-    """Return the tiles along height and width, in pixels of the latent."""
-    overlap = tiling.overlap_pixels // factor
-    return (
-        spatial_spans(height, tiling.height // factor, overlap),
-        spatial_spans(width, tiling.width // factor, overlap),
-    )
+    scales = 1, config.spatial_compression
+    yield from _in_spatial_tiles(decode_latent, latents, tiling, config, scales, map_tiles)
 
 
 def _in_spatial_tiles(
     function: Callable[[np.ndarray], np.ndarray],
-    x: np.ndarray,
-    spans: tuple[list[Span], list[Span]],
-    scale_out: int,
-    scale_in: int,
-) -> np.ndarray:
-    """Return `function` of `x`, called tile by tile, blended linearly along height and width.
+    inputs: Iterable[np.ndarray],
+    tiling: Tiling,
+    config: TAEConfig,
+    scales: tuple[int, int],
+    map_tiles: MapFunction,
+) -> Iterator[np.ndarray]:
+    """Yield `function` of each input, called tile by tile, blended along height and width.
 
     Args:
         function: (B, C, T, h, w) -> (B, C2, T2, h2, w2).
-        x: the whole input.
-        spans: tiles along height and width, in pixels of the latent.
-        scale_out: pixels of the result per pixel of the latent.
-        scale_in: pixels of `x` per pixel of the latent.
+        inputs: whole tiles in time, of one height and width.
+        tiling: sizes of the tiles.
+        config: of the network.
+        scales: pixels of the input and of the result per pixel of the latent.
+        map_tiles: calls `function`.
     """
-    rows, columns = spans
+    inputs = iter(inputs)
+    first = next(inputs, None)
+    if first is None:
+        return
+    scale_in, scale_out = scales
+    factor = config.spatial_compression
+    overlap = tiling.overlap_pixels // factor
+    rows, columns = (  # of the tiles, in pixels of the latent
+        spatial_spans(length // scale_in, tile // factor, overlap)
+        for length, tile in zip(first.shape[3:], (tiling.height, tiling.width), strict=True)
+    )
+    windows = [(row, column) for row in rows for column in columns]
+    parts = (
+        x[..., top * scale_in : bottom * scale_in, left * scale_in : right * scale_in]
+        for x in itertools.chain((first,), inputs)
+        for (top, bottom), (left, right) in windows
+    )
+    tiles = iter(map_tiles(function, parts))
+    for tile in tiles:  # the first of each input
+        group = itertools.chain((tile,), itertools.islice(tiles, len(windows) - 1))
+        yield _blend_in_space(group, rows, columns, scale_out)
+
+
+def _blend_in_space(
+    tiles: Iterable[np.ndarray], rows: list[Span], columns: list[Span], scale: int
+) -> np.ndarray:
+    """Return the blended result of tiles (B, C, T, h, w) row by row, held one at a time.
+
+    Args:
+        tiles: in the order of rows, then columns.
+        rows, columns: of the tiles, in pixels of the latent.
+        scale: pixels of the result per pixel of the latent.
+    """
+    tiles = iter(tiles)
     if len(rows) == len(columns) == 1:
-        return function(x)
-    out_rows, out_columns = ([(a * scale_out, b * scale_out) for a, b in axis] for axis in spans)
-    row_weights, column_weights = axis_weights(out_rows), axis_weights(out_columns)
+        return next(tiles)
+    rows, columns = ([(a * scale, b * scale) for a, b in axis] for axis in (rows, columns))
+    row_weights, column_weights = axis_weights(rows), axis_weights(columns)
     result = None
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
-            part = x[..., top * scale_in : bottom * scale_in, left * scale_in : right * scale_in]
-            tile = function(part)
-            if result is None:
-                size = (out_rows[-1][1], out_columns[-1][1])
-                result = np.zeros((*tile.shape[:3], *size), np.float32)
-            weights = np.outer(row_weights[i], column_weights[j])  # (h2, w2)
-            result[..., slice(*out_rows[i]), slice(*out_columns[j])] += tile * weights
+    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        tile = next(tiles)
+        if result is None:
+            result = np.zeros((*tile.shape[:3], rows[-1][1], columns[-1][1]), np.float32)
+        weights = np.outer(row_weights[i], column_weights[j])  # (h, w)
+        result[..., slice(*row), slice(*column)] += tile * weights
     return result
 
 
 def tiled_encode(
-    moments_fn: MomentsFunction, video: "Tensor", tiling: Tiling, config: TAEConfig
+    moments_fn: MomentsFunction,
+    video: "Tensor",
+    tiling: Tiling,
+    config: TAEConfig,
+    *,
+    map_tiles: MapFunction = map,
 ) -> tuple["Tensor", "Tensor"]:
     """Return mean and logvar (B, z_channels, T', H', W') of a video, encoded tile by tile.
 
@@ -349,6 +388,7 @@ def tiled_encode(
         video: (B, 3, T, H, W) in [-1, 1].
         tiling: sizes of the tiles.
         config: of the network.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: tiles that do not fit the network's compression.
@@ -357,16 +397,20 @@ def tiled_encode(
 
     tiling.check(config)
     frames = video.asnumpy().astype(np.float32, copy=False)
-    parts = [
-        encode_tile(moments_fn, frames[:, :, start:stop], tiling, config)
-        for start, stop in temporal_spans(frames.shape[2], tiling.frames, 0)
-    ]
+    spans = temporal_spans(frames.shape[2], tiling.frames, 0)
+    tiles = (frames[:, :, start:stop] for start, stop in spans)
+    parts = encode_tiles(moments_fn, tiles, tiling, config, map_tiles=map_tiles)
     means, logvars = zip(*parts, strict=True)
     return Tensor(np.concatenate(means, axis=2)), Tensor(np.concatenate(logvars, axis=2))
 
 
 def tiled_decode(
-    frames_fn: FramesFunction, z: "Tensor", tiling: Tiling, config: TAEConfig
+    frames_fn: FramesFunction,
+    z: "Tensor",
+    tiling: Tiling,
+    config: TAEConfig,
+    *,
+    map_tiles: MapFunction = map,
 ) -> "Tensor":
     """Return the video (B, 3, 8T', 8H', 8W') of a latent, decoded tile by tile and blended.
 
@@ -375,6 +419,7 @@ def tiled_decode(
         z: (B, z_channels, T', H', W').
         tiling: sizes of the tiles.
         config: of the network.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: tiles that do not fit the network's compression.
@@ -387,7 +432,6 @@ def tiled_decode(
     spans = temporal_spans(
         latent.shape[2], tiling.frames // factor, tiling.overlap_frames // factor
     )
-    tiles = (
-        decode_tile(frames_fn, latent[:, :, start:stop], tiling, config) for start, stop in spans
-    )
+    parts = (latent[:, :, start:stop] for start, stop in spans)
+    tiles = decode_tiles(frames_fn, parts, tiling, config, map_tiles=map_tiles)
     return Tensor(np.concatenate(list(blend_in_time(tiles, tiling.overlap_frames)), axis=2))
