@@ -1,10 +1,13 @@
 """Which of how many processes this one is."""
 
 import dataclasses
+import json
 import logging
 import os
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from mg.parallel.channel import Channel
 
 __all__ = ["ONE_RANK", "Ranks", "init_ranks"]
 
@@ -20,6 +23,7 @@ class Ranks:
     Args:
         rank: from 0.
         size: how many there are.
+        channel: messages to the others; `init_ranks` makes it.
 
     Raises:
         ValueError: no such rank.
@@ -27,6 +31,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+    channel: Channel | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
@@ -40,6 +45,27 @@ class Ranks:
     def share(self, items: Sequence[Item]) -> list[Item]:
         """Return every `size`-th item from number `rank` on: this rank's part of the work."""
         return list(items[self.rank :: self.size])
+
+    def gather_json(self, value: Any) -> list[Any]:
+        """Return the values of all ranks in their order, on each rank; all ranks must call it.
+
+        Args:
+            value: anything that JSON can hold.
+        """
+        if self.channel is None:
+            return [value]
+        return [json.loads(text) for text in self.channel.gather(json.dumps(value).encode())]
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is true on any rank; all ranks must call it, and get one answer.
+
+        So that one that got a signal to stop and those that did not stop after the same step.
+        """
+        return any(self.gather_json(flag))
+
+    def barrier(self) -> None:
+        """Return once all ranks have called it, however long that takes."""
+        self.gather_json(None)
 
 
 ONE_RANK = Ranks()
@@ -70,9 +96,11 @@ def init_ranks() -> Ranks:
     from mindspore import communication
 
     communication.init()  # takes hccl on Ascend, nccl on GPU, mccl on CPU
-    ranks = Ranks(communication.get_rank(), communication.get_group_size())
-    if ranks.size != expected:
-        raise ValueError(f"MS_WORKER_NUM={expected}, but {ranks.size} ranks came together")
+    rank, size = communication.get_rank(), communication.get_group_size()
+    if size != expected:
+        raise ValueError(f"MS_WORKER_NUM={expected}, but {size} ranks came together")
+    channel = Channel(rank, size, os.environ["MS_SCHED_HOST"]) if size > 1 else None
+    ranks = Ranks(rank, size, channel)
     if not ranks.is_main:
         logger.setLevel(logging.WARNING)
     logger.info("Running on %d ranks.", ranks.size)

@@ -94,6 +94,7 @@ class ShardedAdamW(nn.Cell):
         All ranks must call it. Names and shapes are those of a plain `AdamW`, so that a checkpoint
         does not depend on the number of ranks.
         """
+        self.ranks.barrier()
         own = {p.name: p for p in self._own_state()}
         state = {}
         for prefix in MOMENTS:

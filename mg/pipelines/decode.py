@@ -19,7 +19,7 @@ from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import weights_hash
 from mg.pipelines.latent_files import (
     LATENT_SUFFIXES,
-    Latent,
+    LatentInfo,
     check_latent_config,
     read_latent,
     read_latent_info,
@@ -85,7 +85,7 @@ def decode_latent_files(
     files = list_latent_files(source)
     paths = output_paths(files, output_folder, ".mp4")
     names, team = share_files(list(files), ranks)
-    tae.map_tiles = functools.partial(map_over_ranks, ranks=team)
+    map_tiles = functools.partial(map_over_ranks, ranks=team)
     outcome = Outcome()
     own_weights = weights_hash(tae)
     for name in names:
@@ -105,10 +105,12 @@ def decode_latent_files(
             if memory_budget_gb is not None:
                 size = (latent.info.height, latent.info.width)
                 tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
+            pieces = _pieces(tae, latent.mean)
+            video = decode_latents(tae, pieces, latent.info.num_frames, map_tiles=map_tiles)
             if team.is_main:
-                _decode_file(tae, latent, paths[name], overwrite=overwrite)
+                _write_video(video, latent.info, paths[name], overwrite=overwrite)
             else:
-                collections.deque(_decoded(tae, latent), maxlen=0)  # compute this rank's tiles
+                collections.deque(video, maxlen=0)  # compute this rank's tiles
             outcome.done.append(name)
         except ValueError as error:
             if team.size > 1:  # the other ranks wait for this one's tiles
@@ -120,20 +122,19 @@ def decode_latent_files(
     return outcome
 
 
-def _decode_file(tae: TemporalAutoencoder, latent: Latent, path: Path, *, overwrite: bool) -> None:
-    num_frames = latent.info.num_frames
+def _write_video(
+    video: Iterator[np.ndarray], info: LatentInfo, path: Path, *, overwrite: bool
+) -> None:
+    """Write a video that comes in pieces, float32 (3, t, H, W)."""
     with (
-        VideoWriter(path, fps=latent.info.fps or DEFAULT_FPS, overwrite=overwrite) as writer,
-        tqdm(total=num_frames, desc=path.name, unit="frame", disable=None, leave=False) as progress,
+        VideoWriter(path, fps=info.fps or DEFAULT_FPS, overwrite=overwrite) as writer,
+        tqdm(
+            total=info.num_frames, desc=path.name, unit="frame", disable=None, leave=False
+        ) as progress,
     ):
-        for video in _decoded(tae, latent):
-            writer.write(from_model_range(video))
-            progress.update(video.shape[1])
-
-
-def _decoded(tae: TemporalAutoencoder, latent: Latent) -> Iterator[np.ndarray]:
-    """Yield the video of a latent piece by piece, float32 (3, t, H, W)."""
-    return decode_latents(tae, _pieces(tae, latent.mean), latent.info.num_frames)
+        for piece in video:
+            writer.write(from_model_range(piece))
+            progress.update(piece.shape[1])
 
 
 def _pieces(tae: TemporalAutoencoder, mean: np.ndarray) -> Iterator[np.ndarray]:

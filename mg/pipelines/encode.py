@@ -70,7 +70,7 @@ def encode_videos(
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     paths = output_paths(clips, output_folder, suffix)
     names, team = share_files(list(clips), ranks)
-    tae.map_tiles = functools.partial(map_over_ranks, ranks=team)
+    map_tiles = functools.partial(map_over_ranks, ranks=team)
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
     made_with = weights_hash(tae)
     total = sum(clips[name].num_frames for name in names)
@@ -85,7 +85,7 @@ def encode_videos(
                     outcome.finished_before.append(clip.name)
                     continue
                 frames = read_frames(clip.path, size, rescale=image_size is not None)
-                latents = encode_frames(tae, _counted(frames, progress))
+                latents = encode_frames(tae, _counted(frames, progress), map_tiles=map_tiles)
                 if team.is_main:
                     with LatentWriter(paths[clip.name], info, overwrite=overwrite) as writer:
                         for mean, logvar in latents:

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 
 from mg.parallel.ranks import Ranks
-from mg.parallel.work import gather_json
 
 __all__ = ["Outcome"]
 
@@ -28,7 +27,7 @@ class Outcome:
 
     def of_all(self, ranks: Ranks) -> "Outcome":
         """Return the outcomes of all ranks as one; all ranks must call it."""
-        parts = gather_json(dataclasses.asdict(self), ranks)
+        parts = ranks.gather_json(dataclasses.asdict(self))
         whole = Outcome()
         for part in parts:
             whole.failed |= part["failed"]

@@ -22,7 +22,6 @@ from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.parallel.work import gather_json
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.clip_results import (
     ResumableReport,
@@ -106,7 +105,7 @@ def _report_of_all(
         for clip, metrics in measured.items()
     }
     whole = {}
-    for part in gather_json(lists, ranks):
+    for part in ranks.gather_json(lists):
         whole |= part
     report = ResumableReport()
     for name in names:

@@ -14,7 +14,13 @@ import numpy as np
 from mg.data.transforms import resize_and_crop, to_model_range
 from mg.data.video import iterate_frames
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import Tiling, blend_in_time, decode_tiles, encode_tiles
+from mg.models.tae.tiling import (
+    MapFunction,
+    Tiling,
+    blend_in_time,
+    decode_tiles,
+    encode_tiles,
+)
 
 __all__ = ["check_finite", "decode_latents", "encode_frames", "read_frames"]
 
@@ -33,7 +39,7 @@ def read_frames(path: Path, size: tuple[int, int], *, rescale: bool) -> Iterator
 
 
 def encode_frames(
-    tae: TemporalAutoencoder, frames: Iterable[np.ndarray]
+    tae: TemporalAutoencoder, frames: Iterable[np.ndarray], *, map_tiles: MapFunction = map
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield mean and logvar, each float32 (z_channels, t, H/8, W/8), piece by piece.
 
@@ -41,6 +47,7 @@ def encode_frames(
         tae: its `tiling` says how many frames are encoded at once; with `use_tile` frames are cut
             into tiles too.
         frames: uint8 (H, W, 3) each, all of one size.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: a size that the network cannot take, or a result that is no number.
@@ -48,7 +55,7 @@ def encode_frames(
     tae.tiling.check(tae.config)
     videos = _checked_videos(tae, frames)
     for mean, logvar in encode_tiles(
-        tae.moments, videos, _tiling(tae), tae.config, map_tiles=tae.map_tiles
+        tae.moments, videos, _tiling(tae), tae.config, map_tiles=map_tiles
     ):
         check_finite(mean, "encoder")
         yield mean[0], logvar[0]
@@ -69,7 +76,11 @@ def _tiling(tae: TemporalAutoencoder) -> Tiling:
 
 
 def decode_latents(
-    tae: TemporalAutoencoder, latents: Iterable[np.ndarray], num_frames: int | None = None
+    tae: TemporalAutoencoder,
+    latents: Iterable[np.ndarray],
+    num_frames: int | None = None,
+    *,
+    map_tiles: MapFunction = map,
 ) -> Iterator[np.ndarray]:
     """Yield the video, float32 (3, t, H, W) in about [-1, 1], piece by piece.
 
@@ -77,6 +88,7 @@ def decode_latents(
         tae: its `tiling` says how many frames are decoded at once and how many overlap.
         latents: float32 (z_channels, t, H', W') each, pieces of any length t of one latent.
         num_frames: how many frames to give in all; None gives all that are decoded.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: a result that is no number.
@@ -85,7 +97,7 @@ def decode_latents(
     factor = tae.config.temporal_compression
     length, overlap = tae.tiling.frames // factor, tae.tiling.overlap_frames // factor
     parts = _checked_latents(tae, _overlapping_tiles(latents, length, overlap))
-    tiles = decode_tiles(tae.frames_from, parts, _tiling(tae), tae.config, map_tiles=tae.map_tiles)
+    tiles = decode_tiles(tae.frames_from, parts, _tiling(tae), tae.config, map_tiles=map_tiles)
     num_left = num_frames
     for video in blend_in_time(tiles, tae.tiling.overlap_frames):
         check_finite(video, "decoder")

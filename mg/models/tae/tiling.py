@@ -2,9 +2,7 @@
 
 The functions wrap a network's encode and decode from outside. Time is cut into tiles of 32 frames;
 those of the encoder do not overlap, those of the decoder overlap by 16 frames. Space is cut into
-overlapping tiles of equal size. Where tiles overlap they are blended with linear weights: over n
-frames or pixels the k-th (from 0) takes (k + 1) / (n + 1) of the later tile, so no step is larger
-than 1 / (n + 1) of the difference between the two.
+overlapping tiles of equal size. Where tiles overlap they are blended with linear weights.
 
 Every tile is normalised by itself, so a tiled result is near the untiled one, not equal to it; a
 single tile that covers everything is.
@@ -21,26 +19,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mg.models.tae.config import TAEConfig
+from mg.models.tae.tile_axes import (
+    Span,
+    axis_weights,
+    blend_ramp,
+    spatial_spans,
+    temporal_spans,
+)
 
 if TYPE_CHECKING:  # MindSpore takes seconds to import; choosing tiles needs none of it.
     from mindspore import Tensor
 
 __all__ = [
-    "Span",
+    "MapFunction",
     "Tiling",
-    "axis_weights",
     "blend_in_time",
-    "blend_ramp",
     "decode_tiles",
     "encode_tiles",
     "estimated_memory_gb",
-    "spatial_spans",
-    "temporal_spans",
     "tiled_decode",
     "tiled_encode",
 ]
 
-Span = tuple[int, int]  # start and stop of a tile along one axis
 MomentsFunction = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
 FramesFunction = Callable[["Tensor"], "Tensor"]
 # Like the builtin `map`: (function, iterable) -> iterator of the results in order.
@@ -173,60 +173,6 @@ def estimated_memory_gb(
             pixels /= 8 if level in config.temporal_upsample_level else 4
         floats = max(floats, TENSORS_AT_ONCE * pixels * (widths[level] + widths[level + 1]))
     return FIXED_MEMORY_GB + 4 * floats / 1e9
-
-
-def temporal_spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Return the tiles along time: each `overlap` into the one before, the last one may be short.
-
-    Args:
-        length: of the whole axis, at least 1.
-        tile: of one tile.
-        overlap: of neighbours, below `tile`.
-    """
-    num_tiles = max(1, math.ceil((length - overlap) / (tile - overlap)))
-    starts = [number * (tile - overlap) for number in range(num_tiles)]
-    return [(start, min(start + tile, length)) for start in starts]
-
-
-def spatial_spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Return tiles of one size, spread evenly, that overlap by `overlap` or more.
-
-    One size for all because a compiled network is compiled anew for each shape.
-
-    Args:
-        length: of the whole axis.
-        tile: of one tile; 0 or `length` and more give a single tile.
-        overlap: of neighbours, at least; below `tile`.
-    """
-    if tile == 0 or tile >= length:
-        return [(0, length)]
-    num_tiles = math.ceil((length - overlap) / (tile - overlap))
-    starts = [(length - tile) * number // (num_tiles - 1) for number in range(num_tiles)]
-    return [(start, start + tile) for start in starts]
-
-
-def blend_ramp(length: int) -> np.ndarray:
-    """Return the later tile's weights over an overlap, float32 (length,): 1/(n+1) ... n/(n+1)."""
-    return np.arange(1, length + 1, dtype=np.float32) / np.float32(length + 1)
-
-
-def axis_weights(spans: list[Span]) -> list[np.ndarray]:
-    """Return each tile's weights along its axis, float32; over all tiles they sum to 1.
-
-    Each tile is blended into what the tiles before it have given, over all of the overlap.
-    """
-    weights: list[np.ndarray] = []
-    for number, (start, stop) in enumerate(spans):
-        own = np.ones(stop - start, np.float32)
-        end = spans[number - 1][1] if number else start
-        ramp = blend_ramp(end - start)
-        own[: end - start] = ramp
-        for earlier, (first, last) in zip(weights, spans[:number], strict=True):
-            if last > start:
-                # Earlier tiles end no later than `end`; they give way to the ramp.
-                earlier[start - first :] *= 1 - ramp[: last - start]
-        weights.append(own)
-    return weights
 
 
 def blend_in_time(tiles: Iterable[np.ndarray], overlap: int) -> Iterator[np.ndarray]:
