@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main, save_config
 from mg.device import setup_device
+from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
 
@@ -35,6 +36,7 @@ def main() -> None:
     """Parse, load, decode."""
     config = parse_config(DecodeConfig, description=__doc__)
     setup_device(config)
+    ranks = init_ranks()
     # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.pipelines.decode import decode_latent_files
 
@@ -44,8 +46,10 @@ def main() -> None:
         config.output_path,
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,
+        ranks=ranks,
     )
-    save_config(Path(config.output_path) / "decode.yaml", config)
+    if ranks.is_main:
+        save_config(Path(config.output_path) / "decode.yaml", config)
     log_peak_memory()
 
 

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.cli import parse_config, run_main, save_config
 from mg.data.manifest import build_manifest
 from mg.device import setup_device
+from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
 
@@ -54,6 +55,7 @@ def main() -> None:
         csv_path=config.csv_path, video_folder=config.input or config.video_folder
     )
     setup_device(config)
+    ranks = init_ranks()
     # MindSpore takes seconds to import; a wrong setting is answered before.
     from mg.pipelines.encode import encode_videos
 
@@ -65,8 +67,10 @@ def main() -> None:
         suffix=f".{config.format}",
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,
+        ranks=ranks,
     )
-    save_config(Path(config.output_path) / "encode.yaml", config)
+    if ranks.is_main:
+        save_config(Path(config.output_path) / "encode.yaml", config)
     log_peak_memory()
 
 

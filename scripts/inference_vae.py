@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.cli import parse_config, run_main, save_config
 from mg.data.manifest import build_manifest
 from mg.device import setup_device
+from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 
@@ -66,11 +67,15 @@ def main() -> None:
         min_frames=settings.num_source_frames,
     )
     setup_device(config)
+    ranks = init_ranks()
     # MindSpore takes seconds to import; a wrong setting is answered before.
     from mg.pipelines.reconstruct import reconstruct_videos
 
-    reconstruct_videos(load_autoencoder(config), manifest, config.output_path, settings)
-    save_config(Path(config.output_path) / "config.yaml", config)
+    reconstruct_videos(
+        load_autoencoder(config), manifest, config.output_path, settings, ranks=ranks
+    )
+    if ranks.is_main:
+        save_config(Path(config.output_path) / "config.yaml", config)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What ranks tell each other: a cell for compiled graphs, and helpers for the host built on them.
+"""Collectives inside compiled graphs, and of whole parameters.
 
 All ranks must come to the same collectives in the same order. If they do not they wait for ever,
 or one takes another's values. The compiler orders collectives that do not depend on each other as
@@ -7,11 +7,12 @@ let each depend on the one before, or make them one.
 
 Only what CPU has is used (MindSpore 2.10): AllReduce sums float32 and float16, and knows no
 maximum and no integers; AllGather and Broadcast also take integers and float64; none takes bool.
+There a rank waits 30 seconds for the others, then fails: after anything that takes ranks
+unequally long, let them meet in `Ranks.barrier` first.
 """
 
 from collections.abc import Sequence
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -20,8 +21,6 @@ from mg.parallel.ranks import Ranks
 __all__ = [
     "GradientMean",
     "ScalarMean",
-    "any_rank",
-    "barrier",
     "broadcast_array",
     "broadcast_parameters",
 ]
@@ -84,21 +83,6 @@ class ScalarMean(nn.Cell):
         return ops.unstack(self.all_reduce(ops.stack(scalars)) * self.factor)
 
 
-def any_rank(flag: bool, ranks: Ranks) -> bool:
-    """Return whether `flag` is true on any rank; all ranks must call it, and get one answer.
-
-    So that one that got a signal to stop and those that did not stop after the same step.
-    """
-    if ranks.size == 1:
-        return flag
-    return bool(ops.AllReduce()(Tensor([float(flag)], ms.float32)).asnumpy()[0] > 0)
-
-
-def barrier(ranks: Ranks) -> None:
-    """Return once all ranks have called it."""
-    any_rank(False, ranks)
-
-
 def broadcast_array(array: np.ndarray, ranks: Ranks, *, root: int = 0) -> np.ndarray:
     """Return the array of rank `root`; all ranks must call it.
 
@@ -116,5 +100,6 @@ def broadcast_parameters(parameters: Sequence[Parameter], ranks: Ranks) -> None:
     """Set the parameters of all ranks to those of rank 0; all ranks must call it."""
     if ranks.size == 1:
         return
+    ranks.barrier()
     for parameter in parameters:
         parameter.set_data(Tensor(broadcast_array(parameter.asnumpy(), ranks)))

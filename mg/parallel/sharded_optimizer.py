@@ -92,6 +92,7 @@ class ShardedAdamW(nn.Cell):
         Names and shapes are those of a plain `AdamW`, so that a checkpoint does not depend on the
         number of ranks.
         """
+        self.ranks.barrier()
         own, state = self.optimizer.state(), {}
         for root, (start, stop) in enumerate(self.spans):
             for name, shape in state_shapes(self.parameters[start:stop]).items():

@@ -1,5 +1,7 @@
 """Latent files to video files."""
 
+import collections
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -12,10 +14,12 @@ from mg.data.transforms import from_model_range
 from mg.data.video_writer import VideoWriter
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
+from mg.parallel.ranks import ONE_RANK, Ranks
+from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import weights_hash
 from mg.pipelines.latent_files import (
     LATENT_SUFFIXES,
-    Latent,
+    LatentInfo,
     check_latent_config,
     read_latent,
     read_latent_info,
@@ -59,6 +63,7 @@ def decode_latent_files(
     *,
     memory_budget_gb: float | None = None,
     overwrite: bool = False,
+    ranks: Ranks = ONE_RANK,
 ) -> Outcome:
     """Return what became of each latent; `a/b.safetensors` becomes `OUTPUT_FOLDER/a/b.mp4`.
 
@@ -71,6 +76,7 @@ def decode_latent_files(
         output_folder: made if missing.
         memory_budget_gb: choose the tiles for each latent so that this is enough.
         overwrite: whether existing videos are replaced.
+        ranks: share the latents, or where there are fewer of them than ranks, the tiles of each.
 
     Raises:
         FileNotFoundError: no latent there.
@@ -78,9 +84,12 @@ def decode_latent_files(
     """
     files = list_latent_files(source)
     paths = output_paths(files, output_folder, ".mp4")
+    names, team = share_files(list(files), ranks)
+    map_tiles = functools.partial(map_over_ranks, ranks=team)
     outcome = Outcome()
     own_weights = weights_hash(tae)
-    for name, path in files.items():
+    for name in names:
+        path = files[name]
         if paths[name].exists() and not overwrite:
             outcome.finished_before.append(name)
             continue
@@ -96,24 +105,36 @@ def decode_latent_files(
             if memory_budget_gb is not None:
                 size = (latent.info.height, latent.info.width)
                 tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
-            _decode_file(tae, latent, paths[name], overwrite=overwrite)
+            pieces = _pieces(tae, latent.mean)
+            video = decode_latents(tae, pieces, latent.info.num_frames, map_tiles=map_tiles)
+            if team.is_main:
+                _write_video(video, latent.info, paths[name], overwrite=overwrite)
+            else:
+                collections.deque(video, maxlen=0)  # compute this rank's tiles
             outcome.done.append(name)
         except ValueError as error:
+            if team.size > 1:  # the other ranks wait for this one's tiles
+                raise
             outcome.failed[name] = str(error)
+    outcome = outcome.of_all(ranks)
     logger.info(outcome.summary("decoded"))
     outcome.refuse_total_failure()
     return outcome
 
 
-def _decode_file(tae: TemporalAutoencoder, latent: Latent, path: Path, *, overwrite: bool) -> None:
-    num_frames = latent.info.num_frames
+def _write_video(
+    video: Iterator[np.ndarray], info: LatentInfo, path: Path, *, overwrite: bool
+) -> None:
+    """Write a video that comes in pieces, float32 (3, t, H, W)."""
     with (
-        VideoWriter(path, fps=latent.info.fps or DEFAULT_FPS, overwrite=overwrite) as writer,
-        tqdm(total=num_frames, desc=path.name, unit="frame", disable=None, leave=False) as progress,
+        VideoWriter(path, fps=info.fps or DEFAULT_FPS, overwrite=overwrite) as writer,
+        tqdm(
+            total=info.num_frames, desc=path.name, unit="frame", disable=None, leave=False
+        ) as progress,
     ):
-        for video in decode_latents(tae, _pieces(tae, latent.mean), num_frames):
-            writer.write(from_model_range(video))
-            progress.update(video.shape[1])
+        for piece in video:
+            writer.write(from_model_range(piece))
+            progress.update(piece.shape[1])
 
 
 def _pieces(tae: TemporalAutoencoder, mean: np.ndarray) -> Iterator[np.ndarray]:

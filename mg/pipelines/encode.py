@@ -1,6 +1,8 @@
 """Video files to latent files."""
 
+import collections
 import dataclasses
+import functools
 import logging
 import os
 from collections.abc import Iterator
@@ -12,6 +14,8 @@ from tqdm import tqdm
 from mg.data.manifest import Clip, Manifest
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
+from mg.parallel.ranks import ONE_RANK, Ranks
+from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.latent_files import (
     LATENT_SUFFIXES,
@@ -37,6 +41,7 @@ def encode_videos(
     suffix: str = ".safetensors",
     memory_budget_gb: float | None = None,
     overwrite: bool = False,
+    ranks: Ranks = ONE_RANK,
 ) -> Outcome:
     """Return what became of each clip; the latent of `a/b.mp4` is `OUTPUT_FOLDER/a/b.SUFFIX`.
 
@@ -52,6 +57,7 @@ def encode_videos(
         suffix: ".safetensors" or ".npz".
         memory_budget_gb: choose the tiles for each video so that this is enough.
         overwrite: make all latents again and replace existing ones.
+        ranks: share the videos, or where there are fewer of them than ranks, the tiles of each.
 
     Raises:
         ValueError: no video could be encoded, `image_size` or `suffix` is wrong, or an output
@@ -63,11 +69,13 @@ def encode_videos(
         tae.check_video_shape((1, 3, 1, *_height_width(image_size)))
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     paths = output_paths(clips, output_folder, suffix)
+    names, team = share_files(list(clips), ranks)
+    map_tiles = functools.partial(map_over_ranks, ranks=team)
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
     made_with = weights_hash(tae)
-    total = sum(clip.num_frames for clip in clips.values())
+    total = sum(clips[name].num_frames for name in names)
     with tqdm(total=total, desc="encoding", unit="frame", disable=None) as progress:
-        for clip in clips.values():
+        for clip in map(clips.get, names):
             try:
                 size = frame_size(clip, image_size, tae.config.spatial_compression)
                 if memory_budget_gb is not None:
@@ -77,12 +85,19 @@ def encode_videos(
                     outcome.finished_before.append(clip.name)
                     continue
                 frames = read_frames(clip.path, size, rescale=image_size is not None)
-                with LatentWriter(paths[clip.name], info, overwrite=overwrite) as writer:
-                    for mean, logvar in encode_frames(tae, _counted(frames, progress)):
-                        writer.write(mean, logvar)
+                latents = encode_frames(tae, _counted(frames, progress), map_tiles=map_tiles)
+                if team.is_main:
+                    with LatentWriter(paths[clip.name], info, overwrite=overwrite) as writer:
+                        for mean, logvar in latents:
+                            writer.write(mean, logvar)
+                else:
+                    collections.deque(latents, maxlen=0)  # compute this rank's tiles
                 outcome.done.append(clip.name)
             except ValueError as error:
+                if team.size > 1:  # the other ranks wait for this one's tiles
+                    raise
                 outcome.failed[clip.name] = str(error)
+    outcome = outcome.of_all(ranks)
     logger.info(outcome.summary("encoded"))
     outcome.refuse_total_failure()
     return outcome

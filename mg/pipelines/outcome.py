@@ -1,6 +1,9 @@
 """What became of each of many files."""
 
 import dataclasses
+import itertools
+
+from mg.parallel.ranks import Ranks
 
 __all__ = ["Outcome"]
 
@@ -21,6 +24,17 @@ class Outcome:
         ]
         lines += [f"  {name}: {reason}" for name, reason in self.failed.items()]
         return "\n".join(lines)
+
+    def of_all(self, ranks: Ranks) -> "Outcome":
+        """Return the outcomes of all ranks as one; all ranks must call it."""
+        parts = ranks.gather_json(dataclasses.asdict(self))
+        whole = Outcome()
+        for part in parts:
+            whole.failed |= part["failed"]
+        for name in ("done", "finished_before"):  # without repeating files of which each has a part
+            files = itertools.chain.from_iterable(part[name] for part in parts)
+            setattr(whole, name, list(dict.fromkeys(files)))
+        return whole
 
     def refuse_total_failure(self) -> None:
         """Raise ValueError if there were files and not one of them came out well."""

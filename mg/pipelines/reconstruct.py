@@ -21,6 +21,7 @@ from mg.data.video_writer import VideoWriter, write_video
 from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
+from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.clip_results import (
     ResumableReport,
@@ -49,6 +50,8 @@ def reconstruct_videos(
     manifest: Manifest,
     output_folder: str | os.PathLike,
     settings: ReconstructionSettings,
+    *,
+    ranks: Ranks = ONE_RANK,
 ) -> ResumableReport:
     """Return the quality of all reconstructed clips; the posterior's mean is decoded.
 
@@ -61,6 +64,7 @@ def reconstruct_videos(
         manifest: the videos, of at least `settings.num_source_frames` frames.
         output_folder: made if missing.
         settings: see there.
+        ranks: share the clips; rank 0 writes the report of all.
 
     Raises:
         ValueError: no clip could be reconstructed, a size that the network cannot take, or
@@ -73,21 +77,40 @@ def reconstruct_videos(
         outcome.refuse_total_failure()
     network = find_lpips(settings.lpips_path, min(sizes.values(), key=min))
     job = _Job(tae, Path(output_folder), clips, settings, network)
-    report = ResumableReport()
-    finished = {} if settings.overwrite else job.finished(sizes)
-    outcome.finished_before.extend(finished)
-    for name, values in finished.items():
-        report.add_measured(name, values)
-    todo = {name: size for name, size in sizes.items() if name not in finished}
+    own = {name: sizes[name] for name in ranks.share(list(sizes))}
+    measured = {} if settings.overwrite else job.finished(own)
+    outcome.finished_before.extend(measured)
+    todo = {name: size for name, size in own.items() if name not in measured}
     results = job.stream(todo, outcome) if not settings.num_frames else job.batch(todo, outcome)
     with tqdm(total=len(todo), desc="reconstructing", unit="clip", disable=None) as progress:
         for name, values in results:
-            report.add_measured(name, values)
+            measured[name] = values
             outcome.done.append(name)
             progress.update()
+    outcome = outcome.of_all(ranks)
     logger.info(outcome.summary("reconstructed"))
     outcome.refuse_total_failure()
-    _write_report(Path(output_folder), report, outcome, job.settings_of_result())
+    report = _report_of_all(measured, list(sizes), ranks)
+    if ranks.is_main:
+        _write_report(Path(output_folder), report, outcome, job.settings_of_result())
+    return report
+
+
+def _report_of_all(
+    measured: dict[str, dict[str, np.ndarray]], names: list[str], ranks: Ranks
+) -> ResumableReport:
+    """Return the report of the clips that all ranks have measured, in the order of `names`."""
+    lists = {
+        clip: {metric: values.tolist() for metric, values in metrics.items()}
+        for clip, metrics in measured.items()
+    }
+    whole = {}
+    for part in ranks.gather_json(lists):
+        whole |= part
+    report = ResumableReport()
+    for name in names:
+        if name in whole:
+            report.add_measured(name, {k: np.array(v) for k, v in whole[name].items()})
     return report
 
 

@@ -4,17 +4,23 @@ One tile in time is held at once, whatever the length. The results are those of
 `TemporalAutoencoder.encode` and `decode` with `use_tile`, bit for bit.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from mindspore import Tensor
 
 from mg.data.transforms import resize_and_crop, to_model_range
 from mg.data.video import iterate_frames
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import blend_in_time
+from mg.models.tae.tiling import (
+    MapFunction,
+    Tiling,
+    blend_in_time,
+    decode_tiles,
+    encode_tiles,
+)
 
 __all__ = ["check_finite", "decode_latents", "encode_frames", "read_frames"]
 
@@ -33,7 +39,7 @@ def read_frames(path: Path, size: tuple[int, int], *, rescale: bool) -> Iterator
 
 
 def encode_frames(
-    tae: TemporalAutoencoder, frames: Iterable[np.ndarray]
+    tae: TemporalAutoencoder, frames: Iterable[np.ndarray], *, map_tiles: MapFunction = map
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield mean and logvar, each float32 (z_channels, t, H/8, W/8), piece by piece.
 
@@ -41,21 +47,40 @@ def encode_frames(
         tae: its `tiling` says how many frames are encoded at once; with `use_tile` frames are cut
             into tiles too.
         frames: uint8 (H, W, 3) each, all of one size.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: a size that the network cannot take, or a result that is no number.
     """
     tae.tiling.check(tae.config)
+    videos = _checked_videos(tae, frames)
+    for mean, logvar in encode_tiles(
+        tae.moments, videos, _tiling(tae), tae.config, map_tiles=map_tiles
+    ):
+        check_finite(mean, "encoder")
+        yield mean[0], logvar[0]
+
+
+def _checked_videos(tae: TemporalAutoencoder, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield float32 (1, 3, T, H, W) in [-1, 1] of as many frames as a tile in time has."""
     frames = iter(frames)
     while chunk := list(itertools.islice(frames, tae.tiling.frames)):
-        video = to_model_range(np.stack(chunk))  # (3, T, H, W)
-        _, mean, logvar = tae.encode(Tensor(video[np.newaxis]))
-        check_finite(mean.asnumpy(), "encoder")
-        yield mean.asnumpy()[0], logvar.asnumpy()[0]
+        video = to_model_range(np.stack(chunk))[np.newaxis]
+        tae.check_video_shape(video.shape)
+        yield video
+
+
+def _tiling(tae: TemporalAutoencoder) -> Tiling:
+    """Return the tiles of `tae`; without `use_tile` frames are not cut."""
+    return tae.tiling if tae.use_tile else dataclasses.replace(tae.tiling, height=0, width=0)
 
 
 def decode_latents(
-    tae: TemporalAutoencoder, latents: Iterable[np.ndarray], num_frames: int | None = None
+    tae: TemporalAutoencoder,
+    latents: Iterable[np.ndarray],
+    num_frames: int | None = None,
+    *,
+    map_tiles: MapFunction = map,
 ) -> Iterator[np.ndarray]:
     """Yield the video, float32 (3, t, H, W) in about [-1, 1], piece by piece.
 
@@ -63,6 +88,7 @@ def decode_latents(
         tae: its `tiling` says how many frames are decoded at once and how many overlap.
         latents: float32 (z_channels, t, H', W') each, pieces of any length t of one latent.
         num_frames: how many frames to give in all; None gives all that are decoded.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: a result that is no number.
@@ -70,10 +96,8 @@ def decode_latents(
     tae.tiling.check(tae.config)
     factor = tae.config.temporal_compression
     length, overlap = tae.tiling.frames // factor, tae.tiling.overlap_frames // factor
-    tiles = (
-        tae.decode(Tensor(np.ascontiguousarray(tile[np.newaxis]))).asnumpy()
-        for tile in _overlapping_tiles(latents, length, overlap)
-    )
+    parts = _checked_latents(tae, _overlapping_tiles(latents, length, overlap))
+    tiles = decode_tiles(tae.frames_from, parts, _tiling(tae), tae.config, map_tiles=map_tiles)
     num_left = num_frames
     for video in blend_in_time(tiles, tae.tiling.overlap_frames):
         check_finite(video, "decoder")
@@ -83,6 +107,13 @@ def decode_latents(
         yield piece
         if num_left == 0:
             return
+
+
+def _checked_latents(tae: TemporalAutoencoder, tiles: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield latents (1, C, t, H', W') of tiles (C, t, H', W')."""
+    for tile in tiles:
+        tae.check_latent_shape((1, *tile.shape))
+        yield tile[np.newaxis]
 
 
 def check_finite(values: np.ndarray, network: str) -> None:

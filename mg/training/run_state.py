@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, nn
 
-from mg.parallel.collectives import barrier
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress, changed_settings
 from mg.training.checkpoint_store import CheckpointStore, StoredCheckpoint
@@ -78,7 +77,7 @@ class RunState:
 
     def restore(self) -> Progress:
         """Load the newest checkpoint that was saved after a good step; return its progress."""
-        barrier(self.ranks)  # rank 0 may still be writing
+        self.ranks.barrier()  # rank 0 may still be writing
         for step in reversed(self.store.steps()):
             stored = self.store.load(step)
             if stored.document("progress")["num_bad_in_row"] == 0:

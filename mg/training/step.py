@@ -7,7 +7,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mg.parallel.collectives import GradientMean, ScalarMean
-from mg.parallel.ranks import Ranks
+from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.sharded_optimizer import ShardedAdamW
 from mg.training.optimizer import AdamW, WeightAverage
 from mg.training.settings import OptimSettings
@@ -38,14 +38,13 @@ class TrainStep(nn.Cell):
         *,
         parameters: Sequence[Parameter] | None = None,
         lr_multipliers: Sequence[float] | None = None,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ONE_RANK,
         shard_optimizer: bool = False,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         parameters = list(loss.trainable_params() if parameters is None else parameters)
         self.loss = loss
         self.parameters = ParameterTuple(parameters)
-        ranks = ranks if ranks is not None else Ranks()
         adamw = {
             "betas": settings.betas,
             "eps": settings.eps,
@@ -54,7 +53,7 @@ class TrainStep(nn.Cell):
         }
         self.optimizer = (
             ShardedAdamW(parameters, ranks, **adamw)
-            if shard_optimizer and ranks.size > 1
+            if shard_optimizer
             else AdamW(parameters, **adamw)
         )
         self.mean_of_scalars = ScalarMean(ranks)

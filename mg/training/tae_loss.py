@@ -11,7 +11,7 @@ from mg.losses.reconstruction import l1_loss, mse_loss
 from mg.models.discriminator import Discriminator
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.collectives import GradientMean
-from mg.parallel.ranks import Ranks
+from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.training.config import AdversarialSettings, LossSettings
 
 __all__ = ["LOSS_TERMS", "TAELoss"]
@@ -39,7 +39,7 @@ class TAELoss(nn.Cell):
         perceptual: PerceptualLoss | None = None,
         adversarial: AdversarialSettings | None = None,
         discriminator: Discriminator | None = None,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.tae = tae
@@ -48,7 +48,7 @@ class TAELoss(nn.Cell):
         self.adversarial = adversarial
         self.discriminator = discriminator
         size = tae.last_weight.size
-        self.mean_of_gradients = GradientMean(ranks or Ranks(), [size, size])
+        self.mean_of_gradients = GradientMean(ranks, [size, size])
         self.reconstruction_and_gradient = ms.value_and_grad(self._reconstruction, 0, has_aux=True)
         self.generator_and_gradient = ms.value_and_grad(self._generator, 0)
         self.last_layer_gradient = ms.grad(self._projection, 0)

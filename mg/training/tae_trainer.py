@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mg.parallel.ranks import Ranks
+from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.training.config import TrainTAEConfig
 from mg.training.tae_task import TAETask
 from mg.training.trainer import Trainer
@@ -22,9 +22,8 @@ class TAETrainer(Trainer):
         FileExistsError: `output_path` holds another run.
     """
 
-    def __init__(self, config: TrainTAEConfig, ranks: Ranks | None = None) -> None:
+    def __init__(self, config: TrainTAEConfig, ranks: Ranks = ONE_RANK) -> None:
         _refuse_other_run(config)
-        ranks = ranks if ranks is not None else Ranks()
         task = TAETask(config, ranks)
         super().__init__(config, task, ranks, validation_interval=config.validation.interval)
 

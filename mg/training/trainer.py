@@ -14,7 +14,6 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from mg.cli import save_config
 from mg.data.clips import Batch
 from mg.data.loader import ClipLoader
-from mg.parallel.collectives import any_rank
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
 from mg.training.guards import LossScale, StepGuard, Verdict, is_good_step
@@ -99,7 +98,7 @@ class Trainer:
             self.stop = stack.enter_context(StopRequest())
             self._begin()
             self._train()
-            if any_rank(self._is_asked_to_stop(), self.ranks):
+            if self.ranks.any(self._is_asked_to_stop()):
                 self.save()
                 logger.info("Stopped after step %d; go on with --resume=true.", self.step)
                 return None
@@ -184,14 +183,14 @@ class Trainer:
 
     def _must_end(self) -> bool:
         is_late = time.monotonic() > self.deadline
-        return any_rank(is_late or self.stop.requested is not None, self.ranks)
+        return self.ranks.any(is_late or self.stop.requested is not None)
 
     def _at_intervals(self) -> None:
         score = None
         if self.step % self.validation_interval == 0:
             with self._warning_if_disk_is_full("the validation"):
                 score = self.validate()
-        is_best = any_rank(score is not None and score > self.best_score, self.ranks)
+        is_best = self.ranks.any(score is not None and score > self.best_score)
         is_due = self.step % self.config.checkpoint_interval == 0
         if (is_due or is_best) and self.guard.num_bad_in_row == 0:
             with self._warning_if_disk_is_full("the checkpoint"):
@@ -224,6 +223,8 @@ class Trainer:
         for i in range(accumulation):
             batch = next(loader)
             batches.append(batch)
+            # Collectives give up soon when a rank is late; this waits as long as it takes.
+            self.ranks.barrier()
             is_last = i == accumulation - 1
             reports.append(
                 self.task.run_batch(number * accumulation + i, batch, controls, is_last=is_last)

@@ -8,14 +8,11 @@ from mindspore import Tensor
 
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tile_axes import axis_weights, blend_ramp, spatial_spans, temporal_spans
 from mg.models.tae.tiling import (
     Tiling,
-    axis_weights,
     blend_in_time,
-    blend_ramp,
     estimated_memory_gb,
-    spatial_spans,
-    temporal_spans,
     tiled_decode,
     tiled_encode,
 )

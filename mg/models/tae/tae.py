@@ -17,7 +17,7 @@ from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN, TAE_CONFIG, TAEConfig
 from mg.models.tae.decoder import Decoder
 from mg.models.tae.encoder import Encoder
 from mg.models.tae.layers import ResnetBlock, SpatialConv, fold_frames, unfold_frames
-from mg.models.tae.tiling import Tiling, tiled_decode, tiled_encode
+from mg.models.tae.tiling import MapFunction, Tiling, tiled_decode, tiled_encode
 from mg.weights.load import check_tensors, explain_config_mismatch, load_tae_tensors
 
 __all__ = ["TAE_CONFIG", "TemporalAutoencoder"]
@@ -67,6 +67,7 @@ class TemporalAutoencoder(nn.Cell):
         self.config = TAEConfig.from_mapping(TAE_CONFIG if config is None else config)
         self.use_tile = use_tile
         self.tiling = tiling if tiling is not None else Tiling()
+        self.map_tiles: MapFunction = map  # set it to have tiles computed on several ranks
         self.sample_deterministic = sample_deterministic
         self.encode_dtype = _dtype(encode_dtype, "encode_dtype")
         self.decode_dtype = _dtype(decode_dtype, "decode_dtype")
@@ -193,7 +194,9 @@ class TemporalAutoencoder(nn.Cell):
         """
         self.check_video_shape(video.shape)
         if self.use_tile:
-            mean, logvar = tiled_encode(self.moments, video, self.tiling, self.config)
+            mean, logvar = tiled_encode(
+                self.moments, video, self.tiling, self.config, map_tiles=self.map_tiles
+            )
         else:
             mean, logvar = self.moments(video)
         if self.sample_deterministic:
@@ -220,7 +223,9 @@ class TemporalAutoencoder(nn.Cell):
                 f"decodes to 1..{num_decoded} frames"
             )
         if self.use_tile:
-            video = tiled_decode(self.frames_from, z, self.tiling, self.config)
+            video = tiled_decode(
+                self.frames_from, z, self.tiling, self.config, map_tiles=self.map_tiles
+            )
         else:
             video = self.frames_from(z)
         if num_target_frames is None or num_target_frames == num_decoded:

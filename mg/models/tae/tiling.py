@@ -2,9 +2,7 @@
 
 The functions wrap a network's encode and decode from outside. Time is cut into tiles of 32 frames;
 those of the encoder do not overlap, those of the decoder overlap by 16 frames. Space is cut into
-overlapping tiles of equal size. Where tiles overlap they are blended with linear weights: over n
-frames or pixels the k-th (from 0) takes (k + 1) / (n + 1) of the later tile, so no step is larger
-than 1 / (n + 1) of the difference between the two.
+overlapping tiles of equal size. Where tiles overlap they are blended with linear weights.
 
 Every tile is normalised by itself, so a tiled result is near the untiled one, not equal to it; a
 single tile that covers everything is.
@@ -13,6 +11,7 @@ Source: Movie Gen (arXiv 2410.13720) section 3.1.1, "temporal tiling"; the spati
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -20,28 +19,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mg.models.tae.config import TAEConfig
+from mg.models.tae.tile_axes import (
+    Span,
+    axis_weights,
+    blend_ramp,
+    spatial_spans,
+    temporal_spans,
+)
 
 if TYPE_CHECKING:  # MindSpore takes seconds to import; choosing tiles needs none of it.
     from mindspore import Tensor
 
 __all__ = [
-    "Span",
+    "MapFunction",
     "Tiling",
-    "axis_weights",
     "blend_in_time",
-    "blend_ramp",
-    "decode_tile",
-    "encode_tile",
+    "decode_tiles",
+    "encode_tiles",
     "estimated_memory_gb",
-    "spatial_spans",
-    "temporal_spans",
     "tiled_decode",
     "tiled_encode",
 ]
 
-Span = tuple[int, int]  # start and stop of a tile along one axis
 MomentsFunction = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
 FramesFunction = Callable[["Tensor"], "Tensor"]
+# Like the builtin `map`: (function, iterable) -> iterator of the results in order.
+MapFunction = Callable[
+    [Callable[[np.ndarray], np.ndarray], Iterable[np.ndarray]], Iterable[np.ndarray]
+]
 
 # Measured on CPU (fp32, graph mode): see `estimated_memory_gb`.
 TENSORS_AT_ONCE = 4
@@ -170,60 +175,6 @@ def estimated_memory_gb(
     return FIXED_MEMORY_GB + 4 * floats / 1e9
 
 
-def temporal_spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Return the tiles along time: each `overlap` into the one before, the last one may be short.
-
-    Args:
-        length: of the whole axis, at least 1.
-        tile: of one tile.
-        overlap: of neighbours, below `tile`.
-    """
-    num_tiles = max(1, math.ceil((length - overlap) / (tile - overlap)))
-    starts = [number * (tile - overlap) for number in range(num_tiles)]
-    return [(start, min(start + tile, length)) for start in starts]
-
-
-def spatial_spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """Return tiles of one size, spread evenly, that overlap by `overlap` or more.
-
-    One size for all because a compiled network is compiled anew for each shape.
-
-    Args:
-        length: of the whole axis.
-        tile: of one tile; 0 or `length` and more give a single tile.
-        overlap: of neighbours, at least; below `tile`.
-    """
-    if tile == 0 or tile >= length:
-        return [(0, length)]
-    num_tiles = math.ceil((length - overlap) / (tile - overlap))
-    starts = [(length - tile) * number // (num_tiles - 1) for number in range(num_tiles)]
-    return [(start, start + tile) for start in starts]
-
-
-def blend_ramp(length: int) -> np.ndarray:
-    """Return the later tile's weights over an overlap, float32 (length,): 1/(n+1) ... n/(n+1)."""
-    return np.arange(1, length + 1, dtype=np.float32) / np.float32(length + 1)
-
-
-def axis_weights(spans: list[Span]) -> list[np.ndarray]:
-    """Return each tile's weights along its axis, float32; over all tiles they sum to 1.
-
-    Each tile is blended into what the tiles before it have given, over all of the overlap.
-    """
-    weights: list[np.ndarray] = []
-    for number, (start, stop) in enumerate(spans):
-        own = np.ones(stop - start, np.float32)
-        end = spans[number - 1][1] if number else start
-        ramp = blend_ramp(end - start)
-        own[: end - start] = ramp
-        for earlier, (first, last) in zip(weights, spans[:number], strict=True):
-            if last > start:
-                # Earlier tiles end no later than `end`; they give way to the ramp.
-                earlier[start - first :] *= 1 - ramp[: last - start]
-        weights.append(own)
-    return weights
-
-
 def blend_in_time(tiles: Iterable[np.ndarray], overlap: int) -> Iterator[np.ndarray]:
     """Yield the blended video piece by piece, holding one tile and one overlap at a time.
 
@@ -247,100 +198,134 @@ def blend_in_time(tiles: Iterable[np.ndarray], overlap: int) -> Iterator[np.ndar
         yield tail
 
 
-def encode_tile(
-    moments_fn: MomentsFunction, video: np.ndarray, tiling: Tiling, config: TAEConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and logvar of one tile in time, put together from its tiles in space.
+def encode_tiles(
+    moments_fn: MomentsFunction,
+    videos: Iterable[np.ndarray],
+    tiling: Tiling,
+    config: TAEConfig,
+    *,
+    map_tiles: MapFunction = map,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield mean and logvar of each tile in time, put together from its tiles in space.
 
     Args:
         moments_fn: video Tensor (B, 3, T, H, W) -> mean and logvar Tensors.
-        video: float32 (B, 3, T, H, W).
+        videos: the tiles in time, float32 (B, 3, T, H, W), all of one height and width.
         tiling: only its spatial part counts here.
         config: of the network.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
     """
     from mindspore import Tensor
-
-    factor = config.spatial_compression
 
     def encode_pixels(pixels: np.ndarray) -> np.ndarray:
         mean, logvar = moments_fn(Tensor(np.ascontiguousarray(pixels)))
         return np.concatenate((mean.asnumpy(), logvar.asnumpy()), axis=1)
 
-    spans = _spans_in_space(video.shape[3] // factor, video.shape[4] // factor, tiling, factor)
-    moments = _in_spatial_tiles(encode_pixels, video, spans, 1, factor)
-    mean, logvar = np.split(moments, 2, axis=1)
-    return mean, logvar
+    scales = config.spatial_compression, 1
+    for moments in _in_spatial_tiles(encode_pixels, videos, tiling, config, scales, map_tiles):
+        mean, logvar = np.split(moments, 2, axis=1)
+        yield mean, logvar
 
 
-def decode_tile(
-    frames_fn: FramesFunction, z: np.ndarray, tiling: Tiling, config: TAEConfig
-) -> np.ndarray:
-    """Return the video of one tile in time, put together from its tiles in space.
+def decode_tiles(
+    frames_fn: FramesFunction,
+    latents: Iterable[np.ndarray],
+    tiling: Tiling,
+    config: TAEConfig,
+    *,
+    map_tiles: MapFunction = map,
+) -> Iterator[np.ndarray]:
+    """Yield the video of each tile in time, put together from its tiles in space.
 
     Args:
         frames_fn: latent Tensor (B, C, T', H', W') -> video Tensor.
-        z: float32 (B, C, T', H', W').
+        latents: the tiles in time, float32 (B, C, T', H', W'), all of one height and width.
         tiling: only its spatial part counts here.
         config: of the network.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
     """
     from mindspore import Tensor
-
-    factor = config.spatial_compression
 
     def decode_latent(latent: np.ndarray) -> np.ndarray:
         return frames_fn(Tensor(np.ascontiguousarray(latent))).asnumpy()
 
-    spans = _spans_in_space(z.shape[3], z.shape[4], tiling, factor)
-    return _in_spatial_tiles(decode_latent, z, spans, factor, 1)
-
-
-def _spans_in_space(
-    height: int, width: int, tiling: Tiling, factor: int
-) -> tuple[list[Span], list[Span]]:
-    """Return the tiles along height and width, in pixels of the latent."""
-    overlap = tiling.overlap_pixels // factor
-    return (
-        spatial_spans(height, tiling.height // factor, overlap),
-        spatial_spans(width, tiling.width // factor, overlap),
-    )
+    scales = 1, config.spatial_compression
+    yield from _in_spatial_tiles(decode_latent, latents, tiling, config, scales, map_tiles)
 
 
 def _in_spatial_tiles(
     function: Callable[[np.ndarray], np.ndarray],
-    x: np.ndarray,
-    spans: tuple[list[Span], list[Span]],
-    scale_out: int,
-    scale_in: int,
-) -> np.ndarray:
-    """Return `function` of `x`, called tile by tile, blended linearly along height and width.
+    inputs: Iterable[np.ndarray],
+    tiling: Tiling,
+    config: TAEConfig,
+    scales: tuple[int, int],
+    map_tiles: MapFunction,
+) -> Iterator[np.ndarray]:
+    """Yield `function` of each input, called tile by tile, blended along height and width.
 
     Args:
         function: (B, C, T, h, w) -> (B, C2, T2, h2, w2).
-        x: the whole input.
-        spans: tiles along height and width, in pixels of the latent.
-        scale_out: pixels of the result per pixel of the latent.
-        scale_in: pixels of `x` per pixel of the latent.
+        inputs: whole tiles in time, of one height and width.
+        tiling: sizes of the tiles.
+        config: of the network.
+        scales: pixels of the input and of the result per pixel of the latent.
+        map_tiles: calls `function`.
     """
-    rows, columns = spans
+    inputs = iter(inputs)
+    first = next(inputs, None)
+    if first is None:
+        return
+    scale_in, scale_out = scales
+    factor = config.spatial_compression
+    overlap = tiling.overlap_pixels // factor
+    rows, columns = (  # of the tiles, in pixels of the latent
+        spatial_spans(length // scale_in, tile // factor, overlap)
+        for length, tile in zip(first.shape[3:], (tiling.height, tiling.width), strict=True)
+    )
+    windows = [(row, column) for row in rows for column in columns]
+    parts = (
+        x[..., top * scale_in : bottom * scale_in, left * scale_in : right * scale_in]
+        for x in itertools.chain((first,), inputs)
+        for (top, bottom), (left, right) in windows
+    )
+    tiles = iter(map_tiles(function, parts))
+    for tile in tiles:  # the first of each input
+        group = itertools.chain((tile,), itertools.islice(tiles, len(windows) - 1))
+        yield _blend_in_space(group, rows, columns, scale_out)
+
+
+def _blend_in_space(
+    tiles: Iterable[np.ndarray], rows: list[Span], columns: list[Span], scale: int
+) -> np.ndarray:
+    """Return the blended result of tiles (B, C, T, h, w) row by row, held one at a time.
+
+    Args:
+        tiles: in the order of rows, then columns.
+        rows, columns: of the tiles, in pixels of the latent.
+        scale: pixels of the result per pixel of the latent.
+    """
+    tiles = iter(tiles)
     if len(rows) == len(columns) == 1:
-        return function(x)
-    out_rows, out_columns = ([(a * scale_out, b * scale_out) for a, b in axis] for axis in spans)
-    row_weights, column_weights = axis_weights(out_rows), axis_weights(out_columns)
+        return next(tiles)
+    rows, columns = ([(a * scale, b * scale) for a, b in axis] for axis in (rows, columns))
+    row_weights, column_weights = axis_weights(rows), axis_weights(columns)
     result = None
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
-            part = x[..., top * scale_in : bottom * scale_in, left * scale_in : right * scale_in]
-            tile = function(part)
-            if result is None:
-                size = (out_rows[-1][1], out_columns[-1][1])
-                result = np.zeros((*tile.shape[:3], *size), np.float32)
-            weights = np.outer(row_weights[i], column_weights[j])  # (h2, w2)
-            result[..., slice(*out_rows[i]), slice(*out_columns[j])] += tile * weights
+    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        tile = next(tiles)
+        if result is None:
+            result = np.zeros((*tile.shape[:3], rows[-1][1], columns[-1][1]), np.float32)
+        weights = np.outer(row_weights[i], column_weights[j])  # (h, w)
+        result[..., slice(*row), slice(*column)] += tile * weights
     return result
 
 
 def tiled_encode(
-    moments_fn: MomentsFunction, video: "Tensor", tiling: Tiling, config: TAEConfig
+    moments_fn: MomentsFunction,
+    video: "Tensor",
+    tiling: Tiling,
+    config: TAEConfig,
+    *,
+    map_tiles: MapFunction = map,
 ) -> tuple["Tensor", "Tensor"]:
     """Return mean and logvar (B, z_channels, T', H', W') of a video, encoded tile by tile.
 
@@ -349,6 +334,7 @@ def tiled_encode(
         video: (B, 3, T, H, W) in [-1, 1].
         tiling: sizes of the tiles.
         config: of the network.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: tiles that do not fit the network's compression.
@@ -357,16 +343,20 @@ def tiled_encode(
 
     tiling.check(config)
     frames = video.asnumpy().astype(np.float32, copy=False)
-    parts = [
-        encode_tile(moments_fn, frames[:, :, start:stop], tiling, config)
-        for start, stop in temporal_spans(frames.shape[2], tiling.frames, 0)
-    ]
+    spans = temporal_spans(frames.shape[2], tiling.frames, 0)
+    tiles = (frames[:, :, start:stop] for start, stop in spans)
+    parts = encode_tiles(moments_fn, tiles, tiling, config, map_tiles=map_tiles)
     means, logvars = zip(*parts, strict=True)
     return Tensor(np.concatenate(means, axis=2)), Tensor(np.concatenate(logvars, axis=2))
 
 
 def tiled_decode(
-    frames_fn: FramesFunction, z: "Tensor", tiling: Tiling, config: TAEConfig
+    frames_fn: FramesFunction,
+    z: "Tensor",
+    tiling: Tiling,
+    config: TAEConfig,
+    *,
+    map_tiles: MapFunction = map,
 ) -> "Tensor":
     """Return the video (B, 3, 8T', 8H', 8W') of a latent, decoded tile by tile and blended.
 
@@ -375,6 +365,7 @@ def tiled_decode(
         z: (B, z_channels, T', H', W').
         tiling: sizes of the tiles.
         config: of the network.
+        map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: tiles that do not fit the network's compression.
@@ -387,7 +378,6 @@ def tiled_decode(
     spans = temporal_spans(
         latent.shape[2], tiling.frames // factor, tiling.overlap_frames // factor
     )
-    tiles = (
-        decode_tile(frames_fn, latent[:, :, start:stop], tiling, config) for start, stop in spans
-    )
+    parts = (latent[:, :, start:stop] for start, stop in spans)
+    tiles = decode_tiles(frames_fn, parts, tiling, config, map_tiles=map_tiles)
     return Tensor(np.concatenate(list(blend_in_time(tiles, tiling.overlap_frames)), axis=2))

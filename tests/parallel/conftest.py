@@ -1,0 +1,72 @@
+"""Programs on two ranks: started on a free port, ended after a hard limit, logs in the failure."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Return a port on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def run_limited():
+    """Return a function that runs a command: (exit code, output); it is killed after the limit."""
+
+    # msrun takes the first Python on the path.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {"PATH": path, "PYTHONPATH": str(ROOT), "MG_CACHE": os.devnull, "GLOG_v": "3"}
+
+    def run(command, *, seconds=150, log_folder=None):
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=ROOT,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            children = _descendants(process.pid)
+            for pid in (process.pid, *children):
+                os.kill(pid, signal.SIGKILL)
+            logs = sorted(Path(log_folder).glob("*.log")) if log_folder else []
+            texts = "\n".join(f"{log.name}:\n{log.read_text()[-2000:]}" for log in logs)
+            pytest.fail(f"{command} did not end within {seconds} s\n{texts}")
+        return process.returncode, output
+
+    return run
+
+
+def _descendants(pid):
+    """Return the process ids of all below a process, of whatever session."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    children = [int(word) for word in listed.stdout.split()]
+    return children + [below for child in children for below in _descendants(child)]
+
+
+@pytest.fixture(scope="session")
+def launch_script():
+    """Return the start of a command line that runs a Python file on two ranks."""
+
+    def command(log_folder, *arguments):
+        launcher = ROOT / "scripts" / "launch.py"
+        return [sys.executable, launcher, "--log_folder", log_folder, "2", *arguments]
+
+    return command
