@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PrimitiveUse", "Verdict", "audit", "exported_primitives", "judge", "main"]
 
-GRAPHS = ("encode", "decode", "train")
+GRAPHS = ("encode", "decode", "train", "discriminator")
 DTYPES = ("float32", "bfloat16")
 
 # Small, but with every part of the network that has operations of its own.
@@ -236,8 +236,9 @@ def tae_graphs(
 
     Args:
         config: of the network.
-        graphs: of `GRAPHS`. train is the whole training step: the loss with all its terms, its
-            gradient, accumulation, clipping, AdamW, weight average.
+        graphs: of `GRAPHS`. train is the whole training step: the loss with all its terms, the
+            adversarial one included, its gradient, accumulation, clipping, AdamW, weight average;
+            discriminator is the training step of the discriminator.
         dtypes: of `DTYPES`.
     """
     import mindspore as ms
@@ -265,9 +266,12 @@ def _network_and_inputs(
     from mindspore import Tensor, nn
 
     from mg.losses.perceptual import PerceptualLoss
+    from mg.models.discriminator import Discriminator
+    from mg.models.discriminator_config import DiscriminatorConfig
     from mg.models.perceptual import LPIPS, LPIPSConfig
     from mg.models.tae.tae import TemporalAutoencoder
-    from mg.training.config import LossSettings, OptimSettings
+    from mg.training.config import AdversarialSettings, LossSettings, OptimSettings
+    from mg.training.discriminator_loss import DiscriminatorLoss
     from mg.training.step import TrainStep
     from mg.training.tae_loss import TAELoss
 
@@ -294,13 +298,24 @@ def _network_and_inputs(
         return Method(tae, graph), (video,)
     if graph == "decode":
         return Method(tae, graph), (latent,)
+    adversarial = AdversarialSettings(
+        lecam_weight=1.0,
+        network=DiscriminatorConfig(kind="video", ch=8, num_layers=2, norm_groups=8),
+    )
+    discriminator = Discriminator(adversarial.network)
+    optim = OptimSettings(accumulation_steps=2)
+    scalar = Tensor(1.0, ms.float32)
+    if graph == "discriminator":
+        step = TrainStep(DiscriminatorLoss(discriminator, adversarial), optim).set_train()
+        return step, (scalar, scalar, scalar, True, video, video, scalar, scalar)
     settings = LossSettings(mse_weight=1.0, opl_loss_weight=1.0)
     perceptual = PerceptualLoss(LPIPS(LPIPSConfig("vgg", (8,) * 5)))  # few channels: same graph
-    loss = TAELoss(tae, settings, perceptual=perceptual)
-    step = TrainStep(loss, OptimSettings(accumulation_steps=2)).set_train()
-    scalar = Tensor(1.0, ms.float32)
+    loss = TAELoss(
+        tae, settings, perceptual=perceptual, adversarial=adversarial, discriminator=discriminator
+    )
+    step = TrainStep(loss, optim, parameters=tae.trainable_params()).set_train()
     frame_indices = Tensor(np.arange(2, dtype=np.int32))
-    return step, (scalar, scalar, True, video, latent, frame_indices)
+    return step, (scalar, scalar, scalar, True, video, latent, frame_indices)
 
 
 def audit(uses: dict[str, PrimitiveUse]) -> list[dict[str, Any]]:

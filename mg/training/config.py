@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 
-from mg.models.discriminator import DiscriminatorConfig
+from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.tae.config import TAEConfig
 from mg.training.settings import (
     DataSettings,

@@ -86,7 +86,9 @@ class AdamW(nn.Cell):
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set what `arrays` holds by the names of `state`; parameters it lacks start anew."""
-        _load([*self.first_moment, *self.second_moment], arrays)
+        for moment in (*self.first_moment, *self.second_moment):
+            values = arrays.get(moment.name, np.zeros(moment.shape, np.float32))
+            moment.set_data(Tensor(np.array(values)))
         counts = [arrays.get(f"num_updates.{p.name}", 0.0) for p in self.parameters]
         self.num_updates.set_data(Tensor(np.array(counts, np.float32)))
 
@@ -136,8 +138,11 @@ class WeightAverage(nn.Cell):
         return {p.name: tuple(p.shape) for p in (*self.average, self.num_averaged)}
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Set what `arrays` holds; averages it lacks stay at the parameters' values."""
-        _load([*self.average, self.num_averaged], arrays)
+        """Set what `arrays` holds; averages that it lacks start at the parameters' values."""
+        for average, parameter in zip(self.average, self.parameters, strict=True):
+            values = arrays.get(average.name, parameter.asnumpy())
+            average.set_data(Tensor(np.array(values)))
+        self.num_averaged.set_data(Tensor(np.array(arrays.get("num_averaged", 0.0), np.float32)))
 
 
 def _move_average(decay, average, parameter):
@@ -146,9 +151,3 @@ def _move_average(decay, average, parameter):
 
 def _arrays(parameters: Sequence[Parameter]) -> dict[str, np.ndarray]:
     return {parameter.name: parameter.asnumpy().copy() for parameter in parameters}
-
-
-def _load(parameters: Sequence[Parameter], arrays: Mapping[str, np.ndarray]) -> None:
-    for parameter in parameters:
-        if parameter.name in arrays:
-            parameter.set_data(Tensor(np.array(arrays[parameter.name])))

@@ -96,11 +96,12 @@ class RunState:
         task.enter(stage)
         is_same_stage = task.stages.index(stage) == progress.stage
         for name, step in task.steps.items():
+            arrays = {}
             if f"{_state_name(name)}.safetensors" in files:
                 arrays = stored.tensors(_state_name(name))
                 if is_same_stage:
                     check_tensors(arrays, step.state_shapes())
-                step.load_state(arrays)
+            step.load_state(arrays)
         return progress
 
 

@@ -1,5 +1,6 @@
 """Training of the temporal autoencoder: networks, losses, noise, held-out clips."""
 
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -145,7 +146,7 @@ class TAETask(Task):
         }
         self.terms = LOSS_TERMS
         if stage.has_discriminator:
-            self.steps["discriminator"] = self._discriminator_step()
+            self.steps["discriminator"] = self._discriminator_step
             self.terms += ("disc_loss", *DISCRIMINATOR_TERMS)
         for step in self.steps.values():
             step.set_train()
@@ -157,6 +158,7 @@ class TAETask(Task):
         learning_rate_multipliers(names, self.config.lr_multipliers, aliases=ALIASES)
         return trainable_names(names, train, freeze, aliases=ALIASES)
 
+    @functools.cached_property  # the same in every stage, so compiled once
     def _discriminator_step(self) -> TrainStep:
         adversarial = self.config.adversarial
         settings = adversarial.optim_settings(

@@ -54,7 +54,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def enter(self, stage: Stage) -> None:
-        """Build `steps` for a stage, with fresh optimisers."""
+        """Build `steps` for a stage; the caller loads their state."""
 
     @abc.abstractmethod
     def run_batch(

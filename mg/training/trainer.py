@@ -177,9 +177,8 @@ class Trainer:
         states = {name: step.state() for name, step in self.task.steps.items()}
         self.task.enter(stage)
         self.stage = stage
-        for name, state in states.items():
-            if name in self.task.steps:
-                self.task.steps[name].load_state(state)
+        for name, step in self.task.steps.items():
+            step.load_state(states.get(name, {}))
 
     def _must_end(self) -> bool:
         is_late = time.monotonic() > self.deadline

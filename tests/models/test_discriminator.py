@@ -6,7 +6,8 @@ import pytest
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from mg.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
-from mg.models.discriminator import Discriminator, DiscriminatorConfig
+from mg.models.discriminator import Discriminator
+from mg.models.discriminator_config import DiscriminatorConfig
 
 KINDS = ("frames", "video")
 both_kinds = pytest.mark.parametrize("kind", KINDS)
