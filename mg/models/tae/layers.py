@@ -121,6 +121,8 @@ class TemporalConv(nn.Cell):
         self.conv1x1 = ops.Conv2D(channels, 1, pad_mode="valid")
         self.gather = ops.Gather()
         self.bias_add = ops.BiasAdd()
+        # The primitive: the gradient of `ops.matmul` copies its operands to transpose them.
+        self.matmul = ops.MatMul()
 
     def add_bias(self, x: Tensor) -> Tensor:
         return self.bias_add(x, self.bias.astype(x.dtype))
@@ -129,13 +131,14 @@ class TemporalConv(nn.Cell):
         """Return sum_k W_k (Cout, Cin): all that counts where all taps see the same frame."""
         # As a product with ones: on CPU a sum over a last axis this short takes five times longer.
         taps = self.weight.reshape(self.channels**2, self.kernel_size)
-        return ops.matmul(taps, self.ones).reshape(self.channels, self.channels)
+        return self.matmul(taps, self.ones).reshape(self.channels, self.channels)
 
     def of_constant(self, values: Tensor) -> Tensor:
         """Return sum_k W_k v, without bias, for one value v (C,) per channel."""
         # (sum_k W_k) v = [W_1 W_2 W_3] [v v v], which needs no sum of weights.
-        values = ops.matmul(values.reshape(-1, 1), self.ones.reshape(1, -1))  # (Cin, k)
-        return ops.matmul(self.weight.reshape(self.channels, -1), values.reshape(-1, 1)).reshape(-1)
+        values = self.matmul(values.reshape(-1, 1), self.ones.reshape(1, -1))  # (Cin, k)
+        weight = self.weight.reshape(self.channels, -1)
+        return self.matmul(weight, values.reshape(-1, 1)).reshape(-1)
 
     def on_equal_frames(self, x: Tensor) -> Tensor:
         """Return the result, without bias, where all taps see the same frame (T = 1)."""

@@ -97,6 +97,9 @@ class _NormaliseGroups(nn.Cell):
         return self.normalised(x, mean, variance, gamma, beta)
 
     def bprop(self, x, gamma, beta, out, dout):
+        # Once dout is there, not before: otherwise the compiler takes x - mean of the forward pass
+        # for this one and keeps it, for every layer, until now.
+        x = ops.depend(x, dout)
         centred, mean, variance = self.statistics(x)
         inverse_std = ops.rsqrt(variance + EPSILON)
         gamma = ops.reshape(gamma, (1, -1))
@@ -107,7 +110,7 @@ class _NormaliseGroups(nn.Cell):
         # As two such maps: gamma dy / std, and -(b / std) (x - mean) / std - a / std.
         zeros = mean * 0.0
         dx = self.normalised(dout, zeros, variance, ops.broadcast_to(gamma, mean.shape), zeros)
-        dx = dx + self.normalised(x, mean, variance, -b * inverse_std, -a * inverse_std)
+        dx = dx + self.normalised(centred, zeros, variance, -b * inverse_std, -a * inverse_std)
         num_values = x.shape[1] * x.shape[3] * x.shape[4]  # behind each mean
         return dx, num_values * self.sum(dy_xhat_mean, 0), num_values * self.sum(dy_mean, 0)
 

@@ -44,13 +44,14 @@ class SpatialUpsample(nn.Cell):
         spread = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
         self.spread = Tensor(np.ascontiguousarray(np.kron(spread, spread).T))
         self.conv_transpose = ops.Conv2DTranspose(channels, 4, pad_mode="pad", pad=1, stride=2)
+        self.matmul = ops.MatMul()
         self.bias_add = ops.BiasAdd()
 
     def construct(self, x: Tensor) -> Tensor:
         total, channels, height, width = x.shape
         # (Cout, Cin, 3, 3) -> (Cin * Cout, 9) -> (Cin, Cout, 4, 4)
         weight = self.conv.weight.transpose(1, 0, 2, 3).reshape(channels * channels, 9)
-        weight = ops.matmul(weight, self.spread).reshape(channels, channels, 4, 4)
+        weight = self.matmul(weight, self.spread).reshape(channels, channels, 4, 4)
         size = (total, channels, 2 * height, 2 * width)
         y = self.conv_transpose(x, weight.astype(x.dtype), size)
         return self.bias_add(y, self.conv.bias.astype(x.dtype))
