@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mg.models.tae import layers
+from mg.models.tae import layers, resampling
 from mg.models.tae.tae import TemporalAutoencoder
 
 RNG = np.random.default_rng(0)
@@ -229,7 +229,7 @@ def test_temporal_kernels_start_centric():
     np.testing.assert_array_equal(weight, expected)
     np.testing.assert_array_equal(layers.centric_kernel(8, 3), expected)
     for name in ("TemporalDownsample", "TemporalUpsample"):
-        cell = getattr(layers, name)(8, temporal_padding="published")
+        cell = getattr(resampling, name)(8, temporal_padding="published")
         np.testing.assert_array_equal(cell.conv.weight.asnumpy(), expected)
         assert not cell.conv.bias.asnumpy().any()
 
@@ -292,14 +292,14 @@ def test_temporal_attention(batch, frames):
 @every_size
 def test_spatial_resampling(batch, frames):
     x = video(batch, 8, frames, 6, 4)
-    check(randomise(layers.SpatialDownsample(8)), spatial_down, x, takes_frames=False)
-    check(randomise(layers.SpatialUpsample(8)), spatial_up, x, takes_frames=False)
+    check(randomise(resampling.SpatialDownsample(8)), spatial_down, x, takes_frames=False)
+    check(randomise(resampling.SpatialUpsample(8)), spatial_up, x, takes_frames=False)
 
 
 @both_paddings
 @pytest.mark.parametrize(("batch", "frames"), [*SIZES, (1, 5), (2, 6)])
 def test_temporal_downsampling(padding, batch, frames):
-    cell = randomise(layers.TemporalDownsample(8, temporal_padding=padding))
+    cell = randomise(resampling.TemporalDownsample(8, temporal_padding=padding))
     x = video(batch, 8, frames)
     assert temporal_down(padding)(x, weights_of(cell)).shape[2] == (frames + 1) // 2
     check(cell, temporal_down(padding), x)
@@ -308,7 +308,7 @@ def test_temporal_downsampling(padding, batch, frames):
 @both_paddings
 @every_size
 def test_temporal_upsampling(padding, batch, frames):
-    cell = randomise(layers.TemporalUpsample(8, temporal_padding=padding))
+    cell = randomise(resampling.TemporalUpsample(8, temporal_padding=padding))
     check(cell, temporal_up(padding), video(batch, 8, frames))
 
 

@@ -3,15 +3,10 @@
 from mindspore import Tensor, nn, ops
 
 from mg.models.tae.config import TAEConfig
-from mg.models.tae.layers import (
-    Conv2_5d,
-    SpatialDownsample,
-    TemporalDownsample,
-    fold_frames,
-    unfold_frames,
-)
+from mg.models.tae.layers import Conv2_5d, fold_frames, unfold_frames
 from mg.models.tae.levels import Level, Middle
 from mg.models.tae.normalisation import GroupNorm
+from mg.models.tae.resampling import SpatialDownsample, TemporalDownsample
 
 __all__ = ["Encoder"]
 

@@ -1,4 +1,4 @@
-"""The parts of the TAE: Conv2.5d, normalisation, residual block, attention, resampling.
+"""The parts of the TAE: Conv2.5d, residual block, attention.
 
 Layouts
     video   (B, C, T, H, W)   at public borders
@@ -25,14 +25,11 @@ __all__ = [
     "ResnetBlock",
     "SpatialAttention",
     "SpatialConv",
-    "SpatialDownsample",
-    "SpatialUpsample",
     "TemporalAttention",
     "TemporalConv",
-    "TemporalDownsample",
-    "TemporalUpsample",
     "centric_kernel",
     "fold_frames",
+    "folded_index",
     "make_attention",
     "unfold_frames",
 ]
@@ -116,20 +113,41 @@ class TemporalConv(nn.Cell):
     def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
         super().__init__()
         self.channels = channels
+        self.kernel_size = kernel_size
+        self.ones = Tensor(np.ones((kernel_size, 1), np.float32))
         # (Cout, Cin, 1, k), the shape that published weights have
         self.weight = Parameter(Tensor(centric_kernel(channels, kernel_size)), name="weight")
         self.bias = Parameter(Tensor(np.zeros(channels, np.float32)), name="bias")
         self.conv1x1 = ops.Conv2D(channels, 1, pad_mode="valid")
         self.gather = ops.Gather()
         self.bias_add = ops.BiasAdd()
+        # The primitive: the gradient of `ops.matmul` copies its operands to transpose them.
+        self.matmul = ops.MatMul()
 
     def add_bias(self, x: Tensor) -> Tensor:
         return self.bias_add(x, self.bias.astype(x.dtype))
 
+    def taps_sum(self) -> Tensor:
+        """Return sum_k W_k (Cout, Cin): all that counts where all taps see the same frame."""
+        # As a product with ones: on CPU a sum over a last axis this short takes five times longer.
+        taps = self.weight.reshape(self.channels**2, self.kernel_size)
+        return self.matmul(taps, self.ones).reshape(self.channels, self.channels)
+
+    def of_constant(self, values: Tensor) -> Tensor:
+        """Return sum_k W_k v, without bias, for one value v (C,) per channel."""
+        # (sum_k W_k) v = [W_1 W_2 W_3] [v v v], which needs no sum of weights.
+        values = self.matmul(values.reshape(-1, 1), self.ones.reshape(1, -1))  # (Cin, k)
+        weight = self.weight.reshape(self.channels, -1)
+        return self.matmul(weight, values.reshape(-1, 1)).reshape(-1)
+
     def on_equal_frames(self, x: Tensor) -> Tensor:
         """Return the result, without bias, where all taps see the same frame (T = 1)."""
-        weight = self.weight.sum(axis=-1, keepdims=True)  # (Cout, Cin, 1, 1)
+        weight = self.taps_sum().reshape(self.channels, self.channels, 1, 1)
         return self.conv1x1(x, weight.astype(x.dtype))
+
+    def taps(self) -> Tensor:
+        """Return the weight as (Cout, 3, Cin), one matrix product for all taps."""
+        return self.weight.transpose(0, 2, 3, 1).reshape(self.channels, 3, self.channels)
 
     def on_taps(self, x: Tensor, index: Tensor) -> Tensor:
         """Return the result, without bias, for output frames that see given input frames.
@@ -141,49 +159,25 @@ class TemporalConv(nn.Cell):
         _, channels, height, width = x.shape
         taps = self.gather(x, index, 0)  # (num_out * 3, C, H, W)
         taps = taps.reshape(-1, 3 * channels, height, width)
-        # (Cout, Cin, 1, 3) -> (Cout, 3, Cin) -> (Cout, 3*Cin, 1, 1)
-        weight = self.weight.transpose(0, 2, 3, 1).reshape(self.channels, -1, 1, 1)
+        weight = self.taps().reshape(self.channels, 3 * self.channels, 1, 1)
         return self.conv1x1(taps, weight.astype(x.dtype))
 
 
-# Which input frame (of a folded batch) the three taps of each output frame see. Evaluated while
-# the graph is compiled; one gather with such an index is the shift, the padding and the stride.
+def folded_index(batch: int, num_frames: int, frames: np.ndarray) -> np.ndarray:
+    """Return frame numbers (num_out, taps) of a clip as positions in a folded batch, flat int32."""
+    starts = num_frames * np.arange(batch)[:, None, None]
+    return (starts + frames).reshape(-1).astype(np.int32)
+
+
+# Which frames of a folded batch the taps of each output frame see is settled while the graph is
+# compiled; one gather with such an index is the shift, the padding and the stride.
 
 
 @constexpr
 def _taps_at_stride_1(batch: int, num_frames: int) -> Tensor:
     """Taps t-1, t, t+1, the end frames repeated."""
     frames = np.arange(num_frames)[:, None] + np.array([-1, 0, 1])
-    return Tensor(_folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1)))
-
-
-@constexpr
-def _taps_at_stride_2(batch: int, num_frames: int, head_padding: int) -> Tensor:
-    """Taps 2i, 2i+1, 2i+2, or one frame earlier with head padding; the end frames repeated."""
-    first = 2 * np.arange((num_frames + 1) // 2) - head_padding
-    frames = first[:, None] + np.array([0, 1, 2])
-    return Tensor(_folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1)))
-
-
-@constexpr
-def _taps_of_doubled_frames(batch: int, num_frames: int, pads_with_zeros: bool) -> Tensor:
-    """Taps j-1, j, j+1 of the clip with every frame doubled.
-
-    Beyond the ends they see the end frames, or the frame of zeros that follows the folded batch.
-    """
-    doubled = np.arange(2 * num_frames)[:, None] + np.array([-1, 0, 1])
-    inside = (doubled >= 0) & (doubled < 2 * num_frames)
-    frames = np.clip(doubled, 0, 2 * num_frames - 1) // 2
-    index = _folded_index(batch, num_frames, frames)
-    if pads_with_zeros:
-        index[~np.tile(inside.reshape(-1), batch)] = batch * num_frames
-    return Tensor(index)
-
-
-def _folded_index(batch: int, num_frames: int, frames: np.ndarray) -> np.ndarray:
-    """Return frame numbers (num_out, 3) of a clip as positions in a folded batch, flat int32."""
-    starts = num_frames * np.arange(batch)[:, None, None]
-    return (starts + frames).reshape(-1).astype(np.int32)
+    return Tensor(folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1)))
 
 
 class Conv2_5d(nn.Cell):
@@ -225,13 +219,12 @@ class Conv2_5d(nn.Cell):
         """
         channels = self.conv_temp.channels
         total, in_channels, height, width = x.shape
-        taps_sum = self.conv_temp.weight.sum(axis=-1).reshape(channels, channels)
         taps_see_one_frame = num_frames == 1 or self.kernel_size == 1
         num_weights = in_channels * self.kernel_size * self.kernel_size  # of one output channel
         if taps_see_one_frame and total * height * width > num_weights:
             # Both convolutions are one, (sum_k W_k) W_s: worth it where pixels outnumber weights.
-            merged = ops.matmul(taps_sum, spatial.reshape(channels, -1)).reshape(spatial.shape)
-            y = self.conv_spat.with_weight(x, merged)
+            merged = ops.matmul(self.conv_temp.taps_sum(), spatial.reshape(channels, -1))
+            y = self.conv_spat.with_weight(x, merged.reshape(spatial.shape))
         elif taps_see_one_frame:
             y = self.conv_temp.on_equal_frames(self.conv_spat.with_weight(x, spatial))
         else:
@@ -239,8 +232,8 @@ class Conv2_5d(nn.Cell):
             y = self.conv_temp.on_taps(self.conv_spat.with_weight(x, spatial), index)
         # With repeated end frames every tap sees the spatial bias b_s, so both biases are one:
         # (sum_k W_k) b_s + b_t.
-        bias = ops.matmul(taps_sum, self.conv_spat.bias.reshape(-1, 1)).reshape(-1)
-        return self.bias_add(y, (bias + self.conv_temp.bias).astype(y.dtype))
+        bias = self.conv_temp.of_constant(self.conv_spat.bias) + self.conv_temp.bias
+        return self.bias_add(y, bias.astype(y.dtype))
 
 
 class ResnetBlock(nn.Cell):
@@ -351,64 +344,3 @@ def make_attention(channels: int, attn_type: str, *, norm_groups: int) -> nn.Cel
     if attn_type == "vanilla":
         cells.append(TemporalAttention(channels, norm_groups=norm_groups))
     return nn.CellList(cells)
-
-
-class SpatialDownsample(nn.Cell):
-    """Halve H and W: pad one zero right and bottom, 3x3 convolution with stride 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = SpatialConv(channels, channels, kernel_size=3, stride=2, padding=(0, 1, 0, 1))
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.conv(x)  # (B*T, C, H/2, W/2)
-
-
-class SpatialUpsample(nn.Cell):
-    """Double H and W: nearest neighbour, then a 3x3 convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = SpatialConv(channels, channels, kernel_size=3, padding=1)
-
-    def construct(self, x: Tensor) -> Tensor:
-        _, _, height, width = x.shape
-        x = ops.ResizeNearestNeighbor((2 * height, 2 * width))(x)
-        return self.conv(x)  # (B*T, C, 2H, 2W)
-
-
-class TemporalDownsample(nn.Cell):
-    """T -> ceil(T/2): convolution over time, kernel 3, stride 2.
-
-    Output frame i sees the frames (2i-1, 2i, 2i+1) with "replicate" padding, as in the paper, and
-    (2i, 2i+1, 2i+2) with "published" padding; past the ends the end frames are repeated.
-    """
-
-    def __init__(self, channels: int, *, temporal_padding: str) -> None:
-        super().__init__()
-        self.conv = TemporalConv(channels)
-        self.head_padding = 1 if temporal_padding == "replicate" else 0
-
-    def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        if num_frames == 1:
-            return self.conv.add_bias(self.conv.on_equal_frames(x))
-        index = _taps_at_stride_2(x.shape[0] // num_frames, num_frames, self.head_padding)
-        return self.conv.add_bias(self.conv.on_taps(x, index))  # (B*ceil(T/2), C, H, W)
-
-
-class TemporalUpsample(nn.Cell):
-    """T -> 2T: nearest neighbour, then a convolution over time with kernel 3.
-
-    The ends are padded with zeros ("published") or with the end frames ("replicate").
-    """
-
-    def __init__(self, channels: int, *, temporal_padding: str) -> None:
-        super().__init__()
-        self.conv = TemporalConv(channels)
-        self.pads_with_zeros = temporal_padding == "published"
-
-    def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        index = _taps_of_doubled_frames(x.shape[0] // num_frames, num_frames, self.pads_with_zeros)
-        if self.pads_with_zeros:
-            x = ops.concat((x, ops.zeros_like(x[:1])), 0)
-        return self.conv.add_bias(self.conv.on_taps(x, index))  # (B*2T, C, H, W)

@@ -6,21 +6,24 @@ from mindspore import Parameter, Tensor, nn, ops
 
 __all__ = ["GroupNorm"]
 
+EPSILON = 1e-6
+
 
 class _NormaliseGroups(nn.Cell):
     """The arithmetic of `GroupNorm`, with its own gradient.
 
     With the statistics of a group over its N = T * C/G * H * W values,
 
-        y = gamma (x - mean) / std + beta = scale x + shift    (one scale and shift per channel)
+        y = gamma (x - mean) / std + beta
 
     and, from a = sum(gamma dy) / N and b = sum(gamma dy (x - mean) / std) / N,
 
         dx = (gamma dy - a - b (x - mean) / std) / std
 
-    so both directions are affine maps per frame and channel. `ops.BatchNorm` with fixed statistics
-    is the one kernel that applies such a map in one pass; multiplying and adding with broadcasting
-    takes two and, on CPU, keeps a workspace as large as the tensor for every layer.
+    so both directions are affine maps per frame and channel: per row, where a row is one channel of
+    one frame. `ops.BatchNorm` with given statistics is the one kernel that applies such a map in
+    one pass, and `ops.BiasAdd` is the quickest for a shift alone; with broadcasting each takes
+    longer and, on CPU, keeps a workspace as large as the tensor for every layer.
     """
 
     def __init__(self, channels: int, num_groups: int) -> None:
@@ -29,24 +32,37 @@ class _NormaliseGroups(nn.Cell):
         # (C, C): 1 / size between channels of the same group, 0 elsewhere
         average = np.kron(np.eye(num_groups), np.full((size, size), 1.0 / size))
         self.group_average = Tensor(average.astype(np.float32))
-        self.affine = ops.BatchNorm(is_training=False, epsilon=1e-30)
+        self.normalise = ops.BatchNorm(is_training=False, epsilon=EPSILON)
+        self.shift = ops.BiasAdd()
+        self.dot = ops.BatchMatMul(transpose_b=True)
         self.mean = ops.ReduceMean()
         self.sum = ops.ReduceSum()
 
-    def apply_per_channel(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Return scale x + shift for x (B, T, C, H, W); scale and shift (B, C) in fp32."""
-        batch, num_frames, channels, height, width = x.shape
-        scale = ops.broadcast_to(
-            ops.reshape(scale, (batch, 1, channels)), (batch, num_frames, channels)
-        )
-        shift = ops.broadcast_to(
-            ops.reshape(shift, (batch, 1, channels)), (batch, num_frames, channels)
-        )
-        scale, shift = ops.reshape(scale, (-1,)), ops.reshape(shift, (-1,))
-        rows = ops.reshape(x, (1, batch * num_frames * channels, height, width))
-        # Fixed statistics 0 and 1 leave the affine map alone.
-        zeros = scale * 0.0
-        return ops.reshape(self.affine(rows, scale, shift, zeros, zeros + 1.0)[0], x.shape)
+    def per_row(self, values: Tensor, num_frames: int) -> Tensor:
+        """Return values (B, C) repeated for each frame, (B*T*C,)."""
+        batch, channels = values.shape
+        values = ops.reshape(values, (batch, 1, channels))
+        return ops.reshape(ops.broadcast_to(values, (batch, num_frames, channels)), (-1,))
+
+    def row_images(self, x: Tensor) -> Tensor:
+        """Return x (B, T, C, H, W) as one image whose channels are the rows, (1, B*T*C, H, W)."""
+        return ops.reshape(x, (1, -1, x.shape[3], x.shape[4]))
+
+    def normalised(
+        self, x: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor
+    ) -> Tensor:
+        """Return gamma (x - mean) / sqrt(variance + eps) + beta of x (B, T, C, H, W).
+
+        The others are (B, C) in fp32.
+        """
+        num_frames = x.shape[1]
+        rows = [self.per_row(values, num_frames) for values in (gamma, beta, mean, variance)]
+        return ops.reshape(self.normalise(self.row_images(x), *rows)[0], x.shape)
+
+    def centred(self, x: Tensor, mean: Tensor) -> Tensor:
+        """Return x - mean (B, T, C, H, W) for mean (B, C)."""
+        rows = self.shift(self.row_images(x), self.per_row(-mean, x.shape[1]))
+        return ops.reshape(rows, x.shape)
 
     def channel_means(self, x: Tensor) -> Tensor:
         """Return the mean (B, C) over T, H, W of each channel of each clip (B, T, C, H, W)."""
@@ -55,34 +71,46 @@ class _NormaliseGroups(nn.Cell):
         rows = self.mean(ops.reshape(x, (batch * num_frames * channels, -1)), -1)
         return self.mean(ops.reshape(rows, (batch, num_frames, channels)), 1)
 
+    def channel_means_of_product(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return `channel_means(x * y)`, as a scalar product of each row: no tensor of products."""
+        batch, num_frames, channels, height, width = x.shape
+        rows = (batch * num_frames * channels, 1, height * width)
+        products = self.dot(ops.reshape(x, rows), ops.reshape(y, rows))  # (B*T*C, 1, 1)
+        products = ops.reshape(products, (batch, num_frames, channels))
+        return self.mean(products, 1) * (1.0 / (height * width))
+
     def group_means(self, values: Tensor) -> Tensor:
         """Return values (B, C) with each replaced by the mean of its group."""
         return ops.matmul(values, self.group_average)
 
-    def centred(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x - mean (B, T, C, H, W) and 1 / std (B, C) of each channel's group."""
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x - mean (B, T, C, H, W), and mean and variance (B, C) of each channel's group."""
         mean = self.group_means(self.channel_means(x))
-        centred = self.apply_per_channel(x, mean * 0.0 + 1.0, -mean)
+        centred = self.centred(x, mean)
         # E[(x - mean)^2], not E[x^2] - mean^2, which cancels where the mean is large.
-        variance = self.group_means(self.channel_means(ops.square(centred)))
-        return centred, ops.rsqrt(variance + 1e-6)
+        variance = self.group_means(self.channel_means_of_product(centred, centred))
+        return centred, mean, variance
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        centred, inverse_std = self.centred(x)
-        scale = ops.reshape(gamma, (1, -1)) * inverse_std
-        return self.apply_per_channel(
-            centred, scale, inverse_std * 0.0 + ops.reshape(beta, (1, -1))
-        )
+        _, mean, variance = self.statistics(x)
+        gamma, beta = ops.broadcast_to(gamma, mean.shape), ops.broadcast_to(beta, mean.shape)
+        return self.normalised(x, mean, variance, gamma, beta)
 
     def bprop(self, x, gamma, beta, out, dout):
-        centred, inverse_std = self.centred(x)
+        # Once dout is there, not before: otherwise the compiler takes x - mean of the forward pass
+        # for this one and keeps it, for every layer, until now.
+        x = ops.depend(x, dout)
+        centred, mean, variance = self.statistics(x)
+        inverse_std = ops.rsqrt(variance + EPSILON)
         gamma = ops.reshape(gamma, (1, -1))
         dy_mean = self.channel_means(dout)  # (B, C)
-        dy_xhat_mean = self.channel_means(dout * centred) * inverse_std
+        dy_xhat_mean = self.channel_means_of_product(dout, centred) * inverse_std
         a = self.group_means(gamma * dy_mean)
         b = self.group_means(gamma * dy_xhat_mean)
-        dx = self.apply_per_channel(dout, gamma * inverse_std, -a * inverse_std)
-        dx = dx + self.apply_per_channel(centred, -b * ops.square(inverse_std), b * 0.0)
+        # As two such maps: gamma dy / std, and -(b / std) (x - mean) / std - a / std.
+        zeros = mean * 0.0
+        dx = self.normalised(dout, zeros, variance, ops.broadcast_to(gamma, mean.shape), zeros)
+        dx = dx + self.normalised(centred, zeros, variance, -b * inverse_std, -a * inverse_std)
         num_values = x.shape[1] * x.shape[3] * x.shape[4]  # behind each mean
         return dx, num_values * self.sum(dy_xhat_mean, 0), num_values * self.sum(dy_mean, 0)
 

@@ -1,0 +1,135 @@
+"""Halving and doubling a video in space and in time, in the folded layout.
+
+Layouts and precision are those of `layers.py`.
+
+Source: Movie Gen (arXiv 2410.13720) section 3.1.1.
+"""
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
+
+from mg.models.tae.layers import SpatialConv, TemporalConv, folded_index
+
+__all__ = ["SpatialDownsample", "SpatialUpsample", "TemporalDownsample", "TemporalUpsample"]
+
+
+class SpatialDownsample(nn.Cell):
+    """Halve H and W: pad one zero right and bottom, 3x3 convolution with stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = SpatialConv(channels, channels, kernel_size=3, stride=2, padding=(0, 1, 0, 1))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # (B*T, C, H/2, W/2)
+
+
+class SpatialUpsample(nn.Cell):
+    """Double H and W: nearest neighbour, then a 3x3 convolution, as one transposed convolution.
+
+    Along one axis, with pixels doubled and taps w0, w1, w2,
+
+        y_2i = w0 x_{i-1} + (w1 + w2) x_i        y_2i+1 = (w0 + w1) x_i + w2 x_{i+1}
+
+    which is a transposed convolution with stride 2, padding 1 and kernel (w2, w1+w2, w0+w1, w0):
+    per pixel of x it takes 4 * 4 products instead of 4 * 3 * 3, and no doubled copy of x.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.conv = SpatialConv(channels, channels, kernel_size=3, padding=1)
+        # (4, 3): the kernel above from (w0, w1, w2); over both axes (9, 16)
+        spread = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
+        self.spread = Tensor(np.ascontiguousarray(np.kron(spread, spread).T))
+        self.conv_transpose = ops.Conv2DTranspose(channels, 4, pad_mode="pad", pad=1, stride=2)
+        self.matmul = ops.MatMul()
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x: Tensor) -> Tensor:
+        total, channels, height, width = x.shape
+        # (Cout, Cin, 3, 3) -> (Cin * Cout, 9) -> (Cin, Cout, 4, 4)
+        weight = self.conv.weight.transpose(1, 0, 2, 3).reshape(channels * channels, 9)
+        weight = self.matmul(weight, self.spread).reshape(channels, channels, 4, 4)
+        size = (total, channels, 2 * height, 2 * width)
+        y = self.conv_transpose(x, weight.astype(x.dtype), size)
+        return self.bias_add(y, self.conv.bias.astype(x.dtype))
+
+
+@constexpr
+def _taps_at_stride_2(batch: int, num_frames: int, head_padding: int) -> Tensor:
+    """Taps 2i, 2i+1, 2i+2, or one frame earlier with head padding; the end frames repeated."""
+    first = 2 * np.arange((num_frames + 1) // 2) - head_padding
+    frames = first[:, None] + np.array([0, 1, 2])
+    return Tensor(folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1)))
+
+
+class TemporalDownsample(nn.Cell):
+    """T -> ceil(T/2): convolution over time, kernel 3, stride 2.
+
+    Output frame i sees the frames (2i-1, 2i, 2i+1) with "replicate" padding, as in the paper, and
+    (2i, 2i+1, 2i+2) with "published" padding; past the ends the end frames are repeated.
+    """
+
+    def __init__(self, channels: int, *, temporal_padding: str) -> None:
+        super().__init__()
+        self.conv = TemporalConv(channels)
+        self.head_padding = 1 if temporal_padding == "replicate" else 0
+
+    def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        if num_frames == 1:
+            return self.conv.add_bias(self.conv.on_equal_frames(x))
+        index = _taps_at_stride_2(x.shape[0] // num_frames, num_frames, self.head_padding)
+        return self.conv.add_bias(self.conv.on_taps(x, index))  # (B*ceil(T/2), C, H, W)
+
+
+@constexpr
+def _taps_of_pairs(batch: int, num_frames: int, pads_with_zeros: bool) -> Tensor:
+    """Taps i-1, i, i, i+1 of the two output frames of each input frame.
+
+    Beyond the ends they see the end frames, or the frame of zeros that follows the folded batch.
+    """
+    frames = np.arange(num_frames)[:, None] + np.array([-1, 0, 0, 1])
+    inside = (frames >= 0) & (frames < num_frames)
+    index = folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1))
+    if pads_with_zeros:
+        index[~np.tile(inside.reshape(-1), batch)] = batch * num_frames
+    return Tensor(index)
+
+
+class TemporalUpsample(nn.Cell):
+    """T -> 2T: nearest neighbour, then a convolution over time with kernel 3.
+
+    The ends are padded with zeros ("published") or with the end frames ("replicate"). With frames
+    doubled and taps W0, W1, W2,
+
+        y_2i = W0 x_{i-1} + (W1 + W2) x_i        y_2i+1 = (W0 + W1) x_i + W2 x_{i+1}
+
+    so the frames i-1, i | i, i+1, stacked along the channels, give both with one 1x1 convolution of
+    two groups: 4 products per two output frames instead of 6.
+    """
+
+    def __init__(self, channels: int, *, temporal_padding: str) -> None:
+        super().__init__()
+        self.conv = TemporalConv(channels)
+        self.pads_with_zeros = temporal_padding == "published"
+        self.conv1x1 = ops.Conv2D(2 * channels, 1, pad_mode="valid", group=2)
+        self.gather = ops.Gather()
+
+    def weight_of_pairs(self) -> Tensor:
+        """Return the weight (2*C, 2*C, 1, 1) for even and odd output frames: the two groups."""
+        channels = self.conv.channels
+        first, middle, last = ops.chunk(self.conv.taps(), 3, axis=1)  # each (Cout, 1, Cin)
+        even = ops.concat((first, middle + last), 1)  # (Cout, 2, Cin)
+        odd = ops.concat((first + middle, last), 1)
+        return ops.concat((even, odd), 0).reshape(2 * channels, 2 * channels, 1, 1)
+
+    def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        total, channels, height, width = x.shape
+        index = _taps_of_pairs(total // num_frames, num_frames, self.pads_with_zeros)
+        if self.pads_with_zeros:
+            x = ops.concat((x, ops.zeros_like(x[:1])), 0)
+        taps = self.gather(x, index, 0).reshape(total, 4 * channels, height, width)
+        y = self.conv1x1(taps, self.weight_of_pairs().astype(x.dtype))  # (B*T, 2*C, H, W)
+        return self.conv.add_bias(y.reshape(2 * total, channels, height, width))
