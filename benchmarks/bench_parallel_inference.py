@@ -1,6 +1,6 @@
 """Throughput of encode and decode with one process per core against one process.
 
-    python benchmarks/bench_parallel_inference.py --output_path outputs/bench_parallel_inference.json
+    python benchmarks/bench_parallel_inference.py --output_path outputs/bench_parallel.json
 
 Two cases: several short videos, which are shared out as files, and one long video, whose tiles
 are. Each process is bound to a core of its own; MindSpore's CPU kernels run on one thread.
@@ -25,7 +25,7 @@ from mg.files import write_text
 from mg.models.tae.config import TAE_CONFIG
 from mg.models.tae.tiling import Tiling
 from mg.parallel.launch import launch
-from mg.parallel.ranks import Ranks, init_ranks
+from mg.parallel.ranks import ONE_RANK, Ranks, init_ranks
 
 CASES = ("files", "tiles")
 TARGET = 1.7
@@ -47,17 +47,21 @@ def run_rank(folder: Path, config: dict, num_frames: int, repeats: int) -> None:
     os.sched_setaffinity(0, {cores[int(os.environ["RANK_ID"]) % len(cores)]})
     setup_device(DeviceConfig(device="CPU"))
     ranks = init_ranks()
+    import mindspore as ms
+
     from mg.models.tae.tae import TemporalAutoencoder
 
+    ms.set_seed(0)  # equal weights on all ranks
     tiling = Tiling(frames=num_frames, overlap_frames=0, height=0, width=0)
     tae = TemporalAutoencoder(config, tiling=tiling, sample_deterministic=True)
     tae.set_train(False)
-    round_trip(tae, folder, "warm_up", Ranks(), number=ranks.rank)
+    round_trip(tae, folder, "warm_up", ONE_RANK, name=f"warm_up_{ranks.size}_{ranks.rank}")
     seconds = {case: [] for case in CASES}
     for case in CASES * repeats:
         ranks.barrier()
         began = time.perf_counter()
-        round_trip(tae, folder, case, ranks, number=len(seconds[case]))
+        name = f"{case}_{ranks.size}_{len(seconds[case])}"
+        round_trip(tae, folder, case, ranks, name=name)
         ranks.barrier()
         seconds[case].append(time.perf_counter() - began)
     if ranks.is_main:
@@ -65,12 +69,12 @@ def run_rank(folder: Path, config: dict, num_frames: int, repeats: int) -> None:
         (folder / f"seconds_{ranks.size}.json").write_text(json.dumps(best))
 
 
-def round_trip(tae, folder: Path, case: str, ranks: Ranks, *, number: int) -> None:
+def round_trip(tae, folder: Path, case: str, ranks: Ranks, *, name: str) -> None:
     """Encode the videos of a case to latents and decode these."""
     from mg.pipelines.decode import decode_latent_files
     from mg.pipelines.encode import encode_videos
 
-    output = folder / f"output_{case}_{ranks.size}_{number}"
+    output = folder / "output" / name
     manifest = build_manifest(video_folder=folder / case)
     encode_videos(tae, manifest, output / "latents", ranks=ranks)
     ranks.barrier()
@@ -96,7 +100,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="height and width in pixels")
     parser.add_argument("--ch", type=int, default=TAE_CONFIG["ch"], help="base width")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--output_path", default="outputs/bench_parallel_inference.json")
+    parser.add_argument("--output_path", default="outputs/bench_parallel.json")
     parser.add_argument("--in_process", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.in_process:
