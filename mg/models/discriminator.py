@@ -18,8 +18,9 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import Normal, initializer
 
 from mg.models.discriminator_config import DiscriminatorConfig
-from mg.models.tae.layers import SpatialConv, TemporalDownsample, fold_frames, unfold_frames
+from mg.models.tae.layers import SpatialConv, fold_frames, unfold_frames
 from mg.models.tae.normalisation import GroupNorm
+from mg.models.tae.resampling import TemporalDownsample
 
 __all__ = ["Discriminator"]
 

@@ -6,8 +6,8 @@ it likes, so ranks whose graphs differ in any way run them in different orders: 
 let each depend on the one before, or make them one.
 
 Only what CPU has is used (MindSpore 2.10): AllReduce sums float32 and float16, and knows no
-maximum and no integers; AllGather and Broadcast also take integers and float64; none takes bool.
-There a rank waits 30 seconds for the others, then fails: after anything that takes ranks
+maximum and no integers; AllGather and Broadcast also take int32, int64 and float64; none takes
+bool. There a rank waits 30 seconds for the others, then fails: after anything that takes ranks
 unequally long, let them meet in `Ranks.barrier` first.
 """
 

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from mg.data.video_writer import write_video
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +62,19 @@ def _descendants(pid):
     )
     children = [int(word) for word in listed.stdout.split()]
     return children + [below for child in children for below in _descendants(child)]
+
+
+@pytest.fixture(scope="session")
+def make_videos():
+    """Return a function that writes videos of two frames of 16x16 into a folder; it gives that."""
+
+    def make(folder, names):
+        for number, name in enumerate(names):
+            frames = np.random.default_rng(number).integers(0, 255, (2, 16, 16, 3), np.uint8)
+            write_video(folder / name, frames, fps=25, lossless=True)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

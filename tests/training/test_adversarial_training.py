@@ -194,7 +194,10 @@ def test_the_discriminator_joins_at_its_step(adversarial_run):
     assert moves == [False, False, True, True, True]
     has_state = ["discriminator_state.safetensors" in c.manifest.files for c in saved]
     assert has_state == [False] * 3 + [True] * 3
-    counts = [c.tensors("discriminator_state")["num_updates.to_logits.bias"] for c in saved[3:]]
+    states = [checkpoint.tensors("discriminator_state") for checkpoint in saved[3:]]
+    counts = [int(state["num_updates.to_logits.bias"]) for state in states]
+    is_applied = [entry["is_applied"] for entry in entries[3:]]
+    assert is_applied == [True] * 3
     assert counts == [1, 2, 3]
 
 

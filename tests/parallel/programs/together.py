@@ -76,11 +76,24 @@ def train(step: TrainStep, ranks: Ranks, first: int) -> list[list[float]]:
     for update in range(first, first + NUM_UPDATES):
         rng = np.random.default_rng(update)
         batch = [rng.standard_normal((BATCH_SIZE, 3, 6, 6), np.float32) for _ in range(2)]
-        share = [Tensor(array[ranks.rank :: ranks.size]) for array in batch]
-        scalars = (Tensor(value, ms.float32) for value in (LR, 1.0, 3e38))
-        loss, terms, norm, _ = step(*scalars, True, *share)
-        log.append([float(value.asnumpy()) for value in (loss, *terms, norm)])
+        log.append(update_with(step, *(array[ranks.rank :: ranks.size] for array in batch)))
     return log
+
+
+def update_with(step: TrainStep, x: np.ndarray, target: np.ndarray) -> list[float]:
+    """Run one update; return (loss, term, gradient norm)."""
+    scalars = (Tensor(value, ms.float32) for value in (LR, 1.0, 3e38))
+    loss, terms, norm, _ = step(*scalars, True, Tensor(x), Tensor(target))
+    return [float(value.asnumpy()) for value in (loss, *terms, norm)]
+
+
+def change_by_nan(step: TrainStep, ranks: Ranks) -> float:
+    """Return by how much the weights change after a batch that is bad on the last rank only."""
+    before = weights(step)
+    share = np.ones((BATCH_SIZE // ranks.size, 3, 6, 6), np.float32)
+    norm = update_with(step, share, share * (np.nan if ranks.rank == ranks.size - 1 else 1))[-1]
+    assert not np.isfinite(norm)
+    return max(float(np.abs(value - before[name]).max()) for name, value in weights(step).items())
 
 
 def weights(step: TrainStep) -> dict[str, np.ndarray]:
@@ -95,7 +108,7 @@ def train_kind(ranks: Ranks, folder: Path, kind: str) -> None:
     log = train(step, ranks, 0)
     values = weights(step)
     spread = [float(np.abs(broadcast_array(v, ranks) - v).max()) for v in values.values()]
-    facts = {"log": log, "spread": max(spread)}
+    facts = {"log": log, "spread": max(spread), "change_by_nan": change_by_nan(step, ranks)}
     if KINDS[kind]:
         facts["num_moments"] = len(step.optimizer.optimizer.first_moment)
         state = step.optimizer.state()

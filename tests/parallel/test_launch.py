@@ -1,0 +1,118 @@
+"""The launcher: exit codes, messages, signals, and no hang when a rank dies."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.parallel.launch import launch
+from mg.pipelines.latent_files import read_latent_info
+from mg.weights.checkpoint_file import write_weights
+from mg.weights.stored_config import config_metadata
+
+PROGRAMS = Path(__file__).parent / "programs"
+CONFIG = {
+    "ch": 32,
+    "ch_mult": [1],
+    "num_res_blocks": 1,
+    "z_channels": 4,
+    "attn_type": "spat_only",
+    "temporal_downsample_level": [],
+    "temporal_upsample_level": [],
+}
+
+
+def python(code):
+    """Return the command of a small program that knows its `rank` as text."""
+    start = "import os, signal, sys, time; rank = os.environ['RANK_ID']"
+    return [sys.executable, "-c", f"{start}\n{code}"]
+
+
+def test_all_ranks_run_with_the_variables_of_the_cluster(tmp_path):
+    names = "MS_ROLE MS_WORKER_NUM MS_NODE_ID DEVICE_ID RANK_SIZE MS_SCHED_HOST"
+    code = (
+        f"text = ' '.join(os.environ[name] for name in {names.split()})\n"
+        f"open(os.path.join({str(tmp_path)!r}, rank + '.txt'), 'w').write(text)"
+    )
+    assert launch(3, python(code), tmp_path / "logs") == 0
+    texts = [(tmp_path / f"{rank}.txt").read_text() for rank in range(3)]
+    assert texts == [f"MS_WORKER 3 {rank} {rank} 3 127.0.0.1" for rank in range(3)]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [
+        "rank_1.log",
+        "rank_2.log",
+        "scheduler.log",
+    ]
+
+
+def test_a_failing_rank_is_named_and_ends_the_others(tmp_path, caplog):
+    code = "if rank == '1': print('out of luck'); sys.exit(3)\ntime.sleep(600)"
+    began = time.monotonic()
+    assert launch(2, python(code), tmp_path) == 1
+    assert time.monotonic() - began < 20
+    assert "rank 1 of 2 ended with exit code 3; all ranks are stopped" in caplog.text
+    assert "  out of luck" in caplog.text
+
+
+def test_sigterm_reaches_the_ranks_which_may_end_well(tmp_path):
+    """The launcher gets the signal from rank 0, once both ranks can handle it."""
+    code = (
+        "def stop(*_):\n"
+        f"    open(os.path.join({str(tmp_path)!r}, 'stopped_' + rank), 'w')\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        f"open(os.path.join({str(tmp_path)!r}, 'ready_' + rank), 'w')\n"
+        f"while rank == '0' and not os.path.exists(os.path.join({str(tmp_path)!r}, 'ready_1')):\n"
+        "    time.sleep(0.01)\n"
+        "if rank == '0': os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(600)"
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    assert launch(2, python(code), tmp_path / "logs") == 0
+    assert (tmp_path / "stopped_0").exists() and (tmp_path / "stopped_1").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_ranks_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="number of ranks 0; expected 1 or more"):
+        launch(0, ["true"], tmp_path)
+
+
+def test_a_killed_rank_ends_the_run_at_once(tmp_path, run_limited, launch_script):
+    code, output = run_limited(
+        launch_script(tmp_path, PROGRAMS / "kill_a_rank.py"), log_folder=tmp_path
+    )
+    seconds = time.time() - (tmp_path / "rank_1.log").stat().st_mtime  # since its last line
+    assert code == 1 and seconds < 10
+    assert "error: rank 1 of 2 was killed by signal 9; all ranks are stopped" in output
+    assert "rank 1 is about to die" in output  # the end of its log
+    listed = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True)
+    assert str(PROGRAMS / "kill_a_rank.py") not in listed.stdout
+
+
+def test_a_script_on_two_ranks(tmp_path, run_limited, launch_script, make_videos):
+    tae = TemporalAutoencoder(CONFIG)
+    write_weights(
+        tmp_path / "tae.safetensors", tae.tensors(), metadata=config_metadata(tae.config.to_dict())
+    )
+    # fmt: off
+    command = launch_script(
+        tmp_path / "logs", "scripts/encode.py",
+        "--ckpt_path", tmp_path / "tae.safetensors",
+        "--input", make_videos(tmp_path / "videos", ("a.mp4", "b.mp4", "c.mp4")),
+        "--output_path", tmp_path / "latents",
+        "--device", "CPU",
+        "--mode", "pynative",
+    )
+    # fmt: on
+    code, output = run_limited(command, log_folder=tmp_path / "logs")
+    assert code == 0, output
+    assert "Running on 2 ranks." in output
+    assert "3 encoded, 0 finished before, 0 left out" in output
+    for name in "abc":
+        assert read_latent_info(tmp_path / "latents" / f"{name}.safetensors").num_frames == 2
+    assert (tmp_path / "latents" / "encode.yaml").is_file()
+    assert "encoded" not in (tmp_path / "logs" / "rank_1.log").read_text()
