@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mg.models.parameters import set_values
 from mg.parallel.ranks import Ranks
 
 __all__ = [
@@ -102,4 +103,4 @@ def broadcast_parameters(parameters: Sequence[Parameter], ranks: Ranks) -> None:
         return
     ranks.barrier()
     for parameter in parameters:
-        parameter.set_data(Tensor(broadcast_array(parameter.asnumpy(), ranks)))
+        set_values(parameter, broadcast_array(parameter.asnumpy(), ranks))

@@ -6,6 +6,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mg.models.parameters import set_values
+
 __all__ = ["AdamW", "WeightAverage", "state_shapes"]
 
 
@@ -87,10 +89,9 @@ class AdamW(nn.Cell):
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set what `arrays` holds by the names of `state`; parameters it lacks start anew."""
         for moment in (*self.first_moment, *self.second_moment):
-            values = arrays.get(moment.name, np.zeros(moment.shape, np.float32))
-            moment.set_data(Tensor(np.array(values)))
+            set_values(moment, arrays.get(moment.name, np.zeros(moment.shape, np.float32)))
         counts = [arrays.get(f"num_updates.{p.name}", 0.0) for p in self.parameters]
-        self.num_updates.set_data(Tensor(np.array(counts, np.float32)))
+        set_values(self.num_updates, np.array(counts, np.float32))
 
 
 def _fused_update(fused, beta1, beta2, lr, eps, decay, parameter, m, v, gradient):
@@ -140,9 +141,8 @@ class WeightAverage(nn.Cell):
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set what `arrays` holds; averages that it lacks start at the parameters' values."""
         for average, parameter in zip(self.average, self.parameters, strict=True):
-            values = arrays.get(average.name, parameter.asnumpy())
-            average.set_data(Tensor(np.array(values)))
-        self.num_averaged.set_data(Tensor(np.array(arrays.get("num_averaged", 0.0), np.float32)))
+            set_values(average, arrays.get(average.name, parameter.asnumpy()))
+        set_values(self.num_averaged, np.array(arrays.get("num_averaged", 0.0), np.float32))
 
 
 def _move_average(decay, average, parameter):

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
 
+from mg.models.parameters import set_values
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress, changed_settings
 from mg.training.checkpoint_store import CheckpointStore, StoredCheckpoint
@@ -116,4 +117,4 @@ def _set_parameters(network: nn.Cell, tensors: Mapping[str, np.ndarray]) -> None
     parameters = dict(network.parameters_and_names())
     check_tensors(tensors, {name: tuple(p.shape) for name, p in parameters.items()})
     for name, parameter in parameters.items():
-        parameter.set_data(Tensor(np.asarray(tensors[name])))
+        set_values(parameter, tensors[name])

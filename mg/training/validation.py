@@ -13,6 +13,7 @@ from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.metrics.report import QualityReport
+from mg.models.parameters import set_values
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.training.optimizer import WeightAverage
 from mg.training.settings import ValidationSettings
@@ -30,12 +31,12 @@ def averaged_weights(average: WeightAverage | None) -> Iterator[None]:
         return
     trained = [parameter.asnumpy().copy() for parameter in average.parameters]
     for parameter, mean in zip(average.parameters, average.average, strict=True):
-        parameter.set_data(Tensor(mean.asnumpy().copy()))
+        set_values(parameter, mean.asnumpy())
     try:
         yield
     finally:
         for parameter, values in zip(average.parameters, trained, strict=True):
-            parameter.set_data(Tensor(values))
+            set_values(parameter, values)
 
 
 class Validation:

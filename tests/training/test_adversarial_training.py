@@ -118,9 +118,10 @@ def test_the_adaptive_weight_and_its_gradient_are_those_of_plain_derivatives(ref
         terms["l1"] + 0.5 * terms["mse"] + 1e-3 * terms["kl"] + weight * terms["adv"], rel=1e-5
     )
     for parameter, gradient, want in zip(parameters, gradients, expected, strict=True):
-        largest = max(np.abs(want).max(), 1e-6)
+        # The keys' biases change no attention: their gradient is rounding alone.
+        tolerance = 1e-4 * np.abs(want).max() + 1e-8
         np.testing.assert_allclose(
-            gradient.asnumpy(), want, rtol=0, atol=1e-4 * largest, err_msg=parameter.name
+            gradient.asnumpy(), want, rtol=0, atol=tolerance, err_msg=parameter.name
         )
 
 

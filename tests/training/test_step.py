@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from mg.models.parameters import set_values
 from mg.training.settings import OptimSettings
 from mg.training.step import TrainStep
 
@@ -208,3 +209,23 @@ def test_a_learning_rate_multiplier_scales_the_first_step():
         np.abs(step.loss.first.weight.asnumpy() - before[0]), 0.001, rtol=2e-2
     )
     np.testing.assert_allclose(np.abs(step.loss.last.weight.asnumpy() - before[1]), 0.01, rtol=2e-2)
+
+
+def test_a_compiled_step_goes_back_to_an_earlier_state_exactly():
+    """Weights and state of any moment can be set, and read afterwards, as often as one likes."""
+    step = make_step()
+    for seed in range(2):
+        update(step, *make_batch(seed=seed))
+    saved = snapshot(step)
+    results = []
+    for _ in range(3):
+        for parameter in step.loss.get_parameters():
+            set_values(parameter, saved[parameter.name])
+        step.load_state(saved)
+        assert largest_difference(snapshot(step), saved) == 0
+        for seed in range(2, 4):
+            update(step, *make_batch(seed=seed))
+        results.append(snapshot(step))
+    assert largest_difference(results[0], saved) > 0
+    assert largest_difference(results[0], results[1]) == 0
+    assert largest_difference(results[0], results[2]) == 0

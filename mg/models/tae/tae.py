@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mg.models.parameters import set_values
 from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN, TAE_CONFIG, TAEConfig
 from mg.models.tae.decoder import Decoder
 from mg.models.tae.encoder import Encoder
@@ -112,7 +113,7 @@ class TemporalAutoencoder(nn.Cell):
                 "the weights do not fit the config: " + "; ".join(reasons) + f"\n{error}"
             ) from error
         for name, parameter in parameters.items():
-            parameter.set_data(Tensor(np.asarray(tensors[name], np.float32)))
+            set_values(parameter, tensors[name])
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return copies of all parameters by name, as `load_tensors` takes them."""

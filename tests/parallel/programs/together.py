@@ -16,6 +16,7 @@ from mindspore import Tensor, nn, ops
 
 from mg.data.manifest import build_manifest
 from mg.device import DeviceConfig, setup_device
+from mg.models.parameters import set_values
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
@@ -117,7 +118,7 @@ def train_kind(ranks: Ranks, folder: Path, kind: str) -> None:
         ranks.barrier()  # the file is there
         optimizer = step.optimizer
         for moment in optimizer.optimizer.first_moment:
-            moment.set_data(ops.zeros_like(moment))
+            set_values(moment, np.zeros(moment.shape, np.float32))
         optimizer.load_state(np.load(folder / "state.npz"))
         train(step, ranks, NUM_UPDATES)
         if ranks.is_main:
