@@ -145,7 +145,9 @@ def _scale(factor, gradient):
 
 
 def _square_sum(gradient):
-    return ops.square(gradient).sum()
+    # As a product of a row and a column: one pass, and no copy of the gradient.
+    row = gradient.reshape(1, -1).astype(ms.float32)
+    return ops.matmul(row, row.reshape(-1, 1)).reshape(())
 
 
 def _add_to(total, gradient):

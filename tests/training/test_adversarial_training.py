@@ -26,15 +26,15 @@ pytestmark = pytest.mark.usefixtures("in_graph_mode")
 
 MODEL = {
     "ch": 8,
-    "ch_mult": [1, 1],
+    "ch_mult": [1],
     "num_res_blocks": 1,
     "z_channels": 4,
     "norm_groups": 4,
     "attn_type": "spat_only",
     "temporal_downsample_level": [0],
-    "temporal_upsample_level": [1],
+    "temporal_upsample_level": [0],
 }
-NETWORK = DiscriminatorConfig(kind="video", ch=8, num_layers=2, norm_groups=4)
+NETWORK = DiscriminatorConfig(kind="video", ch=8, num_layers=1, norm_groups=4)
 LOSS = LossSettings(perceptual_loss_weight=0, mse_weight=0.5, kl_loss_weight=1e-3)
 
 
@@ -52,7 +52,7 @@ def make_loss(*, recompute=False, **settings):
 
 def make_batch(num_frames=3):
     rng = np.random.default_rng(1)
-    video = rng.uniform(-1, 1, (2, 3, num_frames, 16, 16)).astype(np.float32)
+    video = rng.uniform(-1, 1, (2, 3, num_frames, 8, 8)).astype(np.float32)
     noise = rng.standard_normal((2, 4, -(-num_frames // 2), 8, 8), np.float32)
     return Tensor(video), Tensor(noise), Tensor(np.zeros(1, np.int32))
 
