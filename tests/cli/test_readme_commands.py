@@ -31,6 +31,15 @@ ADDED = {
     "python tools/fetch_lpips.py": "",
     "python tools/inflate_vae_to_tae.py": "",
     "python scripts/train_tae.py --config configs/tae/train/mixed_256x256x16.yaml": SMALL_TRAINING,
+    "python scripts/train_tae.py --config configs/tae/train/tiny_3_adversarial.yaml": (
+        "--steps 2 --data.size 16 --data.short_side_range null --data.sample_n_frames 2 "
+        "--data.num_workers 0 --optim.warmup_steps 0 --adversarial.start_step 0 "
+        "--adversarial.network.num_layers 1 --adversarial.network.ch 8 "
+        "--validation.num_frames 2 --validation.size 16 --pretrained null --model.ch 8 "
+        "--model.ch_mult [1] --model.num_res_blocks 1 --model.norm_groups 4 "
+        "--model.attn_type spat_only --model.temporal_downsample_level [0] "
+        "--model.temporal_upsample_level [0]"
+    ),
     "python tools/prepare_clips.py": "--short_side 16",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
     "python scripts/inference_vae.py --ckpt_path assets": "--num_frames 2 --image_size 16",
@@ -56,7 +65,8 @@ def checkout(tmp_path_factory):
     for name in ("scripts", "tools", "configs"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "assets" / "tae_tiny", folder / "assets" / "tae_tiny")
-    write_clips(folder / "assets" / "clips" / "test", ["one.mp4", "two.mp4"])
+    for name in ("train", "test"):
+        write_clips(folder / "assets" / "clips" / name, ["one.mp4", "two.mp4"])
     videos = folder / "datasets" / "mixkit-100videos"
     write_clips(videos / "mixkit", ["a.mp4", "b.mp4"])
     for name in ("train", "test"):
