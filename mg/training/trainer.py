@@ -223,8 +223,6 @@ class Trainer:
         for i in range(accumulation):
             batch = next(loader)
             batches.append(batch)
-            # Collectives give up soon when a rank is late; this waits as long as it takes.
-            self.ranks.barrier()
             is_last = i == accumulation - 1
             reports.append(
                 self.task.run_batch(number * accumulation + i, batch, controls, is_last=is_last)
