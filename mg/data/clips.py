@@ -252,7 +252,7 @@ class ClipDataset:
             )
 
     def take_bad(self, bad: Mapping[str, str]) -> None:
-        """List as bad what an earlier run found; unknown names are dropped."""
+        """List as bad what an earlier run or another rank found; unknown names are dropped."""
         names = {clip.name for clip in self.manifest.clips}
         self.bad.update({name: reason for name, reason in bad.items() if name in names})
 

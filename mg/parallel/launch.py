@@ -21,6 +21,7 @@ __all__ = ["launch"]
 logger = logging.getLogger("mg")
 
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 0.5  # for the rank that failed first to end: one that merely lost it may be quicker
 NUM_LOG_LINES = 20  # of a failed rank's log that are shown
 SCHEDULER = "from mindspore import communication; communication.init()"
 
@@ -104,7 +105,7 @@ class _Cluster:
             codes = [process.poll() for process in self.ranks]
             failed = [rank for rank, code in enumerate(codes) if code not in (None, 0)]
             if failed:
-                self._report(failed[0], codes[failed[0]])
+                self._report_failures()
                 return 1
             if all(code == 0 for code in codes):
                 return 0
@@ -113,6 +114,13 @@ class _Cluster:
                 logger.error("error: the scheduler of the ranks ended\n%s", _last_lines(log))
                 return 1
             time.sleep(POLL_SECONDS)
+
+    def _report_failures(self) -> None:
+        """Name every rank that failed, with the end of its log."""
+        time.sleep(GRACE_SECONDS)
+        for rank, process in enumerate(self.ranks):
+            if process.poll() not in (None, 0):
+                self._report(rank, process.returncode)
 
     def _report(self, rank: int, code: int) -> None:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

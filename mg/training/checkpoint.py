@@ -16,6 +16,7 @@ __all__ = ["Progress", "changed_settings", "save_final_weights"]
 
 # Settings that may change on resume without changing what was computed so far.
 FREE_SETTINGS = (
+    "batch_size",  # of one rank; what tells is that of all, `RunState` adds it
     "checkpoint_interval",
     "csv_path",
     "data.num_workers",
@@ -29,6 +30,7 @@ FREE_SETTINGS = (
     "overwrite",
     "pretrained",
     "resume",
+    "shard_optimizer",
     "tensorboard",
     "validation",
     "video_folder",

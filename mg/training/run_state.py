@@ -38,6 +38,7 @@ class RunState:
     def __init__(self, folder: Path, config: RunSettings, task: Task, ranks: Ranks) -> None:
         self.store = CheckpointStore(folder, keep=config.keep_checkpoints)
         self.settings = json.loads(json.dumps(dataclasses.asdict(config)))
+        self.settings["batch_size_of_all_ranks"] = config.batch_size * ranks.size
         self.task = task
         self.ranks = ranks
 

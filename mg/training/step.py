@@ -44,6 +44,7 @@ class TrainStep(nn.Cell):
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         parameters = list(loss.trainable_params() if parameters is None else parameters)
         self.loss = loss
+        self.ranks = ranks
         self.parameters = ParameterTuple(parameters)
         adamw = {
             "betas": settings.betas,
@@ -96,6 +97,16 @@ class TrainStep(nn.Cell):
         self.optimizer.load_state(arrays)
         if self.average is not None:
             self.average.load_state(arrays)
+
+    def __call__(self, *args: Tensor | bool) -> tuple:
+        """Return what `construct` does; all ranks must call it."""
+        if self.ranks.size > 1:
+            # Collectives give up soon when a rank is late, as one is that got its batch or its
+            # graph later; this waits as long as it takes.
+            if ms.get_context("mode") == ms.GRAPH_MODE:
+                self.compile(*args)
+            self.ranks.barrier()
+        return super().__call__(*args)
 
     def construct(
         self, lr: Tensor, loss_scale: Tensor, max_norm: Tensor, is_last: bool, *batch: Tensor

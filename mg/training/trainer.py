@@ -106,11 +106,12 @@ class Trainer:
         return self._finish() if self.ranks.is_main else None
 
     def _begin(self) -> None:
+        self.ranks.barrier()  # all have looked at the folder, which rank 0 now changes
         if self.ranks.is_main:
             self.output.mkdir(parents=True, exist_ok=True)
             if not self.config.resume:
                 self.state.store.remove_all()
-                (self.output / "bad_steps.jsonl").unlink(missing_ok=True)
+                self._bad_steps_path.unlink(missing_ok=True)
             save_config(self.output / "config.yaml", self.config)
         if self.step == 0:  # so that there always is a checkpoint to go back to
             self.save(score=self.validate())
@@ -222,8 +223,6 @@ class Trainer:
         for i in range(accumulation):
             batch = next(loader)
             batches.append(batch)
-            # Collectives give up soon when a rank is late; this waits as long as it takes.
-            self.ranks.barrier()
             is_last = i == accumulation - 1
             reports.append(
                 self.task.run_batch(number * accumulation + i, batch, controls, is_last=is_last)
@@ -247,7 +246,11 @@ class Trainer:
         return self.guard.judge(is_good), entry
 
     def _report_bad_step(self, entry: dict, batches: list[Batch]) -> None:
-        names = [name for batch in batches for name in batch.names]
+        # All ranks come here together: they have the same numbers.
+        own = [name for batch in batches for name in batch.names]
+        names = [name for names in self.ranks.gather_json(own) for name in names]
+        if not self.ranks.is_main:
+            return
         logger.warning(
             "step %d: loss %g, gradient norm %g: update left out; clips: %s",
             self.step,
@@ -260,8 +263,7 @@ class Trainer:
 
     @property
     def _bad_steps_path(self) -> Path:
-        rank = f"_rank{self.ranks.rank}" if self.ranks.rank else ""
-        return self.output / f"bad_steps{rank}.jsonl"
+        return self.output / "bad_steps.jsonl"
 
     def _stop_report(self) -> str:
         settings = self.config.guards
@@ -324,7 +326,12 @@ class Trainer:
         self.task.dataset.take_bad(progress.bad_clips)
 
     def save(self, *, score: float | None = None) -> None:
-        """Write a checkpoint of the present step; that of the best score is kept for good."""
+        """Write a checkpoint of the present step; that of the best score is kept for good.
+
+        All ranks must call it; rank 0 writes.
+        """
+        for bad in self.ranks.gather_json(self.task.dataset.bad):
+            self.task.dataset.take_bad(bad)  # each rank has met others
         path = self.state.save(self.progress(), score=score)
         if score is not None:
             self.best_score = max(self.best_score, score)

@@ -57,6 +57,15 @@ def test_a_failing_rank_is_named_and_ends_the_others(tmp_path, caplog):
     assert "  out of luck" in caplog.text
 
 
+def test_every_rank_that_failed_is_named(tmp_path, caplog):
+    """The one that lost another may end first; the one at fault is named all the same."""
+    code = "time.sleep(0.4 * int(rank)); print('fault', rank); sys.exit(3)"
+    assert launch(2, python(code), tmp_path) == 1
+    for rank in (0, 1):
+        assert f"rank {rank} of 2 ended with exit code 3" in caplog.text
+    assert "  fault 1" in caplog.text
+
+
 def test_sigterm_reaches_the_ranks_which_may_end_well(tmp_path):
     """The launcher gets the signal from rank 0, once both ranks can handle it."""
     code = (

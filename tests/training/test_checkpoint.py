@@ -28,6 +28,8 @@ def test_final_weights_carry_their_config(tmp_path):
 
 def test_changed_settings_are_told_apart_by_what_they_change():
     before = {
+        "batch_size": 2,
+        "batch_size_of_all_ranks": 2,
         "steps": 10,
         "log_interval": 5,
         "optim": {"lr": 1e-4, "betas": [0.9, 0.99]},
@@ -35,6 +37,8 @@ def test_changed_settings_are_told_apart_by_what_they_change():
         "data": {"num_workers": 1, "size": 64},
     }
     now = {
+        "batch_size": 1,
+        "batch_size_of_all_ranks": 8,
         "steps": 20,
         "log_interval": 6,
         "optim": {"lr": 2e-4, "betas": [0.9, 0.99]},
@@ -44,12 +48,14 @@ def test_changed_settings_are_told_apart_by_what_they_change():
     }
     harmless, telling = changed_settings(before, now)
     assert harmless == [
+        "batch_size: 2 -> 1",
         "data.num_workers: 1 -> 0",
         "log_interval: 5 -> 6",
         "validation.size: 64 -> 32",
     ]
     assert telling == [
         "adversarial.weight: None -> 0.5",
+        "batch_size_of_all_ranks: 2 -> 8",
         "optim.lr: 0.0001 -> 0.0002",
         "steps: 10 -> 20",
     ]
