@@ -283,6 +283,7 @@ class Trainer:
         self._take(progress)
         guard.num_skipped, guard.num_restores = kept
         self.batch_offset = next_batch - self.step
+        self.validations = [entry for entry in self.validations if entry["step"] <= self.step]
         if self.log is not None:
             self.log.forget(self.step)
         logger.warning(
