@@ -26,7 +26,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mg
-from fault_experiments import checkpoints, training_runs
+from fault_experiments import checkpoints, training_runs, wrong_settings
 from mg.cli import run_main
 from mg.files import write_text
 
@@ -35,6 +35,7 @@ __all__ = ["EXPERIMENTS", "main", "markdown_table", "run_experiment"]
 EXPERIMENTS = {
     **checkpoints.EXPERIMENTS,
     **training_runs.EXPERIMENTS,
+    **wrong_settings.EXPERIMENTS,
 }
 tqdm.monitor_interval = 0  # no thread of its own: experiments fork
 
