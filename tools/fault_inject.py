@@ -1,13 +1,14 @@
 #!/usr/bin/env python
 """Measure how training survives faults: kills, damaged files. Prints the table of reliability.
 
-    python tools/fault_inject.py                            # everything, a few minutes
+    python tools/fault_inject.py                            # everything, about half an hour
     python tools/fault_inject.py --only kill_while_saving --trials 1000
-    python tools/fault_inject.py --json reliability.json > reliability.md
+    python tools/fault_inject.py --only end_training --json docs/reliability.json --update
 
 Ends with exit code 1 if any trial failed; each failure is told on stderr.
 A new experiment is a function (folder, num_trials) -> iterator that runs one trial per item and
-yields None, or what went wrong, and a line in EXPERIMENTS. Linux and macOS.
+yields None, or what went wrong, and an entry in EXPERIMENTS of a module of fault_experiments/.
+Linux and macOS.
 """
 
 import argparse
@@ -26,15 +27,17 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mg
-from fault_experiments import checkpoints, training_runs, wrong_settings
+from fault_experiments import bad_inputs, checkpoints, training_runs, wrong_settings
 from mg.cli import run_main
 from mg.files import write_text
 
 __all__ = ["EXPERIMENTS", "main", "markdown_table", "run_experiment"]
 
+# In the order in which they run: those that fork come before those that import MindSpore.
 EXPERIMENTS = {
     **checkpoints.EXPERIMENTS,
     **training_runs.EXPERIMENTS,
+    **bad_inputs.EXPERIMENTS,
     **wrong_settings.EXPERIMENTS,
 }
 tqdm.monitor_interval = 0  # no thread of its own: experiments fork
@@ -50,6 +53,7 @@ class Result:
     num_trials: int
     seconds: float
     failures: list[str]
+    date: str
 
 
 def run_experiment(name: str, num_trials: int | None = None) -> Result:
@@ -73,6 +77,7 @@ def run_experiment(name: str, num_trials: int | None = None) -> Result:
         num_trials=len(outcomes),
         seconds=round(time.monotonic() - began, 1),
         failures=failures,
+        date=time.strftime("%Y-%m-%d"),
     )
 
 
@@ -80,6 +85,18 @@ def markdown_table(results: Sequence[Result]) -> str:
     """Return the results as a table."""
     rows = [f"| {r.claim} | {r.num_passed}/{r.num_trials} | {r.seconds:.1f} |" for r in results]
     return "\n".join(["| fault | passed | seconds |", "| --- | --- | --- |", *rows])
+
+
+def _report(results: Sequence[Result], older: dict | None) -> dict:
+    """Return what the JSON file holds: new results, and older ones of other experiments."""
+    by_name = {result["name"]: result for result in (older or {}).get("results", ())}
+    by_name |= {result.name: dataclasses.asdict(result) for result in results}
+    return {
+        "version": mg.__version__,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "results": [by_name[name] for name in EXPERIMENTS if name in by_name],
+    }
 
 
 def main() -> None:
@@ -90,22 +107,21 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help="of each experiment; default: its own number")
     parser.add_argument("--json", type=Path, help="also write the results here")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --json file")
+    parser.add_argument(
+        "--update", action="store_true", help="keep the other experiments' results in it"
+    )
     arguments = parser.parse_args()
     if arguments.trials is not None and arguments.trials < 1:
         raise ValueError(f"--trials={arguments.trials}: at least 1 is needed")
-    if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
-        raise FileExistsError(f"{arguments.json} exists; --overwrite replaces it")
-    results = [run_experiment(name, arguments.trials) for name in arguments.only]
+    path, is_kept = arguments.json, not (arguments.overwrite or arguments.update)
+    if path is not None and path.exists() and is_kept:
+        raise FileExistsError(f"{path} exists; --overwrite replaces it, --update adds to it")
+    names = [name for name in EXPERIMENTS if name in arguments.only]
+    results = [run_experiment(name, arguments.trials) for name in names]
     print(markdown_table(results))
-    if arguments.json is not None:
-        report = {
-            "version": mg.__version__,
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "date": time.strftime("%Y-%m-%d"),
-            "results": [dataclasses.asdict(result) for result in results],
-        }
-        write_text(arguments.json, json.dumps(report, indent=1) + "\n", overwrite=True)
+    if path is not None:
+        older = json.loads(path.read_text()) if arguments.update and path.exists() else None
+        write_text(path, json.dumps(_report(results, older), indent=1) + "\n", overwrite=True)
     failures = [f"{result.name}, {text}" for result in results for text in result.failures]
     if failures:
         print("\n".join(failures[:50]), file=sys.stderr)

@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 import yaml
 
+from fault_experiments.checkpoints import captured_warnings
 from fault_experiments.experiment import Experiment, Trials
 from fault_experiments.training_process import TINY_SETTINGS, with_changes
 from mg.data.video_writer import write_video
@@ -202,7 +203,7 @@ def fault_of_case(
     # The encoder is the first network that is made.
     refused = mock.patch("mg.models.tae.tae.Encoder", side_effect=_NetworkWasBuilt)
     try:
-        with contextlib.nullcontext() if may_build else refused:
+        with captured_warnings(), contextlib.nullcontext() if may_build else refused:
             TAETrainer(parse_config(TrainTAEConfig, ["--config", str(path)], description=""))
     except _NetworkWasBuilt:
         return f"{changes}: the network was built"
