@@ -32,6 +32,7 @@ ADDED = {
     "python tools/inflate_vae_to_tae.py": "",
     "python scripts/train_tae.py --config configs/tae/train/mixed_256x256x16.yaml": SMALL_TRAINING,
     "python tools/prepare_clips.py": "--short_side 16",
+    "python tools/fault_inject.py": "--only flip_bits truncate_files --trials 20",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
     "python scripts/inference_vae.py --ckpt_path assets": "--num_frames 2 --image_size 16",
     "python scripts/inference_vae.py --ckpt_path outputs": "--num_frames 2 --image_size 16",

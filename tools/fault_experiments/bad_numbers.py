@@ -128,8 +128,8 @@ def faults_of_run(folder: Path, name: str) -> Iterator[str | None]:
     mode = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
     try:
-        task = FaultyTask(config)
         with captured_warnings():  # one for each step that is left out
+            task = FaultyTask(config)
             Trainer(config, task, ONE_RANK, validation_interval=1000).run()
     finally:
         ms.set_context(mode=mode)
