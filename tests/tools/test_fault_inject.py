@@ -44,10 +44,6 @@ def test_ten_kills_while_saving_leave_a_checkpoint(tmp_path):
     assert found == {"kill_while_saving": (10, 10)}
 
 
-def test_forty_corrupt_files_are_listed_or_read(tmp_path):
-    assert results(tmp_path, "--only", "corrupt_media") == {"corrupt_media": (40, 40)}
-
-
 # The figures of docs/reliability.md. Half an hour on one core:
 #     pytest -m faults tests/tools/test_fault_inject.py
 @pytest.mark.faults
@@ -58,6 +54,7 @@ def test_forty_corrupt_files_are_listed_or_read(tmp_path):
         ("end_training", 20),
         ("resume_equals_unbroken", 3),
         ("bad_numbers", 45),
+        ("corrupt_media", 40),
     ],
 )
 def test_runs_survive(tmp_path, name, num_trials):
