@@ -56,22 +56,47 @@ def parse_config(
     parser.add_class_arguments(config_class, nested_key=None)
     try:
         namespace = parser.parse_args(argv)
-        values = parser.instantiate(namespace)
     except (jsonargparse.ArgumentError, ValueError) as error:
         raise ValueError(_plain_message(str(error))) from error
-    return config_class(**{f.name: values[f.name] for f in dataclasses.fields(config_class)})
+    return _build(config_class, namespace)
+
+
+def _section(hint: Any) -> type | None:
+    """Return the dataclass that a type is, may be, or is a list of."""
+    return next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
+
+
+def _build(config_class: type[Config], values: jsonargparse.Namespace, prefix: str = "") -> Config:
+    """Return a dataclass from parsed values; what it refuses is told with the section's name."""
+    arguments = {}
+    for name, hint in typing.get_type_hints(config_class).items():
+        value, section = values[name], _section(hint)
+        if isinstance(value, jsonargparse.Namespace):
+            value = _build(section, value, f"{prefix}{name}.")
+        elif section is not None and isinstance(value, list):
+            value = [_build(section, item, f"{prefix}{name}.") for item in value]
+        arguments[name] = value
+    try:
+        return config_class(**arguments)
+    except ValueError as error:
+        message = str(error)
+        if message.startswith(prefix.removesuffix(".")):
+            raise
+        is_about_field = re.match(r"\w+=", message)
+        separator = "" if is_about_field else ": "
+        section_name = prefix if is_about_field else prefix.removesuffix(".")
+        raise ValueError(f"{section_name}{separator}{message}") from error
 
 
 def _settings(config_class: type, prefix: str = "") -> dict[str, Any]:
-    """Return the type of every setting by its dotted name; sections have their dataclass.
+    """Return the type of every setting and section by its dotted name.
 
-    A list of sections is a list; the settings of its items are `list.name`.
+    The settings of the items of a list of sections are `list.name`.
     """
     settings = {}
     for name, hint in typing.get_type_hints(config_class).items():
-        section = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
-        is_list = typing.get_origin(hint) is list
-        settings[prefix + name] = hint if section is None or is_list else section
+        section = _section(hint)
+        settings[prefix + name] = hint
         if section is not None:
             settings |= _settings(section, f"{prefix}{name}.")
     return settings
@@ -121,17 +146,17 @@ def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> No
         name = f"{prefix}{key}"
         if name not in settings:
             raise ValueError(_unknown(name, settings))
-        kind = typing.get_origin(settings[name])
-        if kind is dict:  # keys of the user's own
+        hint = settings[name]
+        is_null = value is None and type(None) in typing.get_args(hint)
+        if _section(hint) is None or is_null:
             continue
-        if kind is list and isinstance(value, list):
-            for item in value:
-                if isinstance(item, dict):
-                    _check_keys(item, settings, f"{name}.")
-        elif isinstance(value, dict):
-            _check_keys(value, settings, f"{name}.")
-        elif dataclasses.is_dataclass(settings[name]) and value is not None:
-            raise ValueError(f"{name}: expected settings below it, got {value!r}")
+        is_list = typing.get_origin(hint) is list
+        if is_list and not isinstance(value, list):
+            raise ValueError(f"{name}: expected a list, got {value!r}")
+        for item in value if is_list else [value]:
+            if not isinstance(item, dict) or (is_list and not item):
+                raise ValueError(f"{name}: expected settings below it, got {item!r}")
+            _check_keys(item, settings, f"{name}.")
 
 
 def _unknown(name: str, settings: dict[str, Any]) -> str:
@@ -151,11 +176,14 @@ def _unknown(name: str, settings: dict[str, Any]) -> str:
 def _plain_message(message: str) -> str:
     """Return the parser's message as one line without its inner workings."""
     union = re.search(r"Errors:\n(.*?)\n\s*Given value type", message, re.DOTALL)
-    key = re.match(r'Parser key "([\w.]+)":', message)
-    if union:  # an optional section: its own fault is told, not that it is not null either
+    if union:  # an optional setting: its own fault is told, not that it is not null either
+        keys = ".".join(re.findall(r'Parser key "([\w.]+)":', message[: union.start()]))
+        given = re.search(r"Given value: (.*)", message)
         faults = re.sub(r"- Expected a <class 'NoneType'>\S*|- Problem with given .*", "", union[1])
         message = " ".join(faults.split()).removeprefix("- ")
-        message = f"{key[1]}: {message}" if key else message
+        if given and re.fullmatch(r"Expected an? <class '\w+'>", message):
+            message += f". Got value: {given[1]}"
+        message = f"{keys}: {message}" if keys else message
     message = re.sub(r'Parser key "([\w.]+)":', r"\1:", message)
     message = re.sub(r"Expected an? <class '(\w+)'>\.? Got value:", r"expected \1, got", message)
     stray = re.search(r"[Uu]nrecognized arguments: (.*)", message)

@@ -5,6 +5,7 @@ import difflib
 
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.tae.config import TAEConfig
+from mg.training.setting_checks import check_types, require
 from mg.training.settings import (
     DataSettings,
     GuardSettings,
@@ -12,7 +13,6 @@ from mg.training.settings import (
     PhaseSettings,
     RunSettings,
     ValidationSettings,
-    require,
 )
 
 __all__ = [
@@ -54,6 +54,7 @@ class LossSettings:
     lpips_num_frames: int | None = None
 
     def __post_init__(self) -> None:
+        check_types(self, "loss.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("weight"):
@@ -107,6 +108,7 @@ class AdversarialSettings:
     network: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
+        check_types(self, "adversarial.")
         for name in ("weight", "max_adaptive_weight"):
             value = getattr(self, name)
             require(value > 0, f"adversarial.{name}={value}; expected more than 0")
@@ -166,12 +168,39 @@ class TrainTAEConfig(RunSettings):
         super().__post_init__()
         for phase in self.phases:
             self.loss_of_phase(phase)
+        if self.model is not None or self.pretrained is None:
+            self._check_sizes((self.model or TAEConfig()).spatial_compression)
         if self.adversarial is not None:
+            self._check_adversarial(self.adversarial)
+
+    def _check_sizes(self, factor: int) -> None:
+        """Refuse crops that the network cannot halve as often as it has to."""
+        is_validated = self.validation.csv_path or self.validation.video_folder
+        for section in ("data", "validation") if is_validated else ("data",):
+            size = getattr(self, section).size
             require(
-                self.adversarial.start_step < self.steps,
-                f"adversarial.start_step={self.adversarial.start_step} lies behind the last of "
-                f"steps={self.steps}: the discriminator would never train",
+                size % factor == 0,
+                f"{section}.size={size}; the network needs a multiple of {factor}",
             )
+
+    def _check_adversarial(self, adversarial: AdversarialSettings) -> None:
+        require(
+            adversarial.start_step < self.steps,
+            f"adversarial.start_step={adversarial.start_step} lies behind the last of "
+            f"steps={self.steps}: the discriminator would never train",
+        )
+        num_steps = self.steps - adversarial.start_step
+        require(
+            adversarial.warmup_steps < num_steps or adversarial.warmup_steps == 0,
+            f"adversarial.warmup_steps={adversarial.warmup_steps} must be below the {num_steps} "
+            "steps that the discriminator trains",
+        )
+        least = adversarial.network.min_size
+        require(
+            self.data.size >= least,
+            f"adversarial.network.num_layers={adversarial.network.num_layers} needs crops of at "
+            f"least {least} pixels, but data.size={self.data.size}; take fewer layers",
+        )
 
     def loss_of_phase(self, phase: PhaseSettings) -> LossSettings:
         """Return the loss settings with the changes of a phase."""
@@ -181,7 +210,11 @@ class TrainTAEConfig(RunSettings):
                 near = difflib.get_close_matches(name, names, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"expected one of {names}"
                 raise ValueError(f"phases: loss has no field {name!r}; {hint}")
+            require(
+                not name.startswith("lpips_"),
+                f"phases: loss.{name} is one for the whole run; set it outside of the phases",
+            )
         try:
             return dataclasses.replace(self.loss, **phase.loss)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"phases: {error}") from error

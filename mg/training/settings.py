@@ -5,6 +5,7 @@ from typing import Any
 
 from mg.data.clips import ClipConfig
 from mg.device import DeviceConfig
+from mg.training.setting_checks import check_types, require
 
 __all__ = [
     "DataSettings",
@@ -13,14 +14,7 @@ __all__ = [
     "PhaseSettings",
     "RunSettings",
     "ValidationSettings",
-    "require",
 ]
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ValueError with `message` unless `condition` holds."""
-    if not condition:
-        raise ValueError(message)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +45,7 @@ class DataSettings:
     num_workers: int = 2
 
     def __post_init__(self) -> None:
+        check_types(self, "data.")
         self.clip_config()
         require(self.num_workers >= 0, f"data.num_workers={self.num_workers}; expected 0 or more")
 
@@ -93,6 +88,7 @@ class OptimSettings:
     ema_decay: float | None = 0.999
 
     def __post_init__(self) -> None:
+        check_types(self, "optim.")
         require(self.lr > 0, f"optim.lr={self.lr}; expected more than 0")
         require(
             self.lr_schedule in ("constant", "cosine"),
@@ -101,6 +97,15 @@ class OptimSettings:
         for name in ("lr_end", "warmup_steps", "weight_decay"):
             value = getattr(self, name)
             require(value >= 0, f"optim.{name}={value}; expected 0 or more")
+        if self.lr_schedule == "constant":
+            require(
+                self.lr_end == 0,
+                f"optim.lr_end={self.lr_end} has no effect: lr_schedule is constant",
+            )
+        require(
+            self.lr_end <= self.lr,
+            f"optim.lr_end={self.lr_end} lies above optim.lr={self.lr}, where the schedule begins",
+        )
         require(self.eps > 0, f"optim.eps={self.eps}; expected more than 0")
         require(
             all(0 <= beta < 1 for beta in self.betas),
@@ -139,6 +144,7 @@ class ValidationSettings:
     size: int = 256
 
     def __post_init__(self) -> None:
+        check_types(self, "validation.")
         for name in ("interval", "num_frames", "size"):
             value = getattr(self, name)
             require(value >= 1, f"validation.{name}={value}; expected 1 or more")
@@ -164,6 +170,7 @@ class GuardSettings:
     decode_seconds: float = 60.0
 
     def __post_init__(self) -> None:
+        check_types(self, "guards.")
         require(
             self.max_grad_norm is None or self.max_grad_norm > 0,
             f"guards.max_grad_norm={self.max_grad_norm}; expected more than 0, or null",
@@ -205,6 +212,7 @@ class PhaseSettings:
     loss: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_types(self, "phases.")
         require(
             self.steps is None or self.steps >= 1,
             f"phases: steps={self.steps}; expected 1 or more, or null in the last phase",
@@ -269,6 +277,7 @@ class RunSettings(DeviceConfig):
     guards: GuardSettings = dataclasses.field(default_factory=GuardSettings)
 
     def __post_init__(self) -> None:
+        check_types(self)
         super().__post_init__()
         for name in ("steps", "batch_size", "checkpoint_interval", "log_interval"):
             value = getattr(self, name)
@@ -278,11 +287,12 @@ class RunSettings(DeviceConfig):
             f"keep_checkpoints={self.keep_checkpoints}; expected 2 or more, so that a damaged one "
             "never is the only one",
         )
-        require(self.seed >= 0, f"seed={self.seed}; expected 0 or more")
+        require(0 <= self.seed < 2**32, f"seed={self.seed}; expected 0 to 2^32 - 1")
         require(
             self.max_minutes is None or self.max_minutes > 0,
             f"max_minutes={self.max_minutes}; expected more than 0, or null",
         )
+        require(self.train != [], "train=[] lets nothing train; null trains all parameters")
         require(self.loss_scale >= 1, f"loss_scale={self.loss_scale}; expected 1 or more")
         require(
             self.csv_path is not None or self.video_folder is not None,

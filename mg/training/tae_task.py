@@ -66,8 +66,8 @@ class TAETask(Task):
         self.dataset = _build_dataset(config, ranks)
         held_out = config.validation.csv_path or config.validation.video_folder
         self.validation = Validation(config.validation) if held_out and ranks.is_main else None
-        self._build_networks()
         self.perceptual = self._load_perceptual()
+        self._build_networks()
         self.running_means = {"real": 0.0, "fake": 0.0} if adversarial else {}
         self.terms = LOSS_TERMS
         self.steps = {}

@@ -20,16 +20,21 @@ class TAETrainer(Trainer):
     Raises:
         ValueError, FileNotFoundError: settings, data or weights that no run can start from.
         FileExistsError: `output_path` holds another run.
+        NotADirectoryError: there can be no folder at `output_path`.
     """
 
     def __init__(self, config: TrainTAEConfig, ranks: Ranks = ONE_RANK) -> None:
-        _refuse_other_run(config)
+        _check_output(config)
         task = TAETask(config, ranks)
         super().__init__(config, task, ranks, validation_interval=config.validation.interval)
 
 
-def _refuse_other_run(config: TrainTAEConfig) -> None:
+def _check_output(config: TrainTAEConfig) -> None:
     output = Path(config.output_path)
+    # From there upwards, the first that exists.
+    place = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"output_path={output}: {place} is a file, not a folder")
     holds_run = (output / "config.yaml").exists()
     if holds_run and not (config.resume or config.overwrite):
         raise FileExistsError(

@@ -39,6 +39,17 @@ def averaged_weights(average: WeightAverage | None) -> Iterator[None]:
             set_values(parameter, values)
 
 
+def _build_manifest(settings: ValidationSettings) -> Manifest:
+    try:
+        return build_manifest(
+            csv_path=settings.csv_path,
+            video_folder=settings.video_folder,
+            min_frames=settings.num_frames,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"validation: {error}") from error
+
+
 class Validation:
     """Reconstructs the held-out clips and keeps the first frames of each in memory.
 
@@ -47,11 +58,7 @@ class Validation:
     """
 
     def __init__(self, settings: ValidationSettings) -> None:
-        manifest: Manifest = build_manifest(
-            csv_path=settings.csv_path,
-            video_folder=settings.video_folder,
-            min_frames=settings.num_frames,
-        )
+        manifest = _build_manifest(settings)
         logger.info("Held-out clips:\n%s", manifest.table())
         self.clips: dict[str, np.ndarray] = {}  # name -> uint8 (T, H, W, 3)
         self.fps: dict[str, float] = {}

@@ -41,6 +41,7 @@ ADDED = {
         "--model.temporal_upsample_level [0]"
     ),
     "python tools/prepare_clips.py": "--short_side 16",
+    "python tools/fault_inject.py": "--only flip_bits truncate_files --trials 20",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
     "python scripts/inference_vae.py --ckpt_path assets": "--num_frames 2 --image_size 16",
     "python scripts/inference_vae.py --ckpt_path outputs": "--num_frames 2 --image_size 16",

@@ -9,6 +9,8 @@ import av
 import numpy as np
 import pytest
 
+from fault_experiments.corrupt_media import write_sound
+
 
 def moving_frames(num_frames, height, width):
     """Return uint8 (T, H, W, 3): a bright square on a wandering gradient, no two frames alike."""
@@ -88,14 +90,7 @@ def reference_frames():
 def audio_file(tmp_path):
     """Return an mp4 that holds sound only."""
     path = tmp_path / "sound.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=16000, layout="mono")
-        for start in range(0, 8192, 1024):
-            samples = np.zeros((1, 1024), dtype=np.float32)
-            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 16000, start
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    write_sound(path)
     return path
 
 

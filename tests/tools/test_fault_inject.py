@@ -21,7 +21,8 @@ def results(tmp_path, *arguments):
     assert finished.returncode == 0, finished.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     for result in report["results"]:
-        assert f"{result['num_passed']}/{result['num_trials']}" in finished.stdout
+        if result["name"] in arguments:
+            assert f"{result['num_passed']}/{result['num_trials']}" in finished.stdout
     return {r["name"]: (r["num_passed"], r["num_trials"]) for r in report["results"]}
 
 
@@ -41,6 +42,23 @@ def test_saves_that_end_before_any_call_to_the_file_system_leave_a_checkpoint(tm
 def test_ten_kills_while_saving_leave_a_checkpoint(tmp_path):
     found = results(tmp_path, "--only", "kill_while_saving", "--trials", 10)
     assert found == {"kill_while_saving": (10, 10)}
+
+
+# The figures of docs/reliability.md. Half an hour on one core:
+#     pytest -m faults tests/tools/test_fault_inject.py
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("name", "num_trials"),
+    [
+        ("kill_training", 100),
+        ("end_training", 20),
+        ("resume_equals_unbroken", 3),
+        ("bad_numbers", 45),
+        ("corrupt_media", 40),
+    ],
+)
+def test_runs_survive(tmp_path, name, num_trials):
+    assert results(tmp_path, "--only", name) == {name: (num_trials, num_trials)}
 
 
 @pytest.mark.faults
@@ -87,3 +105,11 @@ def test_an_existing_report_is_kept(tmp_path):
     refused = run("--only", "truncate_files", "--trials", 1, "--json", path)
     assert refused.returncode == 1 and "--overwrite" in refused.stderr
     assert path.read_text() == "mine"
+
+
+def test_a_report_can_be_updated(tmp_path):
+    assert results(tmp_path, "--only", "flip_bits", "--trials", 2) == {"flip_bits": (2, 2)}
+    both = results(tmp_path, "--only", "truncate_files", "--trials", 3, "--update")
+    assert both == {"flip_bits": (2, 2), "truncate_files": (3, 3)}
+    newer = results(tmp_path, "--only", "truncate_files", "--trials", 4, "--update")
+    assert newer == {"flip_bits": (2, 2), "truncate_files": (4, 4)}

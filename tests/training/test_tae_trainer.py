@@ -118,7 +118,7 @@ def test_overwriting_forgets_the_older_run(make_config, tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"freeze": ["decodr.*"]}, r"no parameter matches 'decodr\.\*'"),
-        ({"freeze": ["*"]}, "leaves no parameter to train"),
+        ({"freeze": ["*"]}, "leave no parameter to train"),
         ({"data": {"size": 15}}, r"data\.size=15.*multiple of 2"),
         ({"dtype": "bfloat16"}, "bfloat16.*CPU"),
         ({"data": {"sample_n_frames": 100}}, "too short: 12 frames, 100 needed"),

@@ -1,0 +1,1 @@
+"""Experiments of tools/fault_inject.py, a module for each thing that is put to the test."""
