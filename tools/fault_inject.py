@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure how training survives faults: kills, damaged files. Prints the table of reliability.
 
-    python tools/fault_inject.py                            # everything, about half an hour
+    python tools/fault_inject.py                            # everything, up to an hour
     python tools/fault_inject.py --only kill_while_saving --trials 1000
     python tools/fault_inject.py --only end_training --json docs/reliability.json --update
 

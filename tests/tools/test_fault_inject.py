@@ -44,7 +44,7 @@ def test_ten_kills_while_saving_leave_a_checkpoint(tmp_path):
     assert found == {"kill_while_saving": (10, 10)}
 
 
-# The figures of docs/reliability.md. Half an hour on one core:
+# The figures of docs/reliability.md. Up to an hour on one core:
 #     pytest -m faults tests/tools/test_fault_inject.py
 @pytest.mark.faults
 @pytest.mark.parametrize(
