@@ -33,7 +33,8 @@ ADDED = {
     "python scripts/train_tae.py --config configs/tae/train/mixed_256x256x16.yaml": SMALL_TRAINING,
     "python scripts/train_tae.py --config configs/tae/train/tiny_3_adversarial.yaml": (
         "--steps 2 --data.size 16 --data.short_side_range null --data.sample_n_frames 2 "
-        "--data.num_workers 0 --optim.warmup_steps 0 --adversarial.start_step 0 "
+        "--data.num_workers 0 --optim.warmup_steps 0 "
+        "--adversarial.start_step 0 --adversarial.warmup_steps 0 "
         "--adversarial.network.num_layers 1 --adversarial.network.ch 8 "
         "--validation.num_frames 2 --validation.size 16 --pretrained null --model.ch 8 "
         "--model.ch_mult [1] --model.num_res_blocks 1 --model.norm_groups 4 "

@@ -163,11 +163,11 @@ def test_fifty_steps_in_pieces_are_those_of_an_unbroken_run(make_trainer):
 
 
 def test_ctrl_c_ends_the_run_with_a_checkpoint_too(make_trainer):
-    trainer = make_trainer()
+    trainer, before = make_trainer(), signal.getsignal(signal.SIGINT)
     trainer.task.on_batch = lambda number: number == 4 and signal.raise_signal(signal.SIGINT)
     assert trainer.run() is None
     assert store_of(trainer).load().step == 5
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_more_steps_and_another_learning_rate_are_allowed_and_said(make_trainer, caplog):

@@ -32,7 +32,7 @@ class _NormaliseGroups(nn.Cell):
         # (C, C): 1 / size between channels of the same group, 0 elsewhere
         average = np.kron(np.eye(num_groups), np.full((size, size), 1.0 / size))
         self.group_average = Tensor(average.astype(np.float32))
-        self.normalise = ops.BatchNorm(is_training=False, epsilon=EPSILON)
+        self.affine = ops.BatchNorm(is_training=False, epsilon=1e-30)
         self.shift = ops.BiasAdd()
         self.dot = ops.BatchMatMul(transpose_b=True)
         self.mean = ops.ReduceMean()
@@ -48,16 +48,14 @@ class _NormaliseGroups(nn.Cell):
         """Return x (B, T, C, H, W) as one image whose channels are the rows, (1, B*T*C, H, W)."""
         return ops.reshape(x, (1, -1, x.shape[3], x.shape[4]))
 
-    def normalised(
-        self, x: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor
-    ) -> Tensor:
-        """Return gamma (x - mean) / sqrt(variance + eps) + beta of x (B, T, C, H, W).
-
-        The others are (B, C) in fp32.
-        """
-        num_frames = x.shape[1]
-        rows = [self.per_row(values, num_frames) for values in (gamma, beta, mean, variance)]
-        return ops.reshape(self.normalise(self.row_images(x), *rows)[0], x.shape)
+    def apply_per_channel(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Return scale x + shift for x (B, T, C, H, W); scale and shift (B, C) in fp32."""
+        scale, shift = self.per_row(scale, x.shape[1]), self.per_row(shift, x.shape[1])
+        # Statistics 0 and 1 leave the affine map alone. The real ones would do, but have no
+        # gradient, and where gradients are nested the compiler differentiates this line itself.
+        zeros = scale * 0.0
+        rows = self.affine(self.row_images(x), scale, shift, zeros, zeros + 1.0)[0]
+        return ops.reshape(rows, x.shape)
 
     def centred(self, x: Tensor, mean: Tensor) -> Tensor:
         """Return x - mean (B, T, C, H, W) for mean (B, C)."""
@@ -83,24 +81,24 @@ class _NormaliseGroups(nn.Cell):
         """Return values (B, C) with each replaced by the mean of its group."""
         return ops.matmul(values, self.group_average)
 
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x - mean (B, T, C, H, W), and mean and variance (B, C) of each channel's group."""
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x - mean (B, T, C, H, W) and the variance (B, C) of each channel's group."""
         mean = self.group_means(self.channel_means(x))
         centred = self.centred(x, mean)
         # E[(x - mean)^2], not E[x^2] - mean^2, which cancels where the mean is large.
         variance = self.group_means(self.channel_means_of_product(centred, centred))
-        return centred, mean, variance
+        return centred, variance
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        _, mean, variance = self.statistics(x)
-        gamma, beta = ops.broadcast_to(gamma, mean.shape), ops.broadcast_to(beta, mean.shape)
-        return self.normalised(x, mean, variance, gamma, beta)
+        centred, variance = self.statistics(x)
+        scale = ops.reshape(gamma, (1, -1)) * ops.rsqrt(variance + EPSILON)
+        return self.apply_per_channel(centred, scale, ops.broadcast_to(beta, scale.shape))
 
     def bprop(self, x, gamma, beta, out, dout):
         # Once dout is there, not before: otherwise the compiler takes x - mean of the forward pass
         # for this one and keeps it, for every layer, until now.
         x = ops.depend(x, dout)
-        centred, mean, variance = self.statistics(x)
+        centred, variance = self.statistics(x)
         inverse_std = ops.rsqrt(variance + EPSILON)
         gamma = ops.reshape(gamma, (1, -1))
         dy_mean = self.channel_means(dout)  # (B, C)
@@ -108,9 +106,8 @@ class _NormaliseGroups(nn.Cell):
         a = self.group_means(gamma * dy_mean)
         b = self.group_means(gamma * dy_xhat_mean)
         # As two such maps: gamma dy / std, and -(b / std) (x - mean) / std - a / std.
-        zeros = mean * 0.0
-        dx = self.normalised(dout, zeros, variance, ops.broadcast_to(gamma, mean.shape), zeros)
-        dx = dx + self.normalised(centred, zeros, variance, -b * inverse_std, -a * inverse_std)
+        dx = self.apply_per_channel(dout, gamma * inverse_std, b * 0.0)
+        dx = dx + self.apply_per_channel(centred, -b * ops.square(inverse_std), -a * inverse_std)
         num_values = x.shape[1] * x.shape[3] * x.shape[4]  # behind each mean
         return dx, num_values * self.sum(dy_xhat_mean, 0), num_values * self.sum(dy_mean, 0)
 
