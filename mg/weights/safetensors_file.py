@@ -254,9 +254,15 @@ def _checked_header(path: Path) -> dict:
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         try:
-            return json.loads(file.read(length), object_pairs_hook=_without_repeats)
+            header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
         except ValueError as error:
             raise ValueError(f"{path} has a damaged header: {error}") from error
+    # The package's parser also takes other spellings of these, such as lists for objects.
+    for name, entry in header.items():
+        plain = isinstance(entry, dict)
+        if not plain or (name != METADATA_KEY and not isinstance(entry["dtype"], str)):
+            raise ValueError(f"{path} has a damaged header: {name!r} is described oddly")
+    return header
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
