@@ -217,7 +217,10 @@ class _Machine:
 
 
 def _shown(part: Any) -> str:
-    return part[:60] if isinstance(part, str) else type(part).__name__
+    """Return a name from the file for a message, so that it cannot steer the terminal."""
+    if not isinstance(part, str):
+        return type(part).__name__
+    return part[:60] if part.isprintable() else ascii(part[:60])
 
 
 ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
