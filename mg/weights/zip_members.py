@@ -5,6 +5,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,7 @@ class ZipMembers:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         entries = {entry.filename: entry for entry in listed}
         if len(entries) < len(listed):
-            names = [entry.filename for entry in listed]
-            twice = next(name for name in entries if names.count(name) > 1)
+            [(twice, _)] = Counter(entry.filename for entry in listed).most_common(1)
             raise ValueError(f"its zip directory names {twice!r} twice")
         begins = sorted(entry.header_offset for entry in listed)
         following = dict(zip(begins, [*begins[1:], directory_begin], strict=True))
