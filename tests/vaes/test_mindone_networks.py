@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from mg.models.parameters import set_values
 from mg.vaes.mindone_networks import (
     build_network,
     load_network,
@@ -103,6 +104,29 @@ def test_encode_decode_and_every_gradient(name, pynative_mode):
     assert {f"g:{n}" for n in names} == {key for key in reference if key.startswith("g:")}
     for parameter, gradient in zip(names, gradients, strict=True):
         assert max_error(gradient, reference[f"g:{parameter}"]) < 2e-5, parameter
+
+
+@pytest.mark.parametrize("name", ["cogvae", "hyvae"])
+def test_gradient_of_a_single_frame(name, pynative_mode):
+    network, reference = loaded(name)
+    parameters = network.trainable_params()
+    x = Tensor(reference["i:x"][:, :, :1])
+
+    def loss(x):
+        _, logvar, y = round_trip(network, x)
+        return ops.square(y).mean() + ops.square(logvar).mean()
+
+    gradients = ms.grad(loss, None, parameters)(x)
+    rng = np.random.default_rng(0)
+    start = [p.asnumpy().copy() for p in parameters]
+    steps = [1e-4 * rng.standard_normal(p.shape).astype(np.float32) for p in parameters]
+    slope = sum((g.asnumpy() * s).sum() for g, s in zip(gradients, steps, strict=True))
+    ends = []
+    for sign in (1, -1):  # central difference along one random direction
+        for parameter, values, step in zip(parameters, start, steps, strict=True):
+            set_values(parameter, values + sign * step)
+        ends.append(float(loss(x)))
+    assert abs((ends[0] - ends[1]) / 2 - slope) < 0.01 * abs(slope)
 
 
 @pytest.mark.parametrize("name", ["kl", "cogvae", "hyvae"])
