@@ -85,6 +85,8 @@ def test_structure_decides_what_the_shapes_leave_open():
 def test_groups_that_do_not_fit():
     with pytest.raises(ValueError, match="16 channels are not a multiple of norm_groups=32; the c"):
         inflate_image_vae(read_weights(KL_FOLDER))
+    with pytest.raises(ValueError, match="not a multiple of norm_groups=0"):
+        inflate_image_vae(read_weights(KL_FOLDER), structure={"norm_groups": 0})
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,8 @@ def test_vae_configs_that_a_tae_cannot_have(caplog):
         fields_of_vae_config({"act_fn": "gelu"})
     with pytest.raises(ValueError, match="no number"):
         fields_of_vae_config({"norm_num_groups": [32]})
+    with pytest.raises(ValueError, match="not finite"):
+        fields_of_vae_config({"scaling_factor": float("nan")})
     with caplog.at_level(logging.WARNING, logger="mg"):
         assert fields_of_vae_config({"latents_mean": [0.1] * 4})["scaling_factor"] == 0.18215
     assert "latents_mean or latents_std" in caplog.text
