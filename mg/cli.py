@@ -148,7 +148,8 @@ def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> No
             raise ValueError(_unknown(name, settings))
         hint = settings[name]
         is_null = value is None and type(None) in typing.get_args(hint)
-        if _section(hint) is None or is_null:
+        is_text = isinstance(value, str) and str in typing.get_args(hint)
+        if _section(hint) is None or is_null or is_text:
             continue
         is_list = typing.get_origin(hint) is list
         if is_list and not isinstance(value, list):
