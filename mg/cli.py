@@ -180,7 +180,12 @@ def _plain_message(message: str) -> str:
     if union:  # an optional setting: its own fault is told, not that it is not null either
         keys = ".".join(re.findall(r'Parser key "([\w.]+)":', message[: union.start()]))
         given = re.search(r"Given value: (.*)", message)
-        faults = re.sub(r"- Expected a <class 'NoneType'>\S*|- Problem with given .*", "", union[1])
+        others = "NoneType"
+        if "- Problem with given" in union[1]:  # a fault inside a section; text is not meant
+            others = "NoneType|str"
+        faults = re.sub(
+            rf"- Expected a <class '({others})'>\S*|- Problem with given .*", "", union[1]
+        )
         message = " ".join(faults.split()).removeprefix("- ")
         if given and re.fullmatch(r"Expected an? <class '\w+'>", message):
             message += f". Got value: {given[1]}"

@@ -186,9 +186,10 @@ class TrainTAEConfig(RunSettings):
         super().__post_init__()
         for phase in self.phases:
             self.loss_of_phase(phase)
-        if isinstance(self.pretrained, PretrainedSettings):
+        section = self._pretrained_section()
+        if section is not None:
             check_pretrained(
-                self.pretrained,
+                section,
                 TAE_TARGET,
                 phases=self.phases,
                 train=self.train,
@@ -201,11 +202,13 @@ class TrainTAEConfig(RunSettings):
 
     def start_weights(self) -> PretrainedVAESettings | None:
         """Return what the network starts from; None for random weights."""
-        if isinstance(self.pretrained, PretrainedSettings):
-            return self.pretrained.vae if self.pretrained.is_used else None
-        if self.pretrained is None:
-            return None
-        return PretrainedVAESettings(model_name=self.pretrained)
+        section = self._pretrained_section()
+        return section.vae if section is not None and section.is_used else None
+
+    def _pretrained_section(self) -> PretrainedSettings | None:
+        if self.pretrained is None or isinstance(self.pretrained, PretrainedSettings):
+            return self.pretrained
+        return PretrainedSettings(vae=PretrainedVAESettings(model_name=str(self.pretrained)))
 
     def _check_sizes(self, factor: int) -> None:
         """Refuse crops that the network cannot halve as often as it has to."""

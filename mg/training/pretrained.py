@@ -83,12 +83,13 @@ class PretrainedVAESettings:
             ValueError: the two contradict each other.
         """
         stated = None if self.method in ("auto", "local") else self.method
-        if self.method == "local" or not is_hub_name(self.model_name or ""):
+        name = str(self.model_name)
+        if self.method == "local" or not is_hub_name(name) or Path(name).exists():
             return stated
-        known = find_model(self.model_name).family
+        known = find_model(name).family
         require(
             stated in (None, known),
-            f"pretrained.vae.method={self.method!r}, but {self.model_name} is of family {known!r}",
+            f"pretrained.vae.method={self.method!r}, but {name} is of family {known!r}",
         )
         return known
 
@@ -115,9 +116,12 @@ class PretrainedSettings:
     def __post_init__(self) -> None:
         check_types(self, "pretrained.")
         for part, factor in self.layer_lr_multipliers.items():
-            name = f"pretrained.layer_lr_multipliers.{part}"
-            require(part in PARTS, f"unknown setting {name!r}; {_nearest(part, PARTS)}")
-            require(factor > 0, f"{name}={factor}; expected more than 0 (to freeze, use phases)")
+            name = "pretrained.layer_lr_multipliers"
+            require(part in PARTS, f"{name}: unknown part {part!r}; {_nearest(part, PARTS)}")
+            require(
+                factor > 0,
+                f"{name}.{part}={factor}; expected more than 0 (to keep a part as is, freeze it)",
+            )
         require(
             self.phase1_epochs is None or self.phase1_epochs >= 1,
             f"pretrained.phase1_epochs={self.phase1_epochs}; expected 1 or more",
@@ -344,7 +348,7 @@ def find_start_weights(vae: PretrainedVAESettings) -> Path:
         FileNotFoundError: there is no such file, folder or public name.
         ValueError, OSError: as `mg.weights.hub.fetch`.
     """
-    name = vae.model_name or ""
+    name = str(vae.model_name)
     path = Path(name).expanduser()
     if path.exists():
         return path
