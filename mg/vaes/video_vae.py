@@ -133,11 +133,14 @@ class VideoVAE(abc.ABC):
             return factor, -np.array(mean, np.float32).reshape(-1, 1, 1, 1) * factor
         return factor, -np.float32(self.config.get("shift_factor") or 0.0) * factor
 
+    def weights_metadata(self) -> dict[str, str]:
+        """Return texts for the header of the weights file that `save_pretrained` writes."""
+        return {}
+
     # -- for users -------------------------------------------------------------------------------
 
-    @classmethod
+    @staticmethod
     def from_pretrained(
-        cls,
         name_or_path: str | os.PathLike,
         method: str = "auto",
         inflate_method: str = "central",
@@ -165,8 +168,6 @@ class VideoVAE(abc.ABC):
         """
         from mg.vaes.pretrained import load_pretrained
 
-        if method == "auto" and cls.family:
-            method = cls.family
         return load_pretrained(
             name_or_path,
             method=method,
@@ -189,7 +190,12 @@ class VideoVAE(abc.ABC):
             )
         stated = {key: value for key, value in self.config.items() if key != "_class_name"}
         text = json.dumps({"_class_name": self.class_name, **stated}, indent=2) + "\n"
-        write_safetensors(folder / WEIGHTS_FILE, self.tensors(), overwrite=overwrite)
+        write_safetensors(
+            folder / WEIGHTS_FILE,
+            self.tensors(),
+            metadata=self.weights_metadata(),
+            overwrite=overwrite,
+        )
         write_text(folder / CONFIG_FILE, text, overwrite=overwrite)
 
     def encode(self, video: Tensor | np.ndarray) -> Posterior:

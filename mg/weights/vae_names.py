@@ -1,0 +1,135 @@
+"""Tensor names of VAE files -> the names that diffusers writes today.
+
+Three older grammars are understood: diffusers' former attention names, the original names of
+latent diffusion (LDM: Stable Diffusion's `.ckpt` files, `sdxl_vae.safetensors`), and those of the
+original CogVideoX file, which are LDM's with 3-D convolutions.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+__all__ = ["to_diffusers_names"]
+
+logger = logging.getLogger("mg")
+
+# Wrappers that training frameworks and whole pipelines put around a VAE.
+WRAPPER = r"(?:(?:state_dict|module|first_stage_model|vae)\.)*"
+FIRST_CONV = re.compile(rf"({WRAPPER})encoder\.conv_in(?:\.conv)?\.weight")
+TRAINING_LOSS = "loss."
+
+FORMER_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+LDM_ATTENTION = {
+    "norm": "group_norm",
+    "q": "to_q",
+    "k": "to_k",
+    "v": "to_v",
+    "proj_out": "to_out.0",
+}
+# What follows a level, in the middle of an LDM name.
+LDM_LAYERS = {
+    "block.": "resnets.",
+    "nin_shortcut": "conv_shortcut",
+    "downsample.": "downsamplers.0.",
+    "upsample.": "upsamplers.0.",
+}
+
+
+def to_diffusers_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a VAE's tensors under the names that diffusers writes today.
+
+    Names that are today's already, and those of other networks, stay as they are: whether they fit
+    is for the strict loading to say. Around the VAE, the prefixes `first_stage_model.`, `vae.`,
+    `module.` and `state_dict.` are removed, and what does not belong to it is left out: tensors
+    without the prefix (the diffusion model beside it), and `loss.*` (left over from training).
+
+    Args:
+        tensors: arrays by name, in any of the grammars of this module. Of the arrays only the 1x1
+            convolutions of LDM's attention, (C, C, 1, 1), change: to (C, C).
+
+    Raises:
+        ValueError: two VAEs are in the file, or two tensors get the same name.
+    """
+    tensors = _without_surroundings(tensors)
+    num_levels = _num_ldm_levels(tensors)
+    renamed: dict[str, np.ndarray] = {}
+    for name, array in tensors.items():
+        new = _from_former_diffusers(name)
+        if num_levels:
+            new = _from_ldm(name, num_levels, is_3d="encoder.conv_in.conv.weight" in tensors)
+            if ".attentions." in new and array.ndim == 4:
+                array = array.reshape(array.shape[:2])  # (C, C, 1, 1) -> (C, C)
+        if new in renamed:
+            raise ValueError(
+                f"two tensors of the file get the name {new!r}; one of them is {name!r}"
+            )
+        renamed[new] = array
+    return renamed
+
+
+def _without_surroundings(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the VAE's own tensors, without the prefix that they share."""
+    prefixes = {match[1] for name in tensors if (match := FIRST_CONV.fullmatch(name))}
+    if len(prefixes) > 1:
+        raise ValueError(
+            f"the file holds {len(prefixes)} VAEs, with the prefixes "
+            f"{', '.join(repr(prefix) for prefix in sorted(prefixes))}; give a file with one"
+        )
+    prefix = prefixes.pop() if prefixes else ""
+    own = {
+        name[len(prefix) :]: array
+        for name, array in tensors.items()
+        if name.startswith(prefix) and not name.startswith(prefix + TRAINING_LOSS)
+    }
+    if len(own) < len(tensors):
+        logger.info("left out %d tensors that are not the VAE's", len(tensors) - len(own))
+    return own
+
+
+def _num_ldm_levels(names: Iterable[str]) -> int:
+    """Return how many levels the decoder of a VAE with LDM names has; 0 for other names.
+
+    The names of the TAE, of 3-D VAEs with attention (CausalVideoVAE) and of others resemble LDM's;
+    only what the renaming is right for counts.
+    """
+    names = set(names)
+    is_2d = "encoder.conv_in.weight" in names and "encoder.down.0.block.0.conv1.weight" in names
+    is_cogvideox = (
+        "encoder.down.0.block.0.conv1.conv.weight" in names
+        and "decoder.up.0.block.0.norm1.conv_y.conv.weight" in names
+    )
+    if not (is_2d or is_cogvideox):
+        return 0
+    matches = (re.match(r"decoder\.up\.(\d+)\.", name) for name in names)
+    return 1 + max((int(match[1]) for match in matches if match), default=0)
+
+
+def _from_former_diffusers(name: str) -> str:
+    match = re.fullmatch(r"(.*\.attentions\.\d+\.)(\w+)(\.(?:weight|bias))", name)
+    if match is None or match[2] not in FORMER_ATTENTION:
+        return name
+    return f"{match[1]}{FORMER_ATTENTION[match[2]]}{match[3]}"
+
+
+def _from_ldm(name: str, num_levels: int, *, is_3d: bool) -> str:
+    """Return diffusers' name for an LDM name.
+
+    LDM numbers the levels of the decoder from the output side, diffusers in the order in which
+    they run. CogVideoX keeps `norm_out`, which the 2-D VAE calls `conv_norm_out`.
+    """
+    if not is_3d:
+        name = re.sub(r"^(encoder|decoder)\.norm_out\.", r"\1.conv_norm_out.", name)
+    name = re.sub(r"\.mid\.block_([12])\.", lambda m: f".mid_block.resnets.{int(m[1]) - 1}.", name)
+    match = re.fullmatch(r"(.*)\.mid\.attn_1\.(\w+)(\..*)", name)
+    if match and match[2] in LDM_ATTENTION:
+        return f"{match[1]}.mid_block.attentions.0.{LDM_ATTENTION[match[2]]}{match[3]}"
+    match = re.fullmatch(r"(encoder\.down|decoder\.up)\.(\d+)\.(.*)", name)
+    if match is None:
+        return name
+    level = int(match[2]) if match[1] == "encoder.down" else num_levels - 1 - int(match[2])
+    rest = match[3]
+    for former, today in LDM_LAYERS.items():
+        rest = rest.replace(former, today)
+    return f"{match[1]}_blocks.{level}.{rest}"
