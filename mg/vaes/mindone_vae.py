@@ -1,7 +1,6 @@
 """What the VAEs whose networks come from mindone have in common."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import mindspore as ms
@@ -13,6 +12,7 @@ from mg.vaes.mindone_networks import (
     load_network,
     network_shapes,
     network_tensors,
+    pynative_mode,
 )
 from mg.vaes.video_vae import Compression, VideoVAE
 
@@ -62,12 +62,12 @@ class MindoneVAE(VideoVAE):
         return cls(network, config)
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        with _line_by_line():
+        with pynative_mode():
             moments = self.network.encode(video)[0]  # (B, 2C, T', H', W')
             return ops.chunk(moments, 2, axis=1)
 
     def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
-        with _line_by_line():
+        with pynative_mode():
             return self.network.decode(latent)[0]
 
     def disable_tiling(self) -> None:
@@ -75,18 +75,6 @@ class MindoneVAE(VideoVAE):
 
     def tensors(self) -> dict[str, np.ndarray]:
         return network_tensors(self.network)
-
-
-@contextlib.contextmanager
-def _line_by_line() -> Iterator[None]:
-    mode = ms.get_context("mode")
-    if mode != ms.PYNATIVE_MODE:
-        ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        if mode != ms.PYNATIVE_MODE:
-            ms.set_context(mode=mode)
 
 
 def check_tile(name: str, size: int, overlap: int, factor: int) -> None:

@@ -44,14 +44,17 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return read_safetensors(path)
     with open(path, "rb") as file:
         head = file.read(9)
+    # A safetensors file begins with its header's length in 8 bytes, then the header's brace. It is
+    # asked first: a length may begin with the byte that pickles begin with.
+    if head[8:] == b"{":
+        return read_safetensors(path)
     if head.startswith((ZIP_MAGIC, PICKLE_MAGIC)):
         raise ValueError(
             f"{path} is a PyTorch file (pickle), which is not read here; use the .safetensors file "
             "of the same weights"
         )
-    # A safetensors file begins with its header's length in 8 bytes, then the header's brace.
-    if path.suffix == ".safetensors" or head[8:] == b"{":
-        return read_safetensors(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)  # which says what is wrong with it
     if path.suffix == ".ckpt":
         return read_mindspore_ckpt(path)
     raise ValueError(

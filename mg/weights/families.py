@@ -1,0 +1,154 @@
+"""Which network a weight file belongs to, told from the names and shapes of its tensors."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["FAMILIES", "guess_family"]
+
+ANY = None  # a size that does not matter
+
+
+class Family(NamedTuple):
+    """What a family is, and the tensors that tell it: every one must be there, in this shape.
+
+    The names may all stand behind one common prefix, such as `first_stage_model.` or `vae.`.
+    """
+
+    description: str
+    marks: Mapping[str, tuple[int | None, ...]]
+
+
+CONV2D = (ANY, ANY, 3, 3)
+CONV3D = (ANY, ANY, 3, 3, 3)
+
+# From the most particular to the most general: the first that fits is the answer.
+FAMILIES: dict[str, Family] = {
+    "tae": Family(
+        "Movie Gen's Temporal Autoencoder, ours or the public MindSpore checkpoint",
+        {"encoder.conv_in.conv_spat.weight": CONV2D, "decoder.conv_in.conv_spat.weight": CONV2D},
+    ),
+    "opensora-v1.2": Family(
+        "Open-Sora v1.2's VAE: a 2-D VAE (4 channels) and a temporal VAE behind it",
+        {
+            "spatial_vae.module.encoder.conv_in.weight": CONV2D,
+            "temporal_vae.encoder.conv_in.conv.weight": CONV3D,
+        },
+    ),
+    "cogvideox": Family(
+        "CogVideoX's VAE (16 channels), diffusers names",
+        {
+            "encoder.down_blocks.0.resnets.0.conv1.conv.weight": CONV3D,
+            "decoder.norm_out.conv_y.conv.weight": (ANY, 16, 1, 1, 1),
+        },
+    ),
+    "cogvideox-ldm": Family(
+        "CogVideoX's VAE (16 channels), names of its first publication (SAT)",
+        {
+            "encoder.down.0.block.0.conv1.conv.weight": CONV3D,
+            "decoder.norm_out.conv_y.conv.weight": (ANY, 16, 1, 1, 1),
+        },
+    ),
+    "hunyuanvideo": Family(
+        "HunyuanVideo's VAE (16 channels); Open-Sora 2.0 uses the same network",
+        {
+            "encoder.down_blocks.0.downsamplers.0.conv.conv.weight": CONV3D,
+            "decoder.conv_in.conv.weight": (ANY, 16, 3, 3, 3),
+        },
+    ),
+    "causalvae": Family(
+        "Open-Sora-Plan's CausalVideoVAE (4 channels)",
+        {
+            "encoder.down.0.block.0.conv1.conv.weight": CONV3D,
+            "decoder.conv_in.conv.weight": (ANY, 4, 3, 3, 3),
+        },
+    ),
+    "dc-ae": Family(
+        "Open-Sora 2.0's Video DC-AE (deep compression, 128 channels)",
+        {
+            "encoder.project_in.conv.weight": CONV3D,
+            "decoder.stages.0.op_list.0.main.conv.conv.weight": CONV3D,
+        },
+    ),
+    "sd": Family(
+        "2-D VAE of Stable Diffusion's type with 4 channels (SD, SDXL), diffusers names",
+        {
+            "encoder.down_blocks.0.resnets.0.conv1.weight": CONV2D,
+            "decoder.conv_in.weight": (ANY, 4, 3, 3),
+        },
+    ),
+    "sd3": Family(
+        "2-D VAE of Stable Diffusion 3.5's type with 16 channels, diffusers names",
+        {
+            "encoder.down_blocks.0.resnets.0.conv1.weight": CONV2D,
+            "decoder.conv_in.weight": (ANY, 16, 3, 3),
+        },
+    ),
+    "sd-ldm": Family(
+        "2-D VAE of Stable Diffusion's type with 4 channels (SD, SDXL), LDM names",
+        {
+            "encoder.down.0.block.0.conv1.weight": CONV2D,
+            "decoder.conv_in.weight": (ANY, 4, 3, 3),
+        },
+    ),
+    "sd3-ldm": Family(
+        "2-D VAE of Stable Diffusion 3.5's type with 16 channels, LDM names",
+        {
+            "encoder.down.0.block.0.conv1.weight": CONV2D,
+            "decoder.conv_in.weight": (ANY, 16, 3, 3),
+        },
+    ),
+    "cogvideox-transformer": Family(
+        "CogVideoX's transformer, diffusers names",
+        {
+            "patch_embed.text_proj.weight": (ANY, ANY),
+            "transformer_blocks.0.norm1.linear.weight": (ANY, ANY),
+        },
+    ),
+    "hunyuanvideo-transformer": Family(
+        "HunyuanVideo's transformer, diffusers names",
+        {
+            "x_embedder.proj.weight": (ANY, ANY, ANY, ANY, ANY),
+            "context_embedder.proj_in.weight": (ANY, ANY),
+        },
+    ),
+    "t5": Family(
+        "T5 text encoder",
+        {"encoder.block.0.layer.0.SelfAttention.q.weight": (ANY, ANY)},
+    ),
+    "clip-text": Family(
+        "CLIP text encoder",
+        {"text_model.embeddings.token_embedding.weight": (ANY, ANY)},
+    ),
+}
+
+
+def guess_family(shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """Return the key of `FAMILIES` that tensors of these names and shapes belong to, or None.
+
+    Sizes do not matter beyond the number of latent channels, so that small networks of a family
+    are recognised too. A common prefix before all names is allowed.
+
+    Args:
+        shapes: the shape of each tensor by its name.
+    """
+    return next((name for name, family in FAMILIES.items() if _fits(shapes, family.marks)), None)
+
+
+def _fits(shapes: Mapping[str, Sequence[int]], marks: Mapping[str, tuple[int | None, ...]]) -> bool:
+    """Return whether all marks are among the tensors, behind one prefix."""
+    first = next(iter(marks))
+    prefixes = [
+        name.removesuffix(first) for name in shapes if name == first or name.endswith("." + first)
+    ]
+    return any(
+        all(_matches(shapes.get(prefix + mark), wanted) for mark, wanted in marks.items())
+        for prefix in prefixes
+    )
+
+
+def _matches(shape: Sequence[int] | None, wanted: tuple[int | None, ...]) -> bool:
+    return (
+        shape is not None
+        and len(shape) == len(wanted)
+        and all(want in (ANY, size) for size, want in zip(shape, wanted, strict=True))
+    )
