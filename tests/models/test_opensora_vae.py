@@ -1,7 +1,7 @@
 """Open-Sora's temporal VAE, values and gradients, against a plain numpy computation in float64.
 
-The computations here take clips (B, C, T, H, W) as they are, without folding, tap by tap. A gradient
-is compared with the numeric derivative of that computation along random directions.
+The computations here take clips (B, C, T, H, W) as they are, without folding, tap by tap. A
+gradient is compared with the numeric derivative of that computation along random directions.
 """
 
 import json
@@ -22,23 +22,24 @@ TOLERANCE = 1e-5  # of the largest value, in fp32
 RNG = np.random.default_rng(0)
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
-# Groups of 2 channels, levels of 8, 16 and 16 of them; the first level keeps all frames.
+# As small as can be: two levels, 2 times shorter in time.
 TINY = TemporalVAEConfig(
-    filters=8,
+    filters=4,
     num_res_blocks=1,
-    channel_multipliers=(1, 2, 2),
-    temporal_downsample=(False, True),
-    num_groups=4,
+    channel_multipliers=(1, 2),
+    temporal_downsample=(True,),
+    num_groups=2,
 )
-# One block, 4 times shorter in time, other numbers of channels everywhere.
+# As published, the first level keeps all frames and the next two halve them; different numbers of
+# channels everywhere.
 FOURFOLD = TemporalVAEConfig(
     in_out_channels=3,
     latent_embed_dim=5,
     embed_dim=2,
     filters=4,
     num_res_blocks=2,
-    channel_multipliers=(1, 1, 2),
-    temporal_downsample=(True, True),
+    channel_multipliers=(1, 2, 2, 3),
+    temporal_downsample=(False, True, True),
     num_groups=2,
 )
 
@@ -55,7 +56,7 @@ def causal_conv(x, w, p, stride=1):
     y = 0.0
     for t, i, j in np.ndindex(k, k, k):
         window = x[:, :, t : t + shape[0], i : i + shape[1], j : j + shape[2]]
-        y = y + np.einsum("oc,bcthw->bothw", weight[:, :, t, i, j], window)
+        y = y + np.moveaxis(np.tensordot(weight[:, :, t, i, j], window, (1, 1)), 0, 1)
     bias = w.get(f"{p}.conv.bias")
     y = y if bias is None else y + bias.reshape(-1, 1, 1, 1)
     return y[:, :, ::stride]
@@ -267,7 +268,7 @@ def test_double_time(batch, frames):
 # -- the whole network ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("frames", [1, 3])
 def test_values_and_gradients_of_a_reconstruction(frames):
     vae = randomise(TemporalVAE(TINY))
     check(vae, vae, lambda x, w: reconstruct(x, w, TINY), clip_of(2, 4, frames, 3, 4))
