@@ -22,6 +22,7 @@ setup(
         "mindone==0.5.0",
         "numpy<2",
         "safetensors>=0.4",
+        "huggingface_hub>=0.34,<1.0",
         "opencv-python>=4.8,<4.12",
         "imageio[pyav]>=2.34",
         "av>=17.1",

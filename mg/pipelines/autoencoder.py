@@ -90,8 +90,14 @@ def _read_model_config(path: str | None) -> TAEConfig | None:
 
 
 def config_hash(config: TAEConfig) -> str:
-    """Return the SHA-256 of a config, in hex; equal for equal configs on every machine."""
-    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of a config, in hex; equal for equal configs on every machine.
+
+    It also equals those of files that are older than a field which has its default.
+    """
+    fields = config.to_dict()
+    if not fields["norm_per_frame"]:
+        del fields["norm_per_frame"]
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def weights_hash(tae: "TemporalAutoencoder") -> str:

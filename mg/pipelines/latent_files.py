@@ -217,12 +217,11 @@ def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAECo
     """Raise ValueError, naming the fields, if a latent was made with another config."""
     if info.config_hash == config_hash(config):
         return
-    own = config.to_dict()
-    keys = sorted(own.keys() | info.config.keys())
+    own, stored = config.to_dict(), TAEConfig().to_dict() | info.config
     differing = [
-        f"{key} is {info.config.get(key)!r} there and {own.get(key)!r} here"
-        for key in keys
-        if info.config.get(key) != own.get(key)
+        f"{key} is {value!r} there and {own.get(key)!r} here"
+        for key, value in sorted(stored.items())
+        if value != own.get(key)
     ]
     reasons = "; ".join(differing) or f"its config hash is {info.config_hash}"
     raise ValueError(

@@ -5,30 +5,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["assumed_config"]
+from mg.weights.image_vae import DEFAULT_NORM_GROUPS, assumed_scaling
+
+__all__ = ["assumed_config", "warn_of_assumed"]
 
 logger = logging.getLogger("mg")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 # What no shape tells: the values of each family's best-known checkpoint.
-NORM_GROUPS = 32
 ASSUMED = {
-    "sd": {"scaling_factor": 0.18215, "norm_num_groups": NORM_GROUPS},
     "cogvideox": {
         "scaling_factor": 1.15258426,  # of CogVideoX-2b; CogVideoX-5b has 0.7
         "temporal_compression_ratio": 4,
-        "sample_height": 480,
-        "sample_width": 720,
-        "norm_num_groups": NORM_GROUPS,
     },
-    "hunyuan": {
-        "scaling_factor": 0.476986,
-        "temporal_compression_ratio": 4,
-        "norm_num_groups": NORM_GROUPS,
-    },
+    "hunyuan": {"scaling_factor": 0.476986, "temporal_compression_ratio": 4},
 }
-ASSUMED_SD_16_CHANNELS = {"scaling_factor": 1.5305, "shift_factor": 0.0609}  # of SD3.5
 BLOCKS = {
     "sd": ("DownEncoderBlock2D", "UpDecoderBlock2D"),
     "cogvideox": ("CogVideoXDownBlock3D", "CogVideoXUpBlock3D"),
@@ -53,22 +45,26 @@ def assumed_config(family: str, shapes: Shapes) -> dict[str, Any]:
             f"these weights come without a config.json, and {error} is not among them to read the "
             "network's sizes off; give the config of the checkpoint (config=...)"
         ) from error
-    assumed = dict(ASSUMED[family])
-    if family == "sd" and config["latent_channels"] == 16:
-        assumed.update(ASSUMED_SD_16_CHANNELS)
-    odd = [width for width in config["block_out_channels"] if width % NORM_GROUPS]
+    scaling = assumed_scaling(config["latent_channels"]) if family == "sd" else ASSUMED[family]
+    assumed = {**scaling, "norm_num_groups": DEFAULT_NORM_GROUPS}
+    odd = [width for width in config["block_out_channels"] if width % DEFAULT_NORM_GROUPS]
     if odd:
         raise ValueError(
             f"these weights come without a config.json, and with {odd[0]} channels the usual "
-            f"{NORM_GROUPS} groups of normalisation cannot be assumed; give the config of the "
-            "checkpoint (config=...)"
+            f"{DEFAULT_NORM_GROUPS} groups of normalisation cannot be assumed; give the config of "
+            "the checkpoint (config=...)"
         )
+    warn_of_assumed(assumed)
+    return {**config, **assumed}
+
+
+def warn_of_assumed(fields: Mapping[str, Any]) -> None:
+    """Log a warning that these config fields are assumed."""
     logger.warning(
         "no config.json beside the weights: sizes are read off the tensors, assumed are %s. Other "
         "checkpoints of the family may differ; give config=... to be sure",
-        ", ".join(f"{key}={value}" for key, value in assumed.items()),
+        ", ".join(f"{key}={value}" for key, value in fields.items()),
     )
-    return {**config, **assumed}
 
 
 def _config_of_shapes(family: str, shapes: Shapes) -> dict[str, Any]:

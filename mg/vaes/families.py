@@ -1,21 +1,20 @@
-"""The families of video VAEs: their public names, and how a checkpoint of each is recognised."""
+"""The families of video VAEs, and how a checkpoint of each is recognised."""
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from mg.vaes.video_vae import VideoVAE
+from mg.weights.families import FAMILIES as KNOWN_WEIGHTS
+from mg.weights.families import guess_family
 from mg.weights.tae_names import is_tae
 
 __all__ = [
     "FAMILIES",
-    "NAMES",
     "family_class",
     "family_of_config",
     "family_of_shapes",
     "recognise",
-    "unknown_name",
 ]
 
 # Family -> module and class. Imported when asked for: mindone alone takes seconds.
@@ -25,21 +24,6 @@ FAMILIES = {
     "hunyuan": ("mg.vaes.hunyuan", "HunyuanVideoVAE"),
     "sd": ("mg.vaes.autoencoder_kl", "AutoencoderKLVAE"),
     "tae": ("mg.vaes.tae", "TAEVideoVAE"),
-}
-
-# Public checkpoints by the name of their repository -> family.
-NAMES = {
-    "hpcai-tech/OpenSora-VAE-v1.2": "opensora",
-    "THUDM/CogVideoX-2b": "cogvideox",
-    "THUDM/CogVideoX-5b": "cogvideox",
-    "zai-org/CogVideoX-2b": "cogvideox",
-    "zai-org/CogVideoX-5b": "cogvideox",
-    "tencent/HunyuanVideo": "hunyuan",
-    "hunyuanvideo-community/HunyuanVideo": "hunyuan",
-    "stabilityai/sd-vae-ft-mse": "sd",
-    "stabilityai/sdxl-vae": "sd",
-    "stabilityai/stable-diffusion-3.5-large": "sd",
-    "stabilityai/stable-diffusion-3.5-medium": "sd",
 }
 
 CLASS_FAMILIES = {
@@ -60,17 +44,6 @@ def family_class(family: str) -> type[VideoVAE]:
     return getattr(importlib.import_module(module), name)
 
 
-def unknown_name(name: str) -> ValueError:
-    """Return the error for a name that is neither a path on disk nor a public checkpoint."""
-    known = {candidate.lower(): candidate for candidate in NAMES}
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    hint = f"did you mean {known[near[0]]!r}?" if near else f"known names: {', '.join(NAMES)}."
-    return ValueError(
-        f"{name!r} is neither a file or folder on disk nor a known checkpoint; {hint} Other "
-        "checkpoints: download them and give their folder"
-    )
-
-
 def recognise(config: Mapping[str, Any] | None, shapes: Shapes) -> str:
     """Return the family of a checkpoint, as its config and its tensors say.
 
@@ -84,9 +57,11 @@ def recognise(config: Mapping[str, Any] | None, shapes: Shapes) -> str:
     by_config = family_of_config(config) if config else None
     by_shapes = family_of_shapes(shapes)
     if by_shapes is None:
+        kind = guess_family(shapes)
+        seen = f"they look like {KNOWN_WEIGHTS[kind].description}" if kind else "they are unknown"
         raise ValueError(
-            f"the {len(shapes)} tensors ({', '.join(list(shapes)[:3])}, ...) are no VAE of a known "
-            f"family; known are {', '.join(FAMILIES)}"
+            f"the {len(shapes)} tensors ({', '.join(list(shapes)[:3])}, ...) are of no VAE that "
+            f"can be loaded: {seen}; families that can are {', '.join(FAMILIES)}"
         )
     if by_config not in (None, by_shapes):
         raise ValueError(

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mg.vaes.assumed_config import assumed_config
-from mg.vaes.families import FAMILIES, NAMES, family_class, recognise, unknown_name
-from mg.vaes.video_vae import CONFIG_FILE, WEIGHTS_FILE, VideoVAE
-from mg.weights.checkpoint_file import find_weights, read_weights
+from mg.models.tae.config import TAEConfig
+from mg.vaes.assumed_config import assumed_config, warn_of_assumed
+from mg.vaes.families import FAMILIES, family_class, recognise
+from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
+from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
+from mg.weights.hub import fetch, find_model
+from mg.weights.image_vae import fields_of_vae_config
 from mg.weights.inflation import METHODS, inflate_image_vae
 from mg.weights.stored_config import stored_tae_config
 from mg.weights.tae_names import infer_tae_config, is_tae, tae_from_published
@@ -26,15 +29,9 @@ INFLATE_METHODS = (*METHODS, "none")
 
 # Where the VAE stands in a folder that holds a whole pipeline.
 VAE_FOLDERS = ("vae", "hunyuan-video-t2v-720p/vae")
-# Of several weight files in a folder, the first of these; else there must be only one.
-PREFERRED_FILES = (
-    f"{WEIGHTS_FILE}.index.json",
-    WEIGHTS_FILE,
-    "model.safetensors",
-    "diffusion_pytorch_model.bin",
-    "pytorch_model.pt",
-)
-SD_SCALING = 0.18215  # what diffusers takes where a 2-D VAE's config states no scaling_factor
+# What neither names nor shapes of tensors tell, but results depend on.
+UNTOLD_TAE_FIELDS = ("temporal_padding", "norm_groups", "scaling_factor", "shift_factor")
+OPENSORA_CHUNK = 17  # frames that are coded together
 
 
 def load_pretrained(
@@ -42,6 +39,7 @@ def load_pretrained(
     *,
     method: str = "auto",
     inflate_method: str = "central",
+    inflate_options: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | str | os.PathLike | None = None,
     cache_folder: str | os.PathLike | None = None,
 ) -> VideoVAE:
@@ -52,10 +50,26 @@ def load_pretrained(
     ):
         if given not in known:
             raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
-    path = _on_disk(name_or_path, method, cache_folder)
-    file = _weights_in(path)
+    file = _weights_in(_on_disk(name_or_path, method, cache_folder))
+    tensors = read_weights(file)
     try:
-        return _load_file(file, _read_config(config, file), method, inflate_method)
+        stated = _read_config(config, file)
+        cleaned = tae_from_published if is_tae(tensors) else to_diffusers_names
+        tensors = cleaned(tensors)
+        shapes = {name: array.shape for name, array in tensors.items()}
+        family = recognise(stated, shapes)
+        if method not in ("auto", "local", family):
+            raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
+        logger.info("%s holds weights of family %s", file, family)
+        stated = _completed(stated, family, tensors)
+        if family == "sd" and inflate_method != "none":
+            return _inflated(tensors, stated, inflate_method, inflate_options or {})
+        if inflate_options or inflate_method not in ("central", "none"):
+            raise ValueError(
+                f"inflate_method={inflate_method!r} with inflate_options={inflate_options}: "
+                f"nothing is inflated here, the weights are of family {family!r}"
+            )
+        return family_class(family).from_tensors(tensors, stated)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -67,28 +81,26 @@ def _on_disk(
     path = Path(name_or_path).expanduser()
     if path.exists():
         return path
-    name = str(name_or_path)
-    if method == "local" or isinstance(name_or_path, os.PathLike) or path.is_absolute():
+    is_meant_as_path = (
+        isinstance(name_or_path, os.PathLike)
+        or str(name_or_path).startswith((".", "~", "/"))
+        or path.suffix in WRITABLE_SUFFIXES
+    )
+    if method == "local" or is_meant_as_path:
         raise FileNotFoundError(f"weights not found: {path} does not exist")
-    if name not in NAMES:
-        raise unknown_name(name)
-    if method not in ("auto", NAMES[name]):
-        raise ValueError(f"method={method!r}, but {name} is of family {NAMES[name]!r}")
-    from mg.weights.hub import fetch
-
-    return fetch(name, cache_folder=cache_folder)
+    model = find_model(str(name_or_path))
+    if method not in ("auto", model.family):
+        raise ValueError(
+            f"method={method!r}, but {name_or_path} is of family {model.family!r}; leave method "
+            "away to have the family recognised"
+        )
+    return fetch(model.name, cache_folder=cache_folder)
 
 
 def _weights_in(path: Path) -> Path:
     """Return the weight file that a path means: itself, or the VAE's in a folder."""
-    if not path.is_dir():
-        return path
-    folders = [path, *(path / folder for folder in VAE_FOLDERS)]
-    for folder in folders:
-        for name in PREFERRED_FILES:
-            if (folder / name).is_file():
-                return folder / name
-    return find_weights(path)
+    folders = (path / folder for folder in VAE_FOLDERS)
+    return find_weights(next((folder for folder in folders if folder.is_dir()), path))
 
 
 def _read_config(
@@ -113,37 +125,35 @@ def _read_config(
     return fields
 
 
-def _load_file(
-    file: Path, config: dict[str, Any] | None, method: str, inflate_method: str
-) -> VideoVAE:
-    tensors = read_weights(file)
-    tensors = tae_from_published(tensors) if is_tae(tensors) else to_diffusers_names(tensors)
-    shapes = {name: array.shape for name, array in tensors.items()}
-    family = recognise(config, shapes)
-    if method not in ("auto", "local", family):
-        raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
-    if family != "sd" and inflate_method != "central":
-        raise ValueError(
-            f"inflate_method={inflate_method!r} acts on 2-D VAEs; these are weights of the video "
-            f"family {family!r}"
-        )
-    logger.info("%s holds weights of family %s", file, family)
+def _completed(
+    config: dict[str, Any] | None, family: str, tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return the config with what the tensors tell, where it does not state everything."""
+    if config is not None:
+        return {**infer_tae_config(tensors), **config} if family == "tae" else config
     if family == "tae":
-        config = {**infer_tae_config(tensors), **(config or {})}
-    elif config is None and family != "opensora":  # whose sizes are fixed
-        config = assumed_config(family, shapes)
-    if family == "sd" and inflate_method != "none":
-        return _inflated(tensors, config, inflate_method)
-    return family_class(family).from_tensors(tensors, config or {})
+        fields = TAEConfig().to_dict()
+        warn_of_assumed({field: fields[field] for field in UNTOLD_TAE_FIELDS})
+        return infer_tae_config(tensors)
+    if family == "opensora":  # the class has the one published config, and the weights the scaling
+        warn_of_assumed({"micro_frame_size": OPENSORA_CHUNK})
+        return {}
+    return assumed_config(family, {name: array.shape for name, array in tensors.items()})
 
 
 def _inflated(
-    tensors: Mapping[str, np.ndarray], image_config: Mapping[str, Any], method: str
+    tensors: Mapping[str, np.ndarray],
+    image_config: Mapping[str, Any],
+    method: str,
+    options: Mapping[str, Any],
 ) -> VideoVAE:
     """Return a 2-D VAE as a TAE, with the same scaled latents."""
-    inflated, config = inflate_image_vae(tensors, method=method)
-    factor = image_config.get("scaling_factor") or SD_SCALING
+    stated = fields_of_vae_config(image_config)
     # An image VAE's scaled latent is (z - shift) * factor, a TAE's is z * factor + shift.
-    shift = -(image_config.get("shift_factor") or 0.0) * factor
-    scaling = {"scaling_factor": float(factor), "shift_factor": float(shift)}
-    return family_class("tae").from_tensors(inflated, {**config, **scaling})
+    stated["shift_factor"] = -stated["shift_factor"] * stated["scaling_factor"]
+    structure = {**stated, **options}
+    padding = structure.pop("temporal_padding", "published")
+    inflated, config = inflate_image_vae(
+        tensors, method=method, temporal_padding=padding, structure=structure
+    )
+    return family_class("tae").from_tensors(inflated, config)

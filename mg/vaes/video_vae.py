@@ -145,26 +145,32 @@ class VideoVAE(abc.ABC):
         method: str = "auto",
         inflate_method: str = "central",
         *,
+        inflate_options: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | str | os.PathLike | None = None,
         cache_folder: str | os.PathLike | None = None,
     ) -> "VideoVAE":
         """Return the VAE of a checkpoint on disk, or of a public one by its name.
 
         Args:
-            name_or_path: a folder or a weight file, or a name such as `THUDM/CogVideoX-2b`
-                (`mg.vaes.families.NAMES`), which is downloaded once.
+            name_or_path: a weight file, or a folder with one (its own, or that of a whole pipeline
+                with a folder `vae`); or a name such as `THUDM/CogVideoX-2b`
+                (`mg.weights.hub.HUB_MODELS`), which is downloaded once.
             method: the family: opensora, cogvideox, hunyuan, sd or tae. `auto` recognises it from
-                the config, else from the tensors' names and shapes; `local` does so too, for a
-                path on disk alone.
+                the config and the tensors; `local` does so too, for a path on disk alone.
             inflate_method: of a 2-D VAE (family sd): central, replicate or average inflates it
-                into a Temporal Autoencoder; none keeps it as it is and codes frame by frame.
+                into a Temporal Autoencoder (`mg.weights.inflation`); none keeps it as it is and
+                codes frame by frame.
+            inflate_options: fields of the config of the Temporal Autoencoder to come, such as
+                `{"norm_per_frame": True}`: temporal_padding, or one of
+                `mg.weights.inflation.STRUCTURE_KEYS`.
             config: fields, or a JSON file, to use in place of the checkpoint's config.json.
+                Without any, sizes are read off the tensors, and a warning names what is assumed.
             cache_folder: where downloads are kept; None takes the default.
 
         Raises:
             FileNotFoundError: the path, or weights in the folder, do not exist.
-            ValueError: an unknown name, another family than `method` says, or weights that do not
-                fit their config.
+            ValueError: an unknown name, another family than `method` says, weights that do not
+                fit their config, or an argument without effect.
         """
         from mg.vaes.pretrained import load_pretrained
 
@@ -172,6 +178,7 @@ class VideoVAE(abc.ABC):
             name_or_path,
             method=method,
             inflate_method=inflate_method,
+            inflate_options=inflate_options,
             config=config,
             cache_folder=cache_folder,
         )

@@ -1,8 +1,11 @@
-"""bfloat16 for numpy, which has no such type: exact widening to float32, and recognising it."""
+"""bfloat16 for numpy, which has no such type: a type of our own, and exact conversions."""
 
 import numpy as np
 
-__all__ = ["is_bfloat16", "widen_bfloat16"]
+__all__ = ["BFLOAT16", "is_bfloat16", "narrow_to_bfloat16", "widen_bfloat16"]
+
+# Bit patterns under a name of their own, so that writers can tell them from other integers.
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
@@ -16,6 +19,24 @@ def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def narrow_to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """Return the nearest bfloat16 numbers, as an array of type `BFLOAT16`.
+
+    Half-way cases go to the even neighbour, as everywhere in IEEE arithmetic; numbers beyond the
+    range become infinite, and NaN stays NaN.
+
+    Args:
+        array: floating-point numbers of any shape. float64 is rounded to float32 first.
+    """
+    numbers = np.asarray(array, np.float32)
+    bits = numbers.view(np.uint32)
+    # Adding half of the last kept place, less one bit if that place is even, rounds to nearest.
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+    # A NaN could overflow to zero by that, or lose its only bits: keep its quiet form.
+    quiet = bits >> np.uint32(16) | np.uint32(0x40)
+    return np.where(np.isnan(numbers), quiet, rounded).astype("<u2").view(BFLOAT16)
+
+
 def is_bfloat16(dtype: np.dtype) -> bool:
-    """Return whether `dtype` is one of the bfloat16 types that other packages add to numpy."""
-    return dtype.name == "bfloat16"
+    """Return whether `dtype` is `BFLOAT16`, or the bfloat16 that other packages add to numpy."""
+    return dtype == BFLOAT16 or dtype.name == "bfloat16"

@@ -10,7 +10,7 @@ import numpy as np
 
 from mg.weights.checkpoint_file import find_weights, read_weights
 from mg.weights.inflation import STRUCTURE_KEYS, inflate_image_vae
-from mg.weights.stored_config import stored_tae_config, stored_vae_scaling
+from mg.weights.stored_config import stored_tae_config, stored_vae_fields
 from mg.weights.tae_layers import tae_shapes
 from mg.weights.tae_names import (
     check_tensors,
@@ -32,7 +32,8 @@ def load_tae_tensors(
     """Return (float32 tensors under the network's names, the config they are for).
 
     The file may be our own, the public MindSpore checkpoint (prefixes and dead parameters are
-    removed), or an SD3.5-type image VAE (inflated centrally on the fly).
+    removed), or an image VAE like Stable Diffusion's, SDXL's or SD3.5's (inflated centrally on the
+    fly; what its shapes leave open is read in the config.json beside it).
 
     Args:
         path: `.safetensors`, `.ckpt`, an index of shards, or a folder with one of them.
@@ -43,7 +44,7 @@ def load_tae_tensors(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged file; neither a TAE nor an SD3.5-type VAE; or it does not fit the
+        ValueError: damaged file; neither a TAE nor an image VAE; or it does not fit the
             config (says which field disagrees, or which tensors).
     """
     file = find_weights(path)
@@ -76,15 +77,24 @@ def _load_tae(
 def _load_image_vae(
     loaded: Mapping[str, np.ndarray], file: Path, config: Mapping[str, Any] | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    wanted = config or {}
+    stated, wanted = stored_vae_fields(file), config or {}
+    fields = {key: wanted[key] for key in STRUCTURE_KEYS if key in wanted}
     tensors, found = inflate_image_vae(
         loaded,
         temporal_padding=wanted.get("temporal_padding", "published"),
-        structure={key: wanted[key] for key in STRUCTURE_KEYS if key in wanted},
+        structure={**fields, **(stated or {})},
     )
     logger.info("%s holds an image VAE; it has been inflated to a TAE", file)
-    config = {**found, **stored_vae_scaling(file)} if config is None else dict(config)
-    _check_fit(tensors, config, {})
+    if config is None and stated is None:
+        logger.warning(
+            "no config.json beside %s states its latents' scaling; scaling_factor %s and "
+            "shift_factor %s are assumed (Stable Diffusion has 0.18215 and 0, SDXL 0.13025 and 0)",
+            file,
+            found["scaling_factor"],
+            found["shift_factor"],
+        )
+    config = found if config is None else dict(config)
+    _check_fit(tensors, config, stated or {})
     return tensors, config
 
 
@@ -93,10 +103,10 @@ def _check_fit(
 ) -> None:
     """Raise ValueError unless the tensors, and the config stored with them, fit `config`."""
     mismatches = explain_config_mismatch(tensors, config)
-    # No shape tells the padding, but with the other one the same weights give other numbers.
-    key = "temporal_padding"
-    if key in stored and key in config and stored[key] != config[key]:
-        mismatches.append(f"{key}: the file says {stored[key]}, the config says {config[key]}")
+    # No shape tells these, but with other ones the same weights give other numbers.
+    for key in ("temporal_padding", "norm_groups", "norm_per_frame"):
+        if key in stored and key in config and stored[key] != config[key]:
+            mismatches.append(f"{key}: the file says {stored[key]}, the config says {config[key]}")
     if mismatches:
         raise ValueError(
             "the weights are of another config: " + "; ".join(mismatches) + ". Use the config they "

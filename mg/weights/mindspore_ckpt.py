@@ -12,6 +12,7 @@ file may end in `crc_num` and ten big-endian bytes, the CRC-32 of all that comes
 Protobuf libraries stop at 2 GB; the walk below goes through a memory map and has no such limit.
 """
 
+import contextlib
 import math
 import mmap
 import os
@@ -24,8 +25,9 @@ import numpy as np
 
 from mg.files import atomic_path
 from mg.weights.bfloat16 import is_bfloat16, widen_bfloat16
+from mg.weights.tensor_entry import TensorEntry
 
-__all__ = ["read_mindspore_ckpt", "write_mindspore_ckpt"]
+__all__ = ["list_mindspore_ckpt", "read_mindspore_ckpt", "write_mindspore_ckpt"]
 
 NUMPY_TYPES = {
     "Float64": "<f8",
@@ -70,6 +72,26 @@ def read_mindspore_ckpt(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ValueError: not a MindSpore checkpoint, encrypted, truncated, damaged (its checksum does
             not fit), or holding what numpy arrays cannot represent.
     """
+    with _opened(path) as data:
+        _check_checksum(data)
+        records = _read_records(data, _content_end(data))
+        return {name: _to_array(data, name, record) for name, record in records.items()}
+
+
+def list_mindspore_ckpt(path: str | os.PathLike) -> dict[str, TensorEntry]:
+    """Return type and shape of each tensor; neither the tensors nor the checksum are read.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_mindspore_ckpt`, checksum aside.
+    """
+    with _opened(path) as data:
+        records = _read_records(data, _content_end(data))
+        return {name: _to_entry(name, record) for name, record in records.items()}
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[mmap.mmap]:
+    """Yield the file as a memory map; a ValueError inside becomes one that names the file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights not found: {path} is not a file")
@@ -77,8 +99,7 @@ def read_mindspore_ckpt(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is empty (0 bytes); fetch or save it again")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            records = _read_records(data, _content_end(data))
-            return {name: _to_array(data, name, record) for name, record in records.items()}
+            yield data
         except ValueError as error:
             raise ValueError(
                 f"{path} ({len(data)} bytes) cannot be read as a MindSpore checkpoint: {error}"
@@ -118,10 +139,16 @@ def write_mindspore_ckpt(
 
 
 def _content_end(data: mmap.mmap) -> int:
-    """Return where the protobuf message ends, after checking the checksum behind it, if any."""
+    """Return where the protobuf message ends: before the checksum, if there is one."""
     end = len(data) - CRC_LENGTH
-    if end < 0 or data[end : end + len(CRC_MARK)] != CRC_MARK:
-        return len(data)
+    return end if end >= 0 and data[end : end + len(CRC_MARK)] == CRC_MARK else len(data)
+
+
+def _check_checksum(data: mmap.mmap) -> None:
+    """Raise ValueError if there is a checksum that does not fit."""
+    end = _content_end(data)
+    if end == len(data):
+        return
     stored = int.from_bytes(data[end + len(CRC_MARK) :], "big")
     with memoryview(data) as view:
         actual = zlib.crc32(view[:end])
@@ -130,7 +157,6 @@ def _content_end(data: mmap.mmap) -> int:
             f"its checksum is {stored:#010x}, its content has {actual:#010x}; it is damaged, "
             "fetch or save it again"
         )
-    return end
 
 
 def _read_records(data: mmap.mmap, end: int) -> dict[str, _Record]:
@@ -227,7 +253,7 @@ def _text(data: mmap.mmap, begin: int, end: int) -> str:
 
 def _to_array(data: mmap.mmap, name: str, record: _Record) -> np.ndarray:
     """Return a tensor's content as an array of its own (the map is closed afterwards)."""
-    num_bytes = sum(length for _, length in record.pieces)
+    num_bytes = _num_bytes(record)
     content = np.empty(num_bytes, np.uint8)
     filled = 0
     for offset, length in record.pieces:
@@ -235,18 +261,34 @@ def _to_array(data: mmap.mmap, name: str, record: _Record) -> np.ndarray:
         filled += length
     if record.kind == "str":
         return np.array(content.tobytes().decode("utf-32-le"))
+    shape = _shape(name, record)
+    array = content.view(NUMPY_TYPES[record.kind]).reshape(shape)
+    return widen_bfloat16(array) if record.kind == "BFloat16" else array
+
+
+def _to_entry(name: str, record: _Record) -> TensorEntry:
+    if record.kind == "str":
+        return TensorEntry("str", ())
+    return TensorEntry(record.kind.lower(), _shape(name, record))
+
+
+def _num_bytes(record: _Record) -> int:
+    return sum(length for _, length in record.pieces)
+
+
+def _shape(name: str, record: _Record) -> tuple[int, ...]:
+    """Return a tensor's shape, after checking it against the length of the content."""
     if record.kind not in NUMPY_TYPES:
         raise ValueError(f"tensor {name!r} has type {record.kind!r}, which is not supported")
-    dtype = np.dtype(NUMPY_TYPES[record.kind])
+    num_bytes, item_bytes = _num_bytes(record), np.dtype(NUMPY_TYPES[record.kind]).itemsize
     # dims [0] stands for a scalar, unless there is indeed nothing in it.
-    shape = () if record.dims == [0] and num_bytes == dtype.itemsize else tuple(record.dims)
-    if math.prod(shape) * dtype.itemsize != num_bytes:
+    shape = () if record.dims == [0] and num_bytes == item_bytes else tuple(record.dims)
+    if math.prod(shape) * item_bytes != num_bytes:
         raise ValueError(
             f"tensor {name!r} of shape {shape} and type {record.kind} has {num_bytes} bytes of "
-            f"content instead of {math.prod(shape) * dtype.itemsize}"
+            f"content instead of {math.prod(shape) * item_bytes}"
         )
-    array = content.view(dtype).reshape(shape)
-    return widen_bfloat16(array) if record.kind == "BFloat16" else array
+    return shape
 
 
 # --- writing ---------------------------------------------------------------------------------

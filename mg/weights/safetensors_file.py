@@ -1,8 +1,7 @@
 """safetensors files as dicts of numpy arrays: single files, and shards with an index file.
 
-The `safetensors` package checks the header (length, overlaps, holes, sizes, truncation) and does
-the writing. Reading maps the file into memory here, because the package's numpy side has no
-bfloat16.
+The `safetensors` package checks the header (length, overlaps, holes, sizes, truncation). Mapping
+the file into memory and writing are done here, because the package's numpy side has no bfloat16.
 """
 
 import json
@@ -10,22 +9,25 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from mg.files import atomic_path
 from mg.weights.bfloat16 import is_bfloat16, widen_bfloat16
+from mg.weights.tensor_entry import TensorEntry
 
 __all__ = [
     "INDEX_SUFFIX",
     "find_in_folder",
+    "list_safetensors",
     "read_safetensors",
     "read_safetensors_metadata",
     "read_safetensors_types",
+    "safetensors_files",
     "write_safetensors",
 ]
 
@@ -48,7 +50,10 @@ NUMPY_TYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
-WRITABLE_TYPES = frozenset(np.dtype(code) for code in NUMPY_TYPES.values())
+TYPE_NAMES = {np.dtype(code): name for name, code in NUMPY_TYPES.items() if name != "BF16"}
+# The package's order of tensors in a file; sizes fall, so that every tensor stands aligned.
+FILE_ORDER = ("U64", "I64", "F64", "F32", "U32", "I32", "BF16", "F16", "U16", "I16", "I8", "U8")
+ALIGNMENT = 8
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -67,7 +72,9 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
             that disagree, or a path that is only one shard of a set.
     """
     path = _resolve(path)
-    return _read_shards(path) if path.name.endswith(INDEX_SUFFIX) else _read_file(path)
+    if path.name.endswith(INDEX_SUFFIX):
+        return _of_all_shards(path, _read_file)
+    return _read_file(path)
 
 
 def read_safetensors_types(path: str | os.PathLike) -> dict[str, str]:
@@ -75,16 +82,30 @@ def read_safetensors_types(path: str | os.PathLike) -> dict[str, str]:
 
     Args and Raises: as `read_safetensors`.
     """
-    path = _resolve(path)
-    files = [path]
-    if path.name.endswith(INDEX_SUFFIX):
-        files = [path.parent / shard for shard in dict.fromkeys(_read_weight_map(path).values())]
+    return {name: entry["dtype"] for name, entry in _entries(_resolve(path)).items()}
+
+
+def list_safetensors(path: str | os.PathLike) -> dict[str, TensorEntry]:
+    """Return type and shape of each tensor, of all shards if there are any; no tensor is read.
+
+    Args and Raises: as `read_safetensors`.
+    """
+    entries = _entries(_resolve(path))
     return {
-        name: entry["dtype"]
-        for file in files
-        for name, entry in _checked_header(file).items()
-        if name != METADATA_KEY
+        name: TensorEntry(_plain(kind["dtype"]), tuple(kind["shape"]))
+        for name, kind in entries.items()
     }
+
+
+def safetensors_files(path: str | os.PathLike) -> list[Path]:
+    """Return the files that hold the tensors: the file itself, or the shards of an index.
+
+    Args and Raises: as `read_safetensors`.
+    """
+    path = _resolve(path)
+    if not path.name.endswith(INDEX_SUFFIX):
+        return [path]
+    return [path.parent / shard for shard in dict.fromkeys(_read_weight_map(path).values())]
 
 
 def read_safetensors_metadata(path: str | os.PathLike) -> dict[str, str]:
@@ -117,13 +138,21 @@ def write_safetensors(
         ValueError: a tensor's number type has no place in the format.
         OSError: the file could not be written (full disk); nothing is left behind.
     """
-    stored = {name: _storable(name, np.asarray(array)) for name, array in tensors.items()}
-    texts = {"format": "np", **(metadata or {})}
-    with atomic_path(path, overwrite=overwrite) as temporary:
-        try:
-            save_file(stored, str(temporary), metadata=texts)
-        except SafetensorError as error:
-            raise OSError(f"could not write {path}: {error}") from error
+    types = {name: _type_name(name, np.asarray(array)) for name, array in tensors.items()}
+    texts = dict(sorted({"format": "np", **(metadata or {})}.items()))
+    order = sorted(types, key=lambda name: (_place(types[name]), name))
+    header: dict[str, dict] = {METADATA_KEY: texts}
+    end = 0
+    for name in order:
+        begin, end = end, end + np.asarray(tensors[name]).nbytes
+        shape = list(np.shape(tensors[name]))
+        header[name] = {"dtype": types[name], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % ALIGNMENT)
+    with atomic_path(path, overwrite=overwrite) as temporary, open(temporary, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            file.write(_content(np.asarray(tensors[name])))
 
 
 def find_in_folder(folder: Path, patterns: Sequence[str]) -> Path:
@@ -158,15 +187,22 @@ def _resolve(path: str | os.PathLike) -> Path:
     return path
 
 
-def _read_shards(index_path: Path) -> dict[str, np.ndarray]:
-    """Return the tensors of all shards that the index names, in the index's order."""
+def _entries(path: Path) -> dict[str, dict]:
+    """Return the header's entry of each tensor of a file, or of all shards of an index."""
+    if path.name.endswith(INDEX_SUFFIX):
+        return _of_all_shards(path, _entries)
+    return {name: kind for name, kind in _checked_header(path).items() if name != METADATA_KEY}
+
+
+def _of_all_shards(index_path: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Return what `read` says about every tensor of all shards, in the index's order."""
     weight_map = _read_weight_map(index_path)
-    shards: dict[str, dict[str, np.ndarray]] = {}
+    shards: dict[str, dict[str, Any]] = {}
     for shard in dict.fromkeys(weight_map.values()):
         shard_path = index_path.parent / shard
         if not shard_path.is_file():
             raise FileNotFoundError(f"{index_path} names the shard {shard}, which is not beside it")
-        shards[shard] = _read_file(shard_path)
+        shards[shard] = read(shard_path)
         expected = {name for name, home in weight_map.items() if home == shard}
         differing = sorted(expected ^ shards[shard].keys())
         if differing:
@@ -217,7 +253,19 @@ def _checked_header(path: Path) -> dict:
         ) from error
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        return json.loads(file.read(length))
+        try:
+            return json.loads(file.read(length), object_pairs_hook=_without_repeats)
+        except ValueError as error:
+            raise ValueError(f"{path} has a damaged header: {error}") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict; a repeated key, which readers take as they like, fails."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has {next(n for n in found if names.count(n) > 1)!r} twice")
+    return found
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:
@@ -252,14 +300,33 @@ def _view(mapped: mmap.mmap, offset: int, num_bytes: int, entry: dict, label: st
     return array if array.flags.aligned else array.copy()
 
 
-def _storable(name: str, array: np.ndarray) -> np.ndarray:
-    """Return `array` contiguous and little-endian, as the format wants it."""
+def _type_name(name: str, array: np.ndarray) -> str:
+    if name == METADATA_KEY:
+        raise ValueError(f"no tensor of a safetensors file can be called {METADATA_KEY!r}")
+    if is_bfloat16(array.dtype):
+        return "BF16"
+    little_endian = array.dtype.newbyteorder("<")
+    if little_endian not in TYPE_NAMES:
+        raise ValueError(
+            f"tensor {name!r} has type {array.dtype}, which safetensors files cannot hold; "
+            "use booleans, integers or floats"
+        )
+    return TYPE_NAMES[little_endian]
+
+
+def _plain(kind: str) -> str:
+    """Return numpy's name of a type, or `bfloat16`; types numpy lacks keep the format's name."""
+    if kind == "BF16":
+        return "bfloat16"
+    return np.dtype(NUMPY_TYPES[kind]).name if kind in NUMPY_TYPES else kind
+
+
+def _place(kind: str) -> int:
+    return FILE_ORDER.index(kind) if kind in FILE_ORDER else len(FILE_ORDER)
+
+
+def _content(array: np.ndarray) -> memoryview:
+    """Return an array's numbers in C order, little-endian, as bytes; uncopied if they are."""
     if not is_bfloat16(array.dtype):
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        if array.dtype not in WRITABLE_TYPES:
-            raise ValueError(
-                f"tensor {name!r} has type {array.dtype}, which safetensors files cannot hold; "
-                "use booleans, integers or floats"
-            )
-    # Not np.ascontiguousarray, which turns a scalar () into (1,).
-    return np.require(array, requirements="C")
+    return memoryview(np.require(array, requirements="C").reshape(-1).view(np.uint8))

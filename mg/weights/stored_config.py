@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mg.weights.image_vae import fields_of_vae_config
 from mg.weights.safetensors_file import read_safetensors_metadata
 
-__all__ = ["config_metadata", "config_path", "stored_tae_config", "stored_vae_scaling"]
+__all__ = ["config_metadata", "config_path", "stored_tae_config", "stored_vae_fields"]
 
 METADATA_KEY = "tae_config"
 TELLING_KEY = "ch_mult"  # in every TAE config, in no image VAE's
+KEYS_OF_A_VAE = ("block_out_channels", "latent_channels", "scaling_factor")
 
 
 def config_path(weights: str | os.PathLike) -> Path:
@@ -47,30 +49,32 @@ def stored_tae_config(path: str | os.PathLike) -> dict[str, Any] | None:
     return config if TELLING_KEY in config else None
 
 
-def stored_vae_scaling(path: str | os.PathLike) -> dict[str, float]:
-    """Return the latent scaling that an image VAE's `config.json` in the same folder states.
+def stored_vae_fields(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Return the TAE config fields that an image VAE's `config.json` in the same folder states.
 
-    VAEs of the same build differ in it, and their weights do not tell.
+    VAEs of the same build differ in them, and their weights do not tell: scaling_factor,
+    shift_factor, norm_groups (see `fields_of_vae_config`).
 
     Args:
         path: the image VAE's file, index file or folder.
 
     Returns:
-        scaling_factor and shift_factor, as far as stated; {} without a config.
+        None where no config of a VAE stands beside the weights.
 
     Raises:
-        ValueError: the config is no JSON, or states something else than numbers.
+        ValueError: the config is no JSON, or states what a TAE cannot have.
     """
     path = Path(path)
     beside = (path if path.is_dir() else path.parent) / "config.json"
     if not beside.is_file():
-        return {}
+        return None
     stated = _parse(beside.read_text(encoding="utf-8"), beside)
-    keys = [key for key in ("scaling_factor", "shift_factor") if stated.get(key) is not None]
+    if not any(key in stated for key in KEYS_OF_A_VAE):
+        return None
     try:
-        return {key: float(stated[key]) for key in keys}
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{beside} states a latent scaling that is no number: {error}") from error
+        return fields_of_vae_config(stated)
+    except ValueError as error:
+        raise ValueError(f"{beside}: {error}") from error
 
 
 def _parse(text: str, place: str | Path) -> dict[str, Any]:

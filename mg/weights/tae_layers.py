@@ -1,15 +1,15 @@
-"""The layers of the TAE, with their tensors' names and shapes, here and in the SD3.5 image VAE.
+"""The layers of the TAE, with their tensors' names and shapes, here and in an image VAE.
 
 One table per config says everything: which tensors a TAE of that config has (the published names,
-without the dead time-embedding projections), and which tensor of the image VAE (diffusers naming)
-each spatial weight comes from.
+without the dead time-embedding projections), and which tensor of the image VAE (diffusers' naming
+of today; Stable Diffusion's, SDXL's, SD3.5's) each spatial weight comes from.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Layer", "sd35_shapes", "sd35_to_tae_names", "tae_layers", "tae_shapes"]
+__all__ = ["Layer", "image_vae_shapes", "image_vae_to_tae_names", "tae_layers", "tae_shapes"]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -80,9 +80,9 @@ def tae_layers(config: Mapping[str, Any]) -> list[Layer]:
     z = config["z_channels"]
     moments = 2 * z if config["double_z"] else z
     if config["use_quant_conv"]:
-        layers.append(Layer("conv2d", "quant_conv", None, moments, moments))
+        layers.append(Layer("conv2d", "quant_conv", "quant_conv", moments, moments))
     if config["use_post_quant_conv"]:
-        layers.append(Layer("conv2d", "post_quant_conv", None, z, z))
+        layers.append(Layer("conv2d", "post_quant_conv", "post_quant_conv", z, z))
     return layers
 
 
@@ -95,8 +95,8 @@ def tae_shapes(config: Mapping[str, Any]) -> Shapes:
     }
 
 
-def sd35_shapes(config: Mapping[str, Any]) -> Shapes:
-    """Return {name: shape} of the SD3.5-type image VAE that a TAE of this config is made from."""
+def image_vae_shapes(config: Mapping[str, Any]) -> Shapes:
+    """Return {name: shape} of the image VAE that a TAE of this config is made from."""
     return {
         f"{layer.source}{suffix}": shape
         for layer in tae_layers(config)
@@ -104,7 +104,7 @@ def sd35_shapes(config: Mapping[str, Any]) -> Shapes:
     }
 
 
-def sd35_to_tae_names(config: Mapping[str, Any]) -> dict[str, str]:
+def image_vae_to_tae_names(config: Mapping[str, Any]) -> dict[str, str]:
     """Return {name in the image VAE (diffusers naming): name in the TAE} for this config."""
     return {
         f"{layer.source}{suffix}": layer.name + layer.target_suffix(suffix)

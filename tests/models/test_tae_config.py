@@ -28,6 +28,7 @@ def test_defaults_are_the_published_network():
         "temporal_upsample_level": [3, 2, 1],
         "temporal_padding": "published",
         "norm_groups": 32,
+        "norm_per_frame": False,
     }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import zipfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +16,7 @@ TENSORS = {
     "steps": np.array(7, np.int64),
     "flags": np.array([True, False]),
 }
-FORMATS = ["a.safetensors", "a.ckpt"]
+FORMATS = ["a.safetensors", "a.ckpt", "a.pt"]
 
 
 @contextlib.contextmanager
@@ -49,10 +50,22 @@ def test_content_decides_where_the_extension_does_not(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.bin", "a.safetensors", "a.pt"])
-@pytest.mark.parametrize("head", [b"PK\x03\x04", b"\x80\x02"])
-def test_pytorch_files_are_refused(tmp_path, name, head):
-    (tmp_path / name).write_bytes(head + b"rest of it")
-    with pytest.raises(ValueError, match=r"PyTorch file .* use the \.safetensors"):
+def test_old_pytorch_files_are_refused(tmp_path, name):
+    tar = bytes(257) + b"ustar\0" + bytes(300)
+    for content in (b"\x80\x02rest of it", tar):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=r"PyTorch file of before .* convert it with torch"):
+            read_weights(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "a.bin", "a.safetensors", "a.npz"])
+def test_zip_archives_of_something_else_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK\x03\x04rest of it")
+    with pytest.raises(ValueError, match="zip directory cannot be read"):
+        read_weights(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.writestr("README.txt", "hello")
+    with pytest.raises(ValueError, match="neither a PyTorch checkpoint nor numpy"):
         read_weights(tmp_path / name)
 
 

@@ -99,7 +99,7 @@ def test_faults_are_one_clear_line(tmp_path):
         (tmp_path / "cut.safetensors", target, "not a whole safetensors file"),
         (tmp_path / "torch.ckpt", target, "PyTorch"),
         (tmp_path / "tae.ckpt", target, "a video TAE already"),
-        (VAE_PATH, target.with_suffix(".pt"), "extension decides"),
+        (VAE_PATH, target.with_suffix(".npz"), "extension decides"),
     ):
         result = run("--src", src, "--target", goal)
         assert result.returncode == 1

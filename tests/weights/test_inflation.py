@@ -9,7 +9,7 @@ import pytest
 
 from mg.weights.inflation import inflate_image_vae
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
-from mg.weights.tae_layers import sd35_to_tae_names, tae_shapes
+from mg.weights.tae_layers import image_vae_to_tae_names, tae_shapes
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VAE = read_safetensors(FIXTURES / "sd35_vae_tiny.safetensors")
@@ -107,7 +107,7 @@ def test_the_set_of_tensors_is_complete():
     assert all(array.dtype == np.float32 for array in inflated.values())
     assert (config["ch"], config["ch_mult"], config["num_res_blocks"]) == (32, [1, 1, 2, 2], 1)
     assert config["temporal_padding"] == "published"
-    for source, target in sd35_to_tae_names(config).items():
+    for source, target in image_vae_to_tae_names(config).items():
         np.testing.assert_array_equal(inflated[target].ravel(), VAE[source].ravel())
 
 
@@ -201,20 +201,21 @@ def zeros(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (changed(decoder__conv_in__weight=zeros(64, 4, 3, 3)), "4 latent channels"),
+        (changed(decoder__conv_in__weight=zeros(64, 4, 3, 3)), "4 latent channels and 32 from"),
         (changed(encoder__conv_out__weight=zeros(16, 64, 3, 3)), "16 from the encoder"),
-        (changed(quant_conv__weight=zeros(32, 32, 1, 1)), "it has quant_conv, which"),
-        (changed(encoder__conv_in__weight=zeros(32, 3, 3, 3, 3)), "not 2-D"),
+        (changed(quant_conv__weight=zeros(32, 32, 1, 1)), "1 missing .quant_conv.bias"),
+        (changed(quant_conv__weight=zeros(8, 8, 1, 1), quant_conv__bias=zeros(8)), "misshapen"),
+        (changed(encoder__conv_in__weight=zeros(32, 3, 3, 3, 3)), "a video VAE's.* 3-D .encoder"),
+        (changed(encoder__conv_in__weight=zeros(32, 3)), "expected 4 sizes"),
         (changed(encoder__conv_in__weight=None), "lacks encoder.conv_in.weight"),
         (changed(encoder__conv_in__bias=None), "1 missing .encoder.conv_in.bias"),
         (changed(extra=zeros(1)), "1 extra .extra"),
         (changed(decoder__conv_norm_out__bias=zeros(7)), "1 misshapen .decoder.conv_norm_out"),
-        (changed(encoder__conv_in__weight=zeros(30, 3, 3, 3)), "multiple of 32"),
+        (changed(encoder__conv_in__weight=zeros(30, 3, 3, 3)), "multiples of that"),
         (changed(encoder__down_blocks__1__resnets__0__conv1__weight=None), "levels have"),
         (changed(encoder__conv_in__bias=np.full(32, np.inf, np.float32)), "infinities"),
         ({"a": zeros(1)}, "lacks encoder.conv_in.weight, .* the first are a"),
         ({}, "of the file's 0 tensors"),
-        ({"first_stage_model.encoder.down.0.block.0.norm1.weight": zeros(1)}, "LDM"),
         (inflate_image_vae(VAE)[0], "a TAE already"),
     ],
 )

@@ -55,9 +55,9 @@ def test_image_vae_with_its_own_scaling(tmp_path):
     write_weights(tmp_path / "vae.safetensors", read_weights(VAE_PATH))
     (tmp_path / "config.json").write_text('{"scaling_factor": 0.3611, "shift_factor": null}')
     _, found = load_tae_tensors(tmp_path)
-    assert (found["scaling_factor"], found["shift_factor"]) == (0.3611, 0.0609)
+    assert (found["scaling_factor"], found["shift_factor"]) == (0.3611, 0.0)
     (tmp_path / "config.json").write_text('{"scaling_factor": "much"}')
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(ValueError, match=r"config\.json: a value .* is no number"):
         load_tae_tensors(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_integers_are_refused(tmp_path):
 
 def test_other_files_are_refused(tmp_path):
     write_weights(tmp_path / "a.safetensors", {"x": np.zeros(1, np.float32)})
-    with pytest.raises(ValueError, match=r"a\.safetensors: not an SD3\.5-type VAE"):
+    with pytest.raises(ValueError, match=r"a\.safetensors: not an image VAE"):
         load_tae_tensors(tmp_path / "a.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(VAE_PATH.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"cut\.safetensors .* not a whole"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mg.weights.tae_layers import sd35_shapes, sd35_to_tae_names, tae_shapes
+from mg.weights.tae_layers import image_vae_shapes, image_vae_to_tae_names, tae_shapes
 from mg.weights.tae_names import (
     check_tensors,
     explain_config_mismatch,
@@ -74,11 +74,11 @@ def test_layer_table_is_the_published_list_at_full_size():
 
 
 def test_layer_table_has_exactly_the_tensors_of_the_sd35_vae():
-    assert sd35_shapes(FULL_SIZE) == listed_shapes("sd35_vae_names.txt")
+    assert image_vae_shapes(FULL_SIZE) == listed_shapes("sd35_vae_names.txt")
 
 
 def test_sd35_names_map_one_to_one_onto_the_spatial_tensors():
-    names = sd35_to_tae_names(FULL_SIZE)
+    names = image_vae_to_tae_names(FULL_SIZE)
     published = published_shapes()
     assert names.keys() == listed_shapes("sd35_vae_names.txt").keys()
     assert len(set(names.values())) == len(names)
@@ -86,7 +86,7 @@ def test_sd35_names_map_one_to_one_onto_the_spatial_tensors():
     spatial = {name for name in published if not any(part in name for part in temporal)}
     assert set(names.values()) == spatial
     for source, target in names.items():
-        assert math.prod(sd35_shapes(FULL_SIZE)[source]) == math.prod(published[target])
+        assert math.prod(image_vae_shapes(FULL_SIZE)[source]) == math.prod(published[target])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_sd35_names_map_one_to_one_onto_the_spatial_tensors():
     ],
 )
 def test_some_names(source, target):
-    assert sd35_to_tae_names(FULL_SIZE)[source] == target
+    assert image_vae_to_tae_names(FULL_SIZE)[source] == target
 
 
 @pytest.mark.parametrize("prefix", ["", "autoencoder.", "_backbone.", "autoencoder._backbone."])

@@ -59,6 +59,9 @@ class TAEConfig:
     # Groups of every GroupNorm. With as many groups as channels it would normalise each channel
     # by itself and erase a clip's mean colour; narrow networks need fewer groups.
     norm_groups: int = 32
+    # Whether each frame is normalised by its own statistics, instead of a clip by those of all its
+    # frames. So an image VAE's weights act on every frame of a moving clip as they do on an image.
+    norm_per_frame: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()

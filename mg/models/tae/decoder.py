@@ -58,7 +58,7 @@ class Decoder(nn.Cell):
                 for level in range(config.num_levels)
             ]
         )
-        self.norm_out = GroupNorm(widths[0], config.norm_groups)
+        self.norm_out = GroupNorm(widths[0], config.norm_groups, per_frame=config.norm_per_frame)
         self.conv_out = Conv2_5d(widths[0], config.out_ch)
 
     def features(self, z: Tensor) -> tuple[Tensor, int]:

@@ -56,7 +56,7 @@ class Encoder(nn.Cell):
             ]
         )
         self.mid = Middle(widths[-1], config=config)
-        self.norm_out = GroupNorm(widths[-1], config.norm_groups)
+        self.norm_out = GroupNorm(widths[-1], config.norm_groups, per_frame=config.norm_per_frame)
         num_moments = 2 if config.double_z else 1
         self.conv_out = Conv2_5d(widths[-1], num_moments * config.z_channels)
 

@@ -243,12 +243,18 @@ class ResnetBlock(nn.Cell):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, norm_groups: int, dropout: float = 0.0
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm_groups: int,
+        norm_per_frame: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(in_channels, norm_groups)
+        self.norm1 = GroupNorm(in_channels, norm_groups, per_frame=norm_per_frame)
         self.conv1 = Conv2_5d(in_channels, out_channels)
-        self.norm2 = GroupNorm(out_channels, norm_groups)
+        self.norm2 = GroupNorm(out_channels, norm_groups, per_frame=norm_per_frame)
         self.conv2 = Conv2_5d(out_channels, out_channels, starts_at_zero=True)
         self.dropout = nn.Dropout(p=dropout) if dropout > 0 else None
         self.nin_shortcut = (
@@ -280,9 +286,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class SpatialAttention(nn.Cell):
     """x plus single-head attention over the pixels of each frame."""
 
-    def __init__(self, channels: int, *, norm_groups: int) -> None:
+    def __init__(self, channels: int, *, norm_groups: int, norm_per_frame: bool = False) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels, norm_groups)
+        self.norm = GroupNorm(channels, norm_groups, per_frame=norm_per_frame)
         self.q = SpatialConv(channels, channels, kernel_size=1)
         self.k = SpatialConv(channels, channels, kernel_size=1)
         self.v = SpatialConv(channels, channels, kernel_size=1)
@@ -316,9 +322,9 @@ class Projection(nn.Cell):
 class TemporalAttention(nn.Cell):
     """x plus single-head attention over the frames at each pixel."""
 
-    def __init__(self, channels: int, *, norm_groups: int) -> None:
+    def __init__(self, channels: int, *, norm_groups: int, norm_per_frame: bool = False) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels, norm_groups)
+        self.norm = GroupNorm(channels, norm_groups, per_frame=norm_per_frame)
         self.to_q = Projection(channels)
         self.to_k = Projection(channels)
         self.to_v = Projection(channels)
@@ -338,9 +344,11 @@ class TemporalAttention(nn.Cell):
         return x + h.transpose(0, 2, 3, 1).reshape(x.shape)
 
 
-def make_attention(channels: int, attn_type: str, *, norm_groups: int) -> nn.CellList:
+def make_attention(
+    channels: int, attn_type: str, *, norm_groups: int, norm_per_frame: bool = False
+) -> nn.CellList:
     """Return the attention cells of one place: spatial, then (for "vanilla") temporal."""
-    cells = [SpatialAttention(channels, norm_groups=norm_groups)]
-    if attn_type == "vanilla":
-        cells.append(TemporalAttention(channels, norm_groups=norm_groups))
-    return nn.CellList(cells)
+    kinds = [SpatialAttention, TemporalAttention] if attn_type == "vanilla" else [SpatialAttention]
+    return nn.CellList(
+        [kind(channels, norm_groups=norm_groups, norm_per_frame=norm_per_frame) for kind in kinds]
+    )

@@ -8,6 +8,11 @@ from mg.models.tae.layers import ResnetBlock, make_attention
 __all__ = ["Level", "Middle"]
 
 
+def norm_options(config: TAEConfig) -> dict:
+    """Return what the config says of normalisation, as keyword arguments of a block."""
+    return {"norm_groups": config.norm_groups, "norm_per_frame": config.norm_per_frame}
+
+
 class Level(nn.Cell):
     """The residual blocks of one level, each followed by attention if the config asks for it."""
 
@@ -22,21 +27,18 @@ class Level(nn.Cell):
     ) -> None:
         super().__init__()
         self.num_blocks = num_blocks
-        groups = config.norm_groups
+        norm = norm_options(config)
         widths = [in_channels] + [out_channels] * num_blocks
         self.block = nn.CellList(
             [
-                ResnetBlock(widths[i], widths[i + 1], norm_groups=groups, dropout=config.dropout)
+                ResnetBlock(widths[i], widths[i + 1], dropout=config.dropout, **norm)
                 for i in range(num_blocks)
             ]
         )
         self.attn = None
         if config.resolution // 2**level in config.attn_resolutions:
             self.attn = nn.CellList(
-                [
-                    make_attention(out_channels, config.attn_type, norm_groups=groups)
-                    for _ in range(num_blocks)
-                ]
+                [make_attention(out_channels, config.attn_type, **norm) for _ in range(num_blocks)]
             )
 
     def through_blocks(self, x: Tensor, num_frames: int) -> Tensor:
@@ -53,10 +55,10 @@ class Middle(nn.Cell):
 
     def __init__(self, channels: int, *, config: TAEConfig) -> None:
         super().__init__()
-        groups = config.norm_groups
-        self.block_1 = ResnetBlock(channels, channels, norm_groups=groups, dropout=config.dropout)
-        self.attn_1 = make_attention(channels, config.attn_type, norm_groups=groups)
-        self.block_2 = ResnetBlock(channels, channels, norm_groups=groups, dropout=config.dropout)
+        norm = norm_options(config)
+        self.block_1 = ResnetBlock(channels, channels, dropout=config.dropout, **norm)
+        self.attn_1 = make_attention(channels, config.attn_type, **norm)
+        self.block_2 = ResnetBlock(channels, channels, dropout=config.dropout, **norm)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         x = self.block_1(x, num_frames)

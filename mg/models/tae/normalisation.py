@@ -1,4 +1,4 @@
-"""Group normalisation over the frames of a clip, in the folded layout, with its own gradient."""
+"""Group normalisation of clips or of frames, in the folded layout, with its own gradient."""
 
 import mindspore as ms
 import numpy as np
@@ -114,16 +114,23 @@ class _NormaliseGroups(nn.Cell):
 
 
 class GroupNorm(nn.Cell):
-    """Group normalisation over (C/G, T, H, W) of each clip, computed in fp32."""
+    """Group normalisation over (C/G, T, H, W) of each clip, computed in fp32.
 
-    def __init__(self, channels: int, num_groups: int, *, epsilon: float = EPSILON) -> None:
+    With `per_frame` over (C/G, H, W) of each frame, as in an image network.
+    """
+
+    def __init__(
+        self, channels: int, num_groups: int, *, epsilon: float = EPSILON, per_frame: bool = False
+    ) -> None:
         super().__init__()
+        self.per_frame = per_frame
         self.gamma = Parameter(Tensor(np.ones(channels, np.float32)), name="gamma")
         self.beta = Parameter(Tensor(np.zeros(channels, np.float32)), name="beta")
         self.normalise = _NormaliseGroups(channels, num_groups, epsilon)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         total, channels, height, width = x.shape
-        clips = x.reshape(total // num_frames, num_frames, channels, height, width)
+        pooled = 1 if self.per_frame else num_frames  # frames that share their statistics
+        clips = x.reshape(total // pooled, pooled, channels, height, width)
         y = self.normalise(clips.astype(ms.float32), self.gamma, self.beta)
         return y.astype(x.dtype).reshape(x.shape)

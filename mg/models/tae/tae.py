@@ -33,7 +33,8 @@ class TemporalAutoencoder(nn.Cell):
         config: mapping with the keys of `TAE_CONFIG`, or a `TAEConfig`. None takes the config that
             is stored with the weights, and `TAE_CONFIG` where there is none.
         pretrained: weights to load: our `.safetensors` or `.ckpt`, a public MindSpore TAE
-            checkpoint, or the SD3.5 image VAE's safetensors (inflated on the fly).
+            checkpoint, or an image VAE like Stable Diffusion's, SDXL's or SD3.5's (inflated on the
+            fly).
         use_tile: encode and decode in overlapping tiles, in bounded memory.
         tiling: sizes of the tiles, with `use_tile`.
         sample_deterministic: `encode` gives z = mean instead of a sample.

@@ -1,0 +1,112 @@
+"""Weight files from one format to another, and to another number type."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mg.weights.bfloat16 import narrow_to_bfloat16, widen_bfloat16
+from mg.weights.checkpoint_file import (
+    check_writable_suffix,
+    file_format,
+    find_weights,
+    list_tensors,
+    read_weights,
+    write_weights,
+)
+from mg.weights.safetensors_file import INDEX_SUFFIX, read_safetensors_metadata
+
+__all__ = ["DTYPES", "convert_weights"]
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class _Converted(Mapping[str, np.ndarray]):
+    """Tensors that are converted when they are asked for, so that one at a time is in memory."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, np.ndarray],
+        convert: Callable[[str, np.ndarray], np.ndarray],
+    ) -> None:
+        self.tensors = tensors
+        self.convert = convert
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.convert(name, self.tensors[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def convert_weights(
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    *,
+    dtype: str | None = None,
+    key: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the tensors of `source` to `target`, in the format that its extension names.
+
+    Names and shapes stay as they are. The metadata of one safetensors file go into another.
+
+    Args:
+        source: as for `mg.weights.checkpoint_file.read_weights`.
+        target: a name ending in .safetensors, .pt, .pth, .bin (PyTorch) or .ckpt (MindSpore).
+        dtype: the type of floating-point tensors in the target, one of `DTYPES`; None keeps each
+            as it is. Integers and booleans always stay.
+        key: the dict of tensors in a PyTorch file that holds several.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_weights`; an unknown `dtype`, a number that it
+            cannot hold, or a type that the target's format cannot hold.
+        FileExistsError: `target` exists and `overwrite` is false.
+        OSError: the file could not be written; nothing is left behind.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    check_writable_suffix(target)
+    source = find_weights(source)
+    stored = {name: entry.dtype for name, entry in list_tensors(source, key=key).items()}
+
+    def convert(name: str, array: np.ndarray) -> np.ndarray:
+        # Reading widens bfloat16: without a dtype it goes back to what it was, exactly.
+        wanted = dtype or ("bfloat16" if stored[name] == "bfloat16" else None)
+        return array if wanted is None or array.dtype.kind != "f" else _cast(name, array, wanted)
+
+    tensors = _Converted(read_weights(source, key=key), convert)
+    metadata = _metadata(source) if Path(target).suffix == ".safetensors" else None
+    write_weights(target, tensors, metadata=metadata, overwrite=overwrite)
+
+
+def _cast(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
+    """Return floating-point numbers in another type.
+
+    Raises:
+        ValueError: a finite number becomes infinite.
+    """
+    if dtype == "bfloat16":
+        cast = narrow_to_bfloat16(array)
+        numbers = widen_bfloat16(cast["bfloat16"])
+    else:
+        with np.errstate(over="ignore"):
+            cast = numbers = array.astype(dtype)
+    if (np.isinf(numbers) & np.isfinite(array)).any():
+        raise ValueError(
+            f"tensor {name!r} holds numbers beyond {dtype}'s range; choose a type with a wider one"
+        )
+    return cast
+
+
+def _metadata(source: Path) -> dict[str, str]:
+    if file_format(source) != "safetensors" or source.name.endswith(INDEX_SUFFIX):
+        return {}
+    metadata = read_safetensors_metadata(source)
+    metadata.pop("format", None)  # which framework wrote it; now it is another
+    return metadata

@@ -1,0 +1,136 @@
+"""The public weights that can be fetched by name: what each is, and where its files are."""
+
+import dataclasses
+import difflib
+
+__all__ = ["HUB_MODELS", "HubModel", "find_model", "is_hub_name"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """One set of public weights.
+
+    Args:
+        name: the short one.
+        repository: at the hub.
+        other_repositories: further names of the same repository.
+        subfolder: of the files in the repository; empty for none.
+        files: in the subfolder: the config, and the weights.
+        family: as which the weights are loaded: opensora, cogvideox, hunyuan or sd.
+        megabytes: about so many are downloaded.
+        licence: of the weights, as far as known here; the repository's page is what counts.
+        purpose: what the weights are good for.
+        is_gated: whether the hub wants consent to the licence, and a token.
+    """
+
+    name: str
+    repository: str
+    other_repositories: tuple[str, ...] = ()
+    subfolder: str = ""
+    files: tuple[str, ...] = ("config.json", "diffusion_pytorch_model.safetensors")
+    family: str
+    megabytes: int
+    licence: str
+    purpose: str
+    is_gated: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names by which the weights are known."""
+        return (self.name, self.repository, *self.other_repositories)
+
+    def path_at_hub(self, file: str) -> str:
+        """Return the path of one of `files` in the repository."""
+        return f"{self.subfolder}/{file}" if self.subfolder else file
+
+
+HUB_MODELS = (
+    HubModel(
+        name="opensora",
+        repository="hpcai-tech/OpenSora-VAE-v1.2",
+        files=("config.json", "model.safetensors"),  # the spatial VAE's weights are in it, too
+        family="opensora",
+        megabytes=1570,
+        licence="Apache-2.0",
+        purpose="video VAE 4x8x8, 4 channels, of Open-Sora 1.2",
+    ),
+    HubModel(
+        name="cogvideox-2b",
+        repository="THUDM/CogVideoX-2b",
+        other_repositories=("zai-org/CogVideoX-2b",),
+        subfolder="vae",
+        family="cogvideox",
+        megabytes=430,
+        licence="Apache-2.0",
+        purpose="video VAE 4x8x8, 16 channels, of CogVideoX-2b",
+    ),
+    HubModel(
+        name="cogvideox-5b",
+        repository="THUDM/CogVideoX-5b",
+        other_repositories=("zai-org/CogVideoX-5b",),
+        subfolder="vae",
+        family="cogvideox",
+        megabytes=430,
+        licence="CogVideoX License (commercial use needs registration)",
+        purpose="video VAE 4x8x8, 16 channels, of CogVideoX-5b",
+    ),
+    HubModel(
+        name="hunyuan",
+        repository="tencent/HunyuanVideo",
+        subfolder="hunyuan-video-t2v-720p/vae",
+        files=("config.json", "pytorch_model.pt"),
+        family="hunyuan",
+        megabytes=990,
+        licence="Tencent Hunyuan Community (not for the EU, the UK and South Korea)",
+        purpose="video VAE 4x8x8, 16 channels, of HunyuanVideo",
+    ),
+    HubModel(
+        name="sd-vae",
+        repository="stabilityai/sd-vae-ft-mse",
+        family="sd",
+        megabytes=335,
+        licence="MIT",
+        purpose="image VAE 8x8, 4 channels, to inflate into a TAE",
+    ),
+    HubModel(
+        name="sdxl-vae",
+        repository="stabilityai/sdxl-vae",
+        family="sd",
+        megabytes=335,
+        licence="MIT",
+        purpose="image VAE 8x8, 4 channels, to inflate into a TAE",
+    ),
+    HubModel(
+        name="sd3.5-vae",
+        repository="stabilityai/stable-diffusion-3.5-large",
+        subfolder="vae",
+        family="sd",
+        megabytes=170,
+        licence="Stability AI Community",
+        purpose="image VAE 8x8, 16 channels: the start of the paper's TAE",
+        is_gated=True,
+    ),
+)
+
+
+def find_model(name: str) -> HubModel:
+    """Return the model of a short name or a name at the hub, upper or lower case.
+
+    Raises:
+        ValueError: there is none; the nearest name is told.
+    """
+    known = {known.lower(): (known, model) for model in HUB_MODELS for known in model.names}
+    if name.lower() in known:
+        return known[name.lower()][1]
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    shorts = ", ".join(model.name for model in HUB_MODELS)
+    hint = f"did you mean {known[near[0]][0]!r}?" if near else f"known are {shorts}."
+    raise ValueError(
+        f"no weights are known by the name {name!r}; {hint} Weights of other origin are loaded by "
+        "the path of their file or folder"
+    )
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether `find_model` knows a name."""
+    return any(name.lower() == known.lower() for model in HUB_MODELS for known in model.names)

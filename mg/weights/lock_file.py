@@ -1,0 +1,86 @@
+"""A lock file says which files a folder of weights was fetched with, by size and SHA-256."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mg.files import write_text
+
+__all__ = ["LOCK_NAME", "file_record", "read_lock", "verify_file", "verify_folder", "write_lock"]
+
+LOCK_NAME = "mg_lock.json"
+BLOCK_BYTES = 1 << 22
+
+
+def file_record(path: str | os.PathLike) -> dict[str, Any]:
+    """Return {"size": bytes, "sha256": hex digits} of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def read_lock(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Return {file name: record} of a folder's lock file; empty where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = Path(folder) / LOCK_NAME
+    if not path.is_file():
+        return {}
+    try:
+        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        if all(isinstance(files[name]["sha256"], str) for name in files):
+            return dict(files)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(
+        f"{path} is damaged; delete it, then the files beside it are taken as they are, or delete "
+        "the folder and fetch it again"
+    )
+
+
+def write_lock(folder: str | os.PathLike, files: dict[str, dict[str, Any]], *, source: str) -> None:
+    """Write a folder's lock file, all of it or nothing; replaces an older one.
+
+    Args:
+        folder: of the files.
+        files: {file name: record}.
+        source: where the files are from.
+    """
+    text = json.dumps({"source": source, "files": files}, indent=1) + "\n"
+    write_text(Path(folder) / LOCK_NAME, text, overwrite=True)
+
+
+def verify_file(path: str | os.PathLike, expected: dict[str, Any]) -> None:
+    """Raise ValueError unless a file has the size and the SHA-256 of its record."""
+    path = Path(path)
+    size = path.stat().st_size
+    if size != expected["size"]:
+        fault = f"it has {size} bytes instead of {expected['size']}"
+    else:
+        digest = file_record(path)["sha256"]
+        if digest == expected["sha256"]:
+            return
+        fault = f"its SHA-256 is {digest} instead of {expected['sha256']}"
+    raise ValueError(
+        f"{path} is not the file that was fetched: {fault}. Delete it and fetch it again; if you "
+        f"have changed it on purpose, delete {path.parent / LOCK_NAME}"
+    )
+
+
+def verify_folder(folder: str | os.PathLike) -> None:
+    """Raise ValueError if a file of a folder differs from the folder's lock file.
+
+    A folder without lock file, and files that it does not name, pass.
+    """
+    folder = Path(folder)
+    for name, expected in read_lock(folder).items():
+        if (folder / name).is_file():
+            verify_file(folder / name, expected)

@@ -1,0 +1,141 @@
+"""Finding the dict of tensors in what a training program has saved: dicts inside dicts."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+__all__ = ["WRAPPER_KEYS", "select_tensors"]
+
+logger = logging.getLogger("mg")
+
+Leaf = TypeVar("Leaf")
+
+# Where programs put a network's weights. What lies under other keys (optimisers, discriminators)
+# is never taken unless it is asked for.
+WRAPPER_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "ema_state_dict",
+    "model",
+    "gen_model",
+    "ema_model",
+    "model_ema",
+    "ema",
+    "module",
+    "net",
+    "network",
+    "generator",
+    "params",
+    "params_ema",
+    "weights",
+    "vae",
+)
+MAX_DEPTH = 8
+MAX_ITEMS = 200_000
+MAX_NAME_LENGTH = 512
+NUM_LISTED = 8
+
+
+def select_tensors(tree: Any, leaf_type: type[Leaf], *, key: str | None = None) -> dict[str, Leaf]:
+    """Return the tensors of a saved object by name, in its order.
+
+    Without `key`: if a dict has tensors under one of `WRAPPER_KEYS`, that is where the weights
+    are, and the same question is asked of it. Otherwise it is the state dict itself. Names of
+    dicts that remain inside it are joined with dots. What is left out is logged.
+
+    Args:
+        tree: dicts, lists and anything else, as saved.
+        leaf_type: the type of a tensor.
+        key: the dict to take instead, such as `state_dict.gen_model`.
+
+    Raises:
+        ValueError: several candidates, no tensors, no such key, or more dicts inside dicts, items
+            or longer names than a state dict has.
+    """
+    if isinstance(tree, leaf_type):
+        raise ValueError("it holds a single tensor without a name, not a state dict")
+    path, left_out = key, []
+    if key is None:
+        tree, path, left_out = _unwrap(tree, leaf_type)
+    else:
+        tree = _look_up(tree, key)
+    tensors: dict[str, Leaf] = {}
+    for name, value in _walk(tree):
+        if not isinstance(value, leaf_type):
+            left_out.append(f"{path}.{name}" if path else name)
+        elif name in tensors:
+            raise ValueError(f"it holds two tensors called {name!r}")
+        else:
+            tensors[name] = value
+    if not tensors:
+        raise ValueError(f"it holds no tensors{f' under key={key!r}' if key else ''}")
+    if left_out:
+        logger.info("left out of the checkpoint: %s", _listed(left_out))
+    return tensors
+
+
+def _unwrap(tree: Any, leaf_type: type) -> tuple[Any, str, list[str]]:
+    """Return the dict that holds the weights, where it was found, and what lies beside it."""
+    path, left_out = [], []
+    while isinstance(tree, dict):
+        wrappers = [key for key in WRAPPER_KEYS if _has_leaf(tree.get(key), leaf_type)]
+        if not wrappers:
+            break
+        if len(wrappers) > 1:
+            choices = ", ".join(".".join([*path, key]) for key in wrappers)
+            raise ValueError(
+                f"it holds several sets of weights: {choices}; say which with key={wrappers[0]!r}"
+            )
+        left_out += [".".join([*path, str(key)]) for key in tree if key != wrappers[0]]
+        path.append(wrappers[0])
+        tree = tree[wrappers[0]]
+    return tree, ".".join(path), left_out
+
+
+def _has_leaf(value: Any, leaf_type: type) -> bool:
+    return isinstance(value, dict) and any(isinstance(item, leaf_type) for _, item in _walk(value))
+
+
+def _look_up(tree: Any, key: str) -> Any:
+    """Return what lies under `key`, whose parts may themselves have dots in them."""
+    if not isinstance(tree, dict):
+        raise ValueError(f"it holds no dict in which to look for key={key!r}")
+    for name, value in tree.items():
+        if str(name) == key:
+            return value
+        if key.startswith(f"{name}.") and isinstance(value, dict):
+            return _look_up(value, key.removeprefix(f"{name}."))
+    raise ValueError(f"it has no key={key!r}; there are {_listed([str(name) for name in tree])}")
+
+
+def _walk(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) of everything in dicts inside dicts that is no dict or list itself.
+
+    Raises:
+        ValueError: too deep (a dict may contain itself), too many items (the same dict may be
+            repeated again and again), or a name that is too long.
+    """
+    waiting, num_items = [("", 0, tree)], 0
+    while waiting:
+        name, depth, value = waiting.pop()
+        if not isinstance(value, dict | list):
+            yield name, value
+            continue
+        # The limits come before the items: a small file may repeat a large dict many times.
+        num_items += len(value)
+        if depth == MAX_DEPTH or num_items > MAX_ITEMS:
+            raise ValueError(
+                f"it has more than {MAX_DEPTH} dicts inside one another, or {MAX_ITEMS} items"
+            )
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        prefix = name + "." if depth else ""
+        inner = [(f"{prefix}{key}", depth + 1, item) for key, item in items]
+        too_long = next((name for name, _, _ in inner if len(name) > MAX_NAME_LENGTH), None)
+        if too_long is not None:
+            raise ValueError(f"it has a name of {len(too_long)} characters")
+        waiting += reversed(inner)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NUM_LISTED])
+    return shown + (f", and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else "")
