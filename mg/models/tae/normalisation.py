@@ -26,8 +26,9 @@ class _NormaliseGroups(nn.Cell):
     longer and, on CPU, keeps a workspace as large as the tensor for every layer.
     """
 
-    def __init__(self, channels: int, num_groups: int) -> None:
+    def __init__(self, channels: int, num_groups: int, epsilon: float) -> None:
         super().__init__()
+        self.epsilon = epsilon
         size = channels // num_groups
         # (C, C): 1 / size between channels of the same group, 0 elsewhere
         average = np.kron(np.eye(num_groups), np.full((size, size), 1.0 / size))
@@ -91,7 +92,7 @@ class _NormaliseGroups(nn.Cell):
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         centred, variance = self.statistics(x)
-        scale = ops.reshape(gamma, (1, -1)) * ops.rsqrt(variance + EPSILON)
+        scale = ops.reshape(gamma, (1, -1)) * ops.rsqrt(variance + self.epsilon)
         return self.apply_per_channel(centred, scale, ops.broadcast_to(beta, scale.shape))
 
     def bprop(self, x, gamma, beta, out, dout):
@@ -99,7 +100,7 @@ class _NormaliseGroups(nn.Cell):
         # for this one and keeps it, for every layer, until now.
         x = ops.depend(x, dout)
         centred, variance = self.statistics(x)
-        inverse_std = ops.rsqrt(variance + EPSILON)
+        inverse_std = ops.rsqrt(variance + self.epsilon)
         gamma = ops.reshape(gamma, (1, -1))
         dy_mean = self.channel_means(dout)  # (B, C)
         dy_xhat_mean = self.channel_means_of_product(dout, centred) * inverse_std
@@ -113,17 +114,19 @@ class _NormaliseGroups(nn.Cell):
 
 
 class GroupNorm(nn.Cell):
-    """Group normalisation over (C/G, T, H, W) of each clip, eps 1e-6, computed in fp32.
+    """Group normalisation over (C/G, T, H, W) of each clip, computed in fp32.
 
     With `per_frame` over (C/G, H, W) of each frame, as in an image network.
     """
 
-    def __init__(self, channels: int, num_groups: int, *, per_frame: bool = False) -> None:
+    def __init__(
+        self, channels: int, num_groups: int, *, epsilon: float = EPSILON, per_frame: bool = False
+    ) -> None:
         super().__init__()
         self.per_frame = per_frame
         self.gamma = Parameter(Tensor(np.ones(channels, np.float32)), name="gamma")
         self.beta = Parameter(Tensor(np.zeros(channels, np.float32)), name="beta")
-        self.normalise = _NormaliseGroups(channels, num_groups)
+        self.normalise = _NormaliseGroups(channels, num_groups, epsilon)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         total, channels, height, width = x.shape

@@ -1,0 +1,167 @@
+"""What Open-Sora's temporal VAE is made of: its config, and its tensors' names and shapes.
+
+Source: github.com/hpcaitech/Open-Sora, release v1.2; the field names are the ones that its
+checkpoints' config.json uses. The defaults are those of the published weights.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["TemporalVAEConfig", "temporal_vae_shapes"]
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TemporalVAEConfig:
+    """The structure of a temporal VAE.
+
+    Raises:
+        ValueError: a value that no network can be built from, with what to change.
+    """
+
+    in_out_channels: int = 4  # channels of the spatial VAE's latent, which go in and come out
+    latent_embed_dim: int = 4  # channels that the decoder takes; the encoder gives twice as many
+    embed_dim: int = 4  # channels of the latent
+    filters: int = 128  # channels of the first level
+    num_res_blocks: int = 4  # residual blocks of each level, and of the middle
+    channel_multipliers: tuple[int, ...] = (1, 2, 2, 4)  # channels of each level / filters
+    temporal_downsample: tuple[bool, ...] = (False, True, True)  # halve T after each level but last
+    num_groups: int = 32  # of every GroupNorm
+    activation_fn: str = "swish"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._check_type(field.name, field.default)
+        if not self.channel_multipliers:
+            raise ValueError("channel_multipliers is empty: a network needs at least one level")
+        if len(self.temporal_downsample) != self.num_levels - 1:
+            raise ValueError(
+                f"temporal_downsample={self.temporal_downsample} has "
+                f"{len(self.temporal_downsample)} values; between the {self.num_levels} levels of "
+                f"channel_multipliers there are {self.num_levels - 1} places"
+            )
+        wrong = [width for width in self.widths if width < 1 or width % self.num_groups]
+        if wrong:
+            raise ValueError(
+                f"filters={self.filters} with channel_multipliers={self.channel_multipliers} gives "
+                f"levels of {wrong} channels; GroupNorm needs multiples of "
+                f"num_groups={self.num_groups}"
+            )
+        if self.filters % self.num_groups:
+            raise ValueError(f"filters={self.filters} is no multiple of num_groups")
+        if self.activation_fn != "swish":
+            raise ValueError(
+                f"activation_fn={self.activation_fn!r}; the published weights use 'swish', and "
+                "no other is supported"
+            )
+
+    def _check_type(self, name: str, default: Any) -> None:
+        value = getattr(self, name)
+        if isinstance(default, tuple):
+            kind = type(default[0])
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise ValueError(f"{name}={value!r}; expected a list like {list(default)}")
+            object.__setattr__(self, name, tuple(value))
+            right = all(type(item) is kind for item in value)
+        elif isinstance(default, int):
+            right = type(value) is int and value >= 1
+        else:
+            right = isinstance(value, type(default))
+        if not right:
+            example = list(default) if isinstance(default, tuple) else default
+            raise ValueError(f"{name}={value!r}; expected a value like {example!r}")
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.channel_multipliers)
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return [self.filters * multiple for multiple in self.channel_multipliers]
+
+    @property
+    def temporal_compression(self) -> int:
+        """Frames in per frame of latent."""
+        return 2 ** sum(self.temporal_downsample)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "TemporalVAEConfig":
+        """Return the config that a mapping describes; fields that it lacks have their defaults.
+
+        Raises:
+            ValueError: an unknown field (the nearest right one is named) or a wrong value.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in mapping:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known fields: {known}"
+                raise ValueError(f"unknown field {key!r} of the temporal VAE{hint}")
+        return cls(**mapping)
+
+
+def temporal_vae_shapes(config: TemporalVAEConfig) -> dict[str, Shape]:
+    """Return {official name: shape} of all tensors of the network, without building it."""
+    moments = 2 * config.latent_embed_dim
+    return {
+        **dict(_encoder_shapes(config)),
+        **dict(_conv("quant_conv", moments, 2 * config.embed_dim, 1)),
+        **dict(_conv("post_quant_conv", config.embed_dim, config.latent_embed_dim, 1)),
+        **dict(_decoder_shapes(config)),
+    }
+
+
+def _conv(
+    name: str, in_channels: int, out_channels: int, kernel: int, *, bias: bool = True
+) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.conv.weight", (out_channels, in_channels, kernel, kernel, kernel)
+    if bias:
+        yield f"{name}.conv.bias", (out_channels,)
+
+
+def _norm(name: str, channels: int) -> Iterator[tuple[str, Shape]]:
+    yield f"{name}.weight", (channels,)
+    yield f"{name}.bias", (channels,)
+
+
+def _blocks(
+    name: str, num_blocks: int, in_channels: int, channels: int
+) -> Iterator[tuple[str, Shape]]:
+    """A row of residual blocks, the first of which changes the number of channels."""
+    for index in range(num_blocks):
+        yield from _norm(f"{name}.{index}.norm1", in_channels)
+        yield from _conv(f"{name}.{index}.conv1", in_channels, channels, 3, bias=False)
+        yield from _norm(f"{name}.{index}.norm2", channels)
+        yield from _conv(f"{name}.{index}.conv2", channels, channels, 3, bias=False)
+        if in_channels != channels:
+            yield from _conv(f"{name}.{index}.conv3", in_channels, channels, 1, bias=False)
+        in_channels = channels
+
+
+def _encoder_shapes(config: TemporalVAEConfig) -> Iterator[tuple[str, Shape]]:
+    widths, num_blocks = config.widths, config.num_res_blocks
+    yield from _conv("encoder.conv_in", config.in_out_channels, config.filters, 3, bias=False)
+    for level, (below, width) in enumerate(zip([config.filters, *widths], widths, strict=False)):
+        yield from _blocks(f"encoder.block_res_blocks.{level}", num_blocks, below, width)
+        if level < config.num_levels - 1 and config.temporal_downsample[level]:
+            yield from _conv(f"encoder.conv_blocks.{level}", width, width, 3)
+    yield from _blocks("encoder.res_blocks", num_blocks, widths[-1], widths[-1])
+    yield from _norm("encoder.norm1", widths[-1])
+    yield from _conv("encoder.conv2", widths[-1], 2 * config.latent_embed_dim, 1)
+
+
+def _decoder_shapes(config: TemporalVAEConfig) -> Iterator[tuple[str, Shape]]:
+    widths, num_blocks = config.widths, config.num_res_blocks
+    yield from _conv("decoder.conv1", config.latent_embed_dim, widths[-1], 3)
+    yield from _blocks("decoder.res_blocks", num_blocks, widths[-1], widths[-1])
+    for level, (width, above) in enumerate(zip(widths, [*widths[1:], widths[-1]], strict=True)):
+        yield from _blocks(f"decoder.block_res_blocks.{level}", num_blocks, above, width)
+        if level > 0 and config.temporal_downsample[level - 1]:
+            # Twice the channels, which become two frames.
+            yield from _conv(f"decoder.conv_blocks.{level - 1}", width, 2 * width, 3)
+    yield from _norm("decoder.norm1", widths[0])
+    yield from _conv("decoder.conv_out", widths[0], config.in_out_channels, 3)

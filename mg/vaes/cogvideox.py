@@ -1,0 +1,53 @@
+"""CogVideoX's 3-D causal VAE as a `VideoVAE`."""
+
+from fractions import Fraction
+
+from mg.vaes.mindone_vae import MindoneVAE, check_tile
+
+__all__ = ["CogVideoXVAE"]
+
+
+class CogVideoXVAE(MindoneVAE):
+    """CogVideoX's VAE: 4x8x8, 8k+1 frames; it codes 8 frames after 8, the first with one more.
+
+    Other lengths of 4k+1 frames can be encoded too, but their latent of an even number of frames
+    decodes to 4 frames per latent frame, the first included: not the frames that went in. They are
+    therefore completed to 8k+1 like all others.
+    """
+
+    family = "cogvideox"
+    class_name = "AutoencoderKLCogVideoX"
+
+    def num_valid_frames(self, num_frames: int) -> int:
+        step = 2 * self.compression.t
+        return -(-(num_frames - 1) // step) * step + 1
+
+    def enable_tiling(
+        self,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        overlap_pixels: int | None = None,
+    ) -> None:
+        """Code in overlapping tiles.
+
+        Args:
+            height, width: of a tile in pixels; by default half of the config's sample_height and
+                sample_width.
+            overlap_pixels: of neighbouring tiles; by default 1/6 of the height and 1/5 of the
+                width.
+
+        Raises:
+            ValueError: tiles that do not fit the network's compression.
+        """
+        height = height or self.config.get("sample_height", 480) // 2
+        width = width or self.config.get("sample_width", 720) // 2
+        overlap_height = height // 6 if overlap_pixels is None else overlap_pixels
+        overlap_width = width // 5 if overlap_pixels is None else overlap_pixels
+        check_tile("height", height, overlap_height, self.compression.h)
+        check_tile("width", width, overlap_width, self.compression.w)
+        # Fractions, not floats: products with them are cut to whole pixels.
+        network = self.network
+        network.tile_overlap_factor_height = Fraction(overlap_height, height)
+        network.tile_overlap_factor_width = Fraction(overlap_width, width)
+        network.enable_tiling(tile_sample_min_height=height, tile_sample_min_width=width)

@@ -1,0 +1,159 @@
+"""From a name, a folder or a weight file to a `VideoVAE`."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mg.models.tae.config import TAEConfig
+from mg.vaes.assumed_config import assumed_config, warn_of_assumed
+from mg.vaes.families import FAMILIES, family_class, recognise
+from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
+from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
+from mg.weights.hub import fetch, find_model
+from mg.weights.image_vae import fields_of_vae_config
+from mg.weights.inflation import METHODS, inflate_image_vae
+from mg.weights.stored_config import stored_tae_config
+from mg.weights.tae_names import infer_tae_config, is_tae, tae_from_published
+from mg.weights.vae_names import to_diffusers_names
+
+__all__ = ["INFLATE_METHODS", "load_pretrained"]
+
+logger = logging.getLogger("mg")
+
+INFLATE_METHODS = (*METHODS, "none")
+
+# Where the VAE stands in a folder that holds a whole pipeline.
+VAE_FOLDERS = ("vae", "hunyuan-video-t2v-720p/vae")
+# What neither names nor shapes of tensors tell, but results depend on.
+UNTOLD_TAE_FIELDS = ("temporal_padding", "norm_groups", "scaling_factor", "shift_factor")
+OPENSORA_CHUNK = 17  # frames that are coded together
+
+
+def load_pretrained(
+    name_or_path: str | os.PathLike,
+    *,
+    method: str = "auto",
+    inflate_method: str = "central",
+    inflate_options: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | str | os.PathLike | None = None,
+    cache_folder: str | os.PathLike | None = None,
+) -> VideoVAE:
+    """Return the VAE of a checkpoint; arguments and errors as `VideoVAE.from_pretrained`."""
+    for argument, given, known in (
+        ("method", method, ("auto", "local", *FAMILIES)),
+        ("inflate_method", inflate_method, INFLATE_METHODS),
+    ):
+        if given not in known:
+            raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
+    file = _weights_in(_on_disk(name_or_path, method, cache_folder))
+    tensors = read_weights(file)
+    try:
+        stated = _read_config(config, file)
+        cleaned = tae_from_published if is_tae(tensors) else to_diffusers_names
+        tensors = cleaned(tensors)
+        shapes = {name: array.shape for name, array in tensors.items()}
+        family = recognise(stated, shapes)
+        if method not in ("auto", "local", family):
+            raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
+        logger.info("%s holds weights of family %s", file, family)
+        stated = _completed(stated, family, tensors)
+        if family == "sd" and inflate_method != "none":
+            return _inflated(tensors, stated, inflate_method, inflate_options or {})
+        if inflate_options or inflate_method not in ("central", "none"):
+            raise ValueError(
+                f"inflate_method={inflate_method!r} with inflate_options={inflate_options}: "
+                f"nothing is inflated here, the weights are of family {family!r}"
+            )
+        return family_class(family).from_tensors(tensors, stated)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _on_disk(
+    name_or_path: str | os.PathLike, method: str, cache_folder: str | os.PathLike | None
+) -> Path:
+    """Return the path, or the folder into which the named checkpoint has been downloaded."""
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return path
+    is_meant_as_path = (
+        isinstance(name_or_path, os.PathLike)
+        or str(name_or_path).startswith((".", "~", "/"))
+        or path.suffix in WRITABLE_SUFFIXES
+    )
+    if method == "local" or is_meant_as_path:
+        raise FileNotFoundError(f"weights not found: {path} does not exist")
+    model = find_model(str(name_or_path))
+    if method not in ("auto", model.family):
+        raise ValueError(
+            f"method={method!r}, but {name_or_path} is of family {model.family!r}; leave method "
+            "away to have the family recognised"
+        )
+    return fetch(model.name, cache_folder=cache_folder)
+
+
+def _weights_in(path: Path) -> Path:
+    """Return the weight file that a path means: itself, or the VAE's in a folder."""
+    folders = (path / folder for folder in VAE_FOLDERS)
+    return find_weights(next((folder for folder in folders if folder.is_dir()), path))
+
+
+def _read_config(
+    config: Mapping[str, Any] | str | os.PathLike | None, file: Path
+) -> dict[str, Any] | None:
+    """Return the config given, else that stored with the weight file, else None."""
+    if isinstance(config, Mapping):
+        return dict(config)
+    if config is None:
+        stored = stored_tae_config(file)
+        if stored is not None:
+            return stored
+        if not (file.parent / CONFIG_FILE).is_file():
+            return None
+    path = file.parent / CONFIG_FILE if config is None else Path(config)
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} is not a config (a JSON object is expected)")
+    return fields
+
+
+def _completed(
+    config: dict[str, Any] | None, family: str, tensors: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return the config with what the tensors tell, where it does not state everything."""
+    if config is not None:
+        return {**infer_tae_config(tensors), **config} if family == "tae" else config
+    if family == "tae":
+        fields = TAEConfig().to_dict()
+        warn_of_assumed({field: fields[field] for field in UNTOLD_TAE_FIELDS})
+        return infer_tae_config(tensors)
+    if family == "opensora":  # the class has the one published config, and the weights the scaling
+        warn_of_assumed({"micro_frame_size": OPENSORA_CHUNK})
+        return {}
+    return assumed_config(family, {name: array.shape for name, array in tensors.items()})
+
+
+def _inflated(
+    tensors: Mapping[str, np.ndarray],
+    image_config: Mapping[str, Any],
+    method: str,
+    options: Mapping[str, Any],
+) -> VideoVAE:
+    """Return a 2-D VAE as a TAE, with the same scaled latents."""
+    stated = fields_of_vae_config(image_config)
+    # An image VAE's scaled latent is (z - shift) * factor, a TAE's is z * factor + shift.
+    stated["shift_factor"] = -stated["shift_factor"] * stated["scaling_factor"]
+    structure = {**stated, **options}
+    padding = structure.pop("temporal_padding", "published")
+    inflated, config = inflate_image_vae(
+        tensors, method=method, temporal_padding=padding, structure=structure
+    )
+    return family_class("tae").from_tensors(inflated, config)

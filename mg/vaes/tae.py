@@ -1,0 +1,91 @@
+"""The Temporal Autoencoder, and 2-D VAEs inflated into it, as a `VideoVAE`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor
+
+from mg.models.tae.config import TAEConfig
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tiling import Tiling
+from mg.vaes.video_vae import Compression, VideoVAE
+from mg.weights.stored_config import config_metadata
+from mg.weights.tae_layers import tae_shapes
+
+__all__ = ["TAEVideoVAE"]
+
+
+class TAEVideoVAE(VideoVAE):
+    """Movie Gen's TAE: 8x8x8, any number of frames. `config` has the keys of `TAE_CONFIG`."""
+
+    family = "tae"
+    class_name = "TemporalAutoencoder"
+
+    def __init__(self, network: TemporalAutoencoder) -> None:
+        config = network.config
+        side = config.spatial_compression
+        super().__init__(
+            network,
+            config.to_dict(),
+            compression=Compression(config.temporal_compression, side, side),
+            latent_channels=config.z_channels,
+        )
+        # The posterior is what is asked for; a sample beside it would be thrown away.
+        network.sample_deterministic = True
+        network.set_train(False)
+
+    @classmethod
+    def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        return tae_shapes(_tae_config(config).to_dict())
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    ) -> "TAEVideoVAE":
+        network = TemporalAutoencoder(_tae_config(config))
+        network.load_tensors({n: np.asarray(a).astype(np.float32) for n, a in tensors.items()})
+        return cls(network)
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        _, mean, logvar = self.network.encode(video)
+        return mean, logvar
+
+    def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
+        return self.network.decode(latent)
+
+    def num_valid_frames(self, num_frames: int) -> int:
+        return num_frames
+
+    def latent_scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (factor, offset): the TAE's shift is added after the factor."""
+        return (
+            np.float32(self.network.config.scaling_factor),
+            np.float32(self.network.config.shift_factor),
+        )
+
+    def enable_tiling(self, **sizes: int) -> None:
+        """Encode and decode in tiles of the sizes that `mg.models.tae.tiling.Tiling` takes.
+
+        Raises:
+            ValueError: sizes that do not fit the network's compression.
+        """
+        tiling = Tiling(**sizes)
+        tiling.check(self.network.config)
+        self.network.tiling = tiling
+        self.network.use_tile = True
+
+    def disable_tiling(self) -> None:
+        self.network.use_tile = False
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return self.network.tensors()
+
+    def weights_metadata(self) -> dict[str, str]:
+        """Return the config, so that the file alone is a whole TAE for the inference scripts."""
+        return config_metadata(self.config)
+
+
+def _tae_config(config: Mapping[str, Any]) -> TAEConfig:
+    """Return the config without the fields that only say which class and version wrote it."""
+    return TAEConfig.from_mapping({k: v for k, v in config.items() if not k.startswith("_")})

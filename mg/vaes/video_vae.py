@@ -1,0 +1,282 @@
+"""One interface for the video VAEs of all families: `VideoVAE`.
+
+Layouts
+    video    (B, 3, T, H, W)        float32 in [-1, 1]
+    latent   (B, C, T', H', W')     float32, unscaled: what the decoder takes
+    scaled latent, the same shape:  what a generator is trained on (`scale`, `unscale`)
+"""
+
+import abc
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mg.files import write_text
+from mg.vaes.posterior import Posterior
+from mg.weights.safetensors_file import write_safetensors
+
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Compression", "VideoVAE"]
+
+# The names by which diffusers finds a VAE in a folder.
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+
+
+class Compression(NamedTuple):
+    """Frames, rows and columns of video per frame, row and column of latent."""
+
+    t: int
+    h: int
+    w: int
+
+
+class VideoVAE(abc.ABC):
+    """A video autoencoder of any family: video -> posterior over latents -> video.
+
+    Get one with `VideoVAE.from_pretrained`. Subclasses set `family` and `class_name` and implement
+    `moments`, `frames_from`, `num_valid_frames`, `enable_tiling`, `disable_tiling`, `tensors`,
+    `shapes` and `from_tensors`.
+
+    Args:
+        network: the network, with its weights.
+        config: fields of the checkpoint's `config.json`.
+        compression: frames, rows and columns of video per one of latent.
+        latent_channels: C of the latents.
+    """
+
+    family: str = ""  # the `method` of from_pretrained: opensora, cogvideox, hunyuan, sd, tae
+    class_name: str = ""  # `_class_name` in the config.json that is saved
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        config: Mapping[str, Any],
+        *,
+        compression: Compression,
+        latent_channels: int,
+    ) -> None:
+        self.network = network
+        self.config = dict(config)
+        self.compression = compression
+        self.latent_channels = latent_channels
+
+    # -- what a family implements ----------------------------------------------------------------
+
+    @abc.abstractmethod
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and logvar (B, C, T', H', W') of a video whose length the network takes."""
+
+    @abc.abstractmethod
+    def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
+        """Return the video (B, 3, T, H, W) of an unscaled latent, T at least `num_frames`.
+
+        Args:
+            latent: (B, C, T', H', W').
+            num_frames: frames of the video that was encoded; None asks for all that come out.
+        """
+
+    @abc.abstractmethod
+    def num_valid_frames(self, num_frames: int) -> int:
+        """Return the smallest number of frames >= `num_frames` that the network takes."""
+
+    @abc.abstractmethod
+    def enable_tiling(self, **sizes: Any) -> None:
+        """Encode and decode in overlapping tiles from now on, in less memory."""
+
+    @abc.abstractmethod
+    def disable_tiling(self) -> None:
+        """Encode and decode in one piece again."""
+
+    @abc.abstractmethod
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return copies of all weights under the names of the family's official checkpoints."""
+
+    @classmethod
+    @abc.abstractmethod
+    def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return {official tensor name: shape} of the network of a config; allocates nothing."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    ) -> "VideoVAE":
+        """Return the VAE of a config with the weights given under their official names.
+
+        Raises:
+            ValueError: a tensor is missing, left over or has another shape, or a config that no
+                network can be built from.
+        """
+
+    def num_latent_frames(self, num_frames: int) -> int:
+        """Return T' of the latent of a video of `num_frames` frames."""
+        return -(-self.num_valid_frames(num_frames) // self.compression.t)
+
+    def latent_scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (factor, offset), each (C, 1, 1, 1) or a scalar: scaled = factor * z + offset.
+
+        By diffusers' conventions: (z - shift_factor) * scaling_factor, or, with `latents_mean` and
+        `latents_std`, (z - mean) / std * scaling_factor.
+        """
+        factor = np.float32(self.config.get("scaling_factor") or 1.0)
+        if self.config.get("invert_scale_latents"):
+            factor = 1 / factor
+        mean, std = self.config.get("latents_mean"), self.config.get("latents_std")
+        if mean is not None and std is not None:
+            factor = factor / np.array(std, np.float32).reshape(-1, 1, 1, 1)
+            return factor, -np.array(mean, np.float32).reshape(-1, 1, 1, 1) * factor
+        return factor, -np.float32(self.config.get("shift_factor") or 0.0) * factor
+
+    def weights_metadata(self) -> dict[str, str]:
+        """Return texts for the header of the weights file that `save_pretrained` writes."""
+        return {}
+
+    # -- for users -------------------------------------------------------------------------------
+
+    @staticmethod
+    def from_pretrained(
+        name_or_path: str | os.PathLike,
+        method: str = "auto",
+        inflate_method: str = "central",
+        *,
+        inflate_options: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | str | os.PathLike | None = None,
+        cache_folder: str | os.PathLike | None = None,
+    ) -> "VideoVAE":
+        """Return the VAE of a checkpoint on disk, or of a public one by its name.
+
+        Args:
+            name_or_path: a weight file, or a folder with one (its own, or that of a whole pipeline
+                with a folder `vae`); or a name such as `THUDM/CogVideoX-2b`
+                (`mg.weights.hub.HUB_MODELS`), which is downloaded once.
+            method: the family: opensora, cogvideox, hunyuan, sd or tae. `auto` recognises it from
+                the config and the tensors; `local` does so too, for a path on disk alone.
+            inflate_method: of a 2-D VAE (family sd): central, replicate or average inflates it
+                into a Temporal Autoencoder (`mg.weights.inflation`); none keeps it as it is and
+                codes frame by frame.
+            inflate_options: fields of the config of the Temporal Autoencoder to come, such as
+                `{"norm_per_frame": True}`: temporal_padding, or one of
+                `mg.weights.inflation.STRUCTURE_KEYS`.
+            config: fields, or a JSON file, to use in place of the checkpoint's config.json.
+                Without any, sizes are read off the tensors, and a warning names what is assumed.
+            cache_folder: where downloads are kept; None takes the default.
+
+        Raises:
+            FileNotFoundError: the path, or weights in the folder, do not exist.
+            ValueError: an unknown name, another family than `method` says, weights that do not
+                fit their config, or an argument without effect.
+        """
+        from mg.vaes.pretrained import load_pretrained
+
+        return load_pretrained(
+            name_or_path,
+            method=method,
+            inflate_method=inflate_method,
+            inflate_options=inflate_options,
+            config=config,
+            cache_folder=cache_folder,
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
+        """Write config.json and diffusion_pytorch_model.safetensors into a folder.
+
+        Raises:
+            FileExistsError: one of them is there already and `overwrite` is false.
+        """
+        folder = Path(folder)
+        there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
+        if there and not overwrite:
+            raise FileExistsError(
+                f"{folder} holds {there[0]} already; choose another folder or pass overwrite=True"
+            )
+        stated = {key: value for key, value in self.config.items() if key != "_class_name"}
+        text = json.dumps({"_class_name": self.class_name, **stated}, indent=2) + "\n"
+        write_safetensors(
+            folder / WEIGHTS_FILE,
+            self.tensors(),
+            metadata=self.weights_metadata(),
+            overwrite=overwrite,
+        )
+        write_text(folder / CONFIG_FILE, text, overwrite=overwrite)
+
+    def encode(self, video: Tensor | np.ndarray) -> Posterior:
+        """Return the posterior over latents (B, C, T', H', W') of a video.
+
+        Args:
+            video: (B, 3, T, H, W) in [-1, 1], any T >= 1; H and W multiples of the compression.
+                A length that the family cannot take is completed by repeating the last frame.
+
+        Raises:
+            ValueError: a shape that the network cannot take, with the nearest that it can.
+        """
+        video = _as_float32(video)
+        self._check_video_shape(video.shape)
+        num_frames = video.shape[2]
+        num_missing = self.num_valid_frames(num_frames) - num_frames
+        if num_missing:
+            video = ops.concat([video, *[video[:, :, -1:]] * num_missing], axis=2)
+        return Posterior(*self.moments(video), num_frames=num_frames)
+
+    def decode(self, latent: Tensor | np.ndarray | Posterior, num_frames: int | None = None):
+        """Return the video (B, 3, T, H, W), float32, about [-1, 1] (not clipped).
+
+        Args:
+            latent: (B, C, T', H', W'), unscaled; or a posterior, whose mode is decoded.
+            num_frames: how many frames to keep: as many as were encoded. None keeps all, or, of a
+                posterior, as many as were encoded.
+
+        Raises:
+            ValueError: wrong shape, or more frames wanted than there are.
+        """
+        if isinstance(latent, Posterior):
+            num_frames = latent.num_frames if num_frames is None else num_frames
+            latent = latent.mode()
+        latent = _as_float32(latent)
+        if latent.ndim != 5 or latent.shape[1] != self.latent_channels or min(latent.shape) < 1:
+            raise ValueError(
+                f"expected a latent (batch, {self.latent_channels}, frames, height, width), got "
+                f"{tuple(latent.shape)}"
+            )
+        if num_frames is not None and self.num_latent_frames(num_frames) > latent.shape[2]:
+            raise ValueError(
+                f"num_frames={num_frames} needs a latent of {self.num_latent_frames(num_frames)} "
+                f"frames, got one of {latent.shape[2]}"
+            )
+        video = self.frames_from(latent, num_frames).astype(ms.float32)
+        if num_frames is None or num_frames == video.shape[2]:
+            return video
+        return video[:, :, :num_frames]
+
+    def scale(self, latent: Tensor | np.ndarray) -> Tensor:
+        """Return the latent as a generator sees it."""
+        factor, offset = (Tensor(array) for array in self.latent_scaling())
+        return _as_float32(latent) * factor + offset
+
+    def unscale(self, latent: Tensor | np.ndarray) -> Tensor:
+        """Return a generator's latent as the decoder takes it; the inverse of `scale`."""
+        factor, offset = (Tensor(array) for array in self.latent_scaling())
+        return (_as_float32(latent) - offset) / factor
+
+    def _check_video_shape(self, shape: tuple[int, ...]) -> None:
+        if len(shape) != 5 or shape[1] != 3 or min(shape) < 1:
+            raise ValueError(f"expected a video (batch, 3, frames, height, width), got {shape}")
+        factors = {"height": self.compression.h, "width": self.compression.w}
+        for (name, factor), size in zip(factors.items(), shape[3:], strict=True):
+            if size % factor:
+                below = size // factor * factor
+                legal = f"{below} or {below + factor}" if below else f"{factor}"
+                raise ValueError(
+                    f"{name} {size} is not a multiple of {factor}; resize or crop to {legal}"
+                )
+
+
+def _as_float32(array: Tensor | np.ndarray) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.astype(ms.float32)
+    return Tensor(np.asarray(array, np.float32))
