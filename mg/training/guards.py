@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from mg.training.settings import GuardSettings
 
-__all__ = ["LossScale", "StepGuard", "Verdict", "is_good_step"]
+__all__ = ["NO_LIMIT", "LossScale", "StepGuard", "Verdict", "is_good_step"]
 
+NO_LIMIT = 3e38  # of a gradient norm: just below the largest float32
 LOSS_SCALE_GROWTH_STEPS = 2000  # good steps after which the loss scale doubles
 
 
@@ -53,7 +54,7 @@ class StepGuard:
     def max_norm(self) -> float:
         """The largest gradient norm that is applied."""
         limit = self.settings.max_grad_norm
-        return limit if limit is not None else 3e38  # just below the largest float32
+        return limit if limit is not None else NO_LIMIT
 
     def judge(self, is_good: bool) -> Verdict:
         """Count a step; return what to do."""

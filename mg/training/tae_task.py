@@ -22,6 +22,7 @@ from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import save_final_weights
 from mg.training.config import TAE_TARGET, TrainTAEConfig
 from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
+from mg.training.guards import NO_LIMIT
 from mg.training.parameter_groups import (
     group_table,
     learning_rate_multipliers,
@@ -43,7 +44,6 @@ __all__ = ["TAETask"]
 logger = logging.getLogger("mg")
 
 NOISE_STREAM = 3  # random streams 0..2 belong to the data
-NO_LIMIT = 3e38  # just below the largest float32
 ALIASES = {"temporal": TEMPORAL_LAYERS}
 
 

@@ -102,6 +102,9 @@ class Trainer:
                 self.save()
                 logger.info("Stopped after step %d; go on with --resume=true.", self.step)
                 return None
+            if self.step < self.config.steps:
+                minutes = self.config.max_minutes
+                logger.info("max_minutes=%g is over; ending after step %d.", minutes, self.step)
             self.save(score=self.validate())
         return self._finish() if self.ranks.is_main else None
 
@@ -183,7 +186,7 @@ class Trainer:
 
     def _must_end(self) -> bool:
         is_late = time.monotonic() > self.deadline
-        return self.ranks.any(is_late or self.stop.requested is not None)
+        return self.ranks.any(is_late or self._is_asked_to_stop())
 
     def _at_intervals(self) -> None:
         score = None

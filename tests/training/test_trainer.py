@@ -162,6 +162,20 @@ def test_fifty_steps_in_pieces_are_those_of_an_unbroken_run(make_trainer):
     assert len(logs[0]) == 50 and logs[0] == logs[1]
 
 
+def test_a_run_whose_minutes_are_over_ends_with_final_weights(make_trainer, caplog):
+    caplog.set_level(logging.INFO, logger="mg")
+    trainer = make_trainer(max_minutes=60)
+
+    def pass_the_deadline(number):
+        if number == 3:
+            trainer.deadline = 0.0
+
+    trainer.task.on_batch = pass_the_deadline
+    assert trainer.run() == trainer.output / "network.safetensors"
+    assert store_of(trainer).load().step == trainer.step == 4
+    assert "max_minutes=60 is over; ending after step 4." in caplog.text
+
+
 def test_ctrl_c_ends_the_run_with_a_checkpoint_too(make_trainer):
     trainer, before = make_trainer(), signal.getsignal(signal.SIGINT)
     trainer.task.on_batch = lambda number: number == 4 and signal.raise_signal(signal.SIGINT)
