@@ -224,7 +224,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple:
-    """mint.split: its gradient is wrong in PyNative (2.10.0) where a piece is concatenated again."""
+    """mint.split: in PyNative (2.10.0) its gradient is wrong where a piece is concatenated."""
     size = tensor.shape[dim]
     sections = split_size_or_sections
     if isinstance(sections, int):
@@ -318,7 +318,7 @@ def _mend_attention_masks() -> None:
 
 
 def _flatten_heads(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """Return a mask (B, 1 or heads, 1 or Q, K) as (B * heads, Q, K), for queries (B * heads, Q, D)."""
+    """Return a mask (B, 1 or heads, 1 or Q, K) as (B * heads, Q, K), as the queries are."""
     num_queries, num_keys, batch = query.shape[1], key.shape[1], mask.shape[0]
     mask = ops.broadcast_to(mask, (batch, query.shape[0] // batch, num_queries, num_keys))
     return mask.reshape(-1, num_queries, num_keys)  # (B * heads, Q, K)

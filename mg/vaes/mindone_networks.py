@@ -10,13 +10,14 @@ compile: run it within `pynative_mode`.
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import Parameter, Tensor, nn
 from mindspore.nn.utils import no_init_parameters
 
 from mg.cpu_stand_ins import install_stand_ins
@@ -36,8 +37,10 @@ __all__ = [
 CLASS_NAMES = ("AutoencoderKL", "AutoencoderKLCogVideoX", "AutoencoderKLHunyuanVideo")
 
 
-def build_network(class_name: str, config: Mapping[str, Any]) -> nn.Cell:
-    """Return a VAE network of mindone with random weights, in evaluation mode.
+def build_network(
+    class_name: str, config: Mapping[str, Any], *, initialize: bool = True
+) -> nn.Cell:
+    """Return a VAE network of mindone, in evaluation mode.
 
     Its methods `encode(video)` and `decode(latent)` return tuples whose first entry is the moments
     (mean and logvar along axis 1) and the frames. On CPU the stand-ins are installed.
@@ -46,14 +49,18 @@ def build_network(class_name: str, config: Mapping[str, Any]) -> nn.Cell:
         class_name: one of `CLASS_NAMES`, as in `_class_name` of a config.json.
         config: the fields of config.json; absent ones get the class's defaults, and those that the
             class does not know (`_diffusers_version` ...) have no effect.
+        initialize: whether to draw random weights. If not, the weights have no values and take no
+            memory until `load_network` sets them, which is quicker by seconds.
 
     Raises:
         ValueError: another class, or a config of which no such network can be made.
     """
     network_class = _network_class(class_name)
     install_stand_ins()
+    weights = contextlib.nullcontext() if initialize else no_init_parameters()
     try:
-        network = network_class.from_config(dict(config))
+        with weights:
+            network = network_class.from_config(dict(config))
     except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"no {class_name} can be built from this config: {error}") from error
     _keep_names_when_sliced(network)
@@ -70,9 +77,7 @@ def network_shapes(class_name: str, config: Mapping[str, Any]) -> dict[str, tupl
     Raises:
         ValueError: as `build_network`.
     """
-    with no_init_parameters():
-        network = build_network(class_name, config)
-    return _shapes(network)
+    return _shapes(build_network(class_name, config, initialize=False))
 
 
 def load_network(network: nn.Cell, tensors: Mapping[str, np.ndarray]) -> None:
@@ -84,18 +89,26 @@ def load_network(network: nn.Cell, tensors: Mapping[str, np.ndarray]) -> None:
             today, with the former attention names, or LDM's (`mg.weights.vae_names`).
 
     Raises:
-        ValueError: tensors that are missing, left over or of another shape; the network is then
-            unchanged.
+        ValueError: tensors that are missing, left over, of another shape, or not floating-point;
+            the network is then unchanged.
     """
     tensors = to_diffusers_names(tensors)
     check_tensors(tensors, _shapes(network))
+    for name, array in tensors.items():
+        if array.dtype.kind != "f":
+            raise ValueError(
+                f"tensor {name!r} holds {array.dtype}, expected floating-point numbers"
+            )
     for name, parameter in network.parameters_and_names():
-        set_values(parameter, tensors[name])
+        _set(parameter, tensors[name])
 
 
 def network_tensors(network: nn.Cell) -> dict[str, np.ndarray]:
     """Return {name: array} of a network's weights, under diffusers' names."""
-    return {name: parameter.asnumpy() for name, parameter in network.parameters_and_names()}
+    # Copies: on CPU `asnumpy` shows the parameter's memory, which later steps write to.
+    return {
+        name: np.array(parameter.asnumpy()) for name, parameter in network.parameters_and_names()
+    }
 
 
 @contextlib.contextmanager
@@ -113,17 +126,35 @@ def _shapes(network: nn.Cell) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in network.parameters_and_names()}
 
 
+def _set(parameter: Parameter, values: np.ndarray) -> None:
+    if parameter.has_init:  # built without values
+        parameter.set_data(Tensor(np.array(values), parameter.dtype))
+    else:
+        set_values(parameter, values)
+
+
 def _network_class(class_name: str) -> type[nn.Cell]:
     if class_name not in CLASS_NAMES:
         raise ValueError(
             f"class {class_name!r} is not known here; expected one of {', '.join(CLASS_NAMES)}"
         )
-    # The import takes seconds and talks about frameworks and models that are not needed here.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with _silence():
         import mindone.diffusers
 
         return getattr(mindone.diffusers, class_name)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Hold back what importing mindone says about frameworks and models not needed here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class _Cells(nn.CellList):
