@@ -55,7 +55,7 @@ class CausalConv3d(nn.Cell):
 
     All axes are padded with zeros: height and width on both sides, time at the front, by k - 1
     frames (k - 2 at stride 2). The taps in time are stacked along the channels, so that one 2-D
-    convolution does them all: quicker than a 3-D one on CPU, and there in every precision.
+    convolution does them all: devices have it in every precision, and CPUs are not slower with it.
 
     Args:
         in_channels, out_channels: channels.
