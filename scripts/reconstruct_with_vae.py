@@ -1,0 +1,92 @@
+"""Reconstruct videos with a video VAE of any family: original | reconstruction, PSNR, SSIM, LPIPS.
+
+    python scripts/reconstruct_with_vae.py --vae THUDM/CogVideoX-2b --video_folder videos \
+        --num_frames 17 --image_size 256
+
+For the TAE itself scripts/inference_vae.py does more: videos of any length, several devices.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+# From a checkout this also works without installing, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mg.cli import parse_config, run_main, save_config
+from mg.data.manifest import build_manifest
+from mg.device import DeviceConfig, setup_device
+from mg.pipelines.reconstruction_settings import ReconstructionSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReconstructionConfig(DeviceConfig):
+    """Reconstruction of a set of videos.
+
+    Args:
+        vae: folder or weight file of a VAE, or the name of a public one, which is downloaded once.
+        method: family of the VAE: opensora, cogvideox, hunyuan, sd or tae; auto recognises it.
+        inflate_method: of a 2-D VAE: central, replicate or average inflates it into a TAE; none
+            codes frame by frame.
+        enable_tile: code frames in overlapping tiles of the family's usual size, to save memory.
+        csv_path: table with a column `video`; null takes all of video_folder.
+        video_folder: folder of the videos, or one file.
+        output_path: folder for the videos and the report.
+        num_frames: frames of each clip, from its beginning.
+        image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
+        sample_stride: take every n-th frame.
+        side_by_side: write original | reconstruction; otherwise the reconstruction alone.
+        lpips_path: LPIPS weights; null takes those that tools/fetch_lpips.py stored, if any.
+        overwrite: replace existing outputs.
+    """
+
+    vae: str
+    method: str = "auto"
+    inflate_method: str = "none"
+    enable_tile: bool = False
+    csv_path: str | None = None
+    video_folder: str | None = None
+    output_path: str = "outputs/reconstruction"
+    num_frames: int = 17
+    image_size: int | tuple[int, int] | None = 256
+    sample_stride: int = 1
+    side_by_side: bool = True
+    lpips_path: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames={self.num_frames}; expected 1 or more")
+
+
+def main() -> None:
+    """Parse, load, reconstruct."""
+    config = parse_config(ReconstructionConfig, description=__doc__)
+    settings = ReconstructionSettings(
+        num_frames=config.num_frames,
+        image_size=config.image_size,
+        sample_stride=config.sample_stride,
+        side_by_side=config.side_by_side,
+        lpips_path=config.lpips_path,
+        overwrite=config.overwrite,
+    )
+    manifest = build_manifest(
+        csv_path=config.csv_path,
+        video_folder=config.video_folder,
+        min_frames=settings.num_source_frames,
+    )
+    setup_device(config)
+    # MindSpore takes seconds to import; a wrong setting is answered before.
+    from mg.pipelines.reconstruct_with_vae import reconstruct_with_vae
+    from mg.vaes import VideoVAE
+
+    vae = VideoVAE.from_pretrained(config.vae, config.method, config.inflate_method)
+    if config.enable_tile:
+        vae.enable_tiling()
+    reconstruct_with_vae(vae, manifest, config.output_path, settings)
+    save_config(Path(config.output_path) / "config.yaml", config)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,62 @@
+"""The command that reconstructs videos with a VAE of any family."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mg.data.manifest import build_manifest
+from mg.data.transforms import from_model_range, to_model_range
+from mg.data.video import VideoReader
+from mg.data.video_writer import write_video
+from mg.metrics.psnr import psnr
+from mg.pipelines.reconstruct_with_vae import reconstruct_with_vae
+from mg.pipelines.reconstruction_settings import ReconstructionSettings
+from mg.vaes import VideoVAE
+
+ROOT = Path(__file__).parents[2]
+VAES = ROOT / "tests" / "fixtures" / "vaes"
+
+
+def run(*arguments):
+    command = [sys.executable, ROOT / "scripts" / "reconstruct_with_vae.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_clip_is_what_the_vae_makes_of_it(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (6, 16, 24, 3), np.uint8)
+    write_video(tmp_path / "in" / "a.mkv", frames, fps=8, lossless=True)
+    output = tmp_path / "out"
+    done = run(
+        *("--vae", VAES / "cogvae", "--video_folder", tmp_path / "in", "--output_path", output),
+        *("--num_frames", "6", "--image_size", "null", "--device", "CPU"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((output / "report.json").read_text())
+
+    with VideoReader(tmp_path / "in" / "a.mkv") as reader:
+        original = reader.read(range(6))
+    vae = VideoVAE.from_pretrained(VAES / "cogvae")
+    video = vae.decode(vae.encode(to_model_range(original)[np.newaxis])).asnumpy()
+    expected = psnr(original, from_model_range(video[0])).mean()
+    assert abs(report["clips"][0]["psnr"] - expected) < 1e-3
+    with VideoReader(output / "clips" / "a.mp4") as reader:
+        assert reader.read(range(6)).shape == (6, 16, 48, 3)
+
+    manifest = build_manifest(video_folder=tmp_path / "in", min_frames=6)
+    with pytest.raises(FileExistsError, match="holds a report already"):
+        reconstruct_with_vae(vae, manifest, output, ReconstructionSettings(num_frames=6))
+
+
+def test_wrong_settings_are_answered_in_one_line(tmp_path):
+    write_video(tmp_path / "a.mp4", np.zeros((2, 16, 16, 3), np.uint8), fps=8)
+    common = ("--video_folder", tmp_path, "--output_path", tmp_path / "out", "--num_frames", "2")
+    unknown = run("--vae", "THUDM/CogVideoX-3b", *common, "--device", "CPU")
+    assert unknown.returncode != 0
+    assert "did you mean 'THUDM/CogVideoX-" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+    none = run("--vae", "x", "--video_folder", tmp_path, "--num_frames", "0")
+    assert none.returncode != 0 and "num_frames=0; expected 1 or more" in none.stderr
