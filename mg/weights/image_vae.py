@@ -6,6 +6,7 @@ Recognises their tensors, reads the TAE's config off the shapes, and reads the r
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,13 +62,16 @@ def fields_of_vae_config(vae_config: Mapping[str, Any]) -> dict[str, Any]:
         )
     stated = {key: value for key, value in vae_config.items() if value is not None}
     try:
-        return {
+        fields = {
             "scaling_factor": float(stated.get("scaling_factor", DEFAULT_SCALING_FACTOR)),
             "shift_factor": float(stated.get("shift_factor", 0.0)),
             "norm_groups": int(stated.get("norm_num_groups", DEFAULT_NORM_GROUPS)),
         }
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"a value in the VAE's config is no number: {error}") from error
+    if not all(map(math.isfinite, fields.values())):
+        raise ValueError(f"a value in the VAE's config is not finite: {fields}")
+    return fields
 
 
 def image_vae_config(
@@ -150,7 +154,7 @@ def _level_multiples(tensors: Mapping[str, np.ndarray], levels: int, norm_groups
             f"not an image VAE like Stable Diffusion's: its levels have {widths} channels after a "
             f"first convolution to {ch}; expected multiples of that"
         )
-    if ch % norm_groups:
+    if norm_groups < 1 or ch % norm_groups:
         raise ValueError(
             f"the VAE's {ch} channels are not a multiple of norm_groups={norm_groups}; the "
             "config.json that belongs beside its weights states the groups as norm_num_groups"

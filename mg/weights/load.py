@@ -82,20 +82,32 @@ def _load_image_vae(
     tensors, found = inflate_image_vae(
         loaded,
         temporal_padding=wanted.get("temporal_padding", "published"),
-        structure={**fields, **(stated or {})},
+        structure={**(stated or {}), **fields},
     )
     logger.info("%s holds an image VAE; it has been inflated to a TAE", file)
-    if config is None and stated is None:
-        logger.warning(
-            "no config.json beside %s states its latents' scaling; scaling_factor %s and "
-            "shift_factor %s are assumed (Stable Diffusion has 0.18215 and 0, SDXL 0.13025 and 0)",
-            file,
-            found["scaling_factor"],
-            found["shift_factor"],
-        )
+    if config is None or stated is not None:
+        _warn_of_scaling(file, found, stated)
     config = found if config is None else dict(config)
     _check_fit(tensors, config, stated or {})
     return tensors, config
+
+
+def _warn_of_scaling(
+    file: Path, config: Mapping[str, Any], stated: Mapping[str, Any] | None
+) -> None:
+    """Log a warning where the latents' scaling is assumed, or is not the image VAE's own."""
+    keys = ("scaling_factor", "shift_factor")
+    ours = ", ".join(f"{key} {config[key]}" for key in keys)
+    if stated is None:
+        logger.warning(
+            "no config.json beside %s states the scaling of its latents; assumed are %s (Stable "
+            "Diffusion's VAE has 0.18215 and 0, SDXL's 0.13025 and 0)",
+            file,
+            ours,
+        )
+    elif any(stated[key] != config[key] for key in keys):
+        own = ", ".join(f"{key} {stated[key]}" for key in keys)
+        logger.warning("the config has %s, but %s was made with %s", ours, file, own)
 
 
 def _check_fit(

@@ -70,6 +70,7 @@ def test_compression_follows_from_the_levels(change, temporal, spatial):
         ({"banana": 1}, "unknown key 'banana'.*known keys: .*'num_res_blocks'"),
         ({"ch": 48}, r"ch=48 .* levels of \[48, 48\] channels.*multiples of norm_groups=32"),
         ({"norm_groups": 24}, r"levels of \[128, 128, 256, 512, 512\].*norm_groups=24"),
+        ({"norm_per_frame": "yes"}, "norm_per_frame='yes'; expected true or false"),
         ({"norm_groups": 0}, "norm_groups=0; expected a whole number of 1 or more"),
         ({"ch_mult": [1, 0, 4, 4]}, r"levels of \[0\] channels"),
         ({"ch_mult": []}, "ch_mult is empty.*at least one level"),

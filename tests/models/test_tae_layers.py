@@ -240,6 +240,15 @@ def test_group_norm(channels, batch, frames):
     check(randomise(layers.GroupNorm(channels, GROUPS)), group_norm, video(batch, channels, frames))
 
 
+@every_size
+def test_group_norm_per_frame(batch, frames):
+    def reference(x, w):
+        return np.concatenate([group_norm(x[:, :, [t]], w) for t in range(frames)], axis=2)
+
+    cell = randomise(layers.GroupNorm(32, GROUPS, per_frame=True))
+    check(cell, reference, video(batch, 32, frames))
+
+
 @pytest.mark.parametrize(("mean", "std"), [(100, 1), (-3, 0.1), (0, 1e-4), (0, 1e4)])
 def test_group_norm_of_unusual_inputs(mean, std):
     cell = randomise(layers.GroupNorm(16, GROUPS))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mg.models.tae.normalisation import GroupNorm
 from mg.training.config import LossSettings, OptimSettings
 from mg.training.step import TrainStep
 from mg.training.tae_loss import TAELoss
@@ -104,6 +105,25 @@ def test_recompute_changes_no_gradient(run_case, compiled, mode, request):
     tolerance = 1e-6 if mode == "graph_mode" else 1e-5  # against the other mode
     assert_close(frames, expected_frames, tolerance)
     assert_gradients_close(gradients, expected_gradients, tolerance)
+
+
+def test_norm_per_frame_in_both_modes(request, make_video):
+    cell = GroupNorm(3, 1, per_frame=True)
+    x = make_video(6, 8, 8).transpose(0, 2, 1, 3, 4)[0]  # two clips of three frames, folded
+    results = []
+
+    def cubes(x):
+        return (cell(x, 3) ** 3).mean()
+
+    for mode in ("pynative_mode", "graph_mode"):
+        request.getfixturevalue(mode)
+        grad = ms.value_and_grad(cubes, 0, cell.trainable_params())
+        _, (x_gradient, gradients) = grad(x)
+        results.append([cell(x, 3), x_gradient, *gradients])
+    for one, other in zip(*results, strict=True):
+        assert_close(one.asnumpy(), other.asnumpy(), 1e-5)
+    means = results[0][0].asnumpy().mean(axis=(1, 2, 3))
+    assert np.abs(means).max() < 1e-5  # of each frame, not only of each clip
 
 
 @pynative

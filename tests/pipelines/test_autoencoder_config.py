@@ -91,8 +91,20 @@ def test_config_comes_from_the_weights_or_from_a_file(weights, tmp_path):
 
 
 def test_config_hash_changes_with_any_field():
-    fields = [{}, {"ch": 64}, {"temporal_padding": "replicate"}, {"shift_factor": 0.1}]
-    assert len({config_hash(TAEConfig(**field)) for field in fields}) == 4
+    fields = [
+        {},
+        {"ch": 64},
+        {"temporal_padding": "replicate"},
+        {"shift_factor": 0.1},
+        {"norm_per_frame": True},
+    ]
+    assert len({config_hash(TAEConfig(**field)) for field in fields}) == 5
+
+
+def test_config_hash_of_files_from_before_norm_per_frame():
+    """Latents that were encoded before that field existed are still decoded."""
+    former = "6cebce37feee88a87ce322412df42b9a980636d1ae85c45eab3dfd3c1f221195"
+    assert config_hash(TAEConfig()) == former
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def test_a_video_tae_is_refused(image_tae):
     config = {**image_tae.config.to_dict(), "temporal_downsample_level": [0]}
     with pytest.raises(ValueError, match="a video TAE already"):
         inflate_image_tae(image_tae.tensors(), config)
+    with pytest.raises(ValueError, match=r"structure decides .*, not 'norm_groups'"):
+        inflate_image_tae(image_tae.tensors(), config, structure={"norm_groups": 4})
 
 
 def test_the_tool_takes_an_image_tae(image_tae, tmp_path):
@@ -69,7 +71,9 @@ def test_the_tool_takes_an_image_tae(image_tae, tmp_path):
     metadata = config_metadata(image_tae.config.to_dict())
     write_weights(source, image_tae.tensors(), metadata=metadata)
     command = [sys.executable, "tools/inflate_vae_to_tae.py", "--src", source, "--target", target]
+    command.append("--norm_per_frame")
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     config = json.loads(target.with_suffix(".json").read_text())
     assert config["temporal_downsample_level"] == [0] and config["norm_groups"] == 8
+    assert config["norm_per_frame"]
     assert TemporalAutoencoder(pretrained=target).config.to_dict() == config

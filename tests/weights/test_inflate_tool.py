@@ -41,6 +41,9 @@ def test_conversion(tmp_path, folder):
     assert stored_tae_config(target) == config
     assert hashlib.sha256(target.read_bytes()).hexdigest() in result.stdout
     for text in (
+        "factor 1.5305, shift 0.0609 (assumed: no config.json",
+        "8 frame(s) per frame of latent, GroupNorm over each clip",
+        "equals its source on images and still clips\n",
         "176 tensors, 1.0 M parameters, F32",
         "176 copied, 108 created",
         "284 tensors, 1.4 M parameters, float32",
@@ -77,6 +80,34 @@ def test_sharded_half_precision_folder_with_its_own_scaling(tmp_path):
         assert json.loads((tmp_path / "tae.json").read_text()) == config
 
 
+def test_stable_diffusion_vae_that_stays_itself_on_every_frame(tmp_path):
+    folder, target = ROOT / "tests" / "fixtures" / "vaes" / "kl_old", tmp_path / "tae.safetensors"
+    options = ("--norm_per_frame", "--temporal_compression", 1)
+    result = run("--src", folder, "--target", target, *options)
+    assert (result.returncode, result.stderr) == (0, "")
+    structure = {"norm_groups": 8, "norm_per_frame": True, "scaling_factor": 0.18215}
+    structure |= {"temporal_downsample_level": [], "temporal_upsample_level": []}
+    tensors, config = inflate_image_vae(read_weights(folder), structure=structure)
+    assert_holds(target, tensors)
+    assert stored_tae_config(target) == config
+    for text in (
+        "1 frame(s) per frame of latent, GroupNorm over each frame",
+        "equals its source on images, still clips and every frame of moving clips",
+        "factor 0.18215, shift 0.0\n",
+        "124 copied, 72 created",
+    ):
+        assert text in result.stdout
+
+
+def test_help_says_what_each_method_keeps():
+    text = run("--help").stdout
+    for line in (
+        "central              yes        yes            with --norm_per_frame",
+        "replicate, average   yes        yes            no",
+    ):
+        assert line in text
+
+
 @pytest.mark.parametrize("existing", ["tae.ckpt", "tae.json"])
 def test_nothing_is_overwritten_unasked(tmp_path, existing):
     (tmp_path / existing).write_text("precious")
@@ -93,8 +124,12 @@ def test_faults_are_one_clear_line(tmp_path):
     target = tmp_path / "out" / "tae.ckpt"
     (tmp_path / "cut.safetensors").write_bytes(VAE_PATH.read_bytes()[:5000])
     (tmp_path / "torch.ckpt").write_bytes(b"PK\x03\x04...")
+    names = ("encoder.conv_in.conv.weight", "decoder.conv_in.conv.weight")
+    video = {name: np.zeros((4, 4, 3, 3, 3), np.float32) for name in names}
+    write_weights(tmp_path / "video.safetensors", video)
     write_weights(tmp_path / "tae.ckpt", inflate_image_vae(read_weights(VAE_PATH))[0])
     for src, goal, message in (
+        (tmp_path / "video.safetensors", target, "a video VAE's, not an image VAE's: 2 convol"),
         (tmp_path / "none.safetensors", target, "none.safetensors does not exist"),
         (tmp_path / "cut.safetensors", target, "not a whole safetensors file"),
         (tmp_path / "torch.ckpt", target, "PyTorch"),
@@ -108,3 +143,10 @@ def test_faults_are_one_clear_line(tmp_path):
         assert result.stderr.count("\n") == 1
         assert message in result.stderr
     assert not target.parent.exists()
+
+
+def test_a_temporal_compression_that_cannot_be(tmp_path):
+    target = tmp_path / "tae.ckpt"
+    result = run("--src", VAE_PATH, "--target", target, "--temporal_compression", 3)
+    assert result.returncode == 1 and not target.exists()
+    assert "temporal_compression=3; 4 levels can have one of [1, 2, 4, 8]" in result.stderr

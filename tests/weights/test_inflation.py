@@ -231,3 +231,5 @@ def test_unknown_choices_are_refused():
         inflate_image_vae(VAE, temporal_padding="zeros")
     with pytest.raises(ValueError, match="not 'ch'"):
         inflate_image_vae(VAE, structure={"ch": 64})
+    with pytest.raises(ValueError, match="not 'z_channels'"):
+        inflate_image_vae(VAE, structure={"z_channels": 4, "norm_groups": 32})

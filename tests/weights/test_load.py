@@ -61,6 +61,41 @@ def test_image_vae_with_its_own_scaling(tmp_path):
         load_tae_tensors(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("vae_config", "config", "message"),
+    [
+        (None, None, "assumed are scaling_factor 1.5305, shift_factor 0.0609"),
+        (
+            {"scaling_factor": 0.3611},
+            CONFIG,
+            "was made with scaling_factor 0.3611, shift_factor 0.",
+        ),
+        ({"scaling_factor": 0.3611}, None, None),
+        (None, CONFIG, None),
+    ],
+)
+def test_a_scaling_that_may_be_wrong_is_warned_of(tmp_path, caplog, vae_config, config, message):
+    write_weights(tmp_path / "vae.safetensors", read_weights(VAE_PATH))
+    if vae_config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(vae_config))
+    _, found = load_tae_tensors(tmp_path, config=config)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (message is not None)
+    assert all(message in warning for warning in warnings)
+    assert found["scaling_factor"] == (0.3611 if vae_config and config is None else 1.5305)
+
+
+def test_the_groups_of_the_image_vae_count(tmp_path):
+    """No shape tells them: a config that disagrees would give other numbers in silence."""
+    write_weights(tmp_path / "vae.safetensors", read_weights(VAE_PATH))
+    (tmp_path / "config.json").write_text('{"latent_channels": 16, "norm_num_groups": 16}')
+    assert load_tae_tensors(tmp_path)[1]["norm_groups"] == 16
+    with pytest.raises(ValueError, match="norm_groups: the file says 16, the config says 32"):
+        load_tae_tensors(tmp_path, config=CONFIG)
+    (tmp_path / "config.json").write_text('{"model_type": "another"}')  # of something else
+    assert load_tae_tensors(tmp_path)[1]["norm_groups"] == 32
+
+
 @pytest.mark.parametrize("place", ["header", "beside_safetensors", "beside_ckpt"])
 def test_stored_config_counts(tmp_path, place):
     """The padding shows in no shape, so it must come from what is stored, and fit."""
