@@ -87,6 +87,8 @@ def _read_header(file: BinaryIO, entry: zipfile.ZipInfo) -> _Header:
     header = _Header(*HEADER_READERS[version](file))
     if header.dtype.kind not in NUMBER_KINDS:
         raise ValueError(f"its member {entry.filename!r} holds {header.dtype}, not numbers")
+    if any(size < 0 for size in header.shape):
+        raise ValueError(f"its member {entry.filename!r} has the impossible shape {header.shape}")
     num_bytes = math.prod(header.shape) * header.dtype.itemsize
     if num_bytes != entry.file_size - file.tell():
         raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["MAX_INSTRUCTIONS", "Function", "read_pickle"]
 
-MAX_INSTRUCTIONS = 2_000_000  # about 17 per tensor of a state dict
+MAX_INSTRUCTIONS = 1_000_000  # a state dict needs 17 to 35 per tensor
 MAX_NAME_BYTES = 256
 MAX_INTEGER_BYTES = 8
 PROTOCOLS = range(2, 6)
@@ -217,7 +217,10 @@ class _Machine:
 
 
 def _shown(part: Any) -> str:
-    return part[:60] if isinstance(part, str) else type(part).__name__
+    """Return a name from the file for a message, so that it cannot steer the terminal."""
+    if not isinstance(part, str):
+        return type(part).__name__
+    return part[:60] if part.isprintable() else ascii(part[:60])
 
 
 ACTIONS: dict[bytes, Callable[[_Machine], None]] = {

@@ -9,6 +9,7 @@ import mmap
 import os
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -254,17 +255,23 @@ def _checked_header(path: Path) -> dict:
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         try:
-            return json.loads(file.read(length), object_pairs_hook=_without_repeats)
+            header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
         except ValueError as error:
             raise ValueError(f"{path} has a damaged header: {error}") from error
+    # The package's parser also takes other spellings of these, such as lists for objects.
+    for name, entry in header.items():
+        plain = isinstance(entry, dict)
+        if not plain or (name != METADATA_KEY and not isinstance(entry["dtype"], str)):
+            raise ValueError(f"{path} has a damaged header: {name!r} is described oddly")
+    return header
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object as a dict; a repeated key, which readers take as they like, fails."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"it has {next(n for n in found if names.count(n) > 1)!r} twice")
+        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it has {twice!r} twice")
     return found
 
 

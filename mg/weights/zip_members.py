@@ -1,11 +1,11 @@
 """The members of a zip archive that someone else made: listed, and located in the file, warily."""
 
-import bisect
 import mmap
 import os
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,14 +54,12 @@ class ZipMembers:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         entries = {entry.filename: entry for entry in listed}
         if len(entries) < len(listed):
-            names = [entry.filename for entry in listed]
-            twice = next(name for name in entries if names.count(name) > 1)
+            [(twice, _)] = Counter(entry.filename for entry in listed).most_common(1)
             raise ValueError(f"its zip directory names {twice!r} twice")
-        begins = [entry.header_offset for entry in listed] + [directory_begin]
-        begins.sort()
+        begins = sorted(entry.header_offset for entry in listed)
+        following = dict(zip(begins, [*begins[1:], directory_begin], strict=True))
         limits = {
-            name: begins[bisect.bisect_left(begins, entry.header_offset) + 1]
-            for name, entry in entries.items()
+            name: min(following[e.header_offset], directory_begin) for name, e in entries.items()
         }
         return cls(data, entries, limits)
 
