@@ -148,7 +148,8 @@ def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> No
             raise ValueError(_unknown(name, settings))
         hint = settings[name]
         is_null = value is None and type(None) in typing.get_args(hint)
-        if _section(hint) is None or is_null:
+        is_text = isinstance(value, str) and str in typing.get_args(hint)
+        if _section(hint) is None or is_null or is_text:
             continue
         is_list = typing.get_origin(hint) is list
         if is_list and not isinstance(value, list):
@@ -179,7 +180,12 @@ def _plain_message(message: str) -> str:
     if union:  # an optional setting: its own fault is told, not that it is not null either
         keys = ".".join(re.findall(r'Parser key "([\w.]+)":', message[: union.start()]))
         given = re.search(r"Given value: (.*)", message)
-        faults = re.sub(r"- Expected a <class 'NoneType'>\S*|- Problem with given .*", "", union[1])
+        others = "NoneType"
+        if "- Problem with given" in union[1]:  # a fault inside a section; text is not meant
+            others = "NoneType|str"
+        faults = re.sub(
+            rf"- Expected a <class '({others})'>\S*|- Problem with given .*", "", union[1]
+        )
         message = " ".join(faults.split()).removeprefix("- ")
         if given and re.fullmatch(r"Expected an? <class '\w+'>", message):
             message += f". Got value: {given[1]}"

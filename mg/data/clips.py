@@ -6,6 +6,7 @@ computed or the last, in this process or in a worker, so resuming needs no saved
 
 import functools
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -165,6 +166,19 @@ class ClipDataset:
                 f"{self.config.sample_n_frames} and sample_stride={self.config.sample_stride} "
                 f"need:\n{self.manifest.table()}"
             )
+
+    def num_batches_per_epoch(self, batch_size: int) -> int:
+        """Return in how many batches every clip is drawn once, rounded up.
+
+        With mixed_video_image every clip as video; the image batches in between count.
+
+        Args:
+            batch_size: of this rank; the others draw as many.
+        """
+        num_clips = len(self._usable(is_image=self.config.mixed_strategy == "image_only"))
+        share_of_clips = 1 - self.config.mixed_image_ratio
+        num_batches = num_clips / (batch_size * self.num_ranks * share_of_clips)
+        return math.ceil(round(num_batches, 6))  # 12 / (1 - 0.2) is a little more than 15
 
     def is_image_step(self, step: int) -> bool:
         """Return whether the batch of `step` holds single frames; the same on every rank."""

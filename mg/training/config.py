@@ -5,6 +5,12 @@ import difflib
 
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.tae.config import TAEConfig
+from mg.training.pretrained import (
+    PretrainedSettings,
+    PretrainedTarget,
+    PretrainedVAESettings,
+    check_pretrained,
+)
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import (
     DataSettings,
@@ -16,15 +22,26 @@ from mg.training.settings import (
 )
 
 __all__ = [
+    "TAE_TARGET",
     "AdversarialSettings",
     "DataSettings",
     "GuardSettings",
     "LossSettings",
     "OptimSettings",
     "PhaseSettings",
+    "PretrainedSettings",
+    "PretrainedVAESettings",
     "TrainTAEConfig",
     "ValidationSettings",
 ]
+
+
+# What training the TAE makes of `pretrained`: a 2-D VAE's weights provide all but temporal layers.
+TAE_TARGET = PretrainedTarget(
+    families=("tae", "sd"),
+    trained_first=("temporal",),
+    parts={"vae_encoder": "encoder", "vae_decoder": "decoder"},
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,7 +163,8 @@ class TrainTAEConfig(RunSettings):
     """Train the temporal autoencoder.
 
     Args:
-        pretrained: weights to start from; null starts from random weights.
+        pretrained: weights to start from: a file, a folder or a public name, or a section that
+            also says how they are treated; null starts from random weights.
         model: the network (keys of TAE_CONFIG); null takes the config stored with pretrained, and
             the full-size one without.
         recompute: trade time for memory.
@@ -156,7 +174,7 @@ class TrainTAEConfig(RunSettings):
         validation: held-out clips.
     """
 
-    pretrained: str | None = None
+    pretrained: str | PretrainedSettings | None = None
     model: TAEConfig | None = None
     recompute: bool = False
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
@@ -168,10 +186,29 @@ class TrainTAEConfig(RunSettings):
         super().__post_init__()
         for phase in self.phases:
             self.loss_of_phase(phase)
-        if self.model is not None or self.pretrained is None:
+        section = self._pretrained_section()
+        if section is not None:
+            check_pretrained(
+                section,
+                TAE_TARGET,
+                phases=self.phases,
+                train=self.train,
+                lr_multipliers=self.lr_multipliers,
+            )
+        if self.model is not None or self.start_weights() is None:
             self._check_sizes((self.model or TAEConfig()).spatial_compression)
         if self.adversarial is not None:
             self._check_adversarial(self.adversarial)
+
+    def start_weights(self) -> PretrainedVAESettings | None:
+        """Return what the network starts from; None for random weights."""
+        section = self._pretrained_section()
+        return section.vae if section is not None and section.is_used else None
+
+    def _pretrained_section(self) -> PretrainedSettings | None:
+        if self.pretrained is None or isinstance(self.pretrained, PretrainedSettings):
+            return self.pretrained
+        return PretrainedSettings(vae=PretrainedVAESettings(model_name=str(self.pretrained)))
 
     def _check_sizes(self, factor: int) -> None:
         """Refuse crops that the network cannot halve as often as it has to."""

@@ -16,17 +16,18 @@ from mg.data.manifest import build_manifest
 from mg.losses.perceptual import PerceptualLoss, draw_frame_indices
 from mg.metrics.lpips import load_lpips
 from mg.models.discriminator import Discriminator
-from mg.models.tae.config import TEMPORAL_LAYERS
+from mg.models.tae.config import TEMPORAL_LAYERS, TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import save_final_weights
-from mg.training.config import TrainTAEConfig
+from mg.training.config import TAE_TARGET, TrainTAEConfig
 from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.parameter_groups import (
     group_table,
     learning_rate_multipliers,
     trainable_names,
 )
+from mg.training.pretrained import apply_pretrained, find_start_weights
 from mg.training.schedule import learning_rate
 from mg.training.settings import PhaseSettings
 from mg.training.stages import Stage, plan_stages
@@ -34,6 +35,7 @@ from mg.training.step import TrainStep
 from mg.training.tae_loss import LOSS_TERMS, TAELoss
 from mg.training.task import Controls, Task
 from mg.training.validation import Validation, averaged_weights
+from mg.weights.load import load_tae_tensors
 from mg.weights.stored_config import config_metadata
 
 __all__ = ["TAETask"]
@@ -57,13 +59,16 @@ class TAETask(Task):
     """
 
     def __init__(self, config: TrainTAEConfig, ranks: Ranks) -> None:
-        self.config = config
         self.ranks = ranks
+        self.dataset = _build_dataset(config, ranks)
+        num_batches = self.dataset.num_batches_per_epoch(config.batch_size)
+        steps_per_epoch = math.ceil(num_batches / config.optim.accumulation_steps)
+        config = apply_pretrained(config, TAE_TARGET, steps_per_epoch=steps_per_epoch)
+        self.config = config
         adversarial = config.adversarial
         self.stages = plan_stages(
             config, discriminator_start=adversarial.start_step if adversarial else None
         )
-        self.dataset = _build_dataset(config, ranks)
         held_out = config.validation.csv_path or config.validation.video_folder
         self.validation = Validation(config.validation) if held_out and ranks.is_main else None
         self.perceptual = self._load_perceptual()
@@ -76,14 +81,16 @@ class TAETask(Task):
 
     def _build_networks(self) -> None:
         config = self.config
+        tensors, model = self._load_start()
         ms.set_seed(config.seed)  # of the random initial weights
         self.tae = TemporalAutoencoder(
-            config.model,
-            config.pretrained,
+            model,
             encode_dtype=config.dtype,
             decode_dtype=config.dtype,
             recompute=config.recompute,
         )
+        if tensors is not None:
+            self.tae.load_tensors(tensors)
         self._check_size("data.size", config.data.size)
         if config.validation.csv_path or config.validation.video_folder:
             self._check_size("validation.size", config.validation.size)
@@ -92,6 +99,19 @@ class TAETask(Task):
         if config.adversarial is not None:
             self.discriminator = Discriminator(config.adversarial.network)
             self.networks["discriminator"] = self.discriminator
+
+    def _load_start(self) -> tuple[dict[str, np.ndarray] | None, TAEConfig | None]:
+        """Return the weights to start from, if any, and the config of the network."""
+        model, start = self.config.model, self.config.start_weights()
+        if start is None:
+            return None, model
+        tensors, stored = load_tae_tensors(
+            find_start_weights(start),
+            config=None if model is None else model.to_dict(),
+            method="auto" if start.method == "local" else start.method,
+            inflate_method=start.inflate_method,
+        )
+        return tensors, model or TAEConfig.from_mapping(stored)
 
     def _check_size(self, name: str, size: int) -> None:
         try:

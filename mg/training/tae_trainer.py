@@ -26,6 +26,7 @@ class TAETrainer(Trainer):
     def __init__(self, config: TrainTAEConfig, ranks: Ranks = ONE_RANK) -> None:
         _check_output(config)
         task = TAETask(config, ranks)
+        config = task.config  # with the section `pretrained` resolved
         super().__init__(config, task, ranks, validation_interval=config.validation.interval)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 
-__all__ = ["HUB_MODELS", "HubModel", "find_model", "is_hub_name"]
+__all__ = ["HUB_MODELS", "HubModel", "find_model", "is_hub_name", "nearest_name"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,12 +119,12 @@ def find_model(name: str) -> HubModel:
     Raises:
         ValueError: there is none; the nearest name is told.
     """
-    known = {known.lower(): (known, model) for model in HUB_MODELS for known in model.names}
-    if name.lower() in known:
-        return known[name.lower()][1]
-    near = difflib.get_close_matches(name.lower(), known, n=1)
+    for model in HUB_MODELS:
+        if name.lower() in map(str.lower, model.names):
+            return model
+    near = nearest_name(name)
     shorts = ", ".join(model.name for model in HUB_MODELS)
-    hint = f"did you mean {known[near[0]][0]!r}?" if near else f"known are {shorts}."
+    hint = f"did you mean {near!r}?" if near else f"known are {shorts}."
     raise ValueError(
         f"no weights are known by the name {name!r}; {hint} Weights of other origin are loaded by "
         "the path of their file or folder"
@@ -133,4 +133,11 @@ def find_model(name: str) -> HubModel:
 
 def is_hub_name(name: str) -> bool:
     """Return whether `find_model` knows a name."""
-    return any(name.lower() == known.lower() for model in HUB_MODELS for known in model.names)
+    return any(name.lower() in map(str.lower, model.names) for model in HUB_MODELS)
+
+
+def nearest_name(name: str) -> str | None:
+    """Return the known name that is most like another one; None if none is."""
+    known = {known.lower(): known for model in HUB_MODELS for known in model.names}
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    return known[near[0]] if near else None

@@ -27,13 +27,17 @@ logger = logging.getLogger("mg")
 
 
 def load_tae_tensors(
-    path: str | os.PathLike, *, config: Mapping[str, Any] | None = None
+    path: str | os.PathLike,
+    *,
+    config: Mapping[str, Any] | None = None,
+    method: str = "auto",
+    inflate_method: str = "central",
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (float32 tensors under the network's names, the config they are for).
 
     The file may be our own, the public MindSpore checkpoint (prefixes and dead parameters are
-    removed), or an image VAE like Stable Diffusion's, SDXL's or SD3.5's (inflated centrally on the
-    fly; what its shapes leave open is read in the config.json beside it).
+    removed), or an image VAE like Stable Diffusion's, SDXL's or SD3.5's (inflated on the fly;
+    what its shapes leave open is read in the config.json beside it).
 
     Args:
         path: `.safetensors`, `.ckpt`, an index of shards, or a folder with one of them.
@@ -41,20 +45,35 @@ def load_tae_tensors(
             fit it exactly, an image VAE is inflated as it says, and it is what is returned. If
             not, the config returned is the one stored with the file, completed by what the shapes
             tell; fields that neither tells are left to their defaults.
+        method: what the file must hold: `tae`, `sd` (an image VAE), or `auto` for either.
+        inflate_method: of an image VAE: `central`, `replicate` or `average`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged file; neither a TAE nor an image VAE; or it does not fit the
-            config (says which field disagrees, or which tensors).
+        ValueError: damaged file; neither a TAE nor an image VAE, or not what `method` says; or it
+            does not fit the config (says which field disagrees, or which tensors).
     """
     file = find_weights(path)
     loaded = read_weights(file)
     try:
+        _check_method(is_tae(loaded), method, inflate_method)
         if is_tae(loaded):
             return _load_tae(loaded, file, config)
-        return _load_image_vae(loaded, file, config)
+        return _load_image_vae(loaded, file, config, inflate_method)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
+
+
+def _check_method(holds_tae: bool, method: str, inflate_method: str) -> None:
+    family = "tae" if holds_tae else "sd"
+    if method not in ("auto", family):
+        kind = "a Temporal Autoencoder" if holds_tae else "no Temporal Autoencoder"
+        raise ValueError(f"method={method!r}, but the file holds {kind}; use method=auto")
+    if holds_tae and inflate_method != "central":
+        raise ValueError(
+            f"inflate_method={inflate_method!r} has no effect: the file holds a Temporal "
+            "Autoencoder, which is not inflated"
+        )
 
 
 def _load_tae(
@@ -75,12 +94,16 @@ def _load_tae(
 
 
 def _load_image_vae(
-    loaded: Mapping[str, np.ndarray], file: Path, config: Mapping[str, Any] | None
+    loaded: Mapping[str, np.ndarray],
+    file: Path,
+    config: Mapping[str, Any] | None,
+    inflate_method: str,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     stated, wanted = stored_vae_fields(file), config or {}
     fields = {key: wanted[key] for key in STRUCTURE_KEYS if key in wanted}
     tensors, found = inflate_image_vae(
         loaded,
+        method=inflate_method,
         temporal_padding=wanted.get("temporal_padding", "published"),
         structure={**(stated or {}), **fields},
     )

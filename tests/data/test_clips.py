@@ -1,13 +1,14 @@
 """Clips are fixed by (seed, step, index); every clip is seen equally; bad ones are passed over."""
 
 import collections
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mg.data.clips import ClipConfig, ClipDataset
-from mg.data.manifest import build_manifest
+from mg.data.manifest import Clip, Manifest, build_manifest
 from mg.data.transforms import to_model_range
 
 
@@ -248,3 +249,33 @@ def test_bad_places_are_refused(clips):
         dataset(clips).sample(0, 2, batch_size=2)
     with pytest.raises(ValueError, match="rank must lie in"):
         dataset(clips, rank=2, num_ranks=2)
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "batch_size", "num_ranks", "ratio", "expected"),
+    [(80, 1, 1, 0.0, 80), (5, 2, 1, 0.0, 3), (80, 4, 8, 0.0, 3), (80, 1, 1, 0.2, 100)],
+)
+def test_an_epoch_draws_every_clip_once(num_clips, batch_size, num_ranks, ratio, expected):
+    clips = tuple(Clip(Path(f"{n}.mp4"), f"{n}.mp4", 16, 64, 64, 8.0) for n in range(num_clips))
+    strategy = "mixed_video_image" if ratio else "video_only"
+    config = ClipConfig(8, 32, mixed_strategy=strategy, mixed_image_ratio=ratio)
+    data = ClipDataset(Manifest(clips), config, num_ranks=num_ranks)
+    assert data.num_batches_per_epoch(batch_size) == expected
+
+
+def test_shorter_clips_count_in_an_epoch_of_images_alone():
+    clips = tuple(Clip(Path(f"{n}.mp4"), f"{n}.mp4", n, 64, 64, 8.0) for n in range(1, 11))
+    videos = ClipDataset(Manifest(clips), ClipConfig(8, 32))
+    images = ClipDataset(Manifest(clips), ClipConfig(8, 32, mixed_strategy="image_only"))
+    assert (videos.num_batches_per_epoch(1), images.num_batches_per_epoch(1)) == (3, 10)
+
+
+def test_the_batches_of_an_epoch_hold_every_clip(clips):
+    data = dataset(clips)
+    num_batches = data.num_batches_per_epoch(2)
+    names = [
+        data.draw(step, index, batch_size=2).clip.name
+        for step in range(num_batches)
+        for index in range(2)
+    ]
+    assert num_batches == 3 and len(set(names[:5])) == 5

@@ -113,6 +113,27 @@ def test_stored_config_counts(tmp_path, place):
         load_tae_tensors(path, config=stored | {"ch": 96})
 
 
+@pytest.mark.parametrize("method", ["auto", "sd"])
+@pytest.mark.parametrize("inflate_method", ["central", "replicate", "average"])
+def test_an_image_vae_is_inflated_as_asked(method, inflate_method):
+    loaded, _ = load_tae_tensors(VAE_PATH, method=method, inflate_method=inflate_method)
+    expected, _ = inflate_image_vae(read_weights(VAE_PATH), method=inflate_method)
+    assert loaded.keys() == expected.keys()
+    assert all(np.array_equal(loaded[name], expected[name]) for name in expected)
+
+
+def test_another_kind_than_asked_for_is_refused(tmp_path):
+    write_weights(tmp_path / "a.ckpt", TENSORS)
+    with pytest.raises(ValueError, match="method='tae', but the file holds no Temporal"):
+        load_tae_tensors(VAE_PATH, method="tae")
+    with pytest.raises(ValueError, match="method='sd', but the file holds a Temporal"):
+        load_tae_tensors(tmp_path / "a.ckpt", method="sd")
+    with pytest.raises(ValueError, match="inflate_method='average' has no effect"):
+        load_tae_tensors(tmp_path / "a.ckpt", inflate_method="average")
+    with pytest.raises(ValueError, match="centre"):
+        load_tae_tensors(VAE_PATH, inflate_method="centre")
+
+
 def test_stored_config_that_is_none(tmp_path):
     path = tmp_path / "a.ckpt"
     write_weights(path, TENSORS)
