@@ -26,6 +26,7 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.usefixtures("pynative_mode")
 def test_clip_is_what_the_vae_makes_of_it(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (6, 16, 24, 3), np.uint8)
     write_video(tmp_path / "in" / "a.mkv", frames, fps=8, lossless=True)
