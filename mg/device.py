@@ -52,6 +52,10 @@ def setup_device(config: DeviceConfig) -> str:
         )
     ms.set_device(device)
     ms.set_context(mode=ms.GRAPH_MODE if config.mode == "graph" else ms.PYNATIVE_MODE)
+    if device == "CPU" and config.mode == "pynative":
+        # Otherwise threads that hand operators on spin for cores they share with the operators:
+        # 10 to 30 times slower on one core. It also makes errors name the right line.
+        ms.runtime.launch_blocking()
     if config.jit_level != "default":
         ms.set_context(jit_config={"jit_level": config.jit_level})
     fell_back = config.device == "auto" and device != "Ascend"

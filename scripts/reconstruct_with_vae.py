@@ -46,7 +46,7 @@ class ReconstructionConfig(DeviceConfig):
     enable_tile: bool = False
     csv_path: str | None = None
     video_folder: str | None = None
-    output_path: str = "outputs/reconstruction"
+    output_path: str = "outputs/reconstruction_with_vae"
     num_frames: int = 17
     image_size: int | tuple[int, int] | None = 256
     sample_stride: int = 1

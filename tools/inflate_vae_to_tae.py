@@ -36,6 +36,7 @@ from mg.files import atomic_path
 from mg.weights.checkpoint_file import (
     check_writable_suffix,
     find_weights,
+    list_tensors,
     read_weights,
     write_weights,
 )
@@ -46,7 +47,6 @@ from mg.weights.inflation import (
     inflate_image_tae,
     inflate_image_vae,
 )
-from mg.weights.safetensors_file import INDEX_SUFFIX, read_safetensors_types
 from mg.weights.stored_config import (
     config_metadata,
     config_path,
@@ -179,7 +179,7 @@ def print_summary(
             f"""\
             source      {arguments.src}
                         {len(source)} tensors, {num_millions(source)} M parameters, \
-{stored_types(arguments.src, source)}
+{stored_types(arguments.src)}
             sizes       {", ".join(f"{key} {config[key]}" for key in sizes)}
             method      {arguments.method}, temporal padding {config["temporal_padding"]}
             time        {temporal_structure(config)}
@@ -212,13 +212,9 @@ def equality(method: str, config: Mapping[str, Any]) -> str:
     return f"equals its source on images, still clips and {kept} of moving clips"
 
 
-def stored_types(src: Path, source: Mapping[str, np.ndarray]) -> str:
+def stored_types(src: Path) -> str:
     """Return the number types in the source file, most frequent first."""
-    file = find_weights(src)
-    if file.name.endswith((".safetensors", INDEX_SUFFIX)):
-        types = Counter(read_safetensors_types(file).values())
-    else:
-        types = Counter(str(array.dtype) for array in source.values())
+    types = Counter(entry.dtype for entry in list_tensors(src).values())
     return ", ".join(name for name, _ in types.most_common())
 
 

@@ -27,7 +27,6 @@ __all__ = [
     "list_safetensors",
     "read_safetensors",
     "read_safetensors_metadata",
-    "read_safetensors_types",
     "safetensors_files",
     "write_safetensors",
 ]
@@ -76,14 +75,6 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if path.name.endswith(INDEX_SUFFIX):
         return _of_all_shards(path, _read_file)
     return _read_file(path)
-
-
-def read_safetensors_types(path: str | os.PathLike) -> dict[str, str]:
-    """Return {tensor name: stored type, such as `F32` or `BF16`} without reading the tensors.
-
-    Args and Raises: as `read_safetensors`.
-    """
-    return {name: entry["dtype"] for name, entry in _entries(_resolve(path)).items()}
 
 
 def list_safetensors(path: str | os.PathLike) -> dict[str, TensorEntry]:

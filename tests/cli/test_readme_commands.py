@@ -48,6 +48,10 @@ ADDED = {
     "python scripts/inference_vae.py --ckpt_path outputs": "--num_frames 2 --image_size 16",
     "python scripts/encode.py": "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0",
     "python scripts/decode.py": "--tiling.frames 8 --tiling.overlap_frames 0",
+    "python scripts/download_weights.py": "",
+    "python scripts/reconstruct_with_vae.py": "--num_frames 2 --image_size 16",
+    "python tools/inspect_checkpoint.py": "",
+    "python tools/convert_weights.py": "",
 }
 # Run by .ci/run on a machine that has nothing installed, not here.
 RUN_BY_CI = ("python3 run.py demo", "python3 run.py test", 'pip install -e ".[test]"')
@@ -81,8 +85,12 @@ def checkout(tmp_path_factory):
         ROOT / "tests" / "fixtures" / "sd35_vae_tiny.safetensors",
         source / "diffusion_pytorch_model.safetensors",
     )
-    weights = folder / "cache" / "lpips"
-    weights.mkdir(parents=True)
+    (folder / "cache" / "lpips").mkdir(parents=True)
+    # As if downloaded before: tests have no network, and networks of full size take too long.
+    for name, fixture in (("sd-vae", "kl"), ("cogvideox-2b", "cogvae")):
+        vae = ROOT / "tests" / "fixtures" / "vaes" / fixture
+        shutil.copytree(vae, folder / "hub" / "weights" / name)
+    write_clips(folder / "my_clips", ["a.mp4"])
     return folder
 
 
@@ -108,7 +116,7 @@ def test_command(command, checkout):
     assert prefixes, f"no small form of {command!r} is known; add it to ADDED"
     words = shlex.split(command.replace("/path/to", "path/to")) + shlex.split(ADDED[prefixes[0]])
     assert words[0] == "python"
-    environment = {}
+    environment = {"MG_CACHE": str(checkout / "hub")}
     if "fetch_lpips" in command:
         environment["MG_CACHE"] = str(checkout / "cache")
         place = run(
@@ -130,17 +138,24 @@ def test_every_small_form_belongs_to_a_command():
         assert any(command.startswith(prefix) for command in COMMANDS), prefix
 
 
-def test_python_in_the_readme(checkout):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    weights = checkout / "models" / "tae_vae2d.ckpt"
-    assert weights.is_file()  # made by the command that inflates
+def run_python(block: str, assertions: str, checkout: Path) -> None:
     program = (
         "import mindspore as ms, numpy as np\n"
         "ms.set_device('CPU')\n"
         "ms.set_context(mode=ms.PYNATIVE_MODE)\n"
-        "x = ms.Tensor(np.zeros((1, 3, 1, 16, 16), np.float32))\n"
-        + block.replace("/path/to/tae.ckpt", str(weights))
-        + "\nassert z.shape == (1, 16, 1, 2, 2), z.shape\n"
-        "assert x.shape == (1, 3, 1, 16, 16), x.shape\n"
+        "x = ms.Tensor(np.zeros((1, 3, 1, 16, 16), np.float32))\n" + block + assertions
     )
-    run([sys.executable, "-c", program], checkout)
+    run([sys.executable, "-c", program], checkout, MG_CACHE=str(checkout / "hub"))
+
+
+def test_python_in_the_readme(checkout):
+    of_tae, of_other_vaes = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    weights = checkout / "models" / "tae_vae2d.ckpt"
+    assert weights.is_file()  # made by the command that inflates
+    back = "assert x.shape == (1, 3, 1, 16, 16), x.shape\n"
+    run_python(
+        of_tae.replace("/path/to/tae.ckpt", str(weights)),
+        "assert z.shape == (1, 16, 1, 2, 2), z.shape\n" + back,
+        checkout,
+    )
+    run_python(of_other_vaes, "assert z.shape == (1, 4, 1, 8, 8), z.shape\n" + back, checkout)

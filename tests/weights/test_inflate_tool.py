@@ -44,7 +44,7 @@ def test_conversion(tmp_path, folder):
         "factor 1.5305, shift 0.0609 (assumed: no config.json",
         "8 frame(s) per frame of latent, GroupNorm over each clip",
         "equals its source on images and still clips\n",
-        "176 tensors, 1.0 M parameters, F32",
+        "176 tensors, 1.0 M parameters, float32",
         "176 copied, 108 created",
         "284 tensors, 1.4 M parameters, float32",
         "ch 32, ch_mult [1, 1, 2, 2], num_res_blocks 1, z_channels 16",
@@ -73,7 +73,7 @@ def test_sharded_half_precision_folder_with_its_own_scaling(tmp_path):
     for src in (index.parent, index):
         result = run("--src", src, "--target", target, *options)
         assert result.returncode == 0, result.stderr
-        assert "F16" in result.stdout
+        assert "float16" in result.stdout
         tensors, config = inflate_image_vae(source, method="average", temporal_padding="replicate")
         assert_holds(target, tensors)
         config |= {"scaling_factor": 0.3611, "shift_factor": 0.1159}

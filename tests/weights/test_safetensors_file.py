@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mg.weights.safetensors_file import (
+    list_safetensors,
     read_safetensors,
     read_safetensors_metadata,
-    read_safetensors_types,
     write_safetensors,
 )
 
@@ -63,7 +63,8 @@ def test_mindspore_reads_what_is_written_and_the_reverse(tmp_path):
         assert tensors["w"].dtype == np.float32
         np.testing.assert_array_equal(tensors["w"], exact.float().asnumpy())
         assert (tensors["s"].shape, int(tensors["s"])) == ((), 2)
-        assert read_safetensors_types(path) == {"w": "BF16", "s": "I32"}
+        types = {name: entry.dtype for name, entry in list_safetensors(path).items()}
+        assert types == {"w": "bfloat16", "s": "int32"}
 
 
 def test_unaligned_tensors(tmp_path):
@@ -140,7 +141,8 @@ def test_shards(tmp_path, given):
         "b": (3,),
         "c": (1,),
     }
-    assert read_safetensors_types(tmp_path / given) == {"a": "F32", "b": "F32", "c": "I8"}
+    types = {name: entry.dtype for name, entry in list_safetensors(tmp_path / given).items()}
+    assert types == {"a": "float32", "b": "float32", "c": "int8"}
 
 
 def test_one_shard_alone_is_refused(tmp_path):
