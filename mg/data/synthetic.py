@@ -62,7 +62,7 @@ HELD_OUT = {
 # Half the side of a square whose area is about that of a circle of radius 1, and the radius of
 # the circle around such a triangle (a little smaller, to leave it room).
 SQUARE_HALF_SIDE, TRIANGLE_RADIUS = 0.886, 1.45
-RADIUS_RANGE = (0.13, 0.18)
+RADIUS_RANGE = (0.14, 0.19)
 # What is left free between the shape and the border, and the way a shape goes in one clip.
 MARGIN = 0.05
 DISTANCE_RANGE = (0.36, 0.5)

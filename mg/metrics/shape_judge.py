@@ -31,7 +31,12 @@ CONTOUR_SIDE = 256
 # Frames are smoothed by a Gaussian of this share of their side against noise.
 SMOOTHING_SHARE = 0.015
 # Smallest share of the best fitting enclosing figure that a shape fills.
-MIN_FILL = 0.75
+MIN_FILL = 0.7
+# Blur rounds corners: it leaves circles as they are, and squares and triangles become like circles.
+# So weighted, the shares tell them apart to the end. A lead of SURE_LEAD over the next is sure.
+FILL_WEIGHTS, SURE_LEAD = np.array([0.95, 1.0, 1.1]), 0.2
+# A shape may be so much wider than high, or higher than wide: blur in time draws out what moves.
+MAX_STRETCH = 1.8
 # Smallest share of frames in which the shape must be found.
 MIN_SHARE_OF_FRAMES = 0.5
 # A direction is one if the shape goes so far (share of the side), and across it at most so far as
@@ -152,9 +157,13 @@ def _fills(contour: np.ndarray, area: float) -> np.ndarray:
     """Return which share of the smallest circle, rectangle and triangle around it a contour fills.
 
     A circle: 1, 0.79, 0.60; a square: 0.64, 1, 0.5; an equilateral triangle: 0.41, 0.5, 1. So the
-    best filled one tells the shape, whatever its size and turn.
+    best filled one tells the shape, whatever its size.
     """
-    hull = cv2.convexHull(contour)
+    moments = cv2.moments(contour)
+    stretch = np.sqrt(moments["mu20"] / moments["mu02"])  # 1 for all three shapes
+    stretch = np.sqrt(np.clip(stretch, 1 / MAX_STRETCH, MAX_STRETCH))
+    even = contour * np.array([1 / stretch, stretch])  # of the same area
+    hull = cv2.convexHull(even.astype(np.float32))
     _, radius = cv2.minEnclosingCircle(hull)
     _, (width, height), _ = cv2.minAreaRect(hull)
     triangle_area, _ = cv2.minEnclosingTriangle(hull)
@@ -163,10 +172,11 @@ def _fills(contour: np.ndarray, area: float) -> np.ndarray:
 
 def _name_shape(fills: np.ndarray) -> Seen:
     """Return the figure that the shape fills best; sure if the next one is far worse."""
-    worse, best = np.sort(fills)[-2:]
-    if best < MIN_FILL:
-        return Seen(None, 0.0)
-    return Seen(SHAPES[int(np.argmax(fills))], float(np.clip((best - worse) / 0.2, 0, 1)))
+    if fills.max() < MIN_FILL:
+        return NOTHING
+    scores = fills * FILL_WEIGHTS
+    worse, best = np.sort(scores)[-2:]
+    return Seen(SHAPES[int(np.argmax(scores))], float(min(1, (best - worse) / SURE_LEAD)))
 
 
 def _name_colour(colour: np.ndarray) -> Seen:
