@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mg.data.latent_files import (
+    LATENT_SUFFIXES,
+    LatentInfo,
+    LatentWriter,
+    read_latent_info,
+)
 from mg.data.manifest import Clip, Manifest
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import config_hash, weights_hash
-from mg.pipelines.latent_files import (
-    LATENT_SUFFIXES,
-    LatentInfo,
-    LatentWriter,
-    read_latent_info,
-)
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.streaming import encode_frames, read_frames

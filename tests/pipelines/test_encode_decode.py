@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mg.data.latent_files import read_latent
 from mg.data.manifest import build_manifest
 from mg.data.transforms import to_model_range
 from mg.data.video import VideoReader, probe_video
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.decode import DEFAULT_FPS, decode_latent_files
 from mg.pipelines.encode import encode_videos
-from mg.pipelines.latent_files import read_latent
 from mg.pipelines.output_paths import output_paths
 
 
