@@ -135,14 +135,7 @@ class ClipDataset(Dataset):
     """Random access to clips by (step, index).
 
     Every clip is drawn once per epoch, in an order shuffled anew for each epoch. A clip that cannot
-    be read is replaced by the next one. Several ranks (`rank` of `num_ranks`) share one order:
-    together they see what a single rank with a batch `num_ranks` times as large would see.
-
-    Attributes:
-        bad: {clip name: reason} of the clips that failed while reading. May be given, as a run that
-            is resumed does; the dict is copied, names that the manifest does not know are dropped.
-        max_bad_share: share of the manifest's clips, in (0, 1], that may turn out bad; one more
-            stops the run.
+    be read is replaced by the next one.
     """
 
     manifest: Manifest
@@ -154,14 +147,7 @@ class ClipDataset(Dataset):
     max_bad_share: float = 0.25
 
     def __post_init__(self):
-        if not 0 < self.max_bad_share <= 1:
-            raise ValueError(f"max_bad_share must lie in (0, 1], not {self.max_bad_share}")
-        given, self.bad = self.bad, {}
-        self.take_bad(given)
-        if not 0 <= self.rank < self.num_ranks:
-            raise ValueError(f"rank must lie in [0, {self.num_ranks}), not {self.rank}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
+        self.check_settings()
         if not self._usable(is_image=self.config.mixed_strategy == "image_only"):
             raise ValueError(
                 f"no clip has the {self.config.num_source_frames} frames that sample_n_frames="

@@ -44,12 +44,34 @@ class Dataset(abc.ABC):
     replacement is the same whether or not that was known beforehand.
 
     Attributes:
-        bad: {name: reason} of what failed while reading.
+        seed: of all that is random.
+        rank: of `num_ranks` that share each batch: together they see what a single rank with
+            batches `num_ranks` times as large would see.
+        bad: {name: reason} of what failed while reading. May be given, as a run that is resumed
+            does; the dict is copied, unknown names are dropped.
         max_bad_share: share of all names, in (0, 1], that may turn out bad; one more stops the run.
     """
 
+    seed: int
+    rank: int
+    num_ranks: int
     bad: dict[str, str]
     max_bad_share: float
+
+    def check_settings(self) -> None:
+        """Check what all datasets have; call it once they are set.
+
+        Raises:
+            ValueError: a number is out of range.
+        """
+        if not 0 < self.max_bad_share <= 1:
+            raise ValueError(f"max_bad_share must lie in (0, 1], not {self.max_bad_share}")
+        if not 0 <= self.rank < self.num_ranks:
+            raise ValueError(f"rank must lie in [0, {self.num_ranks}), not {self.rank}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, not {self.seed}")
+        given, self.bad = self.bad, {}
+        self.take_bad(given)
 
     @property
     @abc.abstractmethod

@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -14,26 +13,13 @@ from mg.data.dataset import Dataset
 from mg.data.image_steps import ImageSteps
 from mg.data.latent_files import read_latent
 from mg.data.latent_manifest import LatentClip, LatentManifest
+from mg.data.text_sources import TextSource
 
-__all__ = ["LatentBatch", "LatentDataset", "LatentDraw", "TextSource"]
+__all__ = ["LatentBatch", "LatentDataset", "LatentDraw"]
 
 TEXT_STREAM = 6  # of random numbers; 4 and 5 are those of the order
 # As the autoencoder bounds it wherever it samples from its posterior.
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
-
-
-class TextSource(Protocol):
-    """A text encoder, or a cache of what one has made."""
-
-    def encode(self, texts: list[str]) -> "TextArrays":
-        """Return the embeddings of texts, all of one length."""
-
-
-class TextArrays(Protocol):
-    """Embeddings: `values` float32 (B, L, D), `mask` bool (B, L), true where there is text."""
-
-    values: np.ndarray
-    mask: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -80,24 +66,20 @@ class LatentDraw:
 class LatentDataset(Dataset):
     """Random access to latents by (step, index); each batch is drawn from one bucket.
 
-    Every clip is drawn once per epoch, in an order shuffled anew each time, except that the last
-    batch of a bucket is filled up from the bucket's next round. A latent that cannot be read is
-    replaced by the next one of its bucket. Several ranks (`rank` of `num_ranks`) share one order:
-    together they see what a single rank with batches `num_ranks` times as large would see.
+    A bucket's clips are drawn round after round, each in a new order; a batch may lie across two
+    rounds. An epoch has as many batches of each bucket as one round takes, rounded up, in an order
+    of its own. A latent that cannot be read is replaced by the next one of its bucket.
 
     Attributes:
         manifest: the latents.
-        text: where the embeddings of the captions come from, one per text encoder.
-        seed: of the order and the dropout.
+        text: where the embeddings of the captions come from, one per text encoder; each is asked
+            at once whether it has them all, and that of the empty caption.
         batch_sizes: samples per batch and rank of single buckets; the others have the `batch_size`
             that the methods are given.
         image_ratio: batches of images (latents of one frame) for each batch of videos, such as 0.1
-            for the 1:10 of Movie Gen 3.1.4; None: each image is drawn as often as each video.
+            for Movie Gen's 1:10; None: each image is drawn as often as each video.
         text_dropout: share of samples whose caption is replaced by the empty one, in [0, 1), so
             that the network also learns the velocity without text, which guidance needs.
-        bad: {name: reason} of the latents that failed while reading.
-        max_bad_share: share of the latents, in (0, 1], that may turn out bad; one more stops the
-            run.
     """
 
     manifest: LatentManifest
@@ -112,19 +94,15 @@ class LatentDataset(Dataset):
     max_bad_share: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_bad_share <= 1:
-            raise ValueError(f"max_bad_share must lie in (0, 1], not {self.max_bad_share}")
+        self.check_settings()
         if not 0 <= self.text_dropout < 1:
             raise ValueError(f"text_dropout must lie in [0, 1), not {self.text_dropout}")
-        if not 0 <= self.rank < self.num_ranks:
-            raise ValueError(f"rank must lie in [0, {self.num_ranks}), not {self.rank}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
         self._clips = self.manifest.buckets()
         self._check_batch_sizes()
         self._check_image_ratio()
-        given, self.bad = self.bad, {}
-        self.take_bad(given)
+        captions = {clip.caption for clip in self.manifest.clips}
+        for source in self.text:
+            source.check(["", *sorted(captions)])
 
     def _check_batch_sizes(self) -> None:
         for bucket, size in self.batch_sizes.items():
@@ -164,7 +142,7 @@ class LatentDataset(Dataset):
         return self._batch_size(self.bucket(step, batch_size), batch_size)
 
     def num_batches_per_epoch(self, batch_size: int) -> int:
-        """Return in how many batches every clip is drawn once, rounded up.
+        """Return in how many batches every clip is drawn once, rounded up for each bucket.
 
         With an image_ratio every video; the image batches in between count.
         """
@@ -276,14 +254,10 @@ class LatentDataset(Dataset):
         self, draws: Sequence[LatentDraw], samples: Sequence[tuple[np.ndarray, np.ndarray]]
     ) -> LatentBatch:
         captions = [self._caption(draw) for draw in draws]
-        arrays = []
-        for source in self.text:
-            embedding = source.encode(captions)
-            arrays += [embedding.values, embedding.mask]
         return LatentBatch(
             mean=np.stack([mean for mean, _ in samples]),  # (B, C, T', H', W')
             std=np.stack([std for _, std in samples]),  # (B, C, T', H', W')
-            text=tuple(arrays),
+            text=tuple(array for source in self.text for array in source.embed(captions)),
             captions=tuple(captions),
             names=tuple(draw.name for draw in draws),
         )

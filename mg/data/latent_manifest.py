@@ -4,8 +4,8 @@ import collections
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ class LatentManifest:
             clips[clip.bucket].append(clip)
         return {bucket: tuple(clips[bucket]) for bucket in sorted(clips)}
 
+    def with_captions(self, caption_of: Callable[[LatentClip], str]) -> "LatentManifest":
+        """Return the same latents with other captions, such as with the frame rate in front."""
+        clips = (replace(clip, caption=caption_of(clip)) for clip in self.clips)
+        return replace(self, clips=tuple(clips))
+
     def rejected_table(self) -> str:
         """Return one line per file or caption that is left out, with the reason."""
         width = max((len(entry.name) for entry in self.rejected), default=0)
@@ -97,10 +102,8 @@ def build_latent_manifest(
     files = list_latent_files(folder)
     infos, rejected = _read_infos(files)
     _check_one_source(infos, files, weights_hash)
-    if buckets is None:
-        buckets = _sizes(infos.values())
-    buckets = sorted(buckets)
-    clips, unusable = _join(infos, files, captions, buckets)
+    given = sorted(buckets or ())
+    clips, unusable = _join(infos, files, captions, given or sorted(_sizes(infos.values())))
     made_by = next(iter(infos.values()), None)
     manifest = LatentManifest(
         tuple(clips[name] for name in sorted(clips)),
@@ -110,7 +113,7 @@ def build_latent_manifest(
     )
     if not clips:
         raise ValueError(f"no usable latent in {folder}:\n{manifest.rejected_table()}")
-    unfilled = [str(bucket) for bucket in buckets if bucket not in manifest.buckets()]
+    unfilled = [str(bucket) for bucket in given if bucket not in manifest.buckets()]
     if unfilled:
         logger.warning("No latent for the buckets %s.", ", ".join(unfilled))
     return manifest
