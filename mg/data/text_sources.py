@@ -2,13 +2,12 @@
 
 import functools
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from mg.text.cache import TextCache
-    from mg.text.encoder import TextEncoder
+from mg.text.cache import TextCache
+from mg.text.encoder import TextEncoder
 
 __all__ = ["CachedText", "EncodedText", "TextSource"]
 
@@ -29,7 +28,7 @@ class TextSource(Protocol):
 class CachedText:
     """Embeddings that scripts/encode_text.py has stored; the encoder itself is not needed."""
 
-    def __init__(self, cache: "TextCache") -> None:
+    def __init__(self, cache: TextCache) -> None:
         self._cache = cache
 
     def check(self, texts: Collection[str]) -> None:
@@ -40,8 +39,8 @@ class CachedText:
         rest = "\n  ..." if len(missing) > NUM_SHOWN else ""
         raise FileNotFoundError(
             f"{len(missing)} of {len(set(texts))} texts have no embedding by "
-            f"{self._cache.info.name!r}; run scripts/encode_text.py for the captions in use, "
-            f"--encoder {self._cache.info.spec}:{shown}{rest}"
+            f"{self._cache.info.name!r}; run python scripts/encode_text.py --encoder "
+            f"{self._cache.info.spec} --output_folder FOLDER --csv_path CAPTIONS for:{shown}{rest}"
         )
 
     def embed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +56,7 @@ class EncodedText:
         truncate: whether texts that are too long are cut, instead of refused.
     """
 
-    def __init__(self, encoder: "TextEncoder", *, truncate: bool = False) -> None:
+    def __init__(self, encoder: TextEncoder, *, truncate: bool = False) -> None:
         self._encoder = encoder
         self._truncate = truncate
         num_kept = MEMORY_FOR_TEXTS // (4 * encoder.max_tokens * encoder.width)

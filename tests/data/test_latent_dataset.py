@@ -2,8 +2,10 @@
 
 import collections
 import dataclasses
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -310,4 +312,5 @@ def test_reading_latents_loads_no_mindspore():
         "import sys, mg.data.latent_dataset, mg.data.text_sources\n"
         "sys.exit('mindspore' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
