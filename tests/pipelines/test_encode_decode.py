@@ -8,10 +8,12 @@ from mindspore import Tensor
 
 from mg.data.buckets import Bucket
 from mg.data.latent_files import list_latent_files, read_latent
+from mg.data.latent_manifest import build_latent_manifest
 from mg.data.manifest import build_manifest
 from mg.data.transforms import resize_and_crop, to_model_range
 from mg.data.video import VideoReader, probe_video
 from mg.models.tae.tae import TemporalAutoencoder
+from mg.pipelines.autoencoder import weights_hash
 from mg.pipelines.decode import DEFAULT_FPS, decode_latent_files
 from mg.pipelines.encode import encode_videos
 from mg.pipelines.output_paths import output_paths
@@ -102,6 +104,13 @@ def test_clips_of_mixed_size_go_into_buckets(make_tae, make_frames, tmp_path):
     latent = read_latent(latents / "short.safetensors")
     np.testing.assert_array_equal(latent.mean, mean.asnumpy()[0])
     assert (latent.info.num_frames, latent.info.settings["resize"]) == (8, "cover")
+    usable = build_latent_manifest(
+        latents, {"short.npy": "a", "image.npy": "b"}, weights_hash=weights_hash(tae)
+    )
+    assert [(clip.name, str(clip.bucket)) for clip in usable.clips] == [
+        ("image.npy", "1x8x8"),
+        ("short.npy", "4x8x8"),
+    ]
     again = encode_videos(tae, manifest, latents, buckets=buckets)
     assert len(again.finished_before) == 4 and not again.done
 
