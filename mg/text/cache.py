@@ -119,8 +119,8 @@ class TextCache:
         """
         path = self.path_of(text)
         if not path.is_file():
-            arguments = ["--encoder", self.info.spec, "--output_folder", str(self._root)]
-            command = shlex.join(["--captions", text, *arguments])
+            arguments = {"captions": text, "encoder": self.info.spec, "output_folder": self._root}
+            command = shlex.join(f"--{name}={value}" for name, value in arguments.items())
             raise FileNotFoundError(
                 f"{self._root} has no embedding of {text!r} by {self.info.name!r}; run: python "
                 f"scripts/encode_text.py {command} (or with --csv_path, for all captions)"

@@ -94,12 +94,9 @@ def test_a_missing_text_names_the_command_that_makes_it(tmp_path, encoder):
     assert shlex.split(command) == [
         "python",
         "scripts/encode_text.py",
-        "--captions",
-        text,
-        "--encoder",
-        "word,width=32,max_tokens=6",
-        "--output_folder",
-        str(folder),
+        f"--captions={text}",
+        "--encoder=word,width=32,max_tokens=6",
+        f"--output_folder={folder}",
     ]
 
 
