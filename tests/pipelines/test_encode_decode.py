@@ -7,6 +7,7 @@ import pytest
 from mindspore import Tensor
 
 from mg.data.buckets import Bucket
+from mg.data.captions import read_captions
 from mg.data.latent_files import list_latent_files, read_latent
 from mg.data.latent_manifest import build_latent_manifest
 from mg.data.manifest import build_manifest
@@ -104,9 +105,9 @@ def test_clips_of_mixed_size_go_into_buckets(make_tae, make_frames, tmp_path):
     latent = read_latent(latents / "short.safetensors")
     np.testing.assert_array_equal(latent.mean, mean.asnumpy()[0])
     assert (latent.info.num_frames, latent.info.settings["resize"]) == (8, "cover")
-    usable = build_latent_manifest(
-        latents, {"short.npy": "a", "image.npy": "b"}, weights_hash=weights_hash(tae)
-    )
+    (tmp_path / "captions.csv").write_text("video,caption\nshort.npy,a\nimage.npy,b\n")
+    captions = read_captions(tmp_path / "captions.csv")
+    usable = build_latent_manifest(latents, captions, weights_hash=weights_hash(tae))
     assert [(clip.name, str(clip.bucket)) for clip in usable.clips] == [
         ("image.npy", "1x8x8"),
         ("short.npy", "4x8x8"),
