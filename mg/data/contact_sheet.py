@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,10 +13,11 @@ from mg.files import atomic_path
 
 __all__ = ["contact_sheet", "write_contact_sheet"]
 
+SUFFIXES = (".png", ".jpg")
 # Pixels, but for the scale of the letters.
 GAP, LINE_HEIGHT, FONT_SCALE = 8, 16, 0.42
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-PAPER, INK = (250, 250, 250), (30, 30, 30)
+PAPER, INK = (226, 228, 234), (30, 30, 30)  # darker than a white clip
 
 
 def contact_sheet(
@@ -78,6 +80,8 @@ def write_contact_sheet(
     Args and Raises: as `contact_sheet`; FileExistsError if the file exists and `overwrite` is
     false.
     """
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise ValueError(f"a contact sheet is a {' or '.join(SUFFIXES)} file, not {path}")
     sheet = contact_sheet(
         clips,
         captions,
@@ -87,7 +91,7 @@ def write_contact_sheet(
     )
     with atomic_path(path, overwrite=overwrite) as temporary:
         if not cv2.imwrite(str(temporary), sheet[..., ::-1]):
-            raise ValueError(f"cannot write an image to {path}; use .png or .jpg")
+            raise OSError(f"cannot write the image {path}")
 
 
 def _strip(clip: np.ndarray, num_frames: int, frame_height: int) -> np.ndarray:

@@ -34,7 +34,7 @@ SMOOTHING_SHARE = 0.015
 MIN_FILL = 0.7
 # Blur rounds corners: it leaves circles as they are, and squares and triangles become like circles.
 # So weighted, the shares tell them apart to the end. A lead of SURE_LEAD over the next is sure.
-FILL_WEIGHTS, SURE_LEAD = np.array([0.95, 1.0, 1.1]), 0.2
+FILL_WEIGHTS, SURE_LEAD = np.array([0.95, 1.0, 1.1]), 0.12
 # A shape may be so much wider than high, or higher than wide: blur in time draws out what moves.
 MAX_STRETCH = 1.8
 # Smallest share of frames in which the shape must be found.
