@@ -10,16 +10,12 @@ this posterior is narrow).
 """
 
 import itertools
-import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mg.files import write_text
 from mg.models.opensora_vae.chunks import (
     chunk_lengths,
     latent_lengths,
@@ -29,14 +25,11 @@ from mg.models.opensora_vae.chunks import (
 from mg.models.opensora_vae.config import TemporalVAEConfig, temporal_vae_shapes
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
 from mg.vaes.autoencoder_kl import AutoencoderKLVAE
-from mg.vaes.video_vae import CONFIG_FILE, Compression, VideoVAE
-from mg.weights.safetensors_file import write_safetensors
+from mg.vaes.video_vae import Compression, VideoVAE
 from mg.weights.tae_names import check_tensors
 
 __all__ = ["OPENSORA_CONFIG", "OpenSoraVAE"]
 
-# Checkpoints of the transformers package have this name.
-WEIGHTS_FILE = "model.safetensors"
 SPATIAL_PREFIX = "spatial_vae.module."
 TEMPORAL_PREFIX = "temporal_vae."
 
@@ -102,6 +95,7 @@ class OpenSoraVAE(VideoVAE):
 
     family = "opensora"
     class_name = "VideoAutoencoderPipeline"
+    weights_file = "model.safetensors"  # as the transformers package names it
 
     def __init__(
         self,
@@ -210,24 +204,12 @@ class OpenSoraVAE(VideoVAE):
             **{name: array.copy() for name, array in self.scaling_tensors.items()},
         }
 
-    def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
-        """Write config.json and model.safetensors, as the transformers package names them.
+    def stored_config(self) -> dict[str, Any]:
+        return self.config
 
-        Raises:
-            FileExistsError: one of them is there already and `overwrite` is false.
-        """
-        folder = Path(folder)
-        there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
-        if there and not overwrite:
-            raise FileExistsError(
-                f"{folder} holds {there[0]} already; choose another folder or pass overwrite=True"
-            )
-        # The transformers package opens only files that say that they are a framework's it knows.
-        write_safetensors(
-            folder / WEIGHTS_FILE, self.tensors(), metadata={"format": "pt"}, overwrite=overwrite
-        )
-        text = json.dumps(self.config, indent=2) + "\n"
-        write_text(folder / CONFIG_FILE, text, overwrite=overwrite)
+    def weights_metadata(self) -> dict[str, str]:
+        """Return what the transformers package wants: the name of a framework that it knows."""
+        return {"format": "pt"}
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class VideoVAE(abc.ABC):
 
     family: str = ""  # the `method` of from_pretrained: opensora, cogvideox, hunyuan, sd, tae
     class_name: str = ""  # `_class_name` in the config.json that is saved
+    weights_file: str = WEIGHTS_FILE  # beside it
 
     def __init__(
         self,
@@ -133,6 +134,11 @@ class VideoVAE(abc.ABC):
             return factor, -np.array(mean, np.float32).reshape(-1, 1, 1, 1) * factor
         return factor, -np.float32(self.config.get("shift_factor") or 0.0) * factor
 
+    def stored_config(self) -> dict[str, Any]:
+        """Return the fields of the `config.json` that `save_pretrained` writes."""
+        stated = {key: value for key, value in self.config.items() if key != "_class_name"}
+        return {"_class_name": self.class_name, **stated}
+
     def weights_metadata(self) -> dict[str, str]:
         """Return texts for the header of the weights file that `save_pretrained` writes."""
         return {}
@@ -184,21 +190,20 @@ class VideoVAE(abc.ABC):
         )
 
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
-        """Write config.json and diffusion_pytorch_model.safetensors into a folder.
+        """Write config.json and the weights into a folder, as the family's own package names them.
 
         Raises:
             FileExistsError: one of them is there already and `overwrite` is false.
         """
         folder = Path(folder)
-        there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
+        there = [name for name in (CONFIG_FILE, self.weights_file) if (folder / name).exists()]
         if there and not overwrite:
             raise FileExistsError(
                 f"{folder} holds {there[0]} already; choose another folder or pass overwrite=True"
             )
-        stated = {key: value for key, value in self.config.items() if key != "_class_name"}
-        text = json.dumps({"_class_name": self.class_name, **stated}, indent=2) + "\n"
+        text = json.dumps(self.stored_config(), indent=2) + "\n"
         write_safetensors(
-            folder / WEIGHTS_FILE,
+            folder / self.weights_file,
             self.tensors(),
             metadata=self.weights_metadata(),
             overwrite=overwrite,
