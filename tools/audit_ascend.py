@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Check without a device that every operation of the TAE is one that MindSpore has for Ascend.
+"""Check without a device that every operation of the networks is one MindSpore has for Ascend.
 
     python tools/audit_ascend.py                       # a small network; all sizes use the same
     python tools/audit_ascend.py --graphs decode --dtypes bfloat16 --json audit.json
@@ -28,6 +28,7 @@ import yaml
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from audited_networks import GRAPHS, network_and_inputs
 from mg.files import write_text
 from mg.models.tae.config import TAEConfig
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PrimitiveUse", "Verdict", "audit", "exported_primitives", "judge", "main"]
 
-GRAPHS = ("encode", "decode", "train", "discriminator")
 DTYPES = ("float32", "bfloat16")
 
 # Small, but with every part of the network that has operations of its own.
@@ -65,6 +65,7 @@ REVIEWED = {
     ),
     "Divs": ("mindspore.ops.div", "by a Python number; kernel aclnnDivs"),
     "DropoutGrad": ("mindspore.ops.dropout", "its gradient"),
+    "LayerNormGrad": ("mindspore.ops.LayerNorm", "its gradient"),
     "Load": (None, "reads a parameter into the graph"),
     "MakeTuple": (None, "groups values"),
     "MatMulExt": ("mindspore.ops.matmul", "the same for any rank; kernel aclnnMatmul"),
@@ -229,16 +230,14 @@ def _use_of(node: Any, graph: str) -> PrimitiveUse:
     )
 
 
-def tae_graphs(
+def used_primitives(
     config: TAEConfig, graphs: Iterable[str], dtypes: Iterable[str]
 ) -> dict[str, PrimitiveUse]:
-    """Return the primitives of the TAE's graphs, each compiled in each dtype.
+    """Return the primitives of the networks' graphs, each compiled in each dtype.
 
     Args:
-        config: of the network.
-        graphs: of `GRAPHS`. train is the whole training step: the loss with all its terms, the
-            adversarial one included, its gradient, accumulation, clipping, AdamW, weight average;
-            discriminator is the training step of the discriminator.
+        config: of the TAE.
+        graphs: of `GRAPHS`, what `network_and_inputs` makes.
         dtypes: of `DTYPES`.
     """
     import mindspore as ms
@@ -249,73 +248,12 @@ def tae_graphs(
     try:
         for dtype in dtypes:
             for graph in graphs:
-                found = exported_primitives(*_network_and_inputs(config, graph, dtype), graph=graph)
+                found = exported_primitives(*network_and_inputs(config, graph, dtype), graph=graph)
                 for name, use in found.items():
                     uses.setdefault(name, PrimitiveUse()).add(use)
     finally:
         ms.set_context(mode=mode)
     return uses
-
-
-def _network_and_inputs(
-    config: TAEConfig, graph: str, dtype: str
-) -> tuple["nn.Cell", tuple[Any, ...]]:
-    """Return one of the networks to compile, and inputs for two clips of 16x16 latent pixels."""
-    import mindspore as ms
-    import numpy as np
-    from mindspore import Tensor, nn
-
-    from mg.losses.perceptual import PerceptualLoss
-    from mg.models.discriminator import Discriminator
-    from mg.models.discriminator_config import DiscriminatorConfig
-    from mg.models.perceptual import LPIPS, LPIPSConfig
-    from mg.models.tae.tae import TemporalAutoencoder
-    from mg.training.config import AdversarialSettings, LossSettings, OptimSettings
-    from mg.training.discriminator_loss import DiscriminatorLoss
-    from mg.training.step import TrainStep
-    from mg.training.tae_loss import TAELoss
-
-    class Method(nn.Cell):
-        """Hold the network and call one of its methods."""
-
-        def __init__(self, network: nn.Cell, method: str) -> None:
-            super().__init__()
-            self.network = network
-            self.method = method
-
-        def construct(self, x: Tensor):
-            if self.method == "encode":
-                return self.network.moments(x)
-            return self.network.frames_from(x)
-
-    tae = TemporalAutoencoder(config)
-    # Set after building: the network refuses bf16 where it would have to run on CPU.
-    tae.encode_dtype = tae.decode_dtype = ms.float32 if dtype == "float32" else ms.bfloat16
-    frames, side = 2 * config.temporal_compression, 16 * config.spatial_compression
-    video = Tensor(np.zeros((2, config.in_channels, frames, side, side), np.float32))
-    latent = Tensor(np.zeros((2, config.z_channels, 2, 16, 16), np.float32))
-    if graph == "encode":
-        return Method(tae, graph), (video,)
-    if graph == "decode":
-        return Method(tae, graph), (latent,)
-    adversarial = AdversarialSettings(
-        lecam_weight=1.0,
-        network=DiscriminatorConfig(kind="video", ch=8, num_layers=2, norm_groups=8),
-    )
-    discriminator = Discriminator(adversarial.network)
-    optim = OptimSettings(accumulation_steps=2)
-    scalar = Tensor(1.0, ms.float32)
-    if graph == "discriminator":
-        step = TrainStep(DiscriminatorLoss(discriminator, adversarial), optim).set_train()
-        return step, (scalar, scalar, scalar, True, video, video, scalar, scalar)
-    settings = LossSettings(mse_weight=1.0, opl_loss_weight=1.0)
-    perceptual = PerceptualLoss(LPIPS(LPIPSConfig("vgg", (8,) * 5)))  # few channels: same graph
-    loss = TAELoss(
-        tae, settings, perceptual=perceptual, adversarial=adversarial, discriminator=discriminator
-    )
-    step = TrainStep(loss, optim, parameters=tae.trainable_params()).set_train()
-    frame_indices = Tensor(np.arange(2, dtype=np.int32))
-    return step, (scalar, scalar, scalar, True, video, latent, frame_indices)
 
 
 def audit(uses: dict[str, PrimitiveUse]) -> list[dict[str, Any]]:
@@ -392,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     import mindspore
 
-    rows = audit(tae_graphs(config, arguments.graphs, arguments.dtypes))
+    rows = audit(used_primitives(config, arguments.graphs, arguments.dtypes))
     failed = [row["primitive"] for row in rows if not row["supported"]]
     print(table(rows))
     if arguments.json is not None:

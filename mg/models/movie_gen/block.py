@@ -21,9 +21,8 @@ class ModulatedNorm(nn.Cell):
 
     def construct(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Return (B, L, D) in the dtype of x (B, L, D); shift and scale (B, D) in fp32."""
-        gain = self.per_clip(self.norm.weight * (1.0 + scale), x.shape[1])
-        shift = self.per_clip(shift, x.shape[1])
-        return (self.norm.without_gain(x) * gain + shift).astype(x.dtype)
+        y = self.norm.scaled(x, self.norm.weight * (1.0 + scale))
+        return (y + self.per_clip(shift, x.shape[1])).astype(x.dtype)
 
 
 class TransformerBlock(nn.Cell):

@@ -17,7 +17,15 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 from mindspore.ops import constexpr
 
-__all__ = ["FeedForward", "LayerNorm", "Linear", "PerClip", "RMSNorm", "runs_on_cpu"]
+__all__ = [
+    "FeedForward",
+    "LayerNorm",
+    "Linear",
+    "PerClip",
+    "PerToken",
+    "RMSNorm",
+    "runs_on_cpu",
+]
 
 
 def runs_on_cpu() -> bool:
@@ -42,50 +50,42 @@ class Linear(nn.Cell):
         return y.reshape((*x.shape[:-1], y.shape[-1]))
 
 
-class _Normalise(nn.Cell):
-    """x r with r = 1 / sqrt(mean(x^2) + eps) for rows x (N, D), with its own gradient.
-
-    From y = x r follows dx = r (dy - y mean(dy y)): one product and one sum less than the compiler
-    finds, and nothing is kept but x and y.
-    """
-
-    def __init__(self, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.mean = ops.ReduceMean(keep_dims=True)
-
-    def inverse_rms(self, x: Tensor) -> Tensor:
-        return ops.rsqrt(self.mean(x * x, -1) + self.eps)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return x * self.inverse_rms(x)
-
-    def bprop(self, x, out, dout):
-        return ((dout - out * self.mean(dout * out, -1)) * self.inverse_rms(x),)
+@constexpr
+def _filled(value: float, *shape: int) -> Tensor:
+    return Tensor(np.full(shape, value, np.float32))
 
 
 class RMSNorm(nn.Cell):
-    """x / sqrt(mean(x^2) + eps) over the last axis in fp32; the gain is for the caller to apply.
-
-    The gain multiplies whatever the caller scales by anyway, which are few numbers.
-    """
+    """x r gain with r = 1 / sqrt(mean(x^2) + eps) over the last axis, computed in fp32."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = Parameter(Tensor(np.ones(width, np.float32)), name="weight")
-        self.normalise = _Normalise(eps)
+        self.eps = eps
+        self.on_cpu = runs_on_cpu()
+        self.mean = ops.ReduceMean(keep_dims=True)
+        self.matmul = ops.MatMul()
+        self.outer = ops.BatchMatMul()
 
     def construct(self, x: Tensor) -> Tensor:
-        """Return the normalised x times the gain, in the dtype of x."""
-        return (self.normalised_rows(x) * self.weight).astype(x.dtype).reshape(x.shape)
+        """Return the norm of x, of any shape, with the learned gain, in the dtype of x."""
+        rows = x.reshape(1, -1, x.shape[-1])
+        return self.scaled(rows, self.weight.reshape(1, -1)).reshape(x.shape).astype(x.dtype)
 
-    def without_gain(self, x: Tensor) -> Tensor:
-        """Return the normalised x in fp32."""
-        return self.normalised_rows(x).reshape(x.shape)
-
-    def normalised_rows(self, x: Tensor) -> Tensor:
-        # As rows: on CPU sums over an axis of a tensor of three axes take eight times longer.
-        return self.normalise(x.reshape(-1, x.shape[-1]).astype(ms.float32))
+    def scaled(self, x: Tensor, gain: Tensor) -> Tensor:
+        """Return the norm of x (B, L, D) in fp32 with a gain (B, D) per clip, not its own."""
+        batch, length, width = x.shape
+        x = x.astype(ms.float32)
+        gain = gain.reshape(batch, 1, width)
+        if not self.on_cpu:
+            return x * ops.rsqrt(self.mean(x * x, -1) + self.eps) * gain
+        # On CPU multiplying with broadcasting keeps four times the tensor as a workspace, and a sum
+        # over an axis of more than two takes eight times longer. Products of matrices do neither,
+        # nor do their gradients.
+        squares = (x * x).reshape(-1, width)
+        mean = self.matmul(squares, _filled(1.0 / width, width, 1))
+        inverse_rms = ops.rsqrt(mean + self.eps).reshape(batch, length, 1)
+        return x * self.outer(inverse_rms, gain)
 
 
 class LayerNorm(nn.Cell):
@@ -114,24 +114,33 @@ class FeedForward(nn.Cell):
         return self.down(ops.silu(self.gate(x)) * self.up(x))
 
 
-@constexpr
-def _ones(*shape: int) -> Tensor:
-    return Tensor(np.ones(shape, np.float32))
-
-
 class PerClip(nn.Cell):
-    """Values per clip, in a shape to multiply tokens with or to add to them."""
+    """Values per clip in a shape to multiply tokens with or to add to them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.repeats = runs_on_cpu()
+        self.on_cpu = runs_on_cpu()  # for the reasons given in RMSNorm
         self.matmul = ops.BatchMatMul()
 
     def construct(self, values: Tensor, num_tokens: int) -> Tensor:
         """Return values (B, D) as (B, 1, D), on CPU repeated to (B, L, D)."""
         values = values.reshape(values.shape[0], 1, values.shape[1])
-        if not self.repeats:
+        if not self.on_cpu:
             return values
-        # The CPU kernel that sums over a middle axis, the gradient of broadcasting, is ten times
-        # slower than a product with ones, whose gradient is another product with ones.
-        return self.matmul(_ones(values.shape[0], num_tokens, 1), values)
+        return self.matmul(_filled(1.0, values.shape[0], num_tokens, 1), values)
+
+
+class PerToken(nn.Cell):
+    """Values per token, the same for all clips, in a shape to add to tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_cpu = runs_on_cpu()  # for the reasons given in RMSNorm
+        self.matmul = ops.MatMul()
+
+    def construct(self, values: Tensor, batch_size: int) -> Tensor:
+        """Return values (1, L, D) as they are, on CPU repeated to (B, L, D)."""
+        if not self.on_cpu:
+            return values
+        repeated = self.matmul(_filled(1.0, batch_size, 1), values.reshape(1, -1))
+        return repeated.reshape(batch_size, values.shape[1], values.shape[2])

@@ -18,7 +18,7 @@ from mg.models.movie_gen.attention import attention_mask, has_flash_attention
 from mg.models.movie_gen.block import ModulatedNorm, TransformerBlock
 from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import Linear, runs_on_cpu
+from mg.models.movie_gen.layers import Linear, PerToken, runs_on_cpu
 from mg.models.movie_gen.positions import PositionTables
 from mg.models.parameters import set_values
 from mg.weights.load import check_tensors
@@ -64,6 +64,7 @@ class MovieGenTransformer(nn.Cell):
         self.check_inputs = constexpr(config.check_inputs)
         self.patch_embedding = Linear(config.patch_values, config.dim)
         self.positions = PositionTables(config.position_table, config.dim)
+        self.per_token = PerToken()
         self.text_inputs = TextInputs(config)
         self.time_embedding = TimeEmbedding(config)
         self.time_modulation = Linear(config.dim, 6 * config.dim, starts_at_zero=True)
@@ -130,7 +131,7 @@ class MovieGenTransformer(nn.Cell):
             text_shapes += (tensor.shape,)
         grid = self.check_inputs(latent.shape, t.shape, *text_shapes)  # frames, height, width
         x = self.patch_embedding(self.patches(latent.astype(self.dtype)))  # (B, L, D)
-        positions = self.positions(grid).astype(self.dtype)  # (1, L, D)
+        positions = self.per_token(self.positions(grid), x.shape[0]).astype(self.dtype)
         text_tokens, valid = self.text_inputs(self.dtype, *text)
         mask = attention_mask(valid, x.shape[1], self.num_heads, flash=self.flash)
         time = self.time_embedding(t)  # (B, D)
