@@ -1,0 +1,154 @@
+"""Movie Gen's video transformer: the velocity of a noisy latent, given the time and text.
+
+Layouts
+    latent   (B, C, T, H, W)   C = 16 channels of the TAE
+    tokens   (B, L, D)         a token is a patch of 1 x 2 x 2 latent pixels
+    text     (B, L, D_e)       embedding of a text encoder, with a mask (B, L)
+Source: Movie Gen (arXiv 2410.13720) sections 3.1.3 and 3.1.4.
+"""
+
+from collections.abc import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
+
+from mg.models.movie_gen.attention import attention_mask, has_flash_attention
+from mg.models.movie_gen.block import ModulatedNorm, TransformerBlock
+from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
+from mg.models.movie_gen.config import MovieGenConfig
+from mg.models.movie_gen.layers import Linear, runs_on_cpu
+from mg.models.movie_gen.positions import PositionTables
+from mg.models.parameters import set_values
+from mg.weights.load import check_tensors
+
+__all__ = ["MovieGenTransformer"]
+
+DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
+
+
+class MovieGenTransformer(nn.Cell):
+    """The transformer; calling it gives the velocity.
+
+    A new network predicts zero, and each of its layers starts without self-attention and
+    feed-forward: the last linear map and the modulation start at zero.
+
+    Args:
+        config: of the network, as a `MovieGenConfig` or a mapping with its fields.
+        dtype: precision of the computation, "float32", "float16" or "bfloat16"; parameters, norms,
+            modulation and softmax are float32 in any case.
+        recompute_every: in training, compute the insides of every n-th layer again in the backward
+            pass instead of keeping them: less memory, more time. 1 is all layers, 0 is none.
+
+    Raises:
+        ValueError: a config that no network can be built from, a precision that the device lacks.
+    """
+
+    def __init__(
+        self,
+        config: Mapping | MovieGenConfig,
+        *,
+        dtype: str = "float32",
+        recompute_every: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = config = MovieGenConfig.from_mapping(config)
+        self.dtype = _dtype(dtype)
+        if not isinstance(recompute_every, int) or recompute_every < 0:
+            raise ValueError(f"recompute_every={recompute_every!r}; expected 0 (none), 1, 2, ...")
+        self.flash = has_flash_attention(self.dtype)
+        self.num_heads = config.num_heads
+        self.patch_size = config.patch_size
+        # In here, not only in `__call__`: a graph around the network compiles `construct` alone.
+        self.check_inputs = constexpr(config.check_inputs)
+        self.patch_embedding = Linear(config.patch_values, config.dim)
+        self.positions = PositionTables(config.position_table, config.dim)
+        self.text_inputs = TextInputs(config)
+        self.time_embedding = TimeEmbedding(config)
+        self.time_modulation = Linear(config.dim, 6 * config.dim, starts_at_zero=True)
+        self.blocks = nn.CellList(
+            [TransformerBlock(config, flash=self.flash) for _ in range(config.num_layers)]
+        )
+        self.final_modulation = Linear(config.dim, 2 * config.dim, starts_at_zero=True)
+        self.final_norm = ModulatedNorm(config)
+        self.final_linear = Linear(config.dim, config.patch_values, starts_at_zero=True)
+        self.split = ops.Split(axis=1, output_num=2)
+        if recompute_every:
+            for number in range(recompute_every - 1, config.num_layers, recompute_every):
+                self.blocks[number].recompute()
+
+    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Set all parameters from arrays of the same names and shapes.
+
+        Raises:
+            ValueError: a tensor is missing, left over or has another shape, by name.
+        """
+        parameters = dict(self.parameters_and_names())
+        check_tensors(tensors, {name: tuple(p.shape) for name, p in parameters.items()})
+        for name, parameter in parameters.items():
+            set_values(parameter, tensors[name])
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return copies of all parameters by name, as `load_tensors` takes them."""
+        return {name: p.asnumpy().copy() for name, p in self.parameters_and_names()}
+
+    def patches(self, latent: Tensor) -> Tensor:
+        """Return a latent (B, C, T, H, W) as tokens (B, L, C pt ph pw)."""
+        batch, channels, frames, height, width = latent.shape
+        pt, ph, pw = self.patch_size
+        x = latent.reshape(
+            batch, channels, frames // pt, pt, height // ph, ph, width // pw, pw
+        ).transpose(0, 2, 4, 6, 1, 3, 5, 7)
+        return x.reshape(batch, -1, channels * pt * ph * pw)
+
+    def latent_of(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Return tokens (B, L, C pt ph pw) as a latent (B, C, T, H, W); undoes `patches`."""
+        frames, height, width = grid
+        pt, ph, pw = self.patch_size
+        batch = tokens.shape[0]
+        x = tokens.reshape(batch, frames, height, width, -1, pt, ph, pw)
+        x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
+        return x.reshape(batch, -1, frames * pt, height * ph, width * pw)
+
+    def __call__(self, latent: Tensor, t: Tensor, *text: Tensor) -> Tensor:
+        """Return what `construct` does, once the shapes are known to be right."""
+        self.config.check_inputs(latent.shape, t.shape, *[x.shape for x in text])
+        return super().__call__(latent, t, *text)
+
+    def construct(self, latent: Tensor, t: Tensor, *text: Tensor) -> Tensor:
+        """Return the velocity (B, C, T, H, W) in fp32.
+
+        Args:
+            latent: noisy latent (B, C, T, H, W).
+            t: time of each clip (B,), 0 (noise) to 1 (data).
+            text: for each of `config.text_encoders`, in order, an embedding (B, L, width) and a
+                mask (B, L) bool, true where a token counts.
+        """
+        text_shapes = ()
+        for tensor in text:
+            text_shapes += (tensor.shape,)
+        grid = self.check_inputs(latent.shape, t.shape, *text_shapes)  # frames, height, width
+        x = self.patch_embedding(self.patches(latent.astype(self.dtype)))  # (B, L, D)
+        positions = self.positions(grid).astype(self.dtype)  # (1, L, D)
+        text_tokens, valid = self.text_inputs(self.dtype, *text)
+        mask = attention_mask(valid, x.shape[1], self.num_heads, flash=self.flash)
+        time = self.time_embedding(t)  # (B, D)
+        modulation = self.time_modulation(time)  # (B, 6 D)
+        for number in range(len(self.blocks)):
+            # Movie Gen section 3.1.3: positions are added at every layer.
+            x = self.blocks[number](x + positions, modulation, text_tokens, mask, grid)
+        shift, scale = self.split(self.final_modulation(time))  # (B, D) each
+        y = self.final_linear(self.final_norm(x, shift, scale))  # (B, L, C pt ph pw)
+        return self.latent_of(y, grid).astype(ms.float32)
+
+
+def _dtype(name: str) -> ms.Type:
+    if name not in DTYPES:
+        raise ValueError(f"dtype={name!r}; expected one of {sorted(DTYPES)}")
+    if name == "bfloat16" and runs_on_cpu():
+        raise ValueError(
+            "dtype=bfloat16: MindSpore's CPU kernels have no bf16 matrix product; use float32 or "
+            "float16 on CPU"
+        )
+    return DTYPES[name]
