@@ -9,9 +9,6 @@ compile: run it within `pynative_mode`.
 """
 
 import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +19,7 @@ from mindspore.nn.utils import no_init_parameters
 
 from mg.cpu_stand_ins import install_stand_ins
 from mg.models.parameters import set_values
+from mg.quiet_imports import quiet_imports
 from mg.weights.tae_names import check_tensors
 from mg.weights.vae_names import to_diffusers_names
 
@@ -138,23 +136,10 @@ def _network_class(class_name: str) -> type[nn.Cell]:
         raise ValueError(
             f"class {class_name!r} is not known here; expected one of {', '.join(CLASS_NAMES)}"
         )
-    with _silence():
+    with quiet_imports():
         import mindone.diffusers
 
         return getattr(mindone.diffusers, class_name)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Hold back what importing mindone says about frameworks and models not needed here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 class _Cells(nn.CellList):

@@ -1,0 +1,124 @@
+"""What every text encoder offers: texts in, embeddings of a fixed number of tokens out."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["TextEmbedding", "TextEncoder"]
+
+NUM_SHOWN = 60  # characters of a text in messages
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEmbedding:
+    """Embedded texts.
+
+    Attributes:
+        values: float32 (B, L, D); zero where the mask is false. Of a single text: (L, D).
+        mask: bool (B, L), true for tokens of the text, false for padding. Of a single text: (L,).
+    """
+
+    values: np.ndarray
+    mask: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.values.shape[:-1] != self.mask.shape:
+            raise ValueError(
+                f"values {self.values.shape} and mask {self.mask.shape} do not belong together; "
+                "expected (B, L, D) and (B, L)"
+            )
+
+
+class TextEncoder(abc.ABC):
+    """A text encoder with frozen weights.
+
+    A text becomes tokens, of which the last one always marks the end: even the empty text has one.
+
+    Attributes:
+        name: what the encoder is called in configs; no two encoders of a model share one.
+        spec: the text from which `mg.text.build.build_text_encoder` makes this encoder again.
+        width: D, the size of a token's embedding.
+        max_tokens: L, the number of tokens of every embedding, mark of the end included.
+    """
+
+    name: str
+    spec: str
+    width: int
+    max_tokens: int
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """Text that changes whenever the embeddings would (weights, tokenizer, max_tokens)."""
+
+    @abc.abstractmethod
+    def tokenize(self, text: str) -> list[Any]:
+        """Return all tokens of a text, however many, the last one marking the end."""
+
+    @abc.abstractmethod
+    def embed(self, tokens: Sequence[list[Any]]) -> list[np.ndarray]:
+        """Return one float32 array (number of its tokens, D) for each list of tokens."""
+
+    def encode(self, texts: Sequence[str], *, truncate: bool = False) -> TextEmbedding:
+        """Return the embeddings of texts: values (B, L, D) and mask (B, L), L = `max_tokens`.
+
+        Args:
+            texts: B texts; the empty text is one too.
+            truncate: whether a text with too many tokens loses the last ones (the mark of the end
+                stays).
+
+        Raises:
+            ValueError: a text has more than `max_tokens` tokens and `truncate` is false; or texts
+                is no list of texts.
+        """
+        tokens = self._tokens_of(texts, truncate)
+        values = np.zeros((len(tokens), self.max_tokens, self.width), np.float32)  # (B, L, D)
+        mask = np.zeros(values.shape[:2], bool)  # (B, L)
+        embedded = self.embed(tokens) if tokens else []
+        for i, rows in enumerate(embedded):
+            values[i, : len(rows)] = rows
+            mask[i, : len(rows)] = True
+        return TextEmbedding(values, mask)
+
+    def check_lengths(self, texts: Sequence[str]) -> None:
+        """Raise ValueError, as `encode` would, if a text is too long; nothing is embedded."""
+        self._tokens_of(texts, False)
+
+    def is_too_long(self, text: str) -> bool:
+        """Return whether a text has more than `max_tokens` tokens."""
+        return len(self.tokenize(text)) > self.max_tokens
+
+    def _tokens_of(self, texts: Sequence[str], truncate: bool) -> list[list[Any]]:
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"texts={texts!r}: expected a list of texts")
+        tokens = [self.tokenize(text) for text in texts]
+        too_long = [i for i, row in enumerate(tokens) if len(row) > self.max_tokens]
+        if too_long and not truncate:
+            first = texts[too_long[0]]
+            shown = first if len(first) <= NUM_SHOWN else first[:NUM_SHOWN] + "..."
+            others = f" (and {len(too_long) - 1} more)" if len(too_long) > 1 else ""
+            raise ValueError(
+                f"the text {shown!r}{others} is too long for the encoder {self.name!r}: "
+                f"{len(tokens[too_long[0]])} tokens, at most {self.max_tokens} fit; shorten it, or "
+                "ask for truncation (truncate)"
+            )
+        return [self._cut(row) for row in tokens]
+
+    def _cut(self, tokens: list[Any]) -> list[Any]:
+        if len(tokens) <= self.max_tokens:
+            return tokens
+        return [*tokens[: self.max_tokens - 1], tokens[-1]]
+
+
+def check_max_tokens(max_tokens: int) -> int:
+    """Return max_tokens.
+
+    Raises:
+        ValueError: it is not at least 2, a token of text and the mark of the end.
+    """
+    if max_tokens < 2:
+        raise ValueError(f"max_tokens={max_tokens}; expected at least 2")
+    return max_tokens

@@ -1,0 +1,70 @@
+"""Captions and tiny pretrained encoders for the tests of mg/text."""
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "text"
+
+COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan")
+SHAPES = ("circle", "square", "triangle")
+MOTIONS = ("moving left", "moving right", "moving up", "moving down")
+BACKGROUNDS = ("black", "white", "gray")
+
+
+@pytest.fixture(scope="session")
+def captions():
+    """All 216 captions of the grammar, with what they say: {caption: its four choices}."""
+    return {
+        f"a {c} {s} {m} on a {b} background": (c, s, m, b)
+        for c, s, m, b in itertools.product(COLOURS, SHAPES, MOTIONS, BACKGROUNDS)
+    }
+
+
+def write_tokenizer(path, template, marks):
+    """Write a tokenizer.json that knows the words w3, w4, ... by their numbers."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import TemplateProcessing
+
+    words = {f"w{i}": i for i in range(64) if i not in marks.values()}
+    tokenizer = Tokenizer(WordLevel({**words, **marks}, unk_token="w3"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(
+        single=template, special_tokens=list(marks.items())
+    )
+    # Settings that a file may bring along, and that must have no effect.
+    tokenizer.enable_padding(length=9)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(path))
+
+
+@pytest.fixture
+def t5_folder(tmp_path):
+    """A tiny T5 with a tokenizer, with which "w5 w6 w7 w8" has the reference's ids."""
+    folder = Path(shutil.copytree(FIXTURES / "t5", tmp_path / "t5"))
+    write_tokenizer(folder / "tokenizer.json", "$A </s>", {"</s>": 1})
+    return folder
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+    """A tiny CLIP with a tokenizer, with which "w6 w7 w8 w9" has the reference's ids."""
+    folder = Path(shutil.copytree(FIXTURES / "clip", tmp_path / "clip"))
+    write_tokenizer(folder / "tokenizer.json", "<s> $A </s>", {"<s>": 0, "</s>": 2})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Return the hidden states (L, D) of the reference's tokens, padding left out."""
+
+    def read(name):
+        arrays = np.load(FIXTURES / f"{name}.npz")
+        return arrays["o:y"][arrays["i:mask"].astype(bool)]
+
+    return read
