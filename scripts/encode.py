@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main, save_config
+from mg.data.buckets import Bucket
 from mg.data.manifest import build_manifest
 from mg.device import setup_device
 from mg.parallel.ranks import init_ranks
@@ -28,6 +29,10 @@ class EncodeConfig(AutoencoderConfig):
         video_folder: folder of the videos of csv_path.
         output_path: folder for the latents; subfolders are kept.
         image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
+        buckets: instead of image_size, sizes FRAMESxHEIGHTxWIDTH of the encoded videos, such as
+            ["1x256x256", "32x256x256", "32x192x336"]. Each video goes into the longest that it
+            fills and, of several, the one of the nearest aspect ratio; its first frames are scaled
+            and cropped to that size. Images go into buckets of one frame.
         format: safetensors or npz.
         overwrite: encode all videos again and replace existing latents.
     """
@@ -37,6 +42,7 @@ class EncodeConfig(AutoencoderConfig):
     video_folder: str | None = None
     output_path: str = "outputs/latents"
     image_size: int | tuple[int, int] | None = None
+    buckets: list[str] | None = None
     format: str = "safetensors"
     overwrite: bool = False
 
@@ -46,6 +52,13 @@ class EncodeConfig(AutoencoderConfig):
             raise ValueError("give either input, or csv_path and video_folder")
         if self.format not in ("safetensors", "npz"):
             raise ValueError(f"format={self.format!r}; expected safetensors or npz")
+        if self.buckets is not None and (self.image_size is not None or not self.buckets):
+            raise ValueError("give image_size or buckets, not both; buckets must not be empty")
+        self.parsed_buckets()
+
+    def parsed_buckets(self) -> list[Bucket] | None:
+        """Return the sizes in frames and pixels."""
+        return None if self.buckets is None else [Bucket.parse(text) for text in self.buckets]
 
 
 def main() -> None:
@@ -64,6 +77,7 @@ def main() -> None:
         manifest,
         config.output_path,
         image_size=config.image_size,
+        buckets=config.parsed_buckets(),
         suffix=f".{config.format}",
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,

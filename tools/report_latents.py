@@ -19,13 +19,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
+from mg.data.latent_files import list_latent_files, read_latent
 from mg.data.manifest import build_manifest
 from mg.device import setup_device
 from mg.files import write_text
 from mg.metrics.latents import LatentReport
 from mg.models.tae.tiling import Tiling
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
-from mg.pipelines.latent_files import read_latent
 
 logger = logging.getLogger("mg")
 
@@ -82,9 +82,6 @@ def main() -> None:
 
 def stored_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarray]]:
     """Yield name and mean of each latent file."""
-    # Imports MindSpore, which takes seconds; a wrong setting is answered before.
-    from mg.pipelines.decode import list_latent_files
-
     for name, path in list_latent_files(config.input).items():
         yield name, read_latent(path).mean
 

@@ -5,28 +5,23 @@ computed or the last, in this process or in a worker, so resuming needs no saved
 """
 
 import functools
-import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 
 import numpy as np
 
+from mg.data.dataset import Dataset
+from mg.data.image_steps import ImageSteps
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import flip_horizontal, resize_and_crop, to_model_range
 from mg.data.video import VideoReader
-from mg.data.workers import reason_of
 
-__all__ = ["Batch", "ClipConfig", "ClipDataset", "Draw", "stack_batch"]
-
-logger = logging.getLogger("mg")
+__all__ = ["ClipBatch", "ClipConfig", "ClipDataset", "ClipDraw"]
 
 STRATEGIES = ("video_only", "image_only", "mixed_video_image")
-# Each kind of draw has its own stream of random numbers.
-ORDER_STREAM, SAMPLE_STREAM, KIND_STREAM = 0, 1, 2
-# Steps over which the share of image batches is exact.
-STEPS_PER_BLOCK = 64
+# Each kind of draw has its own stream of random numbers; 2 is that of the image steps.
+ORDER_STREAM, SAMPLE_STREAM = 0, 1
 
 
 @dataclass(frozen=True)
@@ -111,36 +106,36 @@ class ClipConfig:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ClipBatch:
     """One batch: `frames` float32 (B, 3, T, H, W) in [-1, 1], and the name of each clip."""
 
     frames: np.ndarray
     names: tuple[str, ...]
 
+    @property
+    def num_frames(self) -> int:
+        return self.frames.shape[2]
+
 
 @dataclass(frozen=True)
-class Draw:
+class ClipDraw:
     """One sample to be read: the clip, the key of its random numbers, one frame or several."""
 
     clip: Clip
     random_key: tuple[int, ...]
     is_image: bool
 
+    @property
+    def name(self) -> str:
+        return self.clip.name
+
 
 @dataclass
-class ClipDataset:
+class ClipDataset(Dataset):
     """Random access to clips by (step, index).
 
     Every clip is drawn once per epoch, in an order shuffled anew for each epoch. A clip that cannot
-    be read is replaced by the next one and listed in `bad`; the replacement is the same whether or
-    not that was known beforehand. Several ranks (`rank` of `num_ranks`) share one order: together
-    they see what a single rank with a batch `num_ranks` times as large would see.
-
-    Attributes:
-        bad: {clip name: reason} of the clips that failed while reading. May be given, as a run that
-            is resumed does; the dict is copied, names that the manifest does not know are dropped.
-        max_bad_share: share of the manifest's clips, in (0, 1], that may turn out bad; one more
-            stops the run.
+    be read is replaced by the next one.
     """
 
     manifest: Manifest
@@ -152,14 +147,7 @@ class ClipDataset:
     max_bad_share: float = 0.25
 
     def __post_init__(self):
-        if not 0 < self.max_bad_share <= 1:
-            raise ValueError(f"max_bad_share must lie in (0, 1], not {self.max_bad_share}")
-        names = {clip.name for clip in self.manifest.clips}
-        self.bad = {name: reason for name, reason in self.bad.items() if name in names}
-        if not 0 <= self.rank < self.num_ranks:
-            raise ValueError(f"rank must lie in [0, {self.num_ranks}), not {self.rank}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
+        self.check_settings()
         if not self._usable(is_image=self.config.mixed_strategy == "image_only"):
             raise ValueError(
                 f"no clip has the {self.config.num_source_frames} frames that sample_n_frames="
@@ -171,23 +159,27 @@ class ClipDataset:
         """Return in how many batches every clip is drawn once, rounded up.
 
         With mixed_video_image every clip as video; the image batches in between count.
-
-        Args:
-            batch_size: of this rank; the others draw as many.
         """
         num_clips = len(self._usable(is_image=self.config.mixed_strategy == "image_only"))
         share_of_clips = 1 - self.config.mixed_image_ratio
         num_batches = num_clips / (batch_size * self.num_ranks * share_of_clips)
         return math.ceil(round(num_batches, 6))  # 12 / (1 - 0.2) is a little more than 15
 
+    @property
+    def names(self) -> set[str]:
+        return {clip.name for clip in self.manifest.clips}
+
     def is_image_step(self, step: int) -> bool:
         """Return whether the batch of `step` holds single frames; the same on every rank."""
-        strategy = self.config.mixed_strategy
-        if strategy != "mixed_video_image":
-            return strategy == "image_only"
-        return bool(self._image_steps(step // STEPS_PER_BLOCK)[step % STEPS_PER_BLOCK])
+        return self._image_steps.is_image(step)
 
-    def draw(self, step: int, index: int, *, batch_size: int = 1) -> Draw:
+    @functools.cached_property
+    def _image_steps(self) -> ImageSteps:
+        shares = {"video_only": 0.0, "image_only": 1.0}
+        strategy = self.config.mixed_strategy
+        return ImageSteps(shares.get(strategy, self.config.mixed_image_ratio), self.seed)
+
+    def draw(self, step: int, index: int, *, batch_size: int = 1) -> ClipDraw:
         """Return which clip sample `index` of the batch of `step` is cut from, bad ones left out.
 
         Args:
@@ -204,14 +196,15 @@ class ClipDataset:
             )
         is_image = self.is_image_step(step)
         index += self.rank * batch_size
-        drawn = self._num_steps_of_kind_before(step, is_image) * batch_size * self.num_ranks + index
+        num_before = self._image_steps.num_before(step, is_image=is_image)
+        drawn = num_before * batch_size * self.num_ranks + index
         clips = self._usable(is_image)
         epoch, place = divmod(drawn, len(clips))
         order = _epoch_order(self.seed, epoch, len(clips), is_image)
         for attempt in range(len(clips)):
             clip = clips[order[(place + attempt) % len(clips)]]
             if clip.name not in self.bad:
-                return Draw(clip, (SAMPLE_STREAM, self.seed, step, index, attempt), is_image)
+                return ClipDraw(clip, (SAMPLE_STREAM, self.seed, step, index, attempt), is_image)
         raise ValueError(f"none of the {len(clips)} clips can be read:\n{self.bad_table()}")
 
     def sample(self, step: int, index: int, *, batch_size: int = 1) -> tuple[np.ndarray, str]:
@@ -220,15 +213,10 @@ class ClipDataset:
         Raises:
             ValueError: too many clips are bad.
         """
-        while True:
-            draw = self.draw(step, index, batch_size=batch_size)
-            try:
-                return self.read(draw), draw.clip.name
-            # Decoders raise all kinds of errors; one of our own would soon show in `bad`.
-            except Exception as error:
-                self.quarantine(draw.clip.name, reason_of(error))
+        draw, frames = self.read_or_replace(step, index, batch_size=batch_size)
+        return frames, draw.name
 
-    def read(self, draw: Draw) -> np.ndarray:
+    def read(self, draw: ClipDraw) -> np.ndarray:
         """Return a random piece of a clip, resized, cropped and flipped, uint8 (T, H, W, 3)."""
         config, clip = self.config, draw.clip
         rng = np.random.default_rng(draw.random_key)
@@ -248,69 +236,15 @@ class ClipDataset:
             frames = flip_horizontal(frames)
         return frames
 
-    def quarantine(self, name: str, reason: str) -> None:
-        """List a clip as bad, so that it is not drawn again.
-
-        Raises:
-            ValueError: more than `max_bad_share` of the clips are bad.
-        """
-        reason = reason.removeprefix(f"{PurePath(name).name}: ")
-        self.bad[name] = reason
-        logger.warning("skipping clip %s: %s", name, reason)
-        names = {clip.name for clip in self.manifest.clips}
-        num_bad = len(names & self.bad.keys())
-        if num_bad > self.max_bad_share * len(names):
-            raise ValueError(
-                f"{num_bad} of {len(names)} clips are bad, more than max_bad_share="
-                f"{self.max_bad_share:g} allows; check the files and the disk:\n{self.bad_table()}"
-            )
-
-    def take_bad(self, bad: Mapping[str, str]) -> None:
-        """List as bad what an earlier run or another rank found; unknown names are dropped."""
-        names = {clip.name for clip in self.manifest.clips}
-        self.bad.update({name: reason for name, reason in bad.items() if name in names})
-
-    def bad_table(self) -> str:
-        """Return one line per bad clip, its name and the reason."""
-        width = max((len(name) for name in self.bad), default=0)
-        return "\n".join(f"{name:<{width}}  {reason}" for name, reason in self.bad.items())
-
-    def batch(self, step: int, batch_size: int) -> Batch:
-        """Return the batch of `step`, frames float32 (B, 3, T, H, W) in [-1, 1]."""
-        return stack_batch(*self.raw_batch(step, batch_size))
-
-    def raw_batch(self, step: int, batch_size: int) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Return the batch of `step` as (uint8 (B, T, H, W, 3), names)."""
-        samples = [self.sample(step, i, batch_size=batch_size) for i in range(batch_size)]
-        return np.stack([frames for frames, _ in samples]), tuple(name for _, name in samples)
+    def collate(self, draws: Sequence[ClipDraw], samples: Sequence[np.ndarray]) -> ClipBatch:
+        frames = np.stack([to_model_range(sample) for sample in samples])  # (B, 3, T, H, W)
+        return ClipBatch(frames, tuple(draw.name for draw in draws))
 
     def _usable(self, is_image: bool) -> tuple[Clip, ...]:
         if is_image:
             return self.manifest.clips
         needed = self.config.num_source_frames
         return tuple(clip for clip in self.manifest.clips if clip.num_frames >= needed)
-
-    def _image_steps(self, block: int) -> np.ndarray:
-        """Return which of the steps of a block are image steps, bool (STEPS_PER_BLOCK,)."""
-        num_images = self._num_image_steps(block + 1) - self._num_image_steps(block)
-        rng = np.random.default_rng((KIND_STREAM, self.seed, block))
-        return rng.permutation(STEPS_PER_BLOCK) < num_images
-
-    def _num_image_steps(self, num_blocks: int) -> int:
-        return round(num_blocks * STEPS_PER_BLOCK * self.config.mixed_image_ratio)
-
-    def _num_steps_of_kind_before(self, step: int, is_image: bool) -> int:
-        """Return how many of the steps before `step` are image steps (or video steps)."""
-        if self.config.mixed_strategy != "mixed_video_image":
-            return step
-        block, rest = divmod(step, STEPS_PER_BLOCK)
-        num_images = self._num_image_steps(block) + int(self._image_steps(block)[:rest].sum())
-        return num_images if is_image else step - num_images
-
-
-def stack_batch(frames: np.ndarray, names: tuple[str, ...]) -> Batch:
-    """Return uint8 frames (B, T, H, W, 3) as a batch, float32 (B, 3, T, H, W) in [-1, 1]."""
-    return Batch(np.stack([to_model_range(clip) for clip in frames]), names)
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-
-from mg.data.clips import Batch, ClipDataset, Draw, stack_batch
+from mg.data.dataset import Batch, Dataset, Draw
 from mg.data.workers import CallFailedError, WorkerPool
 
 __all__ = ["ClipLoader"]
@@ -20,7 +19,7 @@ class ClipLoader:
     """Iterator over the batches of steps [start_step, start_step + num_steps), in order.
 
     A clip that cannot be read, at which the decoder hangs or which crashes it, is quarantined
-    (`ClipDataset.quarantine`) and replaced by the next one; a worker that hung or crashed is
+    (`Dataset.quarantine`) and replaced by the next one; a worker that hung or crashed is
     restarted. The batches are those that `dataset.batch(step, batch_size)` returns when it is
     called for one step after the other, for any number of workers and however far they are ahead,
     bad clips included: a clip that fails in a batch ahead counts as bad from that batch on and not
@@ -32,7 +31,7 @@ class ClipLoader:
 
     Args:
         dataset: where the clips come from.
-        batch_size: clips per batch on this rank.
+        batch_size: clips per batch on this rank, unless the dataset says otherwise.
         start_step: number of the first batch: the step to resume at.
         num_steps: how many batches there are in all; None: no end.
         num_workers: processes that read and decode; 0 does the work in this process, where a
@@ -52,7 +51,7 @@ class ClipLoader:
 
     def __init__(
         self,
-        dataset: ClipDataset,
+        dataset: Dataset,
         batch_size: int,
         *,
         start_step: int = 0,
@@ -122,8 +121,8 @@ class ClipLoader:
             raise StopIteration
         samples = self._pending.popleft()
         self._submit_batches()
-        frames = np.stack([self._frames_of(sample) for sample in samples])  # (B, T, H, W, 3)
-        return stack_batch(frames, tuple(sample.draw.clip.name for sample in samples))
+        read = [self._settled(sample) for sample in samples]
+        return self.dataset.collate([sample.draw for sample in samples], read)
 
     def _submit_batches(self) -> None:
         """Have the workers begin the batches ahead."""
@@ -131,7 +130,8 @@ class ClipLoader:
             step = next(self._steps, None)
             if step is None:
                 return
-            samples = [_Sample((step, index)) for index in range(self.batch_size)]
+            num_samples = self.dataset.num_samples(step, self.batch_size)
+            samples = [_Sample((step, index)) for index in range(num_samples)]
             for sample in samples:
                 self._submit(sample)
             self._pending.append(samples)
@@ -141,19 +141,19 @@ class ClipLoader:
         sample.draw = self.dataset.draw(step, index, batch_size=self.batch_size)
         sample.future = self._threads.submit(self._read, sample.draw, sample.place)
 
-    def _frames_of(self, sample: "_Sample") -> np.ndarray:
-        """Return the frames of a sample, uint8 (T, H, W, 3), once all before it are settled."""
+    def _settled(self, sample: "_Sample") -> Any:
+        """Return what was read of a sample, once all before it are settled."""
         while True:
-            if sample.draw.clip.name in self.dataset.bad:  # since it was drawn
+            if sample.draw.name in self.dataset.bad:  # since it was drawn
                 self._submit(sample)
             try:
                 return sample.future.result()
             except CallFailedError as error:
-                self.dataset.quarantine(sample.draw.clip.name, str(error))
+                self.dataset.quarantine(sample.draw.name, str(error))
 
-    def _read(self, draw: Draw, place: tuple[int, int]) -> np.ndarray:
-        """Return the frames of a draw; called in the threads."""
-        name = draw.clip.name
+    def _read(self, draw: Draw, place: tuple[int, int]) -> Any:
+        """Return what a draw stands for; called in the threads."""
+        name = draw.name
         known = self._failures.get(name)
         # A clip that failed at an earlier place will be replaced here anyway; and it must not keep
         # one worker after the other busy until its time is up.

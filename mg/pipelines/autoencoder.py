@@ -3,12 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 
+from mg.data.latent_files import LatentInfo
 from mg.device import DeviceConfig
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tiling import Tiling
@@ -16,7 +18,13 @@ from mg.models.tae.tiling import Tiling
 if TYPE_CHECKING:  # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.models.tae.tae import TemporalAutoencoder
 
-__all__ = ["AutoencoderConfig", "config_hash", "load_autoencoder", "weights_hash"]
+__all__ = [
+    "AutoencoderConfig",
+    "check_latent_config",
+    "config_hash",
+    "load_autoencoder",
+    "weights_hash",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +106,22 @@ def config_hash(config: TAEConfig) -> str:
     if not fields["norm_per_frame"]:
         del fields["norm_per_frame"]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAEConfig) -> None:
+    """Raise ValueError, naming the fields, if a latent was made with another config."""
+    if info.config_hash == config_hash(config):
+        return
+    own, stored = config.to_dict(), TAEConfig().to_dict() | info.config
+    differing = [
+        f"{key} is {value!r} there and {own.get(key)!r} here"
+        for key, value in sorted(stored.items())
+        if value != own.get(key)
+    ]
+    reasons = "; ".join(differing) or f"its config hash is {info.config_hash}"
+    raise ValueError(
+        f"{path} was encoded with another TAE config: {reasons}. Use the weights it was made with"
+    )
 
 
 def weights_hash(tae: "TemporalAutoencoder") -> str:

@@ -10,50 +10,23 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mg.data.latent_files import LatentInfo, list_latent_files, read_latent, read_latent_info
 from mg.data.transforms import from_model_range
 from mg.data.video_writer import VideoWriter
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
-from mg.pipelines.autoencoder import weights_hash
-from mg.pipelines.latent_files import (
-    LATENT_SUFFIXES,
-    LatentInfo,
-    check_latent_config,
-    read_latent,
-    read_latent_info,
-)
+from mg.pipelines.autoencoder import check_latent_config, weights_hash
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.streaming import decode_latents
 
-__all__ = ["DEFAULT_FPS", "decode_latent_files", "list_latent_files"]
+__all__ = ["DEFAULT_FPS", "decode_latent_files"]
 
 logger = logging.getLogger("mg")
 
 DEFAULT_FPS = 24.0  # of videos whose source has no frame rate, such as images
-
-
-def list_latent_files(source: str | os.PathLike) -> dict[str, Path]:
-    """Return {name relative to the folder: path} of a latent file or of all below a folder.
-
-    Raises:
-        FileNotFoundError: no such file or folder, or no latent file in it.
-    """
-    source = Path(source)
-    if source.is_file():
-        return {source.name: source}
-    if not source.is_dir():
-        raise FileNotFoundError(f"no such latent file or folder: {source}")
-    files = {
-        path.relative_to(source).as_posix(): path
-        for path in sorted(source.rglob("*"))
-        if path.suffix in LATENT_SUFFIXES and path.is_file() and not path.name.startswith(".")
-    }
-    if not files:
-        raise FileNotFoundError(f"no latent file ({', '.join(LATENT_SUFFIXES)}) below {source}")
-    return files
 
 
 def decode_latent_files(

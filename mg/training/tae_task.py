@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mg.data.clips import Batch, ClipDataset
+from mg.data.clips import ClipBatch, ClipDataset
 from mg.data.manifest import build_manifest
 from mg.losses.perceptual import PerceptualLoss, draw_frame_indices
 from mg.metrics.lpips import load_lpips
@@ -191,7 +191,7 @@ class TAETask(Task):
     # -- one batch -------------------------------------------------------------------------------
 
     def run_batch(
-        self, number: int, batch: Batch, controls: Controls, *, is_last: bool
+        self, number: int, batch: ClipBatch, controls: Controls, *, is_last: bool
     ) -> dict[str, float]:
         video, noise, frame_indices = self.inputs(number, batch)
         loss, terms, norm, frames = self.steps["tae"](
@@ -234,7 +234,7 @@ class TAETask(Task):
                 means[name] = decay * means[name] + (1 - decay) * numbers[f"logits_{name}"]
         return numbers
 
-    def inputs(self, number: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(self, number: int, batch: ClipBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return (video, noise, frame indices) of a batch.
 
         The noise of a clip is keyed by (seed, number of the batch, place of the clip among those

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from mindspore import nn
 
-from mg.data.clips import Batch, ClipDataset
+from mg.data.dataset import Batch, Dataset
 from mg.training.stages import Stage
 from mg.training.step import TrainStep
 
@@ -45,7 +45,7 @@ class Task(abc.ABC):
         running_means: numbers that the task carries from step to step.
     """
 
-    dataset: ClipDataset
+    dataset: Dataset
     stages: list[Stage]
     networks: dict[str, nn.Cell]
     steps: dict[str, TrainStep]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mg.cli import save_config
-from mg.data.clips import Batch
+from mg.data.dataset import Batch
 from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
@@ -239,7 +239,7 @@ class Trainer:
             "lr": lr,
             "loss_scale": self.loss_scale.value,
             "is_applied": is_good,
-            "num_frames": batches[0].frames.shape[2],
+            "num_frames": batches[0].num_frames,
             "seconds": round(time.monotonic() - began, 4),
             "data_seconds": round(loader.total_seconds_waited - waited, 4),
         }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fault_experiments.corrupt_media import write_sound
+from mg.data.latent_files import LatentInfo, LatentWriter
 
 
 def moving_frames(num_frames, height, width):
@@ -160,3 +161,41 @@ def hostile(tmp_path_factory, monkeypatch):
     monkeypatch.syspath_prepend(folder)
     yield importlib.import_module("hostile_functions")
     del sys.modules["hostile_functions"]
+
+
+LATENT_CONFIG = {  # 2x2x2
+    "z_channels": 3,
+    "ch_mult": [1, 1],
+    "temporal_downsample_level": [0],
+    "scaling_factor": 2.0,
+    "shift_factor": 0.5,
+}
+
+
+def write_latent_file(folder, name, size, *, weights="w" * 64, settings=None, config=None):
+    """Write the latent of a video; its numbers are random but fixed by the name.
+
+    `size` is that of the latent, frames, height and width. Returns (mean, logvar).
+    """
+    info = LatentInfo(
+        num_frames=2 * size[0] - 1,
+        height=2 * size[1],
+        width=2 * size[2],
+        fps=12.0,
+        source=name,
+        config={**LATENT_CONFIG, **(config or {})},
+        config_hash=str(config),
+        weights_hash=weights,
+        settings=settings or {},
+    )
+    rng = np.random.default_rng(list(name.encode()))
+    mean, logvar = rng.standard_normal((2, 3, *size)).astype(np.float32)
+    with LatentWriter(folder / Path(name).with_suffix(".safetensors"), info) as writer:
+        writer.write(mean, logvar)
+    return mean, logvar
+
+
+@pytest.fixture(scope="session")
+def write_latent():
+    """Return the function `write_latent_file`."""
+    return write_latent_file

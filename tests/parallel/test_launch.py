@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mg.data.latent_files import read_latent_info
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.launch import launch
-from mg.pipelines.latent_files import read_latent_info
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import config_metadata
 

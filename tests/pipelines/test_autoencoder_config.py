@@ -7,9 +7,16 @@ import pytest
 import yaml
 
 from mg.cli import config_to_yaml, parse_config
+from mg.data.latent_files import LatentInfo
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tiling import Tiling
-from mg.pipelines.autoencoder import AutoencoderConfig, config_hash, load_autoencoder, weights_hash
+from mg.pipelines.autoencoder import (
+    AutoencoderConfig,
+    check_latent_config,
+    config_hash,
+    load_autoencoder,
+    weights_hash,
+)
 from mg.weights.checkpoint_file import read_weights, write_weights
 
 
@@ -105,6 +112,15 @@ def test_config_hash_of_files_from_before_norm_per_frame():
     """Latents that were encoded before that field existed are still decoded."""
     former = "6cebce37feee88a87ce322412df42b9a980636d1ae85c45eab3dfd3c1f221195"
     assert config_hash(TAEConfig()) == former
+
+
+def test_latent_of_another_config_is_refused_by_field():
+    config = TAEConfig(ch=32)
+    info = LatentInfo(8, 16, 16, 25.0, "a.mp4", config.to_dict(), config_hash(config), "", {})
+    check_latent_config("a.npz", info, TAEConfig(ch=32))
+    other = TAEConfig(ch=32, temporal_padding="replicate")
+    with pytest.raises(ValueError, match="temporal_padding is 'published' there and 'replicate'"):
+        check_latent_config("a.npz", info, other)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mg.data.buckets import Bucket
+from mg.data.latent_files import list_latent_files, read_latent
 from mg.data.manifest import build_manifest
-from mg.data.transforms import to_model_range
+from mg.data.transforms import resize_and_crop, to_model_range
 from mg.data.video import VideoReader, probe_video
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.decode import DEFAULT_FPS, decode_latent_files
 from mg.pipelines.encode import encode_videos
-from mg.pipelines.latent_files import read_latent
 from mg.pipelines.output_paths import output_paths
 
 
@@ -67,10 +68,52 @@ def test_latent_made_in_another_way_is_not_taken_for_finished(make_tae, video_fo
     tae = make_tae()
     manifest = build_manifest(video_folder=video_folder / "a.mp4")
     encode_videos(tae, manifest, tmp_path)
-    with pytest.raises(ValueError, match=r"made with other settings \(height, width\)"):
+    with pytest.raises(ValueError, match=r"made with other settings \(height, width, settings\)"):
         encode_videos(tae, manifest, tmp_path, image_size=16)
     encode_videos(tae, manifest, tmp_path, image_size=16, overwrite=True)
     assert read_latent(tmp_path / "a.safetensors").mean.shape == (4, 10, 8, 8)
+
+
+def test_clips_of_mixed_size_go_into_buckets(make_tae, make_frames, tmp_path):
+    for name, shape in (
+        ("long_wide", (21, 24, 34)),
+        ("square", (20, 30, 30)),
+        ("short", (9, 24, 32)),
+        ("too_short", (5, 24, 32)),
+        ("image", (1, 24, 24)),
+    ):
+        np.save(tmp_path / f"{name}.npy", make_frames(*shape))
+    buckets = list(map(Bucket.parse, ["1x16x16", "8x16x16", "20x16x16", "20x16x24"]))
+    tae, latents = make_tae(), tmp_path / "latents"
+    manifest = build_manifest(video_folder=tmp_path)
+    outcome = encode_videos(tae, manifest, latents, buckets=buckets)
+    assert outcome.failed == {"too_short.npy": "too few frames: 5, 8 needed"}
+    shapes = {
+        path.stem: read_latent(path).mean.shape for path in list_latent_files(latents).values()
+    }
+    assert shapes == {
+        "long_wide": (4, 10, 8, 12),
+        "square": (4, 10, 8, 8),
+        "short": (4, 4, 8, 8),
+        "image": (4, 1, 8, 8),
+    }
+    frames = resize_and_crop(make_frames(9, 24, 32)[:8], size=(16, 16))
+    _, mean, _ = tae.encode(Tensor(to_model_range(frames)[np.newaxis]))
+    latent = read_latent(latents / "short.safetensors")
+    np.testing.assert_array_equal(latent.mean, mean.asnumpy()[0])
+    assert (latent.info.num_frames, latent.info.settings["resize"]) == (8, "cover")
+    again = encode_videos(tae, manifest, latents, buckets=buckets)
+    assert len(again.finished_before) == 4 and not again.done
+
+
+def test_wrong_buckets_are_refused(make_tae, video_folder, tmp_path):
+    manifest = build_manifest(video_folder=video_folder / "a.mp4")
+    buckets = [Bucket(8, 16, 15)]
+    with pytest.raises(ValueError, match=r"bucket 8x16x15: .*width 15 is not a multiple of 2"):
+        encode_videos(make_tae(), manifest, tmp_path, buckets=buckets)
+    with pytest.raises(ValueError, match="either image_size or buckets"):
+        encode_videos(make_tae(), manifest, tmp_path, buckets=buckets, image_size=16)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_and_foreign_latents_are_listed(make_tae, video_folder, tmp_path):

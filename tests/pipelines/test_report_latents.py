@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mg.cli import run_main
+from mg.data.latent_files import read_latent
 from mg.data.manifest import build_manifest
 from mg.pipelines.encode import encode_videos
-from mg.pipelines.latent_files import read_latent
 
 TOOL = Path(__file__).parents[2] / "tools" / "report_latents.py"
 

@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor
 
 from mg.cli import parse_config
-from mg.data.clips import Batch
+from mg.data.clips import ClipBatch
 from mg.data.video import probe_video
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.training.checkpoint_store import CheckpointStore
@@ -155,7 +155,7 @@ def test_training_starts_from_pretrained_weights_and_their_config(
 
 def test_noise_and_frames_are_fixed_by_seed_and_number(finished_run, monkeypatch):
     trainer = finished_run.trainer
-    batch = Batch(np.zeros((2, 3, 5, 16, 16), np.float32), ("a", "b"))
+    batch = ClipBatch(np.zeros((2, 3, 5, 16, 16), np.float32), ("a", "b"))
     video, noise, indices = trainer.task.inputs(7, batch)
     assert isinstance(video, Tensor) and video.dtype == ms.float32
     assert noise.shape == (2, 4, 3, 8, 8)  # ceil(5 / 2) frames

@@ -15,7 +15,7 @@ from fault_experiments.checkpoints import captured_warnings
 from fault_experiments.training_process import with_changes
 from fault_experiments.wrong_settings import DISCRIMINATOR, write_good_config
 from mg.cli import parse_config
-from mg.data.clips import Batch
+from mg.data.clips import ClipBatch
 from mg.models.parameters import set_values
 from mg.parallel.ranks import ONE_RANK
 from mg.training.config import TrainTAEConfig
@@ -108,7 +108,7 @@ class FaultyTask(TAETask):
             self.states.append(self.state())
         fault = FAULTS[controls.step // 2] if controls.step % 2 == 1 and is_first else None
         if fault in BATCH_FAULTS:
-            batch = Batch(BATCH_FAULTS[fault](batch.frames), batch.names)
+            batch = ClipBatch(BATCH_FAULTS[fault](batch.frames), batch.names)
         factor = GRADIENT_FAULTS.get(fault, 1.0)
         set_values(self.steps["tae"].loss.factor, np.array(factor, np.float32))
         return super().run_batch(number, batch, controls, is_last=is_last)

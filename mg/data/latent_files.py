@@ -19,8 +19,6 @@ from typing import BinaryIO
 import numpy as np
 
 from mg.files import atomic_path
-from mg.models.tae.config import TAEConfig
-from mg.pipelines.autoencoder import config_hash
 from mg.weights.safetensors_file import read_safetensors, read_safetensors_metadata
 
 __all__ = [
@@ -28,7 +26,7 @@ __all__ = [
     "Latent",
     "LatentInfo",
     "LatentWriter",
-    "check_latent_config",
+    "list_latent_files",
     "read_latent",
     "read_latent_info",
 ]
@@ -63,10 +61,14 @@ class LatentInfo:
 
     def latent_shape(self) -> tuple[int, int, int, int]:
         """Return (C, T', H', W') of the latent."""
-        config = TAEConfig.from_mapping(self.config)
-        num_latents = -(-self.num_frames // config.temporal_compression)
-        factor = config.spatial_compression
-        return config.z_channels, num_latents, self.height // factor, self.width // factor
+        frames_per_latent = 2 ** len(self.config["temporal_downsample_level"])
+        pixels_per_latent = 2 ** (len(self.config["ch_mult"]) - 1)
+        return (
+            self.config["z_channels"],
+            -(-self.num_frames // frames_per_latent),
+            self.height // pixels_per_latent,
+            self.width // pixels_per_latent,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +168,27 @@ def _write_header(file: BinaryIO, info: LatentInfo) -> int:
     return 8 + len(text)
 
 
+def list_latent_files(source: str | os.PathLike) -> dict[str, Path]:
+    """Return {name relative to the folder: path} of a latent file or of all below a folder.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or no latent file in it.
+    """
+    source = Path(source)
+    if source.is_file():
+        return {source.name: source}
+    if not source.is_dir():
+        raise FileNotFoundError(f"no such latent file or folder: {source}")
+    files = {
+        path.relative_to(source).as_posix(): path
+        for path in sorted(source.rglob("*"))
+        if path.suffix in LATENT_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    }
+    if not files:
+        raise FileNotFoundError(f"no latent file ({', '.join(LATENT_SUFFIXES)}) below {source}")
+    return files
+
+
 def read_latent(path: str | os.PathLike) -> Latent:
     """Return the latent of a file; that of a .safetensors file is mapped, not loaded.
 
@@ -208,25 +231,9 @@ def read_latent_info(path: str | os.PathLike) -> LatentInfo:
     try:
         info = LatentInfo(**json.loads(text))
         info.latent_shape()
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its metadata cannot be used: {error}") from error
     return info
-
-
-def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAEConfig) -> None:
-    """Raise ValueError, naming the fields, if a latent was made with another config."""
-    if info.config_hash == config_hash(config):
-        return
-    own, stored = config.to_dict(), TAEConfig().to_dict() | info.config
-    differing = [
-        f"{key} is {value!r} there and {own.get(key)!r} here"
-        for key, value in sorted(stored.items())
-        if value != own.get(key)
-    ]
-    reasons = "; ".join(differing) or f"its config hash is {info.config_hash}"
-    raise ValueError(
-        f"{path} was encoded with another TAE config: {reasons}. Use the weights it was made with"
-    )
 
 
 def _info_to_json(info: LatentInfo) -> str:

@@ -1,0 +1,206 @@
+"""Which latents a training run may use: the files of a cache joined with the captions."""
+
+import collections
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mg.data.buckets import Bucket, bucket_of_latent
+from mg.data.latent_files import LatentInfo, list_latent_files, read_latent_info
+from mg.data.manifest import Rejected
+from mg.data.video import PREPARED_SUFFIX
+
+__all__ = ["LatentClip", "LatentManifest", "build_latent_manifest"]
+
+logger = logging.getLogger("mg")
+
+# Sizes that a cache may have when no buckets are given; each one means a compiled graph.
+MAX_SIZES_FOUND = 16
+PIECE_SUFFIX = re.compile(rf"\.\d{{4}}{re.escape(PREPARED_SUFFIX)}$")  # of `prepare_clips`
+
+
+@dataclass(frozen=True)
+class LatentClip:
+    """One usable latent.
+
+    Attributes:
+        path: of the latent file.
+        name: of the video it was made from, relative to the folder of the data.
+        caption: what the video shows.
+        fps: frames per second of the video; 0 where none is known.
+        bucket: frames, height and width that are used of the latent.
+    """
+
+    path: Path
+    name: str
+    caption: str
+    fps: float
+    bucket: Bucket
+
+
+@dataclass(frozen=True)
+class LatentManifest:
+    """The usable latents, sorted by name, what was left out, and what made them all.
+
+    Attributes:
+        clips: the usable latents.
+        rejected: latents and captions that are left out, and why.
+        weights_hash: SHA-256 of the autoencoder's parameters (see `mg.pipelines.autoencoder`).
+        config: the autoencoder's config as a mapping.
+    """
+
+    clips: tuple[LatentClip, ...]
+    rejected: tuple[Rejected, ...]
+    weights_hash: str
+    config: Mapping[str, Any]
+
+    def buckets(self) -> dict[Bucket, tuple[LatentClip, ...]]:
+        """Return the clips of each bucket that has any, smallest bucket first."""
+        clips = collections.defaultdict(list)
+        for clip in self.clips:
+            clips[clip.bucket].append(clip)
+        return {bucket: tuple(clips[bucket]) for bucket in sorted(clips)}
+
+    def with_captions(self, caption_of: Callable[[LatentClip], str]) -> "LatentManifest":
+        """Return the same latents with other captions, such as with the frame rate in front."""
+        clips = (replace(clip, caption=caption_of(clip)) for clip in self.clips)
+        return replace(self, clips=tuple(clips))
+
+    def rejected_table(self) -> str:
+        """Return one line per file or caption that is left out, with the reason."""
+        width = max((len(entry.name) for entry in self.rejected), default=0)
+        return "\n".join(f"{entry.name:<{width}}  {entry.reason}" for entry in self.rejected)
+
+
+def build_latent_manifest(
+    folder: str | os.PathLike,
+    captions: Mapping[str, str],
+    *,
+    buckets: Iterable[Bucket] | None = None,
+    weights_hash: str | None = None,
+) -> LatentManifest:
+    """Return the latents of a folder that `scripts/encode.py` has filled, with their captions.
+
+    Args:
+        folder: of the latent files.
+        captions: {name of the video: caption}. For a piece of a video that `prepare_clips` has
+            cut, the caption of the video counts.
+        buckets: in latent frames and pixels. A longer latent is cut to the first frames, as many
+            as the bucket has. None: a bucket of each size that is there.
+        weights_hash: what the latents must have been made with; None: whatever made all of them.
+
+    Raises:
+        FileNotFoundError: no such folder, or no latent in it.
+        ValueError: the cache is stale (made with other weights) or mixed, or no latent is usable.
+    """
+    files = list_latent_files(folder)
+    infos, rejected = _read_infos(files)
+    _check_one_source(infos, files, weights_hash)
+    given = sorted(buckets or ())
+    clips, unusable = _join(infos, files, captions, given or sorted(_sizes(infos.values())))
+    made_by = next(iter(infos.values()), None)
+    manifest = LatentManifest(
+        tuple(clips[name] for name in sorted(clips)),
+        (*rejected, *unusable),
+        made_by.weights_hash if made_by else "",
+        made_by.config if made_by else {},
+    )
+    if not clips:
+        raise ValueError(f"no usable latent in {folder}:\n{manifest.rejected_table()}")
+    unfilled = [str(bucket) for bucket in given if bucket not in manifest.buckets()]
+    if unfilled:
+        logger.warning("No latent for the buckets %s.", ", ".join(unfilled))
+    return manifest
+
+
+def _join(
+    infos: Mapping[str, LatentInfo],
+    files: Mapping[str, Path],
+    captions: Mapping[str, str],
+    buckets: Sequence[Bucket],
+) -> tuple[dict[str, LatentClip], list[Rejected]]:
+    """Return the latents that have a caption and a bucket, and files and captions left over."""
+    clips, rejected = {}, []
+    for file_name, info in infos.items():
+        name = info.source
+        caption = captions.get(name) or captions.get(_whole_video(name))
+        try:
+            if name in clips:
+                raise ValueError(f"{clips[name].path.name} is a latent of the same video")
+            if not caption:
+                raise ValueError("no caption")
+            bucket = bucket_of_latent(_size(info), buckets)
+        except ValueError as error:
+            rejected.append(Rejected(file_name, str(error)))
+            continue
+        clips[name] = LatentClip(files[file_name], name, caption, info.fps, bucket)
+    sources = {info.source for info in infos.values()}
+    sources |= {_whole_video(name) for name in sources}
+    rejected += [Rejected(name, "no latent") for name in captions if name not in sources]
+    return clips, rejected
+
+
+def _whole_video(name: str) -> str:
+    """Return the name of the video that `prepare_clips` has cut this piece from."""
+    return PIECE_SUFFIX.sub("", name)
+
+
+def _read_infos(files: Mapping[str, Path]) -> tuple[dict[str, LatentInfo], list[Rejected]]:
+    """Return what the files say about themselves, and those that cannot be read."""
+    infos, rejected = {}, []
+    for name, path in tqdm(files.items(), desc="reading latents", disable=None, leave=False):
+        try:
+            infos[name] = read_latent_info(path)
+        except (OSError, ValueError) as error:
+            rejected.append(Rejected(name, f"damaged: {error}"))
+    return infos, rejected
+
+
+def _check_one_source(
+    infos: Mapping[str, LatentInfo], files: Mapping[str, Path], weights_hash: str | None
+) -> None:
+    """Raise ValueError unless all latents were made by one autoencoder, the expected one."""
+    first_name, first = next(iter(infos.items()), (None, None))
+    for name, info in infos.items():
+        if weights_hash is not None and info.weights_hash != weights_hash:
+            raise ValueError(
+                f"{files[name]} is stale: it was encoded with weights {info.weights_hash[:12]}, "
+                f"but {weights_hash[:12]} are in use; encode the videos again with these "
+                "(scripts/encode.py, to another folder or with --overwrite)"
+            )
+        differing = [
+            key for key, value in _made_with(info).items() if value != _made_with(first)[key]
+        ]
+        if differing:
+            raise ValueError(
+                f"{files[name]} and {files[first_name]} were not made in the same way: they "
+                f"differ in {', '.join(differing)}; use one folder for each way of encoding"
+            )
+
+
+def _made_with(info: LatentInfo) -> dict[str, Any]:
+    """Return what must be the same for all latents of a run. Tiles may differ: they hardly tell."""
+    settings = {key: info.settings.get(key) for key in ("encode_dtype", "resize")}
+    return {"weights_hash": info.weights_hash, "config_hash": info.config_hash, **settings}
+
+
+def _size(info: LatentInfo) -> Bucket:
+    return Bucket(*info.latent_shape()[1:])
+
+
+def _sizes(infos: Iterable[LatentInfo]) -> set[Bucket]:
+    """Return the sizes that there are, as buckets."""
+    sizes = {_size(info) for info in infos}
+    if len(sizes) > MAX_SIZES_FOUND:
+        shown = ", ".join(map(str, sorted(sizes)[:MAX_SIZES_FOUND]))
+        raise ValueError(
+            f"the latents have {len(sizes)} different sizes ({shown}, ...), and each would need a "
+            "compiled graph; name the buckets to use, or encode with --buckets"
+        )
+    return sizes
