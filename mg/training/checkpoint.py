@@ -19,11 +19,11 @@ FREE_SETTINGS = (
     "batch_size",  # of one rank; what tells is that of all, `RunState` adds it
     "checkpoint_interval",
     "csv_path",
-    "data.latent_folder",
     "data.num_workers",
     "device",
     "guards",
     "keep_checkpoints",
+    "latent_folder",
     "log_interval",
     "loss.lpips_path",
     "max_minutes",
