@@ -1,0 +1,134 @@
+"""Tables of captions: what is read, and what is refused with which words."""
+
+import json
+
+import pytest
+
+from mg.data.captions import CaptionTable, read_captions
+
+CSV = 'video,caption\na.mp4,"one, two"\nsub/b.mp4,  three \n'
+
+
+def write(folder, name, text):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def pairs(table: CaptionTable, root):
+    return [(v.path.relative_to(root.resolve()).as_posix(), v.caption) for v in table.videos]
+
+
+EXPECTED = [("a.mp4", "one, two"), ("sub/b.mp4", "three")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", CSV),
+        ("t.csv", "\ufeff" + CSV),
+        ("t.CSV", CSV.replace("\n", "\r\n")),
+        ("t.csv", CSV.replace("video,caption", "Path, Text")),
+        ("t.csv", 'id,description,file_name\n1,"one, two",a.mp4\n2,three,sub/b.mp4\n'),
+        ("t.jsonl", '{"video": "a.mp4", "caption": "one, two"}\n\n'
+         '{"caption": "three", "video": "sub/b.mp4", "fps": 16}\n'),
+        ("t.jsonl", '{"file": "a.mp4", "prompt": "one, two"}\r\n'
+         '{"file": "sub/b.mp4", "prompt": "three"}'),
+        ("metadata.json", '{"a.mp4": "one, two", "sub/b.mp4": "three"}'),
+        ("t.json", '[{"path": "a.mp4", "text": "one, two"}, '
+         '{"path": "sub/b.mp4", "text": "three"}]'),
+    ],
+)  # fmt: skip
+def test_usual_tables(tmp_path, name, text):
+    table = read_captions(write(tmp_path, name, text))
+    assert pairs(table, tmp_path) == EXPECTED
+    assert [video.name for video in table.videos] == ["a.mp4", "sub/b.mp4"]
+    assert table.without_caption == ()
+
+
+def test_first_known_column_wins(tmp_path):
+    path = write(tmp_path, "t.csv", "text,path,caption,video\nno,no.mp4,yes,yes.mp4\n")
+    assert pairs(read_captions(path), tmp_path) == [("yes.mp4", "yes")]
+
+
+def test_names_are_relative_to_the_video_folder(tmp_path):
+    path = write(tmp_path, "t.csv", CSV)
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    assert pairs(read_captions(path, video_folder=folder), folder) == EXPECTED
+
+
+def test_names_without_suffix_find_their_file(tmp_path):
+    (tmp_path / "sample.001.mp4").touch()
+    (tmp_path / "still.png").touch()
+    entries = {"sample.001": "a", "still": "b", "gone": "c"}
+    table = read_captions(write(tmp_path, "metadata.json", json.dumps(entries)))
+    found = [("sample.001.mp4", "a"), ("still.png", "b"), ("gone", "c")]
+    assert pairs(table, tmp_path) == found
+
+
+def test_empty_captions_are_listed(tmp_path):
+    text = 'video,caption\na.mp4,one\nb.mp4,\nc.mp4,"  "\nd.mp4\n'
+    table = read_captions(write(tmp_path, "t.csv", text))
+    assert pairs(table, tmp_path) == [("a.mp4", "one")]
+    assert table.without_caption == ("b.mp4", "c.mp4", "d.mp4")
+    rows = [{"video": "a.mp4", "caption": "one"}, {"video": "b.mp4"}]
+    rows.append({"video": "c.mp4", "caption": None})
+    path = write(tmp_path, "t.jsonl", "\n".join(map(json.dumps, rows)))
+    assert read_captions(path).without_caption == ("b.mp4", "c.mp4")
+
+
+def test_a_video_may_have_several_captions(tmp_path):
+    path = write(tmp_path, "t.csv", "video,caption\na.mp4,one\na.mp4,two\n")
+    assert pairs(read_captions(path), tmp_path) == [("a.mp4", "one"), ("a.mp4", "two")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "video,label\na.mp4,x\n", r"the caption, named 'caption' .*\['video', 'label'\]"),
+        ("t.csv", "movie,caption\na.mp4,x\n", r"path of the video, named 'video' .*\['movie', 'ca"),
+        ("t.csv", "video,label\n", r"columns found: \['video', 'label'\]"),
+        ("t.csv", "", r"columns found: \[\]"),
+        ("t.csv", "video,caption\n", r"no row with a caption \(0 rows without\)"),
+        ("t.csv", "video,caption\na.mp4,\n", r"no row with a caption \(1 rows without\)"),
+        ("t.csv", "video,caption\na.mp4,one, two\n", "line 2: more cells .* in quotes"),
+        ("t.csv", "video,caption\n,one\n", "line 2: the path of the video is empty"),
+        ("t.csv", "video,caption\n../a.mp4,x\n", r"line 2: path '\.\./a\.mp4' leads outside"),
+        ("t.csv", "video,caption\n/etc/passwd,x\n", "line 2: path '/etc/passwd' leads outside"),
+        ("t.jsonl", '{"video": "a", "caption": "b"}\n{"video": ', "cannot be read as .jsonl"),
+        ("t.jsonl", '["a", "b"]', "line 1: expected an object"),
+        ("t.jsonl", '{"video": "a.mp4", "caption": 5}', r"line 1: .*two texts, got \['a.mp4', 5\]"),
+        ("t.json", '"text"', "expected a mapping of videos to captions"),
+        ("t.json", '{"a.mp4": {"long": "x"}}', "entry 1: expected two texts"),
+        ("t.json", "[" * 100000, "cannot be read as .json"),
+        ("t.txt", "a.mp4 one", r"from \.csv, \.jsonl, \.json; not from t\.txt"),
+    ],
+)  # fmt: skip
+def test_other_tables_are_refused(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_captions(write(tmp_path, name, text))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"video,caption\na.mp4,\xff\xfe\n")
+    with pytest.raises(ValueError, match="UTF-8"):
+        read_captions(path)
+
+
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (tmp_path / "secret.mp4").touch()
+    (folder / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+    path = write(tmp_path, "t.csv", "video,caption\nlink.mp4,x\n")
+    with pytest.raises(ValueError, match="leads outside"):
+        read_captions(path, video_folder=folder)
+
+
+def test_missing_files_are_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such table of captions"):
+        read_captions(tmp_path / "none.csv")
+    with pytest.raises(FileNotFoundError, match="no such video folder"):
+        read_captions(write(tmp_path, "t.csv", CSV), video_folder=tmp_path / "none")
