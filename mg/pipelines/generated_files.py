@@ -28,7 +28,14 @@ from mg.pipelines.sampling_settings import SamplingSettings
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo
 
-__all__ = ["VIDEO_SUFFIXES", "check_outputs", "numbered_paths", "read_prompts", "write_generated"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "about_generator",
+    "check_outputs",
+    "numbered_paths",
+    "read_prompts",
+    "write_generated",
+]
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 IMAGE_SUFFIX = ".png"
@@ -138,7 +145,7 @@ def write_generated(
             "text": text,
             "seed": seed,
             **dataclasses.asdict(settings),
-            **_about(generator),
+            **about_generator(generator),
             **(origin or {}),
         }
         write_text(_metadata_path(path), _json(metadata), overwrite=overwrite)
@@ -170,7 +177,7 @@ def _latent_info(generator: "TextToVideo", settings: SamplingSettings) -> Latent
     )
 
 
-def _about(generator: "TextToVideo") -> dict[str, Any]:
+def about_generator(generator: "TextToVideo") -> dict[str, Any]:
     """Return what of the generator and the machine decides the numbers."""
     import mindspore as ms
 
