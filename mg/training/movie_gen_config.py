@@ -89,17 +89,26 @@ class LatentDataSettings:
             others have `batch_size`.
         image_ratio: batches of images for each batch of videos; null draws each image as often as
             each video.
+        scaling_factor, shift_factor: the network sees scaling_factor * z + shift_factor, which
+            should have mean 0 and standard deviation 1; null takes what the autoencoder's config
+            states. The exported generator gets these.
         num_workers: processes that read; 0 reads in the training process.
     """
 
     buckets: list[str] | None = None
     batch_sizes: dict[str, int] = dataclasses.field(default_factory=dict)
     image_ratio: float | None = None
+    scaling_factor: float | None = None
+    shift_factor: float | None = None
     num_workers: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, "data.")
         require(self.num_workers >= 0, f"data.num_workers={self.num_workers}; expected 0 or more")
+        require(
+            self.scaling_factor is None or self.scaling_factor > 0,
+            f"data.scaling_factor={self.scaling_factor}; expected more than 0, or null",
+        )
         require(self.buckets != [], "data.buckets=[] leaves no latent; null takes all sizes")
         self.parsed_buckets()
         self.parsed_batch_sizes()
@@ -198,7 +207,7 @@ class TrainMovieGenConfig(RunSettings):
     """Train the Movie Gen transformer on cached latents.
 
     Args:
-        csv_path: table (CSV or JSONL) with columns video and caption of the training videos.
+        csv_path: table (CSV, JSONL or JSON) of the training videos and their captions.
         latent_folder: of their latents, which scripts/encode.py made.
         tae: weights of the autoencoder that made the latents.
         pretrained: a generator's folder to start from, such as that of an earlier stage; its

@@ -1,12 +1,14 @@
 """The data of a training run on latents: captions, latents and text that fit each other."""
 
+import contextlib
+import dataclasses
 import logging
 from pathlib import Path
 
 import numpy as np
 
-from mg.data.captions import captions_by_video
-from mg.data.latent_dataset import LatentDataset
+from mg.data.captions import read_captions
+from mg.data.latent_dataset import LatentDataset, LatentDraw
 from mg.data.latent_manifest import LatentClip, LatentManifest, build_latent_manifest
 from mg.data.text_sources import CachedText, EncodedText, TextSource
 from mg.models.tae.config import TAEConfig
@@ -19,28 +21,30 @@ from mg.text.prompts import with_fps
 from mg.training.movie_gen_config import TextSettings, TrainMovieGenConfig
 from mg.weights.load import load_tae_tensors
 
-__all__ = ["generator_defaults", "held_out_latents", "text_sources", "training_latents"]
+__all__ = ["build_datasets", "generator_defaults", "text_sources"]
 
 logger = logging.getLogger("mg")
 
 MAX_ROWS_SHOWN = 20  # of latents that are left out
+NUM_MEASURED = 64  # latents whose mean and spread are told
+STD_RANGE = (0.5, 2.0)  # of latents that a flow learns well from
 FPS_UNKNOWN = 16.0  # of a generator whose latents do not tell: Movie Gen's own
 
 
-def training_latents(
+def build_datasets(
     config: TrainMovieGenConfig, sources: list[TextSource], ranks: Ranks
-) -> LatentDataset:
-    """Return the latents to train on; what they are is logged.
+) -> tuple[LatentDataset, LatentDataset | None]:
+    """Return the latents to train on, and those to validate on if there are any; both are logged.
 
     Raises:
         FileNotFoundError: a folder, a table, the autoencoder or an embedding is missing.
         ValueError: the latents were made by another autoencoder than `config.tae`, a table cannot
-            be read, or settings that the latents do not allow.
+            be read, settings that the latents do not allow, or videos in both tables.
     """
     tensors, tae = load_tae_tensors(config.tae)
-    manifest = _manifest(config, config.csv_path, config.latent_folder, tensors_hash(tensors))
-    _check_scaling(config.tae, TAEConfig.from_mapping(tae), manifest)
-    dataset = LatentDataset(
+    made_with = tensors_hash(tensors), TAEConfig.from_mapping(tae)
+    manifest = _manifest(config, config.csv_path, config.latent_folder, *made_with)
+    training = LatentDataset(
         manifest,
         sources,
         seed=config.seed,
@@ -51,34 +55,53 @@ def training_latents(
         text_dropout=config.text.dropout,
         max_bad_share=config.guards.max_bad_share,
     )
-    logger.info("Training latents:\n%s", dataset.table(config.batch_size))
-    return dataset
-
-
-def held_out_latents(
-    config: TrainMovieGenConfig, sources: list[TextSource], training: LatentManifest
-) -> LatentDataset | None:
-    """Return the latents to validate on, as many as the settings say; None where there are none.
-
-    Raises:
-        FileNotFoundError, ValueError: as `training_latents`; or they are trained on too.
-    """
+    logger.info("Training latents:\n%s", training.table(config.batch_size))
+    _tell_spread(training)
     settings = config.validation
     if settings.csv_path is None:
-        return None
+        return training, None
     try:
         folder = settings.latent_folder or config.latent_folder
-        manifest = _manifest(config, settings.csv_path, folder, training.weights_hash)
-        trained = {clip.path.resolve() for clip in training.clips}
-        both = [clip.name for clip in manifest.clips if clip.path.resolve() in trained]
-        if both:
-            raise ValueError(
-                f"{len(both)} of {len(manifest.clips)} held-out videos are trained on, such as "
-                f"{both[0]}; take them out of one of the tables"
-            )
-        return LatentDataset(manifest, sources, text_dropout=0.0)
+        held_out = _manifest(config, settings.csv_path, folder, *made_with)
+        _refuse_shared(held_out, manifest)
+        return training, LatentDataset(held_out, sources, text_dropout=0.0)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"validation: {error}") from error
+
+
+def _refuse_shared(held_out: LatentManifest, training: LatentManifest) -> None:
+    trained = {clip.path.resolve() for clip in training.clips}
+    both = [clip.name for clip in held_out.clips if clip.path.resolve() in trained]
+    if both:
+        raise ValueError(
+            f"{len(both)} of {len(held_out.clips)} held-out videos are trained on, such as "
+            f"{both[0]}; take them out of one of the tables"
+        )
+
+
+def _tell_spread(dataset: LatentDataset) -> None:
+    """Log mean and standard deviation of the latents; noise has 0 and 1, and data should."""
+    clips = dataset.manifest.clips
+    chosen = clips[:: max(1, len(clips) // NUM_MEASURED)]
+    values = []
+    for place, clip in enumerate(chosen):
+        with contextlib.suppress(OSError, ValueError):  # the run itself lists what is damaged
+            values.append(dataset.read(LatentDraw(clip, (0, place), *dataset.scaling))[0].ravel())
+    if not values:
+        return
+    values = np.concatenate(values)
+    mean, std = float(values.mean()), float(values.std())
+    logger.info("As the network sees them, latents have mean %.3f and std %.3f.", mean, std)
+    if not STD_RANGE[0] < std < STD_RANGE[1] or abs(mean) > 0.5 * std:
+        factor, shift = dataset.scaling
+        logger.warning(
+            "Noise has mean 0 and std 1, and a flow learns best from latents like that: set "
+            "data.scaling_factor=%.4g and data.shift_factor=%.4g (now %g and %g).",
+            factor / std,
+            (shift - mean) / std,
+            factor,
+            shift,
+        )
 
 
 def text_sources(encoders: list[TextEncoder], settings: TextSettings) -> list[TextSource]:
@@ -111,14 +134,19 @@ def generator_defaults(config: TrainMovieGenConfig, manifest: LatentManifest) ->
 
 
 def _manifest(
-    config: TrainMovieGenConfig, csv_path: str, folder: str, weights_hash: str
+    config: TrainMovieGenConfig, csv_path: str, folder: str, tae_hash: str, tae: TAEConfig
 ) -> LatentManifest:
     manifest = build_latent_manifest(
         folder,
-        captions_by_video(csv_path),
+        read_captions(csv_path),
         buckets=config.data.parsed_buckets(),
-        weights_hash=weights_hash,
+        weights_hash=tae_hash,
     )
+    made_with = TAEConfig.from_mapping(manifest.config)
+    _check_scaling(config.tae, tae, made_with)
+    given = {name: getattr(config.data, name) for name in ("scaling_factor", "shift_factor")}
+    given = {name: value for name, value in given.items() if value is not None}
+    manifest = dataclasses.replace(manifest, config=made_with.to_dict() | given)
     # In a folder that several tables share, latents without a caption here are those of another.
     left_out = [entry for entry in manifest.rejected if entry.reason != "no caption"]
     if left_out:
@@ -129,13 +157,12 @@ def _manifest(
     return manifest
 
 
-def _with_fps(clip: LatentClip) -> str:
-    return with_fps(clip.caption, clip.fps) if clip.fps > 0 else clip.caption  # images have none
+def _with_fps(caption: str, clip: LatentClip) -> str:
+    return with_fps(caption, clip.fps) if clip.fps > 0 else caption  # images have none
 
 
-def _check_scaling(path: str, config: TAEConfig, manifest: LatentManifest) -> None:
-    """Refuse an autoencoder that would undo another scaling than the latents are trained with."""
-    made_with = TAEConfig.from_mapping(manifest.config)
+def _check_scaling(path: str, config: TAEConfig, made_with: TAEConfig) -> None:
+    """Refuse an autoencoder that states another scaling than the latents were made with."""
     for name in ("scaling_factor", "shift_factor"):
         here, there = getattr(config, name), getattr(made_with, name)
         if here != there:

@@ -16,6 +16,8 @@ from mg.flow.times import draw_times
 from mg.models.movie_gen.config import MovieGenConfig, TextInput
 from mg.models.movie_gen.parameter_shapes import num_parameters
 from mg.models.movie_gen.transformer import MovieGenTransformer
+from mg.models.tae.config import TAEConfig
+from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
 from mg.pipelines.generator_folder import save_generator
 from mg.text.build import build_text_encoders
@@ -23,12 +25,7 @@ from mg.training.flow_loss import FlowLoss
 from mg.training.flow_validation import FlowValidation
 from mg.training.metric import FLOW_LOSS
 from mg.training.movie_gen_config import TrainMovieGenConfig
-from mg.training.movie_gen_data import (
-    generator_defaults,
-    held_out_latents,
-    text_sources,
-    training_latents,
-)
+from mg.training.movie_gen_data import build_datasets, generator_defaults, text_sources
 from mg.training.movie_gen_start import start_tensors
 from mg.training.phases import phase_step, trained_in
 from mg.training.plateau import Plateau
@@ -60,8 +57,7 @@ class MovieGenTask(Task):
         self.ranks = ranks
         self.text_encoders = build_text_encoders(config.text.encoders)
         sources = text_sources(self.text_encoders, config.text)
-        self.dataset = training_latents(config, sources, ranks)
-        held_out = held_out_latents(config, sources, self.dataset.manifest)
+        self.dataset, held_out = build_datasets(config, sources, ranks)
         self.model = self._model()
         self.validation = None
         if held_out is not None and ranks.is_main:
@@ -155,15 +151,17 @@ class MovieGenTask(Task):
             return self.validation.run(self.network, should_stop=should_stop)
 
     def export(self, folder: Path) -> Path:
-        path = folder / "generator"
+        path, manifest = folder / "generator", self.dataset.manifest
+        # With the scaling that the transformer was trained with.
+        tae = TemporalAutoencoder(TAEConfig.from_mapping(manifest.config), self.config.tae)
         with averaged_weights(self.steps["transformer"].average):
             save_generator(
                 path,
                 transformer_tensors=self.network.tensors(),
                 transformer_config=self.model,
-                tae=self.config.tae,
+                tae=tae,
                 text_encoders=self.text_encoders,
-                defaults=generator_defaults(self.config, self.dataset.manifest),
+                defaults=generator_defaults(self.config, manifest),
                 overwrite=True,
             )
         return path
@@ -172,5 +170,5 @@ class MovieGenTask(Task):
         return {"transformer": {"transformer_config": json.dumps(self.model.to_dict())}}
 
     def next_command(self, weights: Path) -> str:
-        caption = self.dataset.manifest.clips[0].caption
+        caption = self.dataset.manifest.clips[0].captions[0]
         return f'python scripts/generate.py --checkpoint {weights} --prompt "{caption}"'

@@ -10,7 +10,7 @@ import numpy as np
 
 from mg.training.metric import Metric
 
-__all__ = ["closing_report", "one_line", "record_bad_step"]
+__all__ = ["closing_report", "merged", "one_line", "record_bad_step", "validation_line"]
 
 
 def one_line(entry: Mapping[str, Any], terms: Iterable[str]) -> str:
@@ -21,6 +21,21 @@ def one_line(entry: Mapping[str, Any], terms: Iterable[str]) -> str:
         f"loss {entry['loss']:.4f} {f'({parts}) ' if parts else ''}lr {entry['lr']:.2e} "
         f"grad {entry['grad_norm']:.3g} {entry['seconds']:.2f} s/step, {waited:.0f} % for data"
     )
+
+
+def merged(reports: list[dict[str, float]]) -> dict[str, float]:
+    """Return the reports of one update's batches as one: means; norms are those of the last."""
+    last = reports[-1]
+    return {
+        key: value if key.endswith("norm") else float(np.mean([r[key] for r in reports]))
+        for key, value in last.items()
+    }
+
+
+def validation_line(entry: Mapping[str, Any], metric: Metric) -> str:
+    """Return the number of a validation and its parts as text."""
+    parts = ", ".join(f"{name}: {metric.text(x)}" for name, x in entry[metric.parts_key].items())
+    return f"{metric.label} {metric.text(entry[metric.key])} ({parts})"
 
 
 def record_bad_step(path: Path, entry: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -17,7 +16,13 @@ from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
 from mg.training.guards import LossScale, StepGuard, Verdict, is_good_step
-from mg.training.reports import closing_report, one_line, record_bad_step
+from mg.training.reports import (
+    closing_report,
+    merged,
+    one_line,
+    record_bad_step,
+    validation_line,
+)
 from mg.training.run_log import RunLog, read_log, save_curves
 from mg.training.run_state import RunState
 from mg.training.schedule import learning_rate
@@ -209,14 +214,7 @@ class Trainer:
             return
         score = self.ranks.gather_json(score)[0]  # rank 0 validates
         if score is not None and plateau.update(-score):
-            logger.info(
-                "Step %d: no better %s for %d validations; the learning rate falls to %g of its "
-                "schedule.",
-                self.step,
-                self.task.metric.label,
-                plateau.settings.num_validations,
-                plateau.multiplier,
-            )
+            logger.info("No better by now: the learning rate falls to x %g.", plateau.multiplier)
 
     @contextlib.contextmanager
     def _warning_if_disk_is_full(self, what: str) -> Iterator[None]:
@@ -251,7 +249,7 @@ class Trainer:
             reports.append(
                 self.task.run_batch(number * accumulation + i, batch, controls, is_last=is_last)
             )
-        numbers = _merged(reports)
+        numbers = merged(reports)
         is_good = is_good_step(numbers, max_norm=self.guard.max_norm)
         entry = {
             "step": self.step,
@@ -380,15 +378,7 @@ class Trainer:
         with RunLog(self.output / "validation.jsonl", first_step=self.step) as log:
             log.write(entry)
         metric = self.task.metric
-        logger.info(
-            "Held-out %s after step %d: %s (%s)",
-            metric.label,
-            self.step,
-            metric.text(entry[metric.key]),
-            ", ".join(
-                f"{name}: {metric.text(value)}" for name, value in entry[metric.parts_key].items()
-            ),
-        )
+        logger.info("Step %d: held-out %s", self.step, validation_line(entry, metric))
         save_curves(
             self.output / "curves.png",
             read_log(self.output / "log.jsonl"),
@@ -423,12 +413,3 @@ class Trainer:
         )
         logger.info("%s", report)
         return final
-
-
-def _merged(reports: list[dict[str, float]]) -> dict[str, float]:
-    """Return the reports of one update's batches as one: means; norms are those of the last."""
-    last = reports[-1]
-    return {
-        key: value if key.endswith("norm") else float(np.mean([r[key] for r in reports]))
-        for key, value in last.items()
-    }

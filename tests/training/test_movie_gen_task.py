@@ -40,7 +40,7 @@ TAE = TAEConfig(
     temporal_downsample_level=(0,),
     temporal_upsample_level=(1,),
 )
-MODEL = {"num_layers": 2, "dim": 32, "ffn_dim": 32, "num_heads": 2, "position_table": (2, 4, 4)}
+MODEL = {"num_layers": 1, "dim": 32, "ffn_dim": 32, "num_heads": 2, "position_table": (2, 4, 4)}
 WORDS = ("red", "green", "blue", "white")
 NUM_STEPS = 12
 
@@ -153,7 +153,7 @@ def test_a_resumed_run_is_the_unbroken_one(finished_run, make_config, tmp_path, 
     shutil.rmtree(output / "checkpoints" / f"step_{NUM_STEPS:08d}")
     shutil.rmtree(output / "generator")
     trainer = MovieGenTrainer(make_config(output, resume=True))
-    assert trainer.step == NUM_STEPS // 2
+    assert trainer.step == 9  # the best checkpoint so far, saved besides those of the interval
     trainer.run()
     for name in ("transformer", "transformer_state"):
         file = f"checkpoints/step_{NUM_STEPS:08d}/{name}.safetensors"
@@ -279,7 +279,7 @@ def test_refused_before_training(case, make_config, finished_run, data, tmp_path
         (lambda: TransformerSettings(recompute_every=-1), "recompute_every=-1; expected 0"),
         (lambda: LatentDataSettings(buckets=["big"]), "big"),
         (lambda: LatentDataSettings(num_workers=-1), "data.num_workers=-1"),
-        (lambda: TextSettings(encoders=[]), "text.encoders=.. expected at least one"),
+        (lambda: TextSettings(encoders=[]), "expected at least one, such as word"),
         (lambda: TextSettings(dropout=1.0), "text.dropout=1.0; expected 0 to below 1"),
         (lambda: TextSettings(truncate=True, cache_folder="x"), "text.truncate has no effect"),
         (lambda: FlowValidationSettings(num_times=0), "validation.num_times=0; expected 1"),
@@ -307,6 +307,23 @@ def test_a_scaling_that_would_be_undone_wrongly_is_refused(data, make_config, tm
     config = make_config(tmp_path / "out", latent_folder=str(folder))
     with pytest.raises(ValueError, match=r"scaling_factor is 1\.5305 in .* made with 1\.0"):
         MovieGenTask(config, ONE_RANK)
+
+
+def test_another_scaling_is_what_the_network_sees_and_the_generator_undoes(
+    finished_run, make_config, tmp_path, caplog, pynative_mode
+):
+    # The values are -1.5, -0.5, 0.5, 1.5 with noise of 0.1.
+    caplog.set_level("INFO", "mg")
+    scaling = LatentDataSettings(scaling_factor=8.9, shift_factor=0.0)
+    task = MovieGenTask(make_config(tmp_path / "out", data=scaling), ONE_RANK)
+    assert "std 10.0" in caplog.text and "set data.scaling_factor=0.887" in caplog.text
+    usual = finished_run.task.dataset.batch(0, 4)
+    batch = task.dataset.batch(0, 4)
+    z = (usual.mean - TAE.shift_factor) / TAE.scaling_factor
+    np.testing.assert_allclose(batch.mean, 8.9 * z, atol=1e-4)
+    task.enter(task.stages[0])
+    parts = load_generator(task.export(tmp_path))
+    assert (parts.tae_config.scaling_factor, parts.tae_config.shift_factor) == (8.9, 0.0)
 
 
 def test_start_tensors_of_the_same_tables_are_the_stored_ones(finished_run):
