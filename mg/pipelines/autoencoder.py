@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_latent_config",
     "config_hash",
     "load_autoencoder",
+    "tensors_hash",
     "weights_hash",
 ]
 
@@ -126,8 +128,13 @@ def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAECo
 
 def weights_hash(tae: "TemporalAutoencoder") -> str:
     """Return the SHA-256 of all parameters, in hex; the same whatever file they came from."""
+    return tensors_hash(tae.tensors())
+
+
+def tensors_hash(tensors: Mapping[str, np.ndarray]) -> str:
+    """Return what `weights_hash` returns of an autoencoder with these parameters."""
     digest = hashlib.sha256()
-    for name, parameter in sorted(tae.parameters_and_names()):
+    for name, array in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(parameter.asnumpy()).data)
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

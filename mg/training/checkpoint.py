@@ -23,6 +23,7 @@ FREE_SETTINGS = (
     "device",
     "guards",
     "keep_checkpoints",
+    "latent_folder",
     "log_interval",
     "loss.lpips_path",
     "max_minutes",
@@ -31,7 +32,10 @@ FREE_SETTINGS = (
     "pretrained",
     "resume",
     "shard_optimizer",
+    "sampling",
+    "tae",
     "tensorboard",
+    "text.cache_folder",
     "validation",
     "video_folder",
 )
@@ -53,6 +57,7 @@ class Progress:
         num_restores: how often the run went back.
         running_means: numbers that the discriminator's loss carries from step to step.
         bad_clips: {name: reason} of clips that could not be read.
+        plateau: state of the schedule that follows the validations; empty where there is none.
     """
 
     step: int = 0
@@ -65,6 +70,7 @@ class Progress:
     num_restores: int = 0
     running_means: dict[str, float] = dataclasses.field(default_factory=dict)
     bad_clips: dict[str, str] = dataclasses.field(default_factory=dict)
+    plateau: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list, list]:

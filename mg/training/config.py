@@ -163,6 +163,8 @@ class TrainTAEConfig(RunSettings):
     """Train the temporal autoencoder.
 
     Args:
+        csv_path: CSV with a column video (path under video_folder) and optionally caption.
+        video_folder: folder of videos, or one video file.
         pretrained: weights to start from: a file, a folder or a public name, or a section that
             also says how they are treated; null starts from random weights.
         model: the network (keys of TAE_CONFIG); null takes the config stored with pretrained, and
@@ -174,6 +176,8 @@ class TrainTAEConfig(RunSettings):
         validation: held-out clips.
     """
 
+    csv_path: str | None = None
+    video_folder: str | None = None
     pretrained: str | PretrainedSettings | None = None
     model: TAEConfig | None = None
     recompute: bool = False
@@ -184,6 +188,10 @@ class TrainTAEConfig(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.csv_path is not None or self.video_folder is not None,
+            "no data: set video_folder (a folder or a file), or csv_path with video_folder",
+        )
         for phase in self.phases:
             self.loss_of_phase(phase)
         section = self._pretrained_section()

@@ -8,17 +8,34 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["closing_report", "one_line", "record_bad_step"]
+from mg.training.metric import Metric
+
+__all__ = ["closing_report", "merged", "one_line", "record_bad_step", "validation_line"]
 
 
 def one_line(entry: Mapping[str, Any], terms: Iterable[str]) -> str:
     """Return a log entry as text: loss, its non-zero terms, rates and times."""
-    parts = [f"{name} {entry[name]:.4g}" for name in terms if entry.get(name)]
+    parts = ", ".join(f"{name} {entry[name]:.4g}" for name in terms if entry.get(name))
     waited = 100 * entry["data_seconds"] / max(entry["seconds"], 1e-9)
     return (
-        f"loss {entry['loss']:.4f} ({', '.join(parts)}) lr {entry['lr']:.2e} "
+        f"loss {entry['loss']:.4f} {f'({parts}) ' if parts else ''}lr {entry['lr']:.2e} "
         f"grad {entry['grad_norm']:.3g} {entry['seconds']:.2f} s/step, {waited:.0f} % for data"
     )
+
+
+def merged(reports: list[dict[str, float]]) -> dict[str, float]:
+    """Return the reports of one update's batches as one: means; norms are those of the last."""
+    last = reports[-1]
+    return {
+        key: value if key.endswith("norm") else float(np.mean([r[key] for r in reports]))
+        for key, value in last.items()
+    }
+
+
+def validation_line(entry: Mapping[str, Any], metric: Metric) -> str:
+    """Return the number of a validation and its parts as text."""
+    parts = ", ".join(f"{name}: {metric.text(x)}" for name, x in entry[metric.parts_key].items())
+    return f"{metric.label} {metric.text(entry[metric.key])} ({parts})"
 
 
 def record_bad_step(path: Path, entry: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -31,15 +48,17 @@ def record_bad_step(path: Path, entry: Mapping[str, Any], names: Sequence[str]) 
 def closing_report(
     entries: Sequence[Mapping[str, Any]],
     validations: Sequence[Mapping[str, Any]],
+    metric: Metric,
     *,
     first_line: str,
     last_lines: Sequence[str],
 ) -> str:
-    """Return the text that a run ends with: loss and held-out PSNR before and after.
+    """Return the text that a run ends with: loss and validation before and after.
 
     Args:
         entries: of the training log.
         validations: of the held-out clips, in order.
+        metric: by which they are judged.
         first_line: what was done.
         last_lines: where the results are.
     """
@@ -53,9 +72,12 @@ def closing_report(
         waited = sum(entry.get("data_seconds", 0.0) for entry in entries)
         lines.append(f"Waited for data: {100 * waited / max(seconds, 1e-9):.1f} % of the time")
     if validations:
-        lines.append("Held-out PSNR (dB) before -> after:")
         before, after = validations[0], validations[-1]
-        for name, value in after["psnr_per_clip"].items():
-            start = before["psnr_per_clip"].get(name, math.nan)  # held out later than it began
-            lines.append(f"  {name}: {start:.2f} -> {value:.2f}")
+        lines.append(
+            f"Held-out {metric.label} before -> after: {metric.text(before[metric.key])} -> "
+            f"{metric.text(after[metric.key])}"
+        )
+        for name, value in after[metric.parts_key].items():
+            start = before[metric.parts_key].get(name, math.nan)  # held out later than it began
+            lines.append(f"  {name}: {metric.text(start)} -> {metric.text(value)}")
     return "\n".join([*lines, *last_lines])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mg.files import atomic_path, write_text
+from mg.training.metric import Metric
 
 __all__ = ["RunLog", "read_log", "save_curves"]
 
@@ -89,8 +90,10 @@ class RunLog:
             self._writer.close()
 
 
-def save_curves(path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]]) -> None:
-    """Draw the training loss and the held-out PSNR over steps into a PNG."""
+def save_curves(
+    path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]], metric: Metric
+) -> None:
+    """Draw the training loss and the parts of the validations over steps into a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -102,14 +105,14 @@ def save_curves(path: Path, train: list[dict[str, Any]], validation: list[dict[s
     left.set(xlabel="step", ylabel="training loss", title="Loss")
     if train and min(entry["loss"] for entry in train) > 0:
         left.set_yscale("log")
-    for name in sorted({name for entry in validation for name in entry["psnr_per_clip"]}):
+    for name in sorted({name for entry in validation for name in entry[metric.parts_key]}):
         points = [
-            (entry["step"], entry["psnr_per_clip"][name])
+            (entry["step"], entry[metric.parts_key][name])
             for entry in validation
-            if name in entry["psnr_per_clip"]
+            if name in entry[metric.parts_key]
         ]
         right.plot(*zip(*points, strict=True), marker=".", label=name)
-    right.set(xlabel="step", ylabel="PSNR (dB)", title="Held-out clips")
+    right.set(xlabel="step", ylabel=metric.label, title="Held-out clips")
     if validation:
         right.legend(fontsize="small")
     with atomic_path(path, overwrite=True) as temporary:

@@ -230,13 +230,11 @@ class RunSettings(DeviceConfig):
 
     Args:
         output_path: folder for weights, logs, videos and curves.
-        csv_path: CSV with a column video (path under video_folder) and optionally caption.
-        video_folder: folder of videos, or one video file.
         resume: go on from the newest checkpoint in output_path.
         overwrite: allow an output_path that holds another run; its files are replaced.
         steps: updates in all.
         max_minutes: stop early after so many minutes, with the same closing work; null for none.
-        batch_size: clips per device and step.
+        batch_size: samples per device and step.
         seed: fixes data order, crops and noise.
         dtype: float32, float16 or bfloat16, of the network's computation.
         loss_scale: factor on the loss in float16, halved on overflow.
@@ -254,8 +252,6 @@ class RunSettings(DeviceConfig):
     """
 
     output_path: str
-    csv_path: str | None = None
-    video_folder: str | None = None
     resume: bool = False
     overwrite: bool = False
     steps: int = 1000
@@ -294,10 +290,6 @@ class RunSettings(DeviceConfig):
         )
         require(self.train != [], "train=[] lets nothing train; null trains all parameters")
         require(self.loss_scale >= 1, f"loss_scale={self.loss_scale}; expected 1 or more")
-        require(
-            self.csv_path is not None or self.video_folder is not None,
-            "no data: set video_folder (a folder or a file), or csv_path with video_folder",
-        )
         require(
             self.dtype in ("float32", "float16", "bfloat16"),
             f"dtype={self.dtype!r}; expected float32, float16 or bfloat16",

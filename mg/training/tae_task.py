@@ -23,14 +23,9 @@ from mg.training.checkpoint import save_final_weights
 from mg.training.config import TAE_TARGET, TrainTAEConfig
 from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.guards import NO_LIMIT
-from mg.training.parameter_groups import (
-    group_table,
-    learning_rate_multipliers,
-    trainable_names,
-)
+from mg.training.phases import phase_step, trained_in
 from mg.training.pretrained import apply_pretrained, find_start_weights
 from mg.training.schedule import learning_rate
-from mg.training.settings import PhaseSettings
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
 from mg.training.tae_loss import LOSS_TERMS, TAELoss
@@ -77,7 +72,7 @@ class TAETask(Task):
         self.terms = LOSS_TERMS
         self.steps = {}
         for stage in self.stages:  # so that wrong patterns show before the first step
-            self._trainable(stage.phase)
+            trained_in(stage.phase, self.tae, config, aliases=ALIASES)
 
     def _build_networks(self) -> None:
         config = self.config
@@ -134,17 +129,7 @@ class TAETask(Task):
     # -- stages ----------------------------------------------------------------------------------
 
     def enter(self, stage: Stage) -> None:
-        phase = stage.phase
-        loss_settings = self.config.loss_of_phase(phase)
-        parameters = dict(self.tae.parameters_and_names())
-        names = self._trainable(phase)
-        for name, parameter in parameters.items():
-            parameter.requires_grad = name in set(names)
-        multipliers = learning_rate_multipliers(
-            list(parameters), self.config.lr_multipliers, aliases=ALIASES
-        )
-        sizes = {name: parameter.size for name, parameter in parameters.items()}
-        logger.info("Phase %d:\n%s", stage.phase_number, group_table(sizes, names, multipliers))
+        loss_settings = self.config.loss_of_phase(stage.phase)
         has_perceptual = loss_settings.perceptual_loss_weight > 0
         loss = TAELoss(
             self.tae,
@@ -155,14 +140,7 @@ class TAETask(Task):
             ranks=self.ranks,
         )
         self.steps = {
-            "tae": TrainStep(
-                loss,
-                self.config.optim,
-                parameters=[parameters[name] for name in names],
-                lr_multipliers=[multipliers[name] * phase.lr_multiplier for name in names],
-                ranks=self.ranks,
-                shard_optimizer=self.config.shard_optimizer,
-            )
+            "tae": phase_step(stage, self.tae, loss, self.config, aliases=ALIASES, ranks=self.ranks)
         }
         self.terms = LOSS_TERMS
         if stage.has_discriminator:
@@ -170,13 +148,6 @@ class TAETask(Task):
             self.terms += ("disc_loss", *DISCRIMINATOR_TERMS)
         for step in self.steps.values():
             step.set_train()
-
-    def _trainable(self, phase: PhaseSettings) -> list[str]:
-        names = [name for name, _ in self.tae.parameters_and_names()]
-        train = self.config.train if phase.train is None else phase.train
-        freeze = [*self.config.freeze, *phase.freeze]
-        learning_rate_multipliers(names, self.config.lr_multipliers, aliases=ALIASES)
-        return trainable_names(names, train, freeze, aliases=ALIASES)
 
     @functools.cached_property  # the same in every stage, so compiled once
     def _discriminator_step(self) -> TrainStep:

@@ -10,6 +10,8 @@ import numpy as np
 from mindspore import nn
 
 from mg.data.dataset import Batch, Dataset
+from mg.training.metric import PSNR, Metric
+from mg.training.plateau import Plateau
 from mg.training.stages import Stage
 from mg.training.step import TrainStep
 
@@ -43,6 +45,8 @@ class Task(abc.ABC):
         steps: the compiled steps of the present stage, by the name of the network they train.
         terms: names of the numbers that a step reports and that a log line shows.
         running_means: numbers that the task carries from step to step.
+        metric: by which its validations are judged.
+        plateau: follows the validations and lowers the learning rate; None for no such schedule.
     """
 
     dataset: Dataset
@@ -51,6 +55,8 @@ class Task(abc.ABC):
     steps: dict[str, TrainStep]
     terms: tuple[str, ...]
     running_means: dict[str, float]
+    metric: Metric = PSNR
+    plateau: Plateau | None = None
 
     @abc.abstractmethod
     def enter(self, stage: Stage) -> None:
@@ -73,9 +79,10 @@ class Task(abc.ABC):
     def validate(
         self, video_path: Path, *, should_stop: Callable[[], bool]
     ) -> dict[str, Any] | None:
-        """Return `psnr`, `psnr_per_clip` and more of the held-out clips, with averaged weights.
+        """Return the number of `metric`, its parts and more of what is held out.
 
-        None where there are none, or when `should_stop` became true meanwhile.
+        The weights are the averaged ones. None where nothing is held out, or when `should_stop`
+        became true meanwhile.
 
         Args:
             video_path: where to write a video to look at.

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -17,7 +16,13 @@ from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
 from mg.training.guards import LossScale, StepGuard, Verdict, is_good_step
-from mg.training.reports import closing_report, one_line, record_bad_step
+from mg.training.reports import (
+    closing_report,
+    merged,
+    one_line,
+    record_bad_step,
+    validation_line,
+)
 from mg.training.run_log import RunLog, read_log, save_curves
 from mg.training.run_state import RunState
 from mg.training.schedule import learning_rate
@@ -71,7 +76,7 @@ class Trainer:
             if config.resume and entry["step"] <= self.step
         ]
         if self.validations:
-            self.best_score = max(entry["psnr"] for entry in self.validations)
+            self.best_score = max(map(task.metric.score, self.validations))
 
     def _has_checkpoint(self) -> bool:
         """Return whether there is a checkpoint; a run killed before its first one has none."""
@@ -117,7 +122,9 @@ class Trainer:
                 self._bad_steps_path.unlink(missing_ok=True)
             save_config(self.output / "config.yaml", self.config)
         if self.step == 0:  # so that there always is a checkpoint to go back to
-            self.save(score=self.validate())
+            score = self.validate()
+            self._follow_plateau(score)
+            self.save(score=score)
 
     def _train(self) -> None:
         self.deadline = time.monotonic() + 60 * (self.config.max_minutes or 1e9)
@@ -193,11 +200,21 @@ class Trainer:
         if self.step % self.validation_interval == 0:
             with self._warning_if_disk_is_full("the validation"):
                 score = self.validate()
+            self._follow_plateau(score)
         is_best = self.ranks.any(score is not None and score > self.best_score)
         is_due = self.step % self.config.checkpoint_interval == 0
         if (is_due or is_best) and self.guard.num_bad_in_row == 0:
             with self._warning_if_disk_is_full("the checkpoint"):
                 self.save(score=score)
+
+    def _follow_plateau(self, score: float | None) -> None:
+        """Lower the learning rate if the validations stopped getting better; on all ranks."""
+        plateau = self.task.plateau
+        if plateau is None:
+            return
+        score = self.ranks.gather_json(score)[0]  # rank 0 validates
+        if score is not None and plateau.update(-score):
+            logger.info("No better by now: the learning rate falls to x %g.", plateau.multiplier)
 
     @contextlib.contextmanager
     def _warning_if_disk_is_full(self, what: str) -> Iterator[None]:
@@ -221,6 +238,8 @@ class Trainer:
         accumulation = self.config.optim.accumulation_steps
         number = self.step + self.batch_offset
         lr = learning_rate(self.step, self.config.steps, self.config.optim)
+        if self.task.plateau is not None:
+            lr *= self.task.plateau.multiplier
         controls = Controls(self.step, lr, self.loss_scale.value, self.guard.max_norm)
         batches, reports = [], []
         for i in range(accumulation):
@@ -230,7 +249,7 @@ class Trainer:
             reports.append(
                 self.task.run_batch(number * accumulation + i, batch, controls, is_last=is_last)
             )
-        numbers = _merged(reports)
+        numbers = merged(reports)
         is_good = is_good_step(numbers, max_norm=self.guard.max_norm)
         entry = {
             "step": self.step,
@@ -313,6 +332,7 @@ class Trainer:
             num_restores=self.guard.num_restores,
             running_means=dict(self.task.running_means),
             bad_clips=dict(self.task.dataset.bad),
+            plateau=self.task.plateau.state() if self.task.plateau is not None else {},
         )
 
     def _take(self, progress: Progress) -> None:
@@ -328,6 +348,8 @@ class Trainer:
         self.guard.num_restores = progress.num_restores
         self.task.running_means.update(progress.running_means)
         self.task.dataset.take_bad(progress.bad_clips)
+        if self.task.plateau is not None and progress.plateau:
+            self.task.plateau.load_state(progress.plateau)
 
     def save(self, *, score: float | None = None) -> None:
         """Write a checkpoint of the present step; that of the best score is kept for good.
@@ -343,7 +365,7 @@ class Trainer:
             logger.info("Saved %s.", path)
 
     def validate(self) -> float | None:
-        """Return the PSNR of the held-out clips after logging it and redrawing the curves.
+        """Return the score of what is held out (higher is better), logged and drawn.
 
         None where there are none, on ranks other than 0, and when the run is asked to end.
         """
@@ -355,12 +377,15 @@ class Trainer:
         self.validations.append(entry)
         with RunLog(self.output / "validation.jsonl", first_step=self.step) as log:
             log.write(entry)
-        clips = ", ".join(f"{name} {value:.2f}" for name, value in entry["psnr_per_clip"].items())
-        logger.info("Held-out PSNR after step %d: %.2f dB (%s)", self.step, entry["psnr"], clips)
+        metric = self.task.metric
+        logger.info("Step %d: held-out %s", self.step, validation_line(entry, metric))
         save_curves(
-            self.output / "curves.png", read_log(self.output / "log.jsonl"), self.validations
+            self.output / "curves.png",
+            read_log(self.output / "log.jsonl"),
+            self.validations,
+            metric,
         )
-        return entry["psnr"]
+        return metric.score(entry)
 
     def _is_asked_to_stop(self) -> bool:
         return self.stop.requested is not None
@@ -376,22 +401,15 @@ class Trainer:
         last_lines = [f"Weights: {final}", f"Next: {self.task.next_command(final)}"]
         if self.validations:
             video = self.output / "validation" / f"step_{self.step:08d}.mp4"
-            last_lines.insert(0, f"Original | reconstruction: {video}")
+            if video.is_file():
+                last_lines.insert(0, f"Original | reconstruction: {video}")
             last_lines.insert(0, f"Curves: {self.output / 'curves.png'}")
         report = closing_report(
             read_log(self.output / "log.jsonl"),
             self.validations,
+            self.task.metric,
             first_line=f"Done: {self.step} steps, {self.guard.num_skipped} skipped.",
             last_lines=last_lines,
         )
         logger.info("%s", report)
         return final
-
-
-def _merged(reports: list[dict[str, float]]) -> dict[str, float]:
-    """Return the reports of one update's batches as one: means; norms are those of the last."""
-    last = reports[-1]
-    return {
-        key: value if key.endswith("norm") else float(np.mean([r[key] for r in reports]))
-        for key, value in last.items()
-    }

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mg.training.metric import PSNR
 from mg.training.run_log import RunLog, read_log, save_curves
 
 
@@ -51,5 +52,5 @@ def test_curves_of_any_run_are_drawn(tmp_path):
         {"step": 4, "psnr_per_clip": {"a": 21.0, "b": inf}},
     ]
     for name, entries in (("full", (train, validation)), ("empty", ([], []))):
-        save_curves(tmp_path / f"{name}.png", *entries)
+        save_curves(tmp_path / f"{name}.png", *entries, PSNR)
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,340 @@
+"""A generator's folder: all that makes videos from text, to be copied and shared as a whole.
+
+    model_index.json   class, version, defaults for sampling, SHA-256 of the weights
+    transformer/       config.json  diffusion_pytorch_model.safetensors
+    tae/               config.json  diffusion_pytorch_model.safetensors
+    text/              config.json: the text encoders
+
+Only pretrained text encoders (t5, byt5, clip) lie outside: `text/config.json` has the paths of
+their folders, and what their files must hash to. Nothing here imports MindSpore.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mg import __version__
+from mg.files import write_text
+from mg.models.movie_gen.config import MovieGenConfig
+from mg.models.movie_gen.parameter_shapes import parameter_shapes
+from mg.models.tae.config import TAEConfig
+from mg.text.build import build_text_encoder, build_text_encoders
+from mg.text.encoder import TextEncoder
+from mg.text.pretrained import PRETRAINED_KINDS
+from mg.weights.inspection import sha256_of_file
+from mg.weights.load import check_tensors, load_tae_tensors
+from mg.weights.safetensors_file import read_safetensors, write_safetensors
+from mg.weights.stored_config import config_metadata
+
+if TYPE_CHECKING:
+    from mg.models.tae.tae import TemporalAutoencoder
+
+__all__ = ["GeneratorDefaults", "GeneratorParts", "load_generator", "save_generator"]
+
+CLASS_NAME = "TextToVideo"
+INDEX_FILE = "model_index.json"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+WEIGHTS = (f"transformer/{WEIGHTS_FILE}", f"tae/{WEIGHTS_FILE}")
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorDefaults:
+    """What a generator does where it is not told otherwise: best what it was trained on.
+
+    Attributes:
+        num_frames: of a video.
+        size: (height, width) in pixels.
+        fps: frames per second of the videos that it was trained on.
+        guidance: weight of the text; 1 turns classifier-free guidance off.
+        steps: of the sampler.
+        fps_prefix: whether its captions had the frame rate in front (`mg.text.prompts.with_fps`).
+    """
+
+    num_frames: int
+    size: tuple[int, int]
+    fps: float
+    guidance: float = 7.5
+    steps: int = 50
+    fps_prefix: bool = False
+
+    def __post_init__(self) -> None:
+        size = self.size
+        if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
+            raise ValueError(f"size={size!r}; expected (height, width) in pixels")
+        object.__setattr__(self, "size", tuple(size))
+        whole = {"num_frames": self.num_frames, "steps": self.steps}
+        whole |= {"height": self.size[0], "width": self.size[1]}
+        for name, value in whole.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r}; expected a whole number of 1 or more")
+        for name, least in (("fps", 0.5), ("guidance", 0)):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or value < least:
+                raise ValueError(f"{name}={value!r}; expected a number of {least} or more")
+        if not isinstance(self.fps_prefix, bool):
+            raise ValueError(f"fps_prefix={self.fps_prefix!r}; expected true or false")
+
+    @classmethod
+    def from_mapping(cls, mapping: "Mapping[str, Any] | GeneratorDefaults") -> "GeneratorDefaults":
+        """Return the defaults that a mapping with the fields' names states.
+
+        Raises:
+            ValueError: an unknown key, a missing one, or a wrong value.
+        """
+        if isinstance(mapping, cls):
+            return mapping
+        fields = dataclasses.fields(cls)
+        unknown = sorted(set(mapping) - {field.name for field in fields})
+        required = {field.name for field in fields if field.default is dataclasses.MISSING}
+        missing = sorted(required - set(mapping))
+        if unknown or missing:
+            raise ValueError(
+                f"defaults of a generator: unknown keys {unknown}, missing keys {missing}; known "
+                f"are {', '.join(field.name for field in fields)}"
+            )
+        return cls(**mapping)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorParts:
+    """What a generator's folder holds.
+
+    Attributes:
+        folder: where it is.
+        transformer_config, transformer_tensors: of the network, read as it is used.
+        tae_config, tae_tensors: of the TAE.
+        text_encoders: ready to encode.
+        defaults: for sampling.
+        sha256: of the weight files, by their path inside the folder.
+    """
+
+    folder: Path
+    transformer_config: MovieGenConfig
+    transformer_tensors: Mapping[str, np.ndarray]
+    tae_config: TAEConfig
+    tae_tensors: Mapping[str, np.ndarray]
+    text_encoders: list[TextEncoder]
+    defaults: GeneratorDefaults
+    sha256: Mapping[str, str]
+
+
+def save_generator(
+    folder: str | os.PathLike,
+    *,
+    transformer_tensors: Mapping[str, np.ndarray],
+    transformer_config: Mapping[str, Any] | MovieGenConfig,
+    tae: "TemporalAutoencoder | str | os.PathLike",
+    text_encoders: Sequence[TextEncoder | str],
+    defaults: Mapping[str, Any] | GeneratorDefaults,
+    overwrite: bool = False,
+) -> None:
+    """Write a generator's folder: all of it, or nothing.
+
+    Args:
+        folder: to write; its parents are made.
+        transformer_tensors: by the network's names, as `MovieGenTransformer.tensors` gives them.
+        transformer_config: of the network.
+        tae: the autoencoder whose latents the transformer was trained on: the network, or the
+            path of its weights.
+        text_encoders: in the order of the transformer's; or their specs (`mg.text.build`).
+        defaults: see `GeneratorDefaults`; a mapping with its fields will do.
+        overwrite: whether a generator that is there may be replaced.
+
+    Raises:
+        FileExistsError: the folder exists and `overwrite` is false, or it holds something else.
+        ValueError: parts that do not fit each other.
+    """
+    folder = Path(os.path.abspath(folder))
+    _check_place(folder, overwrite)
+    config = MovieGenConfig.from_mapping(transformer_config)
+    defaults = GeneratorDefaults.from_mapping(defaults)
+    encoders = [build_text_encoder(e) if isinstance(e, str) else e for e in text_encoders]
+    tae_tensors, tae_config = _tae_parts(tae)
+    check_tensors(transformer_tensors, parameter_shapes(config))
+    _check_fit(config, tae_config, encoders)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        new = Path(scratch) / "new"
+        _write_json(
+            new / "transformer" / CONFIG_FILE,
+            {"_class_name": "MovieGenTransformer", **config.to_dict()},
+        )
+        _write_json(
+            new / "tae" / CONFIG_FILE,
+            {"_class_name": "TemporalAutoencoder", **tae_config.to_dict()},
+        )
+        _write_json(new / "text" / CONFIG_FILE, {"encoders": [_entry(e) for e in encoders]})
+        write_safetensors(new / WEIGHTS[0], transformer_tensors)
+        # With the config in the header too, the file alone is a whole TAE.
+        write_safetensors(
+            new / WEIGHTS[1], tae_tensors, metadata=config_metadata(tae_config.to_dict())
+        )
+        index = {
+            "_class_name": CLASS_NAME,
+            "_mg_version": __version__,
+            "defaults": dataclasses.asdict(defaults),
+            "sha256": {name: sha256_of_file(new / name) for name in WEIGHTS},
+        }
+        _write_json(new / INDEX_FILE, index)
+        if folder.exists():
+            os.replace(folder, Path(scratch) / "old")
+        os.replace(new, folder)
+
+
+def load_generator(folder: str | os.PathLike) -> GeneratorParts:
+    """Return what a generator's folder holds, checked; no network is built.
+
+    The SHA-256 of all weights is computed, which takes a minute for tens of gigabytes.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file in it, or of a pretrained text encoder, is
+            missing.
+        ValueError: damaged files, weights other than those that were written, or parts that do not
+            fit each other.
+    """
+    folder = Path(folder)
+    if not (folder / INDEX_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} is no generator: there is no {INDEX_FILE}; expected a folder that "
+            "training wrote, with the folders transformer, tae and text"
+        )
+    index = _read_json(folder / INDEX_FILE)
+    _check_weights(folder, index)
+    config = _stated(folder, "transformer/" + CONFIG_FILE, MovieGenConfig.from_mapping)
+    tae_config = _stated(folder, "tae/" + CONFIG_FILE, TAEConfig.from_mapping)
+    encoders = _read_encoders(folder)
+    _check_fit(config, tae_config, encoders)
+    tensors = read_safetensors(folder / WEIGHTS[0])
+    try:
+        check_tensors(tensors, parameter_shapes(config))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / WEIGHTS[0]} does not fit its {CONFIG_FILE}: {error}"
+        ) from error
+    tae_tensors, _ = load_tae_tensors(folder / WEIGHTS[1], config=tae_config.to_dict())
+    try:
+        defaults = GeneratorDefaults.from_mapping(index.get("defaults", {}))
+    except ValueError as error:
+        raise ValueError(f"{folder / INDEX_FILE}: {error}") from error
+    return GeneratorParts(
+        folder, config, tensors, tae_config, tae_tensors, encoders, defaults, index["sha256"]
+    )
+
+
+def _check_place(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{folder} exists already; choose another or pass overwrite=True")
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if not is_empty and not (folder / INDEX_FILE).is_file():
+        raise FileExistsError(
+            f"{folder} is no generator (it has no {INDEX_FILE}) and is not replaced; choose "
+            "another folder"
+        )
+
+
+def _tae_parts(
+    tae: "TemporalAutoencoder | str | os.PathLike",
+) -> tuple[Mapping[str, np.ndarray], TAEConfig]:
+    if isinstance(tae, str | os.PathLike):
+        tensors, config = load_tae_tensors(tae)
+        return tensors, TAEConfig.from_mapping(config)
+    return tae.tensors(), tae.config
+
+
+def _check_fit(config: MovieGenConfig, tae: TAEConfig, encoders: Sequence[TextEncoder]) -> None:
+    if tae.z_channels != config.latent_channels:
+        raise ValueError(
+            f"the TAE's latents have {tae.z_channels} channels, the transformer takes "
+            f"{config.latent_channels}; they do not belong together"
+        )
+    given = [(encoder.width, encoder.max_tokens) for encoder in encoders]
+    expected = [(encoder.width, encoder.max_tokens) for encoder in config.text_encoders]
+    if given != expected:
+        raise ValueError(
+            f"the text encoders {[encoder.spec for encoder in encoders]} give (width, tokens) "
+            f"{given}; the transformer takes {expected} of "
+            f"{[encoder.name for encoder in config.text_encoders]}"
+        )
+
+
+def _entry(encoder: TextEncoder) -> dict[str, str]:
+    spec = encoder.spec
+    kind, has_folder, rest = spec.partition(":")
+    if kind in PRETRAINED_KINDS and has_folder:
+        path, *options = rest.split(",")
+        spec = f"{kind}:{','.join([os.path.abspath(path), *options])}"
+    return {"spec": spec, "identity": encoder.identity}
+
+
+def _read_encoders(folder: Path) -> list[TextEncoder]:
+    path = folder / "text" / CONFIG_FILE
+    entries = _read_json(path).get("encoders")
+    keys = {"spec", "identity"}
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and set(entry) == keys for entry in entries
+    ):
+        raise ValueError(f"{path}: expected a list `encoders` of objects with the keys {keys}")
+    try:
+        encoders = build_text_encoders([entry["spec"] for entry in entries])
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(
+            f"{path}: {error} (a pretrained text encoder that was moved: write its new path there)"
+        ) from error
+    for entry, encoder in zip(entries, encoders, strict=True):
+        if encoder.identity != entry["identity"]:
+            raise ValueError(
+                f"{path}: the text encoder {encoder.spec!r} is not the one that the transformer "
+                f"was trained with: it is {encoder.identity}, expected {entry['identity']}"
+            )
+    return encoders
+
+
+def _check_weights(folder: Path, index: Mapping[str, Any]) -> None:
+    expected = index.get("sha256")
+    if not isinstance(expected, dict) or set(expected) != set(WEIGHTS):
+        raise ValueError(f"{folder / INDEX_FILE}: expected `sha256` of {', '.join(WEIGHTS)}")
+    for name in WEIGHTS:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} lacks {name}; copy the folder as a whole")
+        digest = sha256_of_file(folder / name)
+        if digest != expected[name]:
+            raise ValueError(
+                f"{folder / name} is not the file that was written: SHA-256 {digest}, expected "
+                f"{expected[name]}; copy the folder again"
+            )
+
+
+def _stated(folder: Path, name: str, config_of: Any) -> Any:
+    """Return a config from its JSON file; keys with an underscore only say who wrote it."""
+    fields = {k: v for k, v in _read_json(folder / name).items() if not k.startswith("_")}
+    try:
+        return config_of(fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder / name}: {error}") from error
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; copy the folder as a whole") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return content

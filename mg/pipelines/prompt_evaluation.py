@@ -1,0 +1,195 @@
+"""Whether a generator listens: held-out captions of the synthetic clips, judged without a network.
+
+The combinations of colour, shape, motion and background in these captions were not trained on.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mg.data.contact_sheet import write_contact_sheet
+from mg.data.synthetic import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Combination, combinations
+from mg.files import write_text
+from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
+from mg.pipelines.generated_files import about_generator
+from mg.pipelines.sampling_settings import SamplingSettings
+
+if TYPE_CHECKING:
+    from mg.pipelines.text_to_video import TextToVideo
+
+__all__ = ["EvaluationRun", "check_evaluation", "evaluate_prompts", "table_of", "wanted_clips"]
+
+logger = logging.getLogger("mg")
+
+REPORT_FILES = ("report.json", "report.md", "contact_sheet.png")
+# Share that a generator gets right which shows anything of the grammar at random.
+CHANCE = {
+    name: 1 / len(known)
+    for name, known in zip(ATTRIBUTES, (COLOURS, SHAPES, MOTIONS, BACKGROUNDS), strict=True)
+}
+MIN_SIZE = 16  # of what the judge takes, in pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRun:
+    """One row of the table.
+
+    Attributes:
+        name: of the row.
+        wanted: what each clip was to show.
+        seen: what it shows.
+    """
+
+    name: str
+    wanted: tuple[Combination, ...]
+    seen: tuple[Judgement, ...]
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of clips with each attribute right, and of those with `all` right."""
+        agreements = [seen.agreement(w) for w, seen in zip(self.wanted, self.seen, strict=True)]
+        shares = {name: float(np.mean([a[name] for a in agreements])) for name in ATTRIBUTES}
+        return shares | {"all": float(np.mean([all(a.values()) for a in agreements]))}
+
+
+def wanted_clips(num_prompts: int | None = None, videos_per_prompt: int = 1) -> list[Combination]:
+    """Return what the clips are to show: held-out combinations, each as often as asked.
+
+    Args:
+        num_prompts: so many of the 48, always the same; None takes all.
+        videos_per_prompt: of each.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    every = combinations("held_out")
+    count = len(every) if num_prompts is None else num_prompts
+    if not 1 <= count <= len(every):
+        raise ValueError(f"num_prompts={count}; expected 1 to {len(every)}")
+    if videos_per_prompt < 1:
+        raise ValueError(f"videos_per_prompt={videos_per_prompt}; expected 1 or more")
+    order = np.random.default_rng(0).permutation(len(every))  # neighbours are much alike
+    return [every[i] for i in sorted(order[:count])] * videos_per_prompt
+
+
+def check_evaluation(
+    folder: str | os.PathLike, settings: SamplingSettings, *, overwrite: bool
+) -> None:
+    """Raise unless a report may be written and its clips can be judged.
+
+    Raises:
+        FileExistsError: there is a report and `overwrite` is false.
+        ValueError: clips too small or too short to judge, or sampled without guidance (a row of
+            the table shows that by itself).
+    """
+    there = [name for name in REPORT_FILES if (Path(folder) / name).exists()]
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{Path(folder) / there[0]} exists already; choose another folder or pass --overwrite"
+        )
+    if settings.num_frames < 2 or min(settings.height, settings.width) < MIN_SIZE:
+        raise ValueError(
+            f"{settings.num_frames} frames of {settings.height}x{settings.width}: motion and "
+            f"shape can be judged on 2 or more frames of {MIN_SIZE}x{MIN_SIZE} or more"
+        )
+    if settings.guidance == 1:
+        raise ValueError("guidance=1 is one of the rows in any case; give the guidance to compare")
+
+
+def evaluate_prompts(
+    generator: "TextToVideo",
+    wanted: Sequence[Combination],
+    folder: str | os.PathLike,
+    *,
+    settings: SamplingSettings,
+    seed: int = 0,
+    batch_size: int = 1,
+    overwrite: bool = False,
+) -> list[EvaluationRun]:
+    """Return the rows of the table: with guidance, without it, and without a prompt.
+
+    All rows start from the same noise. Writes report.md, report.json and contact_sheet.png (of the
+    first row).
+
+    Args:
+        generator: to evaluate.
+        wanted: what each clip is to show.
+        folder: for the report.
+        settings: of all clips; the guidance is that of the first row.
+        seed: of the first clip; each further one has a number more.
+        batch_size: clips sampled together.
+        overwrite: whether an existing report may be replaced.
+
+    Raises:
+        FileExistsError, ValueError: as `check_evaluation`; or a prompt or size that the generator
+            cannot take.
+    """
+    check_evaluation(folder, settings, overwrite=overwrite)
+    unguided = dataclasses.replace(settings, guidance=1.0, negative_prompt="", two_passes=False)
+    captions = [combination.caption for combination in wanted]
+    plans = {
+        f"guidance {settings.guidance:g}": (captions, settings),
+        "guidance 1": (captions, unguided),
+        # Both branches of guidance are the same here.
+        "empty prompt": ([""] * len(captions), unguided),
+    }
+    seeds = [seed + i for i in range(len(wanted))]
+    runs, sheet = [], None
+    for name, (prompts, own_settings) in plans.items():
+        latents = generator.latents(prompts, seeds, settings=own_settings, batch_size=batch_size)
+        clips = [generator.decode(latent, settings.num_frames) for latent in latents]
+        runs.append(EvaluationRun(name, tuple(wanted), tuple(judge_clip(clip) for clip in clips)))
+        logger.info("%s: %s", name, _percentages(runs[-1].shares()))
+        sheet = clips if sheet is None else sheet
+    folder = Path(folder)
+    about = {"settings": dataclasses.asdict(settings), "seed": seed, **about_generator(generator)}
+    report = {"runs": [_plain(run) for run in runs], "chance": CHANCE, **about}
+    text = json.dumps(report, indent=2) + "\n"
+    write_text(folder / REPORT_FILES[0], text, overwrite=overwrite)
+    write_text(folder / REPORT_FILES[1], table_of(runs), overwrite=overwrite)
+    labels = [_label(w, seen) for w, seen in zip(wanted, runs[0].seen, strict=True)]
+    write_contact_sheet(folder / REPORT_FILES[2], sheet, labels, overwrite=overwrite)
+    return runs
+
+
+def table_of(runs: Sequence[EvaluationRun]) -> str:
+    """Return the table in Markdown: right in %, a row for each run, and one for chance."""
+    columns = [*ATTRIBUTES, "all"]
+    rows = {f"{run.name} ({len(run.wanted)} videos)": run.shares() for run in runs}
+    rows["chance"] = CHANCE | {"all": float(np.prod(list(CHANCE.values())))}
+    lines = [
+        "| right in % | " + " | ".join(columns) + " |",
+        "|---|" + "---:|" * len(columns),
+        *(
+            f"| {name} | " + " | ".join(f"{100 * shares[c]:.1f}" for c in columns) + " |"
+            for name, shares in rows.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _percentages(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+
+
+def _plain(run: EvaluationRun) -> dict[str, Any]:
+    clips = [
+        {"caption": w.caption, "seen": dataclasses.asdict(seen), "right": seen.agreement(w)}
+        for w, seen in zip(run.wanted, run.seen, strict=True)
+    ]
+    return {"name": run.name, "num_videos": len(clips), "shares": run.shares(), "clips": clips}
+
+
+def _label(wanted: Combination, seen: Judgement) -> str:
+    """Return the caption and what of it was not seen."""
+    wrong = [
+        f"{name}: {getattr(seen, name).name or 'none'}"
+        for name, is_right in seen.agreement(wanted).items()
+        if not is_right
+    ]
+    return f"{wanted.caption}\n" + (f"but {', '.join(wrong)}" if wrong else "all right")

@@ -1,0 +1,127 @@
+"""How videos are sampled: sizes, steps, guidance; checked before any network is built."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mg.flow.schedules import linear_quadratic_schedule, linear_schedule
+from mg.models.movie_gen.config import MovieGenConfig
+from mg.models.tae.config import TAEConfig
+
+if TYPE_CHECKING:
+    from mg.pipelines.generator_folder import GeneratorDefaults
+
+__all__ = ["SCHEDULES", "SamplingSettings"]
+
+SCHEDULES = ("linear_quadratic", "linear")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """What decides a video besides weights, prompt and seed.
+
+    Attributes:
+        num_frames: of the video; 1 is an image.
+        height, width: in pixels.
+        fps: frames per second. Written in front of the prompt if the captions of training had it
+            there; in any case the speed at which a file of the video plays.
+        steps: of the sampler.
+        guidance: weight of the text, 0 or more; 1 turns classifier-free guidance off.
+        negative_prompt: what the video is pushed away from; empty for no text.
+        schedule: linear_quadratic (Movie Gen 3.4.2) or linear.
+        num_reference_steps: of the linear schedule that linear_quadratic imitates.
+        solver: euler, or midpoint, which runs the network twice per step.
+        two_passes: run the two branches of guidance one after the other instead of as one batch:
+            half the memory.
+    """
+
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+    steps: int
+    guidance: float
+    negative_prompt: str = ""
+    schedule: str = "linear_quadratic"
+    num_reference_steps: int = 250
+    solver: str = "euler"
+    two_passes: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "height", "width", "steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r}; expected a whole number of 1 or more")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise ValueError(f"guidance={self.guidance}; expected 0 or more (1 turns guidance off)")
+        if not (math.isfinite(self.fps) and self.fps >= 0.5):
+            raise ValueError(f"fps={self.fps}; expected frames per second, 1 or more")
+        if self.guidance == 1:
+            idle = [name for name in ("negative_prompt", "two_passes") if getattr(self, name)]
+            if idle:
+                raise ValueError(
+                    f"{idle[0]} has no effect with guidance=1, which turns guidance off; leave it "
+                    "out, or raise guidance"
+                )
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule={self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
+        self.times()
+
+    @classmethod
+    def of(cls, defaults: "GeneratorDefaults", **given) -> "SamplingSettings":
+        """Return the settings given; those that are None or left out are a generator's defaults.
+
+        Raises:
+            ValueError: a value that cannot be.
+        """
+        height, width = defaults.size
+        stated = {
+            "num_frames": defaults.num_frames,
+            "height": height,
+            "width": width,
+            "fps": defaults.fps,
+            "steps": defaults.steps,
+            "guidance": defaults.guidance,
+        }
+        return cls(**stated | {name: value for name, value in given.items() if value is not None})
+
+    def times(self) -> np.ndarray:
+        """Return the steps + 1 times of the schedule."""
+        if self.schedule == "linear":
+            return linear_schedule(self.steps)
+        return linear_quadratic_schedule(self.steps, num_reference_steps=self.num_reference_steps)
+
+    def latent_shape(self, transformer: MovieGenConfig, tae: TAEConfig) -> tuple[int, ...]:
+        """Return (C, T', H', W') of the latent of one video.
+
+        Raises:
+            ValueError: a size that the TAE or the patches do not divide, or that the position
+                tables are too small for.
+        """
+        patch = transformer.patch_size
+        for name, size, side in zip(
+            ("height", "width"), (self.height, self.width), patch[1:], strict=True
+        ):
+            factor = tae.spatial_compression * side
+            if size % factor:
+                below = size // factor * factor
+                legal = f"{below} or {below + factor}" if below else f"{factor}"
+                raise ValueError(
+                    f"{name}={size} is not a multiple of {factor} ({tae.spatial_compression} of "
+                    f"the TAE x {side} of the transformer's patch); take {legal}"
+                )
+        shape = (
+            tae.z_channels,
+            -(-self.num_frames // tae.temporal_compression),
+            self.height // tae.spatial_compression,
+            self.width // tae.spatial_compression,
+        )
+        try:
+            transformer.token_grid((1, *shape))
+        except ValueError as error:
+            raise ValueError(
+                f"{self.num_frames} frames of {self.height}x{self.width} pixels: {error}"
+            ) from error
+        return shape

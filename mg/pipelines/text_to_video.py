@@ -1,0 +1,267 @@
+"""From a prompt to a video: text -> transformer and sampler -> latent -> TAE -> frames.
+
+Source: Movie Gen (arXiv 2410.13720) sections 3.1.2, 3.4.2.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor
+from tqdm import tqdm
+
+from mg.data.transforms import from_model_range
+from mg.flow.guidance import guided_velocity
+from mg.flow.noise import initial_noise
+from mg.flow.sampler import sample
+from mg.models.movie_gen.transformer import MovieGenTransformer
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.tae.tiling import Tiling
+from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, load_generator
+from mg.pipelines.sampling_checks import check_request, texts_of
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.streaming import check_finite, decode_latents
+from mg.text.encoder import TextEncoder
+
+__all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedVideos:
+    """What prompts became.
+
+    Attributes:
+        frames: uint8 RGB (N, T, H, W, 3).
+        latents: float32 (N, C, T', H', W'), as the TAE decodes them (not scaled).
+        seeds: of each video.
+        settings: that all of them were sampled with.
+    """
+
+    frames: np.ndarray
+    latents: np.ndarray
+    seeds: tuple[int, ...]
+    settings: SamplingSettings
+
+
+class TextToVideo:
+    """A video generator: call it with prompts.
+
+    A video depends on the weights, its prompt, its seed and the settings. It does not depend on
+    the other videos of its batch, but for the rounding of float32 that another batch size brings:
+    latents then differ by about 1e-5.
+
+    Attributes:
+        transformer, tae, text_encoders: its parts.
+        transformer_config, tae_config: of the two networks.
+        defaults: for what a call leaves open.
+        dtype, decode_dtype: precision of the transformer and of the decoder.
+        sha256: of the weight files.
+    """
+
+    def __init__(
+        self,
+        parts: GeneratorParts,
+        *,
+        dtype: str = "float32",
+        decode_dtype: str = "float32",
+        tiling: Tiling | None = None,
+    ) -> None:
+        """Build the networks.
+
+        Args:
+            parts: from `load_generator`.
+            dtype: precision of the transformer, float32, float16 or bfloat16.
+            decode_dtype: of the TAE's decoder.
+            tiling: of the decoder; None takes tiles of 32 frames of 256x256 pixels.
+
+        Raises:
+            ValueError: a precision that the device lacks, tiles that do not fit the TAE.
+        """
+        tiling = tiling or Tiling()
+        tiling.check(parts.tae_config)
+        self.transformer = MovieGenTransformer(parts.transformer_config, dtype=dtype)
+        self.transformer.load_tensors(parts.transformer_tensors)
+        self.transformer.set_train(False)
+        self.tae = TemporalAutoencoder(
+            parts.tae_config, use_tile=True, tiling=tiling, decode_dtype=decode_dtype
+        )
+        self.tae.load_tensors(parts.tae_tensors)
+        self.tae.set_train(False)
+        self.text_encoders: list[TextEncoder] = parts.text_encoders
+        self.defaults: GeneratorDefaults = parts.defaults
+        self.sha256 = dict(parts.sha256)
+        self.transformer_config = parts.transformer_config
+        self.tae_config = parts.tae_config
+        self.dtype, self.decode_dtype = dtype, decode_dtype
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> "TextToVideo":
+        """Return the generator of a folder that `save_generator` wrote.
+
+        Args:
+            folder: with model_index.json.
+            options: dtype, decode_dtype and tiling, as in the constructor.
+
+        Raises:
+            FileNotFoundError, ValueError: as `load_generator`.
+        """
+        return cls(load_generator(folder), **options)
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        fps: float | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        seed: int | Sequence[int] = 0,
+        negative_prompt: str = "",
+        schedule: str = "linear_quadratic",
+        num_reference_steps: int = 250,
+        solver: str = "euler",
+        two_passes: bool = False,
+        batch_size: int = 1,
+        truncate: bool = False,
+    ) -> GeneratedVideos:
+        """Return a video of each prompt; the first axis is there for a single prompt too.
+
+        What is None is the generator's default; the other settings are those of
+        `SamplingSettings`.
+
+        Args:
+            prompts: one or several; the empty prompt gives a video of anything.
+            seed: one for each video; or one number, which the first video gets, and each further
+                one a number more.
+            batch_size: videos sampled together. They are decoded one by one.
+            truncate: cut prompts that are too long for a text encoder, instead of refusing them.
+
+        Raises:
+            ValueError: a setting or prompt that does not fit, before anything is computed; a
+                result that is no number.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        settings = SamplingSettings.of(
+            self.defaults,
+            num_frames=num_frames,
+            height=height,
+            width=width,
+            fps=fps,
+            steps=steps,
+            guidance=guidance,
+            negative_prompt=negative_prompt,
+            schedule=schedule,
+            num_reference_steps=num_reference_steps,
+            solver=solver,
+            two_passes=two_passes,
+        )
+        seeds = seeds_of(seed, len(prompts))
+        latents = self.latents(
+            prompts, seeds, settings=settings, batch_size=batch_size, truncate=truncate
+        )
+        latents = np.stack(list(latents))
+        frames = np.stack([self.decode(latent, settings.num_frames) for latent in latents])
+        return GeneratedVideos(frames, latents, seeds, settings)
+
+    def latents(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        settings: SamplingSettings,
+        batch_size: int = 1,
+        truncate: bool = False,
+    ) -> Iterator[np.ndarray]:
+        """Return an iterator over the latent of each prompt, float32 (C, T', H', W'), not scaled.
+
+        Checks are made at once, batches are computed when the first latent of each is asked for.
+
+        Args:
+            prompts: one per video.
+            seeds: one per video, each from 0 to 2^64 - 1.
+            settings: of all of them.
+            batch_size: videos sampled together.
+            truncate: cut prompts that are too long, instead of refusing them.
+
+        Raises:
+            ValueError: as `check_request`; or the transformer gave what is no number.
+        """
+        shape = check_request(self, prompts, settings, truncate=truncate)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}; expected 1 or more")
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; expected one each")
+        initial_noise((1,), seeds)  # refuses a seed out of range
+        # Batches of one size, as even as can be: the network is compiled for each size.
+        num_batches = -(-len(prompts) // batch_size)
+        batch_size = -(-len(prompts) // num_batches)
+        return self._sampled(prompts, seeds, settings, shape, batch_size, truncate)
+
+    def _sampled(self, prompts, seeds, settings, shape, batch_size, truncate):
+        unconditional = None
+        if settings.guidance != 1:
+            unconditional = self._text([settings.negative_prompt], settings, truncate)
+        factor, offset = self.tae.config.scaling_factor, self.tae.config.shift_factor
+        for start in range(0, len(prompts), batch_size):
+            # The last batch is filled up with its last video, which is thrown away.
+            chosen = [min(start + i, len(prompts) - 1) for i in range(batch_size)]
+            velocity = guided_velocity(
+                self.transformer,
+                self._text([prompts[i] for i in chosen], settings, truncate),
+                unconditional,
+                scale=settings.guidance,
+                one_batch=not settings.two_passes,
+            )
+            noise = initial_noise(shape, [seeds[i] for i in chosen])
+            latents = self._integrated(velocity, noise, settings, label=f"video {start + 1}")
+            for latent in latents[: len(set(chosen))]:
+                yield (latent - np.float32(offset)) / np.float32(factor)
+
+    def _integrated(self, velocity, noise, settings, *, label):
+        """Return the latents (B, C, T', H', W') that the noise is carried to, with a bar."""
+        with tqdm(total=settings.steps, desc=label, unit="step", disable=None, leave=False) as bar:
+            latents = sample(
+                velocity,
+                Tensor(noise),
+                settings.times(),
+                solver=settings.solver,
+                on_step=lambda *_: bar.update(),
+            ).asnumpy()
+        check_finite(latents, "transformer")
+        return latents
+
+    def _text(self, prompts, settings, truncate):
+        """Return embedding and mask of each encoder, one after the other, as tensors."""
+        texts = texts_of(prompts, settings, fps_prefix=self.defaults.fps_prefix)
+        embeddings = [encoder.encode(texts, truncate=truncate) for encoder in self.text_encoders]
+        return [Tensor(array) for e in embeddings for array in (e.values, e.mask)]
+
+    def decode(self, latent: np.ndarray, num_frames: int) -> np.ndarray:
+        """Return the frames of a latent, uint8 RGB (T, H, W, 3), decoded tile by tile.
+
+        Args:
+            latent: float32 (C, T', H', W'), not scaled.
+            num_frames: T.
+
+        Raises:
+            ValueError: the decoder gave what is no number.
+        """
+        pieces = decode_latents(self.tae, [latent], num_frames)
+        return np.concatenate([from_model_range(piece) for piece in pieces])
+
+
+def seeds_of(seed: int | Sequence[int], num_videos: int) -> tuple[int, ...]:
+    """Return one seed per video: those given, or `seed`, `seed + 1`, ...
+
+    Raises:
+        ValueError: another number of seeds than of videos.
+    """
+    if isinstance(seed, int | np.integer):
+        return tuple(int(seed) + i for i in range(num_videos))
+    if len(seed) != num_videos:
+        raise ValueError(f"{len(seed)} seeds for {num_videos} videos; expected one each, or one")
+    return tuple(seed)

@@ -1,0 +1,104 @@
+"""The validation of a flow: the loss of held-out latents at fixed times, with fixed noise."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from mg.data.latent_dataset import LatentBatch, LatentDataset, LatentDraw
+from mg.flow.noise import keyed_noise
+from mg.flow.times import time_grid
+from mg.flow.validation_loss import validation_losses
+from mg.training.movie_gen_config import FlowValidationSettings
+
+__all__ = ["FlowValidation"]
+
+SEED = 0  # the same in all runs, so that their losses can be compared
+
+
+class FlowValidation:
+    """Measures the flow loss of held-out latents; they are kept in memory.
+
+    Args:
+        dataset: the latents, with their text.
+        settings: how many are measured, and how.
+
+    Raises:
+        FileNotFoundError, ValueError: a latent cannot be read.
+    """
+
+    def __init__(self, dataset: LatentDataset, settings: FlowValidationSettings) -> None:
+        self.times = time_grid(settings.num_times)
+        self.batch_size = settings.batch_size
+        chosen = {clip.name for clip in dataset.manifest.clips[: settings.num_clips]}
+        self.batches: list[LatentBatch] = []
+        for clips in dataset.manifest.buckets().values():
+            draws = [
+                LatentDraw(clip, (0, place), *dataset.scaling)
+                for place, clip in enumerate(clip for clip in clips if clip.name in chosen)
+            ]
+            for first in range(0, len(draws), settings.batch_size):
+                some = draws[first : first + settings.batch_size]
+                self.batches.append(dataset.collate(some, [_read(dataset, d) for d in some]))
+
+    def run(
+        self, network: nn.Cell, *, should_stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any] | None:
+        """Return `flow_loss`, the mean over clips and times, and `flow_loss_at_t`, by time.
+
+        None if `should_stop` is true before all is measured.
+
+        Args:
+            network: with the weights to measure.
+            should_stop: asked before each batch.
+        """
+        losses, place = [], 0
+        for batch in self.batches:
+            if should_stop():
+                return None
+            losses.append(self._losses(network, batch, place))
+            place += len(batch.names)
+        by_time = np.concatenate(losses).mean(axis=0)  # (clips, times) -> (times,)
+        return {
+            "flow_loss": float(by_time.mean()),
+            "flow_loss_at_t": {
+                f"{t:.2f}": float(loss) for t, loss in zip(self.times, by_time, strict=True)
+            },
+        }
+
+    def _losses(self, network: nn.Cell, batch: LatentBatch, first_place: int) -> np.ndarray:
+        """Return the losses (clips, times) of one batch, whose first clip has this number."""
+        num_clips = len(batch.names)
+        noise = keyed_noise(
+            batch.mean.shape[1:],
+            num_clips,
+            kind="posterior",
+            seed=SEED,
+            step=0,
+            first_place=first_place,
+        )
+        # A short last batch is filled up, so that it needs no graph of its own.
+        fill = functools.partial(_filled, size=self.batch_size)
+        losses = validation_losses(
+            network,
+            fill(batch.mean + batch.std * noise),
+            [Tensor(fill(array)) for array in batch.text],
+            times=self.times,
+            seed=SEED,
+            first_place=first_place,
+        )
+        return losses[:num_clips]
+
+
+def _read(dataset: LatentDataset, draw: LatentDraw) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return dataset.read(draw)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"validation: {draw.name}: {error}") from error
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    """Return (B, ...) with the last row repeated up to `size` rows."""
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])

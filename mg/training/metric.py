@@ -1,0 +1,38 @@
+"""What validations are judged by."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["FLOW_LOSS", "PSNR", "Metric"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """The number by which validations are judged, and what it is made of.
+
+    Args:
+        key: of the number in what `Task.validate` returns.
+        parts_key: of its parts there, {name: number}, such as those of each clip.
+        label: what people call it, with its unit.
+        is_higher_better: whether a higher number is a better one.
+        digits: behind the point, in texts.
+    """
+
+    key: str
+    parts_key: str
+    label: str
+    is_higher_better: bool
+    digits: int
+
+    def score(self, entry: Mapping[str, Any]) -> float:
+        """Return the number of a validation with the sign that makes higher the better."""
+        return entry[self.key] if self.is_higher_better else -entry[self.key]
+
+    def text(self, value: float) -> str:
+        """Return a number as people read it."""
+        return f"{value:.{self.digits}f}"
+
+
+FLOW_LOSS = Metric("flow_loss", "flow_loss_at_t", "flow loss", is_higher_better=False, digits=4)
+PSNR = Metric("psnr", "psnr_per_clip", "PSNR (dB)", is_higher_better=True, digits=2)

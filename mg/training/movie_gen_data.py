@@ -1,0 +1,172 @@
+"""The data of a training run on latents: captions, latents and text that fit each other."""
+
+import contextlib
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from mg.data.captions import read_captions
+from mg.data.latent_dataset import LatentDataset, LatentDraw
+from mg.data.latent_manifest import LatentClip, LatentManifest, build_latent_manifest
+from mg.data.text_sources import CachedText, EncodedText, TextSource
+from mg.models.tae.config import TAEConfig
+from mg.parallel.ranks import Ranks
+from mg.pipelines.autoencoder import tensors_hash
+from mg.pipelines.generator_folder import GeneratorDefaults
+from mg.text.cache import TextCache
+from mg.text.encoder import TextEncoder
+from mg.text.prompts import with_fps
+from mg.training.movie_gen_config import TextSettings, TrainMovieGenConfig
+from mg.weights.load import load_tae_tensors
+
+__all__ = ["build_datasets", "generator_defaults", "text_sources"]
+
+logger = logging.getLogger("mg")
+
+MAX_ROWS_SHOWN = 20  # of latents that are left out
+NUM_MEASURED = 64  # latents whose mean and spread are told
+STD_RANGE = (0.5, 2.0)  # of latents that a flow learns well from
+FPS_UNKNOWN = 16.0  # of a generator whose latents do not tell: Movie Gen's own
+
+
+def build_datasets(
+    config: TrainMovieGenConfig, sources: list[TextSource], ranks: Ranks
+) -> tuple[LatentDataset, LatentDataset | None]:
+    """Return the latents to train on, and those to validate on if there are any; both are logged.
+
+    Raises:
+        FileNotFoundError: a folder, a table, the autoencoder or an embedding is missing.
+        ValueError: the latents were made by another autoencoder than `config.tae`, a table cannot
+            be read, settings that the latents do not allow, or videos in both tables.
+    """
+    tensors, tae = load_tae_tensors(config.tae)
+    made_with = tensors_hash(tensors), TAEConfig.from_mapping(tae)
+    manifest = _manifest(config, config.csv_path, config.latent_folder, *made_with)
+    training = LatentDataset(
+        manifest,
+        sources,
+        seed=config.seed,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+        batch_sizes=config.data.parsed_batch_sizes(),
+        image_ratio=config.data.image_ratio,
+        text_dropout=config.text.dropout,
+        max_bad_share=config.guards.max_bad_share,
+    )
+    logger.info("Training latents:\n%s", training.table(config.batch_size))
+    _tell_spread(training)
+    settings = config.validation
+    if settings.csv_path is None:
+        return training, None
+    try:
+        folder = settings.latent_folder or config.latent_folder
+        held_out = _manifest(config, settings.csv_path, folder, *made_with)
+        _refuse_shared(held_out, manifest)
+        return training, LatentDataset(held_out, sources, text_dropout=0.0)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"validation: {error}") from error
+
+
+def _refuse_shared(held_out: LatentManifest, training: LatentManifest) -> None:
+    trained = {clip.path.resolve() for clip in training.clips}
+    both = [clip.name for clip in held_out.clips if clip.path.resolve() in trained]
+    if both:
+        raise ValueError(
+            f"{len(both)} of {len(held_out.clips)} held-out videos are trained on, such as "
+            f"{both[0]}; take them out of one of the tables"
+        )
+
+
+def _tell_spread(dataset: LatentDataset) -> None:
+    """Log mean and standard deviation of the latents; noise has 0 and 1, and data should."""
+    clips = dataset.manifest.clips
+    chosen = clips[:: max(1, len(clips) // NUM_MEASURED)]
+    values = []
+    for place, clip in enumerate(chosen):
+        with contextlib.suppress(OSError, ValueError):  # the run itself lists what is damaged
+            values.append(dataset.read(LatentDraw(clip, (0, place), *dataset.scaling))[0].ravel())
+    if not values:
+        return
+    values = np.concatenate(values)
+    mean, std = float(values.mean()), float(values.std())
+    logger.info("As the network sees them, latents have mean %.3f and std %.3f.", mean, std)
+    if not STD_RANGE[0] < std < STD_RANGE[1] or abs(mean) > 0.5 * std:
+        factor, shift = dataset.scaling
+        logger.warning(
+            "Noise has mean 0 and std 1, and a flow learns best from latents like that: set "
+            "data.scaling_factor=%.4g and data.shift_factor=%.4g (now %g and %g).",
+            factor / std,
+            (shift - mean) / std,
+            factor,
+            shift,
+        )
+
+
+def text_sources(encoders: list[TextEncoder], settings: TextSettings) -> list[TextSource]:
+    """Return where the embeddings come from, one source per encoder.
+
+    Raises:
+        FileNotFoundError, ValueError: the cache holds none of an encoder.
+    """
+    if settings.cache_folder is None:
+        return [EncodedText(encoder, truncate=settings.truncate) for encoder in encoders]
+    return [
+        CachedText(TextCache.open(settings.cache_folder, encoder.identity)) for encoder in encoders
+    ]
+
+
+def generator_defaults(config: TrainMovieGenConfig, manifest: LatentManifest) -> GeneratorDefaults:
+    """Return what a generator does by default: the size that most of its training data has."""
+    buckets = manifest.buckets()
+    bucket = max(buckets, key=lambda bucket: (not bucket.is_image, len(buckets[bucket]), bucket))
+    tae = TAEConfig.from_mapping(manifest.config)
+    rates = [clip.fps for clip in buckets[bucket] if clip.fps > 0]
+    return GeneratorDefaults(
+        num_frames=1 if bucket.is_image else bucket.num_frames * tae.temporal_compression,
+        size=(bucket.height * tae.spatial_compression, bucket.width * tae.spatial_compression),
+        fps=float(np.median(rates)) if rates else FPS_UNKNOWN,
+        guidance=config.sampling.guidance,
+        steps=config.sampling.steps,
+        fps_prefix=config.text.fps_prefix,
+    )
+
+
+def _manifest(
+    config: TrainMovieGenConfig, csv_path: str, folder: str, tae_hash: str, tae: TAEConfig
+) -> LatentManifest:
+    manifest = build_latent_manifest(
+        folder,
+        read_captions(csv_path),
+        buckets=config.data.parsed_buckets(),
+        weights_hash=tae_hash,
+    )
+    made_with = TAEConfig.from_mapping(manifest.config)
+    _check_scaling(config.tae, tae, made_with)
+    given = {name: getattr(config.data, name) for name in ("scaling_factor", "shift_factor")}
+    given = {name: value for name, value in given.items() if value is not None}
+    manifest = dataclasses.replace(manifest, config=made_with.to_dict() | given)
+    # In a folder that several tables share, latents without a caption here are those of another.
+    left_out = [entry for entry in manifest.rejected if entry.reason != "no caption"]
+    if left_out:
+        shown = "\n".join(f"  {entry.name}: {entry.reason}" for entry in left_out[:MAX_ROWS_SHOWN])
+        logger.warning("%d of %s are left out:\n%s", len(left_out), Path(csv_path).name, shown)
+    if config.text.fps_prefix:
+        manifest = manifest.with_captions(_with_fps)
+    return manifest
+
+
+def _with_fps(caption: str, clip: LatentClip) -> str:
+    return with_fps(caption, clip.fps) if clip.fps > 0 else caption  # images have none
+
+
+def _check_scaling(path: str, config: TAEConfig, made_with: TAEConfig) -> None:
+    """Refuse an autoencoder that states another scaling than the latents were made with."""
+    for name in ("scaling_factor", "shift_factor"):
+        here, there = getattr(config, name), getattr(made_with, name)
+        if here != there:
+            raise ValueError(
+                f"{name} is {here} in {path}, but the latents were made with {there}; encode the "
+                "videos again (scripts/encode.py)"
+            )

@@ -1,0 +1,174 @@
+"""Training of the Movie Gen transformer: flow matching on latents that the TAE has made."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from mg.data.latent_dataset import LatentBatch
+from mg.flow.noise import keyed_noise
+from mg.flow.times import draw_times
+from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.movie_gen.parameter_shapes import num_parameters
+from mg.models.movie_gen.transformer import MovieGenTransformer
+from mg.models.tae.config import TAEConfig
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.parallel.ranks import Ranks
+from mg.pipelines.generator_folder import save_generator
+from mg.text.build import build_text_encoders
+from mg.training.flow_loss import FlowLoss
+from mg.training.flow_validation import FlowValidation
+from mg.training.metric import FLOW_LOSS
+from mg.training.movie_gen_config import TrainMovieGenConfig
+from mg.training.movie_gen_data import build_datasets, generator_defaults, text_sources
+from mg.training.movie_gen_start import start_tensors
+from mg.training.phases import phase_step, trained_in
+from mg.training.plateau import Plateau
+from mg.training.stages import Stage, plan_stages
+from mg.training.task import Controls, Task
+from mg.training.validation import averaged_weights
+
+__all__ = ["MovieGenTask"]
+
+logger = logging.getLogger("mg")
+
+
+class MovieGenTask(Task):
+    """The transformer with the flow-matching loss (Movie Gen 3.1.2).
+
+    Args:
+        config: every setting.
+        ranks: this process among those that train together.
+
+    Raises:
+        ValueError, FileNotFoundError: settings, data or weights that no run can start from.
+    """
+
+    metric = FLOW_LOSS
+    terms = ()  # of which the loss is the sum: it has one only
+
+    def __init__(self, config: TrainMovieGenConfig, ranks: Ranks) -> None:
+        self.config = config
+        self.ranks = ranks
+        self.text_encoders = build_text_encoders(config.text.encoders)
+        sources = text_sources(self.text_encoders, config.text)
+        self.dataset, held_out = build_datasets(config, sources, ranks)
+        self.model = self._model()
+        self.validation = None
+        if held_out is not None and ranks.is_main:
+            self.validation = FlowValidation(held_out, config.validation)
+        self.plateau = Plateau(config.plateau) if config.plateau is not None else None
+        self.stages = plan_stages(config)
+        self._build_network()
+        self.running_means = {}
+        self.steps = {}
+        for stage in self.stages:  # so that wrong patterns show before the first step
+            trained_in(stage.phase, self.network, config, aliases={})
+
+    def _model(self) -> MovieGenConfig:
+        """Return the network's config, which must take all latents."""
+        manifest = self.dataset.manifest
+        model = self.config.model.config(
+            text_encoders=[TextInput(e.name, e.width, e.max_tokens) for e in self.text_encoders],
+            latent_channels=manifest.config["z_channels"],
+        )
+        for bucket in manifest.buckets():
+            try:
+                size = bucket.num_frames, bucket.height, bucket.width
+                model.token_grid((1, model.latent_channels, *size))
+            except ValueError as error:
+                raise ValueError(f"latents of {bucket}: {error}") from error
+        return model
+
+    def _build_network(self) -> None:
+        config = self.config
+        tensors = None
+        if config.pretrained is not None:
+            tensors = start_tensors(config.pretrained, self.model)
+        ms.set_seed(config.seed)  # of the random initial weights
+        self.network = MovieGenTransformer(
+            self.model, dtype=config.dtype, recompute_every=config.model.recompute_every
+        )
+        if tensors is not None:
+            self.network.load_tensors(tensors)
+        self.networks = {"transformer": self.network}
+        logger.info("A transformer of %s parameters.", f"{num_parameters(self.model):,}")
+
+    def enter(self, stage: Stage) -> None:
+        loss = FlowLoss(self.network)  # the dataset has scaled the latents
+        step = phase_step(stage, self.network, loss, self.config, aliases={}, ranks=self.ranks)
+        step.set_train()
+        self.steps = {"transformer": step}
+
+    # -- one batch -------------------------------------------------------------------------------
+
+    def run_batch(
+        self, number: int, batch: LatentBatch, controls: Controls, *, is_last: bool
+    ) -> dict[str, float]:
+        loss, _, norm, _ = self.steps["transformer"](
+            Tensor(controls.lr, ms.float32),
+            Tensor(controls.loss_scale, ms.float32),
+            Tensor(controls.max_norm, ms.float32),
+            is_last,
+            *map(Tensor, self.inputs(number, batch)),
+        )
+        return {"loss": float(loss.asnumpy()), "grad_norm": float(norm.asnumpy())}
+
+    def inputs(self, number: int, batch: LatentBatch) -> tuple[np.ndarray, ...]:
+        """Return what the loss takes of a batch: mean, std, two noises, times, text.
+
+        All that is random is keyed by (seed, number of the batch, place of the clip among those of
+        all ranks), so that it does not depend on how many ranks share the batch.
+        """
+        size, *shape = batch.mean.shape
+        keys = {
+            "seed": self.config.seed,
+            "step": number,
+            "first_place": self.ranks.rank * size,
+        }
+        return (
+            batch.mean,
+            batch.std,
+            keyed_noise(shape, size, kind="posterior", **keys),
+            keyed_noise(shape, size, kind="path", **keys),
+            draw_times(size, **keys),
+            *batch.text,
+        )
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def validate(
+        self, video_path: Path, *, should_stop: Callable[[], bool]
+    ) -> dict[str, Any] | None:
+        if self.validation is None:
+            return None
+        with averaged_weights(self.steps["transformer"].average):
+            return self.validation.run(self.network, should_stop=should_stop)
+
+    def export(self, folder: Path) -> Path:
+        path, manifest = folder / "generator", self.dataset.manifest
+        # With the scaling that the transformer was trained with.
+        tae = TemporalAutoencoder(TAEConfig.from_mapping(manifest.config), self.config.tae)
+        with averaged_weights(self.steps["transformer"].average):
+            save_generator(
+                path,
+                transformer_tensors=self.network.tensors(),
+                transformer_config=self.model,
+                tae=tae,
+                text_encoders=self.text_encoders,
+                defaults=generator_defaults(self.config, manifest),
+                overwrite=True,
+            )
+        return path
+
+    def metadata(self) -> dict[str, dict[str, str]]:
+        return {"transformer": {"transformer_config": json.dumps(self.model.to_dict())}}
+
+    def next_command(self, weights: Path) -> str:
+        caption = self.dataset.manifest.clips[0].captions[0]
+        return f'python scripts/generate.py --checkpoint {weights} --prompt "{caption}"'

@@ -1,0 +1,28 @@
+"""The training run of the Movie Gen transformer, from its settings."""
+
+from mg.parallel.ranks import ONE_RANK, Ranks
+from mg.training.movie_gen_config import TrainMovieGenConfig
+from mg.training.movie_gen_task import MovieGenTask
+from mg.training.output_folder import check_output
+from mg.training.trainer import Trainer
+
+__all__ = ["MovieGenTrainer"]
+
+
+class MovieGenTrainer(Trainer):
+    """A `Trainer` of the transformer: `MovieGenTrainer(config).run()` does all of it.
+
+    Args:
+        config: every setting.
+        ranks: this process among those that train together; alone by default.
+
+    Raises:
+        ValueError, FileNotFoundError: settings, data or weights that no run can start from.
+        FileExistsError: `output_path` holds another run.
+        NotADirectoryError: there can be no folder at `output_path`.
+    """
+
+    def __init__(self, config: TrainMovieGenConfig, ranks: Ranks = ONE_RANK) -> None:
+        check_output(config)
+        task = MovieGenTask(config, ranks)
+        super().__init__(config, task, ranks, validation_interval=config.validation.interval)

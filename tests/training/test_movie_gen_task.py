@@ -1,0 +1,333 @@
+"""Training of the Movie Gen transformer: it learns, resumes, exports, refuses what cannot fit."""
+
+import dataclasses
+import json
+import shutil
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from mg.data.latent_files import LatentInfo, LatentWriter
+from mg.models.tae.config import TAEConfig
+from mg.parallel.ranks import ONE_RANK
+from mg.pipelines.autoencoder import config_hash, tensors_hash
+from mg.pipelines.generator_folder import load_generator
+from mg.training.checkpoint import save_final_weights
+from mg.training.flow_validation import FlowValidation
+from mg.training.movie_gen_config import (
+    FlowValidationSettings,
+    LatentDataSettings,
+    SamplingSettings,
+    TextSettings,
+    TrainMovieGenConfig,
+    TransformerSettings,
+)
+from mg.training.movie_gen_start import start_tensors
+from mg.training.movie_gen_task import MovieGenTask
+from mg.training.movie_gen_trainer import MovieGenTrainer
+from mg.training.plateau import PlateauSettings
+from mg.training.run_log import read_log
+from mg.training.settings import OptimSettings, PhaseSettings
+from mg.weights.checkpoint_file import read_weights
+from mg.weights.tae_layers import tae_shapes
+
+TAE = TAEConfig(
+    ch=32,
+    ch_mult=(1, 1),
+    num_res_blocks=1,
+    z_channels=4,
+    temporal_downsample_level=(0,),
+    temporal_upsample_level=(1,),
+)
+MODEL = {"num_layers": 1, "dim": 32, "ffn_dim": 32, "num_heads": 2, "position_table": (2, 4, 4)}
+WORDS = ("red", "green", "blue", "white")
+NUM_STEPS = 12
+
+
+def write_latents(folder, tae_tensors, names, *, scaling_factor=TAE.scaling_factor):
+    """Write latents (4, 2, 4, 4), each nearly constant at a value that its caption tells."""
+    config = dataclasses.replace(TAE, scaling_factor=scaling_factor)
+    for number, name in enumerate(names):
+        info = LatentInfo(
+            4, 8, 8, 16.0, name, config.to_dict(), config_hash(TAE), tensors_hash(tae_tensors), {}
+        )
+        noise = 0.1 * np.random.default_rng(number).standard_normal((4, 2, 4, 4), np.float32)
+        with LatentWriter(folder / f"{name}.safetensors", info) as writer:
+            writer.write(noise + number % len(WORDS) - 1.5, np.full_like(noise, -6.0))
+
+
+def write_captions(path, names):
+    rows = [f"{name},a {WORDS[n % len(WORDS)]} square" for n, name in enumerate(names)]
+    path.write_text("\n".join(["video,caption", *rows]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return a folder: tae.safetensors, latents/ of 12 + 4 videos, train.csv, held_out.csv."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    shapes = tae_shapes(TAE.to_dict())
+    tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    save_final_weights(folder / "tae.safetensors", tensors, TAE.to_dict())
+    others = {name: array + 1 for name, array in tensors.items()}
+    save_final_weights(folder / "other_tae.safetensors", others, TAE.to_dict())
+    videos = [f"{n}.mp4" for n in range(16)]
+    write_latents(folder / "latents", tensors, videos)
+    write_captions(folder / "train.csv", videos[:12])
+    write_captions(folder / "held_out.csv", videos[12:])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make_config(data):
+    """Return a function that makes the settings of a tiny run."""
+
+    def make(output_path, *, model=None, text=None, validation=None, **changes):
+        values = {
+            "csv_path": str(data / "train.csv"),
+            "latent_folder": str(data / "latents"),
+            "tae": str(data / "tae.safetensors"),
+            "steps": NUM_STEPS,
+            "batch_size": 4,
+            "checkpoint_interval": NUM_STEPS // 2,
+            "device": "CPU",
+            # Any loss counts as no improvement: the learning rate falls at every validation.
+            "plateau": PlateauSettings(num_validations=1, min_improvement=0.99),
+            **changes,
+        }
+        held_out = {"csv_path": str(data / "held_out.csv"), "interval": 3, "num_times": 2}
+        return TrainMovieGenConfig(
+            output_path=str(output_path),
+            model=TransformerSettings(**{**MODEL, **(model or {})}),
+            text=TextSettings(**{"encoders": ["word,width=32"], "dropout": 0.2, **(text or {})}),
+            optim=OptimSettings(lr=2e-2, ema_decay=0.9, weight_decay=0.01),
+            validation=FlowValidationSettings(
+                **{**held_out, "batch_size": 4, **(validation or {})}
+            ),
+            sampling=SamplingSettings(guidance=3.0, steps=10),
+            **values,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished_run(make_config, tmp_path_factory):
+    """Return the trainer of a run that is done, with checkpoints after half and all of it."""
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    trainer = MovieGenTrainer(make_config(tmp_path_factory.mktemp("run") / "out"))
+    trainer.run()
+    ms.set_context(mode=before)
+    return trainer
+
+
+def test_the_loss_falls_on_what_was_held_out(finished_run):
+    entries = read_log(finished_run.output / "validation.jsonl")
+    assert [entry["step"] for entry in entries] == [0, 3, 6, 9, 12]
+    # A new network predicts zero; its loss is the mean square of data - noise.
+    assert entries[0]["flow_loss"] == pytest.approx(1 + data_mean_square(), rel=0.2)
+    assert entries[-1]["flow_loss"] < 0.85 * entries[0]["flow_loss"]
+    for entry in entries:
+        assert entry["flow_loss"] == pytest.approx(np.mean(list(entry["flow_loss_at_t"].values())))
+    # The best checkpoint is that of the lowest loss.
+    assert finished_run.best_score == -min(entry["flow_loss"] for entry in entries)
+
+
+def data_mean_square():
+    values = TAE.scaling_factor * (np.arange(4) - 1.5) + TAE.shift_factor
+    return float(np.mean(values**2))
+
+
+def test_the_plateau_lowers_the_learning_rate(finished_run):
+    rates = [entry["lr"] for entry in read_log(finished_run.output / "log.jsonl")]
+    # The first validation sets the mark; those after steps 3, 6 and 9 are not 99 % better.
+    expected = np.repeat([2e-2, 1e-2, 5e-3, 2.5e-3], 3)
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_a_resumed_run_is_the_unbroken_one(finished_run, make_config, tmp_path, graph_mode):
+    output = tmp_path / "out"
+    shutil.copytree(finished_run.output, output)
+    shutil.rmtree(output / "checkpoints" / f"step_{NUM_STEPS:08d}")
+    shutil.rmtree(output / "generator")
+    trainer = MovieGenTrainer(make_config(output, resume=True))
+    assert trainer.step == 9  # the best checkpoint so far, saved besides those of the interval
+    trainer.run()
+    for name in ("transformer", "transformer_state"):
+        file = f"checkpoints/step_{NUM_STEPS:08d}/{name}.safetensors"
+        one, other = (read_weights(run.output / file) for run in (trainer, finished_run))
+        assert one.keys() == other.keys()
+        for key, values in one.items():
+            np.testing.assert_array_equal(values, other[key], err_msg=key)
+    for file, key in (
+        ("log.jsonl", "loss"),
+        ("log.jsonl", "lr"),
+        ("validation.jsonl", "flow_loss"),
+    ):
+        one, other = ([e[key] for e in read_log(t.output / file)] for t in (trainer, finished_run))
+        assert one == other and len(one) > 4
+
+
+def test_the_exported_folder_loads_back_with_averaged_weights(finished_run):
+    parts = load_generator(finished_run.output / "generator")
+    state = finished_run.task.steps["transformer"].state()
+    for name, values in parts.transformer_tensors.items():
+        np.testing.assert_array_equal(values, state[f"average.{name}"], err_msg=name)
+    assert parts.transformer_config == finished_run.task.model
+    assert [encoder.spec for encoder in parts.text_encoders] == ["word,width=32,max_tokens=16"]
+    assert tensors_hash(parts.tae_tensors) == finished_run.task.dataset.manifest.weights_hash
+    assert dataclasses.asdict(parts.defaults) == {
+        "num_frames": 4,
+        "size": (8, 8),
+        "fps": 16.0,
+        "guidance": 3.0,
+        "steps": 10,
+        "fps_prefix": False,
+    }
+
+
+def test_validation_depends_on_the_weights_alone(finished_run, make_config, graph_mode):
+    task = finished_run.task
+    first, again = (task.validation.run(task.network) for _ in range(2))
+    assert first == again
+    # 4 clips as 3 + 1 (filled up to 3): the noise belongs to the clip, not to its batch.
+    settings = FlowValidationSettings(csv_path="x", num_times=2, batch_size=3)
+    held_out = dataclasses.replace(task.dataset, manifest=task.dataset.manifest, text_dropout=0.0)
+    one, other = (
+        FlowValidation(held_out, dataclasses.replace(settings, batch_size=size)).run(task.network)
+        for size in (4, 3)
+    )
+    assert one["flow_loss"] == pytest.approx(other["flow_loss"], rel=1e-6)
+    assert task.validation.run(task.network, should_stop=lambda: True) is None
+
+
+def test_noise_and_times_do_not_depend_on_the_ranks(make_config, tmp_path, pynative_mode):
+    task = MovieGenTask(make_config(tmp_path / "out"), ONE_RANK)
+    whole = task.inputs(5, task.dataset.batch(5, 4))
+    assert all(array.shape[0] == 4 for array in whole)
+    task.ranks = dataclasses.replace(ONE_RANK, rank=1, size=2)
+    task.dataset = dataclasses.replace(task.dataset, rank=1, num_ranks=2)
+    for part, array in zip(task.inputs(5, task.dataset.batch(5, 2)), whole, strict=True):
+        np.testing.assert_array_equal(part, array[2:])
+
+
+def test_a_later_stage_grows_the_tables_of_an_earlier_one(
+    finished_run, make_config, tmp_path, pynative_mode
+):
+    earlier = str(finished_run.output / "generator")
+    config = make_config(
+        tmp_path / "out", pretrained=earlier, model={"position_table": (5, 12, 12)}
+    )
+    tensors = MovieGenTask(config, ONE_RANK).network.tensors()
+    stored = load_generator(earlier).transformer_tensors
+    assert tensors["positions.height"].shape == (12, 32)
+    np.testing.assert_array_equal(tensors["positions.height"][1::3], stored["positions.height"])
+    np.testing.assert_array_equal(tensors["positions.frames"][:2], stored["positions.frames"])
+    np.testing.assert_array_equal(tensors["final_linear.weight"], stored["final_linear.weight"])
+
+
+REFUSED = {
+    "stale latents": ({"tae": "{data}/other_tae.safetensors"}, "is stale: it was encoded with"),
+    "tables smaller than the latents": (
+        {"model": {"position_table": (1, 4, 4)}},
+        "latents of 2x4x4: position_table=.1, 4, 4. is smaller",
+    ),
+    "another preset's weights": (
+        {"pretrained": "{run}/generator", "model": {"dim": 64}},
+        "another network: dim is 32 there and 64 here",
+    ),
+    "tables that would shrink": (
+        {"pretrained": "{run}/generator", "model": {"position_table": (2, 2, 2)}},
+        r"tables \(2, 4, 4\) .* cannot grow to \(2, 2, 2\)",
+    ),
+    "no generator": ({"pretrained": "{data}"}, "is no generator"),
+    "another preset's checkpoint": (
+        {"output_path": "{run}", "resume": True, "model": {"dim": 64}},
+        "do not fit the network",
+    ),
+    "another run's folder": ({"output_path": "{run}"}, "holds a run already"),
+    "validation on what is trained on": (
+        {"validation": {"csv_path": "{data}/train.csv"}},
+        "validation: 12 of 12 held-out videos are trained on",
+    ),
+    "no captions": ({"csv_path": "{data}/none.csv"}, "no such table of captions"),
+    "texts too long": ({"text": {"encoders": ["word,max_tokens=2"]}}, "too long for the encoder"),
+    "no cache": ({"text": {"cache_folder": "{data}/latents"}}, "holds no text embeddings"),
+    "a pattern of nothing": ({"freeze": ["decoder"]}, "no parameter matches 'decoder'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_training(case, make_config, finished_run, data, tmp_path, pynative_mode):
+    changes, message = REFUSED[case]
+    places = {"{data}": str(data), "{run}": str(finished_run.output)}
+    text = json.dumps({"output_path": str(tmp_path / "out"), **changes})
+    for name, place in places.items():
+        text = text.replace(name, place)
+    changes = json.loads(text)
+    with pytest.raises((ValueError, OSError), match=message):
+        MovieGenTrainer(make_config(**changes))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TransformerSettings(preset="2b"), "model: unknown preset '2b'"),
+        (lambda: TransformerSettings(dim=30, num_heads=4), "dim=30 is not a multiple"),
+        (lambda: TransformerSettings(recompute_every=-1), "recompute_every=-1; expected 0"),
+        (lambda: LatentDataSettings(buckets=["big"]), "big"),
+        (lambda: LatentDataSettings(num_workers=-1), "data.num_workers=-1"),
+        (lambda: TextSettings(encoders=[]), "expected at least one, such as word"),
+        (lambda: TextSettings(dropout=1.0), "text.dropout=1.0; expected 0 to below 1"),
+        (lambda: TextSettings(truncate=True, cache_folder="x"), "text.truncate has no effect"),
+        (lambda: FlowValidationSettings(num_times=0), "validation.num_times=0; expected 1"),
+        (lambda: FlowValidationSettings(latent_folder="x"), "latent_folder has no effect"),
+        (lambda: SamplingSettings(guidance=-1.0), "sampling.guidance=-1.0; expected 0 or more"),
+    ],
+)
+def test_settings_that_cannot_be_meant(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_settings_that_contradict_each_other(make_config):
+    with pytest.raises(ValueError, match="plateau needs a validation loss"):
+        make_config("out", validation={"csv_path": None})
+    with pytest.raises(ValueError, match="the flow loss has no settings"):
+        make_config("out", phases=[PhaseSettings(loss={"l1_weight": 0.0})])
+
+
+def test_a_scaling_that_would_be_undone_wrongly_is_refused(data, make_config, tmp_path):
+    folder = tmp_path / "latents"
+    names = [f"{n}.mp4" for n in range(12)]
+    tensors = read_weights(data / "tae.safetensors")
+    write_latents(folder, tensors, names, scaling_factor=1.0)
+    config = make_config(tmp_path / "out", latent_folder=str(folder))
+    with pytest.raises(ValueError, match=r"scaling_factor is 1\.5305 in .* made with 1\.0"):
+        MovieGenTask(config, ONE_RANK)
+
+
+def test_another_scaling_is_what_the_network_sees_and_the_generator_undoes(
+    finished_run, make_config, tmp_path, caplog, pynative_mode
+):
+    # The values are -1.5, -0.5, 0.5, 1.5 with noise of 0.1.
+    caplog.set_level("INFO", "mg")
+    scaling = LatentDataSettings(scaling_factor=8.9, shift_factor=0.0)
+    task = MovieGenTask(make_config(tmp_path / "out", data=scaling), ONE_RANK)
+    assert "std 10.0" in caplog.text and "set data.scaling_factor=0.887" in caplog.text
+    usual = finished_run.task.dataset.batch(0, 4)
+    batch = task.dataset.batch(0, 4)
+    z = (usual.mean - TAE.shift_factor) / TAE.scaling_factor
+    np.testing.assert_allclose(batch.mean, 8.9 * z, atol=1e-4)
+    task.enter(task.stages[0])
+    parts = load_generator(task.export(tmp_path))
+    assert (parts.tae_config.scaling_factor, parts.tae_config.shift_factor) == (8.9, 0.0)
+
+
+def test_start_tensors_of_the_same_tables_are_the_stored_ones(finished_run):
+    folder = finished_run.output / "generator"
+    tensors = start_tensors(folder, finished_run.task.model)
+    for name, values in load_generator(folder).transformer_tensors.items():
+        np.testing.assert_array_equal(tensors[name], values, err_msg=name)
