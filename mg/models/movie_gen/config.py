@@ -202,9 +202,9 @@ class MovieGenConfig:
         if isinstance(mapping, cls):
             return mapping
         fields = dict(mapping)
-        preset = fields.pop("preset", None)
+        preset = str(fields.pop("preset", "")).lower()  # 5B is 5b
         _check_known(fields, [field.name for field in dataclasses.fields(cls)], "key")
-        if preset is None:
+        if not preset:
             return cls(**fields)
         _check_known([preset], list(PRESETS), "preset")
         return dataclasses.replace(PRESETS[preset], **fields)
