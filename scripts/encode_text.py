@@ -12,8 +12,8 @@ from pathlib import Path
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-
 from mg.cli import parse_config, run_main, save_config
+from mg.data.captions import read_captions
 from mg.device import DeviceConfig, setup_device
 from mg.text.build import UNITS, build_text_encoders
 from mg.text.cache import fill_text_cache
@@ -31,7 +31,8 @@ class EncodeTextConfig(DeviceConfig):
     Args:
         encoder: byte or word (no weights needed), t5:FOLDER (UL2 too), byt5:FOLDER or clip:FOLDER;
             can be given several times. Options follow after commas, as in word,max_tokens=32.
-        csv_path: table (CSV or JSONL) with a column `caption`.
+        csv_path: table (CSV, JSONL or JSON) with columns `video` and `caption`.
+        video_folder: folder of the videos of csv_path, if it is not the table's.
         captions: a caption; can be given several times.
         fps_prefix: frame rate that is written before each caption, as in FPS-16; can be given
             several times, which embeds each caption with each of them.
@@ -42,6 +43,7 @@ class EncodeTextConfig(DeviceConfig):
 
     encoder: list[str]
     csv_path: str | None = None
+    video_folder: str | None = None
     captions: list[str] = dataclasses.field(default_factory=list)
     fps_prefix: list[float] = dataclasses.field(default_factory=list)
     output_folder: str = "outputs/text"
@@ -52,6 +54,8 @@ class EncodeTextConfig(DeviceConfig):
         super().__post_init__()
         if self.csv_path is None and not self.captions:
             raise ValueError("give csv_path, captions, or both")
+        if self.video_folder is not None and self.csv_path is None:
+            raise ValueError(f"video_folder={self.video_folder!r} has no effect without csv_path")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}; expected 1 or more")
 
@@ -61,9 +65,7 @@ def main() -> None:
     config = parse_config(EncodeTextConfig, _lists(sys.argv[1:]), description=__doc__)
     texts = list(config.captions)
     if config.csv_path is not None:
-        from mg.data.captions import read_captions
-
-        texts += [row.caption for row in read_captions(config.csv_path)]
+        texts += _captions_of(config)
     if config.fps_prefix:
         texts = [with_fps(text, fps) for fps in config.fps_prefix for text in texts]
     encoders = build_text_encoders(config.encoder)
@@ -88,6 +90,13 @@ def main() -> None:
             counts.skipped,
         )
     save_config(Path(config.output_folder) / "encode_text.yaml", config)
+
+
+def _captions_of(config: EncodeTextConfig) -> list[str]:
+    table = read_captions(config.csv_path, video_folder=config.video_folder)
+    if table.without_caption:
+        logger.warning("%d rows of %s have no caption", len(table.without_caption), config.csv_path)
+    return [video.caption for video in table.videos]
 
 
 def _lists(argv: list[str]) -> list[str]:

@@ -35,9 +35,10 @@ def fails(*arguments, cwd):
 def test_captions_of_a_table_by_two_encoders(tmp_path, captions):
     texts = list(captions)[:5]
     rows = "".join(f"{i}.mp4,{text}\n" for i, text in enumerate(texts))
-    (tmp_path / "captions.csv").write_text("video,caption\n" + rows)
+    (tmp_path / "captions.csv").write_text("video,caption\n" + rows + "9.mp4,\n")
     flags = ["--csv_path=captions.csv", "--encoder", "word", "--encoder=byte,width=64"]
     said = encode(*flags, "--captions=noise", cwd=tmp_path)
+    assert "1 rows of captions.csv have no caption" in said
     assert "word,width=256,max_tokens=16: 7 embedded (0 of them truncated), 0 there" in said
     infos = cached_encoders(tmp_path / "text")
     assert [(info.name, info.width) for info in infos] == [("byte", 64), ("word", 256)]
@@ -87,6 +88,8 @@ def test_too_long_captions_are_cut_only_when_asked(tmp_path):
     ("arguments", "message"),
     [
         (["--encoder=word"], "give csv_path, captions, or both"),
+        (["--encoder=word", "--captions=one", "--video_folder=x"], "no effect without csv_path"),
+        (["--encoder=word", "--csv_path=none.csv"], "no such table of captions: none.csv"),
         (["--captions=one", "--encoder=bert"], "unknown text encoder 'bert'; expected byte, word"),
         (["--captions=one", "--encoder"], "--encoder needs a value"),
         (["--captions=one", "--encoder=t5:nowhere"], "nowhere/config.json not found"),
