@@ -100,7 +100,7 @@ class LatentDataset(Dataset):
         self._clips = self.manifest.buckets()
         self._check_batch_sizes()
         self._check_image_ratio()
-        captions = {clip.caption for clip in self.manifest.clips}
+        captions = {caption for clip in self.manifest.clips for caption in clip.captions}
         for source in self.text:
             source.check(["", *sorted(captions)])
 
@@ -263,6 +263,8 @@ class LatentDataset(Dataset):
         )
 
     def _caption(self, draw: LatentDraw) -> str:
-        """Return the caption of a draw, or "" where it is dropped."""
+        """Return a caption of a draw, or "" where it is dropped."""
         rng = np.random.default_rng((TEXT_STREAM, self.seed, *draw.place))
-        return "" if rng.random() < self.text_dropout else draw.clip.caption
+        if rng.random() < self.text_dropout:
+            return ""
+        return draw.clip.captions[rng.integers(len(draw.clip.captions))]

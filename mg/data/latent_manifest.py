@@ -3,6 +3,7 @@
 import collections
 import logging
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mg.data.buckets import Bucket, bucket_of_latent
+from mg.data.captions import CaptionTable
 from mg.data.latent_files import LatentInfo, list_latent_files, read_latent_info
 from mg.data.manifest import Rejected
 from mg.data.video import PREPARED_SUFFIX
@@ -32,14 +34,14 @@ class LatentClip:
     Attributes:
         path: of the latent file.
         name: of the video it was made from, relative to the folder of the data.
-        caption: what the video shows.
+        captions: what the video shows, one text or several for the same.
         fps: frames per second of the video; 0 where none is known.
         bucket: frames, height and width that are used of the latent.
     """
 
     path: Path
     name: str
-    caption: str
+    captions: tuple[str, ...]
     fps: float
     bucket: Bucket
 
@@ -67,9 +69,16 @@ class LatentManifest:
             clips[clip.bucket].append(clip)
         return {bucket: tuple(clips[bucket]) for bucket in sorted(clips)}
 
-    def with_captions(self, caption_of: Callable[[LatentClip], str]) -> "LatentManifest":
-        """Return the same latents with other captions, such as with the frame rate in front."""
-        clips = (replace(clip, caption=caption_of(clip)) for clip in self.clips)
+    def with_captions(self, text_of: Callable[[str, LatentClip], str]) -> "LatentManifest":
+        """Return the same latents with other texts, such as with the frame rate in front.
+
+        Args:
+            text_of: of a caption and its clip.
+        """
+        clips = (
+            replace(clip, captions=tuple(text_of(caption, clip) for caption in clip.captions))
+            for clip in self.clips
+        )
         return replace(self, clips=tuple(clips))
 
     def rejected_table(self) -> str:
@@ -80,7 +89,7 @@ class LatentManifest:
 
 def build_latent_manifest(
     folder: str | os.PathLike,
-    captions: Mapping[str, str],
+    captions: CaptionTable,
     *,
     buckets: Iterable[Bucket] | None = None,
     weights_hash: str | None = None,
@@ -89,8 +98,8 @@ def build_latent_manifest(
 
     Args:
         folder: of the latent files.
-        captions: {name of the video: caption}. For a piece of a video that `prepare_clips` has
-            cut, the caption of the video counts.
+        captions: of the videos, by their names. A name may lack its suffix; for a piece of a video
+            that `prepare_clips` has cut, the captions of the video count.
         buckets: in latent frames and pixels. A longer latent is cut to the first frames, as many
             as the bucket has. None: a bucket of each size that is there.
         weights_hash: what the latents must have been made with; None: whatever made all of them.
@@ -122,33 +131,40 @@ def build_latent_manifest(
 def _join(
     infos: Mapping[str, LatentInfo],
     files: Mapping[str, Path],
-    captions: Mapping[str, str],
+    table: CaptionTable,
     buckets: Sequence[Bucket],
 ) -> tuple[dict[str, LatentClip], list[Rejected]]:
     """Return the latents that have a caption and a bucket, and files and captions left over."""
+    captions = collections.defaultdict(list)
+    for video in table.videos:
+        captions[posixpath.normpath(video.name)].append(video.caption)
     clips, rejected = {}, []
     for file_name, info in infos.items():
         name = info.source
-        caption = captions.get(name) or captions.get(_whole_video(name))
+        known_as = next((other for other in _names(name) if other in captions), None)
         try:
             if name in clips:
                 raise ValueError(f"{clips[name].path.name} is a latent of the same video")
-            if not caption:
+            if known_as is None:
                 raise ValueError("no caption")
             bucket = bucket_of_latent(_size(info), buckets)
         except ValueError as error:
             rejected.append(Rejected(file_name, str(error)))
             continue
-        clips[name] = LatentClip(files[file_name], name, caption, info.fps, bucket)
-    sources = {info.source for info in infos.values()}
-    sources |= {_whole_video(name) for name in sources}
-    rejected += [Rejected(name, "no latent") for name in captions if name not in sources]
+        texts = tuple(captions[known_as])
+        clips[name] = LatentClip(files[file_name], name, texts, info.fps, bucket)
+    with_latent = {name for info in infos.values() for name in _names(info.source)}
+    reasons = dict.fromkeys(captions, "no latent")
+    reasons |= {posixpath.normpath(name): "no caption" for name in table.without_caption}
+    rejected += [Rejected(name, why) for name, why in reasons.items() if name not in with_latent]
     return clips, rejected
 
 
-def _whole_video(name: str) -> str:
-    """Return the name of the video that `prepare_clips` has cut this piece from."""
-    return PIECE_SUFFIX.sub("", name)
+def _names(source: str) -> list[str]:
+    """Return by which names a table may know the video that a latent was made from."""
+    source = posixpath.normpath(source)
+    names = [source, PIECE_SUFFIX.sub("", source)]  # the video that `prepare_clips` has cut
+    return names + [posixpath.splitext(name)[0] for name in names]
 
 
 def _read_infos(files: Mapping[str, Path]) -> tuple[dict[str, LatentInfo], list[Rejected]]:

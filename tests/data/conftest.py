@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fault_experiments.corrupt_media import write_sound
+from mg.data.captions import CaptionedVideo, CaptionTable
 from mg.data.latent_files import LatentInfo, LatentWriter
 
 
@@ -193,6 +194,17 @@ def write_latent_file(folder, name, size, *, weights="w" * 64, settings=None, co
     with LatentWriter(folder / Path(name).with_suffix(".safetensors"), info) as writer:
         writer.write(mean, logvar)
     return mean, logvar
+
+
+@pytest.fixture(scope="session")
+def make_table():
+    """Return a function that makes the table of captions of {name: caption}; "" for none."""
+
+    def make(captions):
+        videos = [CaptionedVideo(Path(name), name, text) for name, text in captions.items() if text]
+        return CaptionTable(tuple(videos), tuple(name for name in captions if not captions[name]))
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,14 @@ import pytest
 from mindspore import Tensor
 
 from mg.data.buckets import Bucket
+from mg.data.captions import read_captions
 from mg.data.latent_files import list_latent_files, read_latent
+from mg.data.latent_manifest import build_latent_manifest
 from mg.data.manifest import build_manifest
 from mg.data.transforms import resize_and_crop, to_model_range
 from mg.data.video import VideoReader, probe_video
 from mg.models.tae.tae import TemporalAutoencoder
+from mg.pipelines.autoencoder import weights_hash
 from mg.pipelines.decode import DEFAULT_FPS, decode_latent_files
 from mg.pipelines.encode import encode_videos
 from mg.pipelines.output_paths import output_paths
@@ -102,6 +105,13 @@ def test_clips_of_mixed_size_go_into_buckets(make_tae, make_frames, tmp_path):
     latent = read_latent(latents / "short.safetensors")
     np.testing.assert_array_equal(latent.mean, mean.asnumpy()[0])
     assert (latent.info.num_frames, latent.info.settings["resize"]) == (8, "cover")
+    (tmp_path / "captions.csv").write_text("video,caption\nshort.npy,a\nimage.npy,b\n")
+    captions = read_captions(tmp_path / "captions.csv")
+    usable = build_latent_manifest(latents, captions, weights_hash=weights_hash(tae))
+    assert [(clip.name, str(clip.bucket)) for clip in usable.clips] == [
+        ("image.npy", "1x8x8"),
+        ("short.npy", "4x8x8"),
+    ]
     again = encode_videos(tae, manifest, latents, buckets=buckets)
     assert len(again.finished_before) == 4 and not again.done
 

@@ -52,13 +52,15 @@ def test_encode_then_decode(weights, video_folder, tmp_path):
     latents, videos = tmp_path / "latents", tmp_path / "videos"
     common = ("--ckpt_path", weights, "--enable_tile=True", "--memory_budget_gb=2")
     video = video_folder / "sub" / "b.mp4"
-    result = run("encode", "--input", video, "--output_path", latents, "--format=npz", *common)
+    sizes = ("--format=npz", '--buckets=["16x16x16", "12x16x16"]')
+    result = run("encode", "--input", video, "--output_path", latents, *sizes, *common)
     assert result.returncode == 0, result.stderr
     assert "1 encoded, 0 finished before, 0 left out" in result.stderr
     assert "Peak memory of this process" in result.stderr
     result = run("decode", "--input", latents, "--output_path", videos, *common)
     assert result.returncode == 0, result.stderr
-    assert probe_video(videos / "b.mp4").num_frames == 13
+    info = probe_video(videos / "b.mp4")
+    assert (info.num_frames, info.height, info.width, info.fps) == (12, 16, 16, 25.0)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,8 @@ def test_encode_then_decode(weights, video_folder, tmp_path):
     [
         ("encode", ["--input", "nowhere"], "no such video folder or file: nowhere"),
         ("encode", [], "give either input, or csv_path and video_folder"),
+        ("encode", ["--input", "x", "--buckets=[8x16]"], "expected FRAMESxHEIGHTxWIDTH"),
+        ("encode", ["--input", "x", "--buckets=[8x8x8]", "--image_size=8"], "not both"),
         ("decode", ["--input", "x", "--memory_budget_gb=4"], "no effect without enable_tile"),
         ("inference_vae", ["--num_frame", "4"], "num_frames"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from mg.data.buckets import Bucket
+from mg.data.captions import read_captions
 from mg.data.latent_dataset import LatentDataset
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.latent_manifest import build_latent_manifest
@@ -93,7 +94,7 @@ def make_trainer(tmp_path):
         "scaling_factor": 1.0,
         "shift_factor": 0.0,
     }
-    captions = {}
+    captions = ["video,caption"]
     for number in range(9):
         bucket = BUCKETS[number % 2]
         size = bucket.num_frames, bucket.height, bucket.width
@@ -102,7 +103,8 @@ def make_trainer(tmp_path):
         moments = np.random.default_rng(number).standard_normal((2, 3, *size), np.float32)
         with LatentWriter(tmp_path / "latents" / f"{number}.safetensors", info) as writer:
             writer.write(*moments)
-        captions[name] = f"clip {number}"
+        captions.append(f"{name},clip {number}")
+    (tmp_path / "captions.csv").write_text("\n".join(captions))
 
     def make(folder, **changes):
         run = TrainTAEConfig(
@@ -117,7 +119,7 @@ def make_trainer(tmp_path):
             **changes,
         )
         data = LatentDataset(
-            build_latent_manifest(tmp_path / "latents", captions),
+            build_latent_manifest(tmp_path / "latents", read_captions(tmp_path / "captions.csv")),
             [EncodedText(ByteEncoder(width=32, max_tokens=16))],
             batch_sizes=BATCH_SIZES,
             image_ratio=0.5,
