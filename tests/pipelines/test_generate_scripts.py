@@ -44,21 +44,13 @@ def test_generate_with_the_documented_flags(generator_folder, tmp_path):
     assert result.returncode == 0, result.stderr
     assert f"{tmp_path / 'video.mp4'}: a red circle moving left" in result.stderr
     video = probe_video(tmp_path / "video.mp4")
-    assert (video.num_frames, video.height, video.width, video.fps) == (4, 16, 16, 12)
+    assert (video.num_frames, video.height, video.width) == (4, 16, 16)
     metadata = json.loads((tmp_path / "video.json").read_text())
     assert metadata["seed"] == 11 and metadata["negative_prompt"] == "blue"
     assert metadata["checkpoint"] == str(generator_folder.resolve())
     again = run("generate", *arguments)
     assert again.returncode == 1
     assert "exists already" in again.stderr and "Traceback" not in again.stderr
-
-
-def test_eval_prompts(generator_folder, tmp_path):
-    arguments = ("--checkpoint", generator_folder, "--output_folder", tmp_path)
-    result = run("eval_prompts", *arguments, "--num_prompts=2", "--steps=1", "--batch_size=2")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == (tmp_path / "report.md").read_text()
-    assert "| empty prompt (2 videos) |" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_another_text_encoder_than_in_training_is_refused(copy):
 def test_a_pretrained_text_encoder_that_was_moved_is_named(copy):
     entry = {"spec": "t5:/nowhere/t5,max_tokens=12", "identity": "t5"}
     edit(copy / "text" / "config.json", encoders=[entry])
-    with pytest.raises(FileNotFoundError, match="/nowhere/t5.* write its new path there"):
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/t5.* write its new path there"):
         load_generator(copy)
 
 

@@ -1,12 +1,16 @@
 """The table of prompts followed, on stand-ins for a generator whose right answers are known."""
 
+import importlib.util
 import json
+import sys
+from pathlib import Path
 
 import cv2
 import pytest
 
 from mg.data.synthetic import combinations, parse_caption, synthetic_clip
 from mg.pipelines import prompt_evaluation
+from mg.pipelines.generator_folder import save_generator
 from mg.pipelines.prompt_evaluation import check_evaluation, evaluate_prompts, wanted_clips
 from mg.pipelines.sampling_settings import SamplingSettings
 
@@ -86,6 +90,28 @@ def test_wanted_clips_are_held_out():
             wanted_clips(*arguments)
 
 
+def test_the_script(painter, generator_parts, tmp_path, monkeypatch, capsys):
+    """The script on the stand-in; the generator's folder is a real one."""
+    defaults = {"num_frames": 8, "size": [16, 16], "fps": 16, "steps": 3, "guidance": 3.0}
+    save_generator(tmp_path / "generator", **{**generator_parts, "defaults": defaults})
+    monkeypatch.setattr("mg.pipelines.text_to_video.TextToVideo", lambda parts: painter)
+    arguments = ["--checkpoint", tmp_path / "generator", "--output_folder", tmp_path / "report"]
+    arguments += ["--num_prompts=3", "--videos_per_prompt=2", "--steps=5", "--device=CPU"]
+    monkeypatch.setattr(sys, "argv", ["eval_prompts.py", *map(str, arguments)])
+    file = Path(__file__).parents[2] / "scripts" / "eval_prompts.py"
+    spec = importlib.util.spec_from_file_location("eval_prompts", file)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "setup_device", lambda config: config.device)  # set already
+    script.main()
+    table = capsys.readouterr().out
+    assert table == (tmp_path / "report" / "report.md").read_text()
+    assert "| guidance 3 (6 videos) | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in table
+    assert painter.requests[0][2].steps == 5 and painter.requests[0][2].num_frames == 8
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        script.main()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -102,6 +128,6 @@ def test_what_cannot_be_judged_is_refused(tmp_path, changes, message):
 
 def test_a_report_is_not_overwritten_unasked(tmp_path):
     (tmp_path / "report.md").write_text("mine")
-    with pytest.raises(FileExistsError, match="report.md exists already"):
+    with pytest.raises(FileExistsError, match=r"report\.md exists already"):
         check_evaluation(tmp_path, SETTINGS, overwrite=False)
     assert check_evaluation(tmp_path, SETTINGS, overwrite=True) is None

@@ -84,8 +84,8 @@ def test_seed_and_prompt_both_count(real_transformer):
 
 
 def test_two_passes_of_guidance_give_the_same_as_one(real_transformer):
-    one = real_transformer(PROMPTS[0]).latents
-    two = real_transformer(PROMPTS[0], two_passes=True).latents
+    one = real_transformer(PROMPTS[:2]).latents
+    two = real_transformer(PROMPTS[:2], batch_size=2, two_passes=True).latents
     np.testing.assert_allclose(two, one, atol=1e-5)
 
 
