@@ -6,8 +6,11 @@ import pytest
 from mindspore import Tensor
 
 from mg.data.video_writer import write_video
+from mg.models.movie_gen.config import MovieGenConfig
+from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
+from mg.pipelines.generator_folder import save_generator
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import config_metadata
 
@@ -95,4 +98,44 @@ def video_folder(tmp_path_factory):
     for name, num_frames in (("a.mp4", 20), ("sub/b.mp4", 13), ("short.mp4", 3)):
         write_video(folder / name, smooth_frames(num_frames, 24, 32), fps=25, lossless=True)
     (folder / "bad.mp4").write_bytes(b"not a video")
+    return folder
+
+
+TEXT_SPEC = "word,width=32,max_tokens=12"
+TRANSFORMER = {
+    "num_layers": 1,
+    "dim": 32,
+    "ffn_dim": 64,
+    "num_heads": 2,
+    "latent_channels": CONFIG["z_channels"],
+    "position_table": [4, 8, 8],
+    "text_encoders": [{"name": "word", "width": 32, "max_tokens": 12}],
+    "timestep_width": 32,
+}
+DEFAULTS = {"num_frames": 8, "size": [16, 24], "fps": 12, "guidance": 3.0, "steps": 3}
+
+
+@pytest.fixture(scope="session")
+def generator_parts(weights):
+    """Return arguments of `save_generator`: a random transformer that heeds its text."""
+    config = MovieGenConfig.from_mapping(TRANSFORMER)
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: 0.3 * rng.standard_normal(shape, np.float32)
+        for name, shape in parameter_shapes(config).items()
+    }
+    return {
+        "transformer_tensors": tensors,
+        "transformer_config": config,
+        "tae": weights,
+        "text_encoders": [TEXT_SPEC],
+        "defaults": DEFAULTS,
+    }
+
+
+@pytest.fixture(scope="session")
+def generator_folder(generator_parts, tmp_path_factory):
+    """Return a generator's folder; not to be written to."""
+    folder = tmp_path_factory.mktemp("generator") / "generator"
+    save_generator(folder, **generator_parts)
     return folder

@@ -1,0 +1,75 @@
+"""generate.py and eval_prompts.py as a user starts them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mg.data.video import probe_video
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, f"scripts/{script}.py", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "MG_CACHE": os.devnull},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_generate_with_the_documented_flags(generator_folder, tmp_path):
+    # fmt: off
+    arguments = [
+        "--checkpoint", generator_folder,
+        "--prompt", "a red circle moving left",
+        "--output", tmp_path / "video.mp4",
+        "--num_frames", "4",
+        "--resolution", "16",
+        "--steps", "2",
+        "--guidance", "2",
+        "--seed", "11",
+        "--negative_prompt", "blue",
+        "--batch_size", "1",
+    ]
+    # fmt: on
+    result = run("generate", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert f"{tmp_path / 'video.mp4'}: a red circle moving left" in result.stderr
+    video = probe_video(tmp_path / "video.mp4")
+    assert (video.num_frames, video.height, video.width) == (4, 16, 16)
+    metadata = json.loads((tmp_path / "video.json").read_text())
+    assert metadata["seed"] == 11 and metadata["negative_prompt"] == "blue"
+    assert metadata["checkpoint"] == str(generator_folder.resolve())
+    again = run("generate", *arguments)
+    assert again.returncode == 1
+    assert "exists already" in again.stderr and "Traceback" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("generate", ["--prompt=a", "--step=3"], "unknown setting 'step'; did you mean 'steps'?"),
+        ("generate", [], "give either prompt or prompts_file"),
+        ("generate", ["--prompt=a", "--steps=-1"], "steps=-1; expected a whole number"),
+        ("generate", ["--prompt=a", "--output=a.png", "--num_frames=4"], "would be an image"),
+        ("generate", ["--prompt", "word " * 12], "too long for the encoder 'word'"),
+        ("generate", ["--prompt=a", "--checkpoint=nowhere"], "nowhere is no generator"),
+        ("eval_prompts", ["--num_prompts=0"], "num_prompts=0; expected 1 to 48"),
+    ],
+)
+def test_wrong_use_ends_with_one_clear_line(generator_folder, tmp_path, script, arguments, message):
+    flags = ["--checkpoint", generator_folder, *arguments]
+    if script == "generate" and not any("--output" in argument for argument in arguments):
+        flags += ["--output", tmp_path / "a.mp4"]
+    result = run(script, *flags)
+    assert result.returncode == 1
+    assert message in result.stderr and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,147 @@
+"""Files of generated videos: names, metadata, latents, and that nothing is overwritten unasked."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mg.data.image_writer import write_png
+from mg.data.latent_files import read_latent
+from mg.data.video import probe_video
+from mg.pipelines.decode import decode_latent_files
+from mg.pipelines.generated_files import (
+    check_outputs,
+    numbered_paths,
+    read_prompts,
+    write_generated,
+)
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.text_to_video import TextToVideo
+
+
+@pytest.fixture(scope="module")
+def generator(generator_folder):
+    """Return a generator whose networks are stood in for."""
+    generator = TextToVideo.from_pretrained(generator_folder)
+    generator.transformer = lambda latent, t, *text: latent
+    generator.tae.frames_from = lambda z: Tensor(
+        np.tanh(z.asnumpy()[:, :3]).repeat(2, axis=2).repeat(2, axis=3).repeat(2, axis=4)
+    )
+    return generator
+
+
+@pytest.fixture
+def write(generator):
+    """Return a function that writes videos of two prompts and returns their frames."""
+
+    def write(paths, prompts=("one", "two"), settings=None, **options):
+        settings = SamplingSettings.of(generator.defaults, **(settings or {}))
+        seeds = range(4, 4 + len(paths))
+        videos = write_generated(
+            generator, prompts, paths, seeds=list(seeds), settings=settings, **options
+        )
+        return list(videos)
+
+    return write
+
+
+def test_videos_and_what_is_said_of_them(write, tmp_path, generator):
+    paths = [tmp_path / "a.mp4", tmp_path / "sub" / "b.mov"]
+    frames = write(paths, batch_size=2, origin={"checkpoint": "here"})
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*"))
+    assert files == ["a.json", "a.mp4", "sub/b.json", "sub/b.mov"]
+    video = probe_video(paths[1])
+    assert (video.num_frames, video.height, video.width) == (8, 16, 24)
+    assert video.fps == pytest.approx(12)
+    assert frames[0].shape == (8, 16, 24, 3)
+    metadata = json.loads((tmp_path / "sub" / "b.json").read_text())
+    assert (metadata["prompt"], metadata["text"], metadata["seed"]) == ("two", "two", 5)
+    assert metadata["sha256"] == generator.sha256 and len(metadata["sha256"]) == 2
+    assert metadata["text_encoders"] == ["word,width=32,max_tokens=12,version=1"]
+    assert set(metadata["versions"]) == {"mg", "mindspore", "numpy", "python"}
+    expected = {"guidance": 3.0, "steps": 3, "negative_prompt": "", "checkpoint": "here"}
+    assert expected.items() <= metadata.items()
+
+
+def test_a_video_can_be_made_again_from_its_metadata(write, tmp_path, generator):
+    (frames,) = write([tmp_path / "a.mp4"], ["one"], {"guidance": 2.0, "num_frames": 5})
+    metadata = json.loads((tmp_path / "a.json").read_text())
+    names = ("num_frames", "height", "width", "fps", "steps", "guidance", "seed", "schedule")
+    again = generator(metadata["prompt"], **{name: metadata[name] for name in names})
+    np.testing.assert_array_equal(again.frames[0], frames)
+
+
+def test_images_are_stored_bit_for_bit(write, tmp_path):
+    paths = numbered_paths(tmp_path, 2, 1)
+    assert [path.name for path in paths] == ["0000.png", "0001.png"]
+    frames = write(paths, settings={"num_frames": 1})
+    stored = cv2.cvtColor(cv2.imread(str(paths[1])), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(stored, frames[1][0])
+
+
+def test_kept_latents_decode_to_the_same_video(write, tmp_path, generator):
+    (frames,) = write([tmp_path / "a.mp4"], ["one"], {"num_frames": 7}, keep_latents=True)
+    file = tmp_path / "a.latent.safetensors"
+    latent = read_latent(file)
+    assert latent.info.settings == {"prompt": "one", "seed": 4} and latent.info.num_frames == 7
+    np.testing.assert_array_equal(generator.decode(latent.mean, 7), frames)
+    assert decode_latent_files(generator.tae, file, tmp_path / "decoded").failed == {}
+    assert (tmp_path / "decoded" / "a.latent.mp4").exists()
+
+
+def test_the_latent_is_there_when_decoding_fails(write, tmp_path, generator, monkeypatch):
+    monkeypatch.setattr(generator.tae, "frames_from", lambda z: z[:, :3] * np.nan)
+    with pytest.raises(ValueError, match="decoder gave NaN"):
+        write([tmp_path / "a.mp4"], ["one"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.latent.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.json", "a.latent.safetensors"])
+def test_nothing_is_overwritten_unasked(write, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=f"{name} exists already; .*--overwrite"):
+        write([tmp_path / "a.mp4"], ["one"])
+    assert (tmp_path / name).read_text() == "mine"
+    write([tmp_path / "a.mp4"], ["one"], overwrite=True, keep_latents=True)
+    assert (tmp_path / name).read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_frames", "message"),
+    [
+        ("a.png", 8, "num_frames=8; give num_frames=1"),
+        ("a.gif", 8, "expected a name that ends in .mp4, .mkv, .mov"),
+        ("folder", 1, "expected a name that ends in"),
+    ],
+)
+def test_names_of_no_video_are_refused(name, num_frames, message):
+    with pytest.raises(ValueError, match=message):
+        check_outputs([Path(name)], num_frames, overwrite=False)
+
+
+def test_prompts_of_a_file(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffa caf\u00e9\r\n\r\n  b  \n".encode())
+    assert read_prompts(file) == ["a caf\u00e9", "b"]
+    file.write_text("\n \n")
+    with pytest.raises(ValueError, match="has no prompts"):
+        read_prompts(file)
+    file.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ValueError, match="no UTF-8 text"):
+        read_prompts(file)
+    with pytest.raises(FileNotFoundError, match="prompts_file not found"):
+        read_prompts(tmp_path / "none.txt")
+
+
+def test_a_png_is_a_frame_under_a_fitting_name(tmp_path):
+    frame = np.zeros((4, 6, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"ends in \.png"):
+        write_png(tmp_path / "a.jpg", frame)
+    with pytest.raises(ValueError, match="uint8 frame"):
+        write_png(tmp_path / "a.png", frame.astype(np.float32))
+    write_png(tmp_path / "a.png", frame)
+    with pytest.raises(FileExistsError):
+        write_png(tmp_path / "a.png", frame)

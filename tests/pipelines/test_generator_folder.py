@@ -1,0 +1,165 @@
+"""A generator's folder: written whole, read back as it was, and refused when it is not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.pipelines.generator_folder import GeneratorDefaults, load_generator, save_generator
+from mg.text.build import build_text_encoder
+from mg.weights.inspection import sha256_of_file
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def copy(generator_folder, tmp_path):
+    """Return a copy of the generator's folder, at another place."""
+    return shutil.copytree(generator_folder, tmp_path / "moved")
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_what_is_saved_is_loaded(copy, generator_parts):
+    parts = load_generator(copy)
+    assert parts.transformer_config == generator_parts["transformer_config"]
+    expected = generator_parts["transformer_tensors"]
+    assert set(parts.transformer_tensors) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(parts.transformer_tensors[name], values)
+    assert parts.defaults == GeneratorDefaults(8, (16, 24), 12, guidance=3.0, steps=3)
+    assert [encoder.spec for encoder in parts.text_encoders] == generator_parts["text_encoders"]
+    assert parts.sha256 == {
+        name: sha256_of_file(copy / name) for name in (f"transformer/{WEIGHTS}", f"tae/{WEIGHTS}")
+    }
+
+
+def test_the_tae_inside_is_one_by_itself(copy, generator_parts):
+    tae = TemporalAutoencoder(pretrained=copy / "tae" / WEIGHTS)
+    expected = TemporalAutoencoder(pretrained=generator_parts["tae"])
+    assert tae.config == expected.config
+    assert json.loads((copy / "tae" / "config.json").read_text())["z_channels"] == 4
+    for name, values in expected.tensors().items():
+        np.testing.assert_array_equal(tae.tensors()[name], values)
+
+
+def test_networks_and_encoders_can_be_given_instead_of_paths_and_specs(
+    copy, generator_parts, tmp_path
+):
+    save_generator(
+        tmp_path / "new",
+        **{
+            **generator_parts,
+            "tae": TemporalAutoencoder(pretrained=generator_parts["tae"]),
+            "text_encoders": [build_text_encoder(s) for s in generator_parts["text_encoders"]],
+            "transformer_config": generator_parts["transformer_config"].to_dict(),
+            "defaults": GeneratorDefaults(8, (16, 24), 12, guidance=3.0, steps=3),
+        },
+    )
+    for path in copy.rglob("*.*"):
+        new = tmp_path / "new" / path.relative_to(copy)
+        assert new.read_bytes() == path.read_bytes(), path
+
+
+def test_a_folder_is_replaced_only_when_asked_and_only_if_it_is_a_generator(
+    copy, generator_parts, tmp_path
+):
+    changed = {**generator_parts, "defaults": {**generator_parts["defaults"], "steps": 7}}
+    with pytest.raises(FileExistsError, match="pass overwrite=True"):
+        save_generator(copy, **changed)
+    save_generator(copy, **changed, overwrite=True)
+    assert load_generator(copy).defaults.steps == 7
+    other = tmp_path / "holiday"
+    other.mkdir()
+    (other / "photo.jpg").write_bytes(b"dear")
+    with pytest.raises(FileExistsError, match="is no generator"):
+        save_generator(other, **changed, overwrite=True)
+    assert (other / "photo.jpg").read_bytes() == b"dear"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["holiday", "moved"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_encoders": ["word,width=64,max_tokens=12"]}, r"\[\(64, 12\)\]; the transformer"),
+        ({"text_encoders": ["byte", "word"]}, "the transformer takes"),
+        ({"transformer_tensors": {}}, "missing"),
+        ({"defaults": {"num_frames": 8, "size": [16, 16]}}, "missing keys .*fps"),
+        ({"defaults": {"num_frames": 8, "size": 16, "fps": 8}}, "size=16"),
+        ({"defaults": {"num_frames": 8, "size": [16, 16], "fps": 8, "a": 1}}, "unknown keys"),
+        ({"defaults": {"num_frames": 8, "size": [16, 0], "fps": 8}}, "width=0"),
+        ({"defaults": {"num_frames": 8, "size": [8, 8], "fps": 8, "guidance": -1}}, "guidance=-1"),
+    ],
+)
+def test_parts_that_do_not_fit_are_not_written(generator_parts, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        save_generator(tmp_path / "new", **{**generator_parts, **changes})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tae_of_other_latents_is_refused(generator_parts, tmp_path):
+    config = {**generator_parts["transformer_config"].to_dict(), "latent_channels": 8}
+    tensors = dict(generator_parts["transformer_tensors"])
+    for name in ("patch_embedding.weight", "final_linear.weight"):
+        axis = 1 if name.startswith("patch") else 0
+        tensors[name] = np.repeat(tensors[name], 2, axis=axis)
+    changes = {"transformer_config": config, "transformer_tensors": tensors}
+    with pytest.raises(ValueError, match="latents have 4 channels, the transformer takes 8"):
+        save_generator(tmp_path / "new", **{**generator_parts, **changes})
+
+
+def test_damaged_weights_are_refused(copy):
+    weights = copy / "transformer" / WEIGHTS
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match="is not the file that was written: SHA-256"):
+        load_generator(copy)
+
+
+def test_another_text_encoder_than_in_training_is_refused(copy):
+    entry = {"spec": "word,width=32,max_tokens=12", "identity": "word of another version"}
+    edit(copy / "text" / "config.json", encoders=[entry])
+    with pytest.raises(ValueError, match="not the one that the transformer was trained with"):
+        load_generator(copy)
+
+
+def test_a_pretrained_text_encoder_that_was_moved_is_named(copy):
+    entry = {"spec": "t5:/nowhere/t5,max_tokens=12", "identity": "t5"}
+    edit(copy / "text" / "config.json", encoders=[entry])
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/t5.* write its new path there"):
+        load_generator(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("transformer/config.json", {"num_layer": 3}, "did you mean 'num_layers'"),
+        ("transformer/config.json", {"num_layers": 2}, "does not fit its config.json"),
+        ("tae/config.json", {"z_channels": "x"}, "z_channels='x'"),
+        ("text/config.json", {"encoders": "word"}, "expected a list `encoders`"),
+        ("text/config.json", {"encoders": []}, "no text encoder is given"),
+        ("model_index.json", {"sha256": {}}, "expected `sha256` of"),
+        ("model_index.json", {"defaults": {}}, "missing keys"),
+    ],
+)
+def test_wrong_contents_are_refused_by_the_name_of_the_file(copy, file, changes, message):
+    edit(copy / file, **changes)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_generator(copy)
+    assert str(copy / file.split("/")[0]) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file", ["model_index.json", f"tae/{WEIGHTS}", "text/config.json", "transformer/config.json"]
+)
+def test_a_missing_file_is_named(copy, file):
+    (copy / file).unlink()
+    with pytest.raises(FileNotFoundError, match=file.rsplit("/", 1)[-1]):
+        load_generator(copy)
+    with pytest.raises(FileNotFoundError, match="is no generator"):
+        load_generator(copy / "nowhere")

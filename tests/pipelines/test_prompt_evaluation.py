@@ -1,0 +1,133 @@
+"""The table of prompts followed, on stand-ins for a generator whose right answers are known."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from mg.data.synthetic import combinations, parse_caption, synthetic_clip
+from mg.pipelines import prompt_evaluation
+from mg.pipelines.generator_folder import save_generator
+from mg.pipelines.prompt_evaluation import check_evaluation, evaluate_prompts, wanted_clips
+from mg.pipelines.sampling_settings import SamplingSettings
+
+SETTINGS = SamplingSettings(num_frames=8, height=64, width=64, fps=16, steps=2, guidance=3.0)
+
+
+class Painter:
+    """Draws what guided prompts say, and the same clip for all others."""
+
+    def __init__(self):
+        self.requests = []
+        clips = [synthetic_clip(i, split="both", num_frames=8) for i in range(216)]
+        self.clips = {combination: frames for combination, frames in clips}
+        self.only = next(c for c in self.clips if c.is_held_out and c.colour == "red")
+
+    def latents(self, prompts, seeds, *, settings, batch_size):
+        self.requests.append((list(prompts), list(seeds), settings))
+        for prompt in prompts:
+            is_guided = prompt and settings.guidance != 1
+            yield parse_caption(prompt) if is_guided else self.only
+
+    def decode(self, latent, num_frames):
+        return self.clips[latent]
+
+
+@pytest.fixture
+def painter(monkeypatch):
+    monkeypatch.setattr(prompt_evaluation, "about_generator", lambda g: {"sha256": {"a": "b"}})
+    return Painter()
+
+
+def test_the_table_of_a_generator_that_listens(painter, tmp_path):
+    wanted = wanted_clips()
+    runs = evaluate_prompts(painter, wanted, tmp_path, settings=SETTINGS, seed=7, batch_size=4)
+    assert [run.name for run in runs] == ["guidance 3", "guidance 1", "empty prompt"]
+    assert runs[0].shares() == dict.fromkeys(
+        ("colour", "shape", "motion", "background", "all"), 1.0
+    )
+    only = painter.only
+    for run in runs[1:]:
+        shares = run.shares()
+        assert shares["all"] == pytest.approx(1 / 48)
+        for name in ("colour", "shape", "motion", "background"):
+            count = sum(getattr(w, name) == getattr(only, name) for w in wanted)
+            assert shares[name] == pytest.approx(count / 48)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["runs"][0]["num_videos"] == 48 and report["sha256"] == {"a": "b"}
+    assert report["runs"][1]["clips"][0]["caption"] == wanted[0].caption
+    assert report["chance"] == pytest.approx(
+        {"colour": 1 / 6, "shape": 1 / 3, "motion": 1 / 4, "background": 1 / 3}
+    )
+    table = (tmp_path / "report.md").read_text()
+    assert "| guidance 3 (48 videos) | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in table
+    assert "| chance | 16.7 | 33.3 | 25.0 | 33.3 | 0.5 |" in table
+    assert cv2.imread(str(tmp_path / "contact_sheet.png")).shape[0] > 16 * 96
+
+
+def test_all_rows_start_from_the_same_noise(painter, tmp_path):
+    wanted = wanted_clips(2)
+    evaluate_prompts(painter, wanted, tmp_path, settings=SETTINGS, seed=7)
+    prompts, seeds, settings = zip(*painter.requests, strict=True)
+    captions = [combination.caption for combination in wanted]
+    assert prompts == (captions, captions, ["", ""])
+    assert seeds == ([7, 8],) * 3
+    assert [s.guidance for s in settings] == [3.0, 1.0, 1.0]
+
+
+def test_wanted_clips_are_held_out():
+    assert wanted_clips() == list(combinations("held_out")) and len(wanted_clips()) == 48
+    few = wanted_clips(12, 2)
+    assert len(few) == 24 and len(set(few)) == 12 and all(c.is_held_out for c in few)
+    # A few of them stand for all: every value of each attribute but one at most is among them.
+    assert len({c.colour for c in few}) >= 5 and len({c.motion for c in few}) == 4
+    assert len({c.shape for c in few}) == 3 and len({c.background for c in few}) == 3
+    for arguments in ((0,), (49,), (1, 0)):
+        with pytest.raises(ValueError, match="expected 1"):
+            wanted_clips(*arguments)
+
+
+def test_the_script(painter, generator_parts, tmp_path, monkeypatch, capsys):
+    """The script on the stand-in; the generator's folder is a real one."""
+    defaults = {"num_frames": 8, "size": [16, 16], "fps": 16, "steps": 3, "guidance": 3.0}
+    save_generator(tmp_path / "generator", **{**generator_parts, "defaults": defaults})
+    monkeypatch.setattr("mg.pipelines.text_to_video.TextToVideo", lambda parts: painter)
+    arguments = ["--checkpoint", tmp_path / "generator", "--output_folder", tmp_path / "report"]
+    arguments += ["--num_prompts=3", "--videos_per_prompt=2", "--steps=5", "--device=CPU"]
+    monkeypatch.setattr(sys, "argv", ["eval_prompts.py", *map(str, arguments)])
+    file = Path(__file__).parents[2] / "scripts" / "eval_prompts.py"
+    spec = importlib.util.spec_from_file_location("eval_prompts", file)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "setup_device", lambda config: config.device)  # set already
+    script.main()
+    table = capsys.readouterr().out
+    assert table == (tmp_path / "report" / "report.md").read_text()
+    assert "| guidance 3 (6 videos) | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in table
+    assert painter.requests[0][2].steps == 5 and painter.requests[0][2].num_frames == 8
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        script.main()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_frames": 1}, "1 frames of 64x64: motion and shape"),
+        ({"height": 8}, "8 frames of 8x64"),
+        ({"guidance": 1.0}, "guidance=1 is one of the rows"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(tmp_path, changes, message):
+    settings = SamplingSettings(**{**SETTINGS.__dict__, **changes})
+    with pytest.raises(ValueError, match=message):
+        check_evaluation(tmp_path, settings, overwrite=False)
+
+
+def test_a_report_is_not_overwritten_unasked(tmp_path):
+    (tmp_path / "report.md").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"report\.md exists already"):
+        check_evaluation(tmp_path, SETTINGS, overwrite=False)
+    assert check_evaluation(tmp_path, SETTINGS, overwrite=True) is None
