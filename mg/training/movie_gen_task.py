@@ -171,4 +171,7 @@ class MovieGenTask(Task):
 
     def next_command(self, weights: Path) -> str:
         caption = self.dataset.manifest.clips[0].captions[0]
-        return f'python scripts/generate.py --checkpoint {weights} --prompt "{caption}"'
+        return (
+            f'python scripts/generate.py --checkpoint {weights} --prompt "{caption}" '
+            "--output video.mp4"
+        )

@@ -53,7 +53,7 @@ def test_config_survives_a_round_trip():
     config = dataclasses.replace(PRESETS["tiny"], rope=True)
     plain = config.to_dict()
     assert plain["patch_size"] == [1, 2, 2]
-    assert plain["text_encoders"] == [{"name": "bytes", "width": 256, "max_tokens": 64}]
+    assert plain["text_encoders"] == [{"name": "word", "width": 256, "max_tokens": 16}]
     assert MovieGenConfig.from_mapping(plain) == config
     assert MovieGenConfig.from_mapping(config) is config
 

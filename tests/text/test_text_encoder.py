@@ -1,4 +1,4 @@
-"""What all text encoders share: lengths, truncation, dropout, the frame rate's prefix."""
+"""What all text encoders share: lengths, truncation, the frame rate's prefix."""
 
 import subprocess
 import sys
@@ -8,7 +8,6 @@ import pytest
 
 from mg.text.build import build_text_encoder, build_text_encoders
 from mg.text.byte_encoder import ByteEncoder
-from mg.text.dropout import draw_dropped, drop_text
 from mg.text.encoder import TextEmbedding
 from mg.text.prompts import with_fps
 
@@ -48,33 +47,6 @@ def test_what_is_no_list_of_texts_is_refused(texts):
 def test_values_and_mask_must_fit():
     with pytest.raises(ValueError, match=r"expected \(B, L, D\) and \(B, L\)"):
         TextEmbedding(np.zeros((2, 3, 4), np.float32), np.zeros((2, 4), bool))
-
-
-def test_dropped_texts_become_the_empty_text():
-    encoder = ByteEncoder(unit="word", width=32)
-    text, empty = encoder.encode(["red", "green square", "blue"]), encoder.encode([""])
-    result = drop_text(text, empty, np.array([False, True, False]))
-    np.testing.assert_array_equal(result.values[[0, 2]], text.values[[0, 2]])
-    np.testing.assert_array_equal(result.mask[[0, 2]], text.mask[[0, 2]])
-    np.testing.assert_array_equal(result.values[1], empty.values[0])
-    np.testing.assert_array_equal(result.mask[1], empty.mask[0])
-    single = TextEmbedding(empty.values[0], empty.mask[0])
-    same = drop_text(text, single, np.array([False, True, False]))
-    np.testing.assert_array_equal(same.values, result.values)
-    other = ByteEncoder(unit="word", width=64).encode([""])
-    with pytest.raises(ValueError, match="expected one text of the same encoder"):
-        drop_text(text, other, np.array([False, True, False]))
-
-
-def test_share_of_dropped_texts():
-    def draw(seed, probability):
-        return draw_dropped(probability, 10_000, np.random.default_rng(seed))
-
-    assert abs(draw(0, 0.1).mean() - 0.1) < 0.01
-    assert not draw(0, 0.0).any() and draw(0, 1.0).all()
-    np.testing.assert_array_equal(draw(1, 0.5), draw(1, 0.5))
-    with pytest.raises(ValueError, match=r"probability=1\.5"):
-        draw(0, 1.5)
 
 
 def test_frame_rate_stands_before_the_prompt():

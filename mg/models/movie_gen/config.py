@@ -233,7 +233,7 @@ def _check_known(given: Sequence[str] | Mapping, known: list[str], kind: str) ->
 
 
 # A byte-level encoder needs no weights of its own, so the small presets run anywhere.
-_SMALL_TEXT = (TextInput("bytes", 256, 64),)
+_SMALL_TEXT = (TextInput("word", 256, 16),)
 
 # tiny learns on one CPU core in minutes; 100m is for measurements; the others are the paper's.
 PRESETS: dict[str, MovieGenConfig] = {
