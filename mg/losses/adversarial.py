@@ -84,7 +84,8 @@ def discriminator_accuracy(real: Tensor, fake: Tensor) -> Tensor:
     0.5 is guessing, 1 is a discriminator that is never wrong; a logit of exactly 0 is wrong.
     """
     right_real = ops.cast(real > 0, mstype.float32).mean()
-    right_fake = ops.cast(fake < 0, mstype.float32).mean()
+    # Not `fake < 0`: that becomes LessScalar, which is not documented for any device.
+    right_fake = ops.cast(-fake > 0, mstype.float32).mean()
     return 0.5 * (right_real + right_fake)
 
 

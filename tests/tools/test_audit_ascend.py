@@ -72,6 +72,14 @@ def test_the_training_step_passes(tool, capsys, small_config):
     assert "FAIL" not in out
 
 
+def test_the_discriminators_step_passes(tool, capsys):
+    status, out, err = run(tool, capsys, "--graphs", "discriminator", "--dtypes", "float32")
+    assert status == 0, err
+    rows = {line.split()[1] for line in out.splitlines() if line.startswith("ok")}
+    assert {"Conv2DBackpropFilter", "Greater", "AdamWeightDecay"} <= rows
+    assert "FAIL" not in out
+
+
 def test_the_video_transformer_passes(tool, capsys):
     status, out, err = run(tool, capsys, "--graphs", "movie_gen", "--dtypes", "bfloat16")
     assert status == 0, err
