@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FLOW_LOSS", "PSNR", "Metric"]
+__all__ = ["FLOW_LOSS", "MAX_LISTED", "PSNR", "Metric"]
+
+MAX_LISTED = 8  # parts that are listed and drawn one by one; validation.jsonl has all
 
 
 @dataclasses.dataclass(frozen=True)

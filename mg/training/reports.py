@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mg.training.metric import Metric
+from mg.training.metric import MAX_LISTED, Metric
 
 __all__ = ["closing_report", "merged", "one_line", "record_bad_step", "validation_line"]
 
@@ -34,8 +34,16 @@ def merged(reports: list[dict[str, float]]) -> dict[str, float]:
 
 def validation_line(entry: Mapping[str, Any], metric: Metric) -> str:
     """Return the number of a validation and its parts as text."""
-    parts = ", ".join(f"{name}: {metric.text(x)}" for name, x in entry[metric.parts_key].items())
-    return f"{metric.label} {metric.text(entry[metric.key])} ({parts})"
+    values = entry[metric.parts_key]
+    parts = [f"{name}: {metric.text(values[name])}" for name in list(values)[:MAX_LISTED]]
+    parts += _and_more(values)
+    return f"{metric.label} {metric.text(entry[metric.key])} ({', '.join(parts)})"
+
+
+def _and_more(values: Mapping[str, float]) -> list[str]:
+    """Return the line that stands for all beyond the first few."""
+    num_more = len(values) - MAX_LISTED
+    return [f"and {num_more} more, in validation.jsonl"] if num_more > 0 else []
 
 
 def record_bad_step(path: Path, entry: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -77,7 +85,9 @@ def closing_report(
             f"Held-out {metric.label} before -> after: {metric.text(before[metric.key])} -> "
             f"{metric.text(after[metric.key])}"
         )
-        for name, value in after[metric.parts_key].items():
+        values = after[metric.parts_key]
+        for name in list(values)[:MAX_LISTED]:
             start = before[metric.parts_key].get(name, math.nan)  # held out later than it began
-            lines.append(f"  {name}: {metric.text(start)} -> {metric.text(value)}")
+            lines.append(f"  {name}: {metric.text(start)} -> {metric.text(values[name])}")
+        lines += [f"  {line}" for line in _and_more(values)]
     return "\n".join([*lines, *last_lines])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mg.files import atomic_path, write_text
-from mg.training.metric import Metric
+from mg.training.metric import MAX_LISTED, Metric
 
 __all__ = ["RunLog", "read_log", "save_curves"]
 
@@ -93,7 +93,10 @@ class RunLog:
 def save_curves(
     path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]], metric: Metric
 ) -> None:
-    """Draw the training loss and the parts of the validations over steps into a PNG."""
+    """Draw the training loss and the validations over steps into a PNG.
+
+    Validations are drawn by their parts; where these are too many to be told apart, as a whole.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -105,12 +108,18 @@ def save_curves(
     left.set(xlabel="step", ylabel="training loss", title="Loss")
     if train and min(entry["loss"] for entry in train) > 0:
         left.set_yscale("log")
-    for name in sorted({name for entry in validation for name in entry[metric.parts_key]}):
-        points = [
+    names = sorted({name for entry in validation for name in entry[metric.parts_key]})
+    curves = {
+        name: [
             (entry["step"], entry[metric.parts_key][name])
             for entry in validation
             if name in entry[metric.parts_key]
         ]
+        for name in names
+    }
+    if len(names) > MAX_LISTED:
+        curves = {"all": [(entry["step"], entry[metric.key]) for entry in validation]}
+    for name, points in curves.items():
         right.plot(*zip(*points, strict=True), marker=".", label=name)
     right.set(xlabel="step", ylabel=metric.label, title="Held-out clips")
     if validation:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from mg.training.metric import PSNR
+from mg.training.reports import closing_report, validation_line
 from mg.training.run_log import RunLog, read_log, save_curves
 
 
@@ -54,3 +55,16 @@ def test_curves_of_any_run_are_drawn(tmp_path):
     for name, entries in (("full", (train, validation)), ("empty", ([], []))):
         save_curves(tmp_path / f"{name}.png", *entries, PSNR)
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_many_held_out_clips_are_neither_all_listed_nor_all_drawn(tmp_path):
+    values = {f"clip_{number:02}.mp4": 20.0 + number for number in range(40)}
+    validation = [{"step": step, "psnr": 39.5, "psnr_per_clip": values} for step in (0, 4)]
+    few, many = ({**validation[0], "psnr_per_clip": dict(list(values.items())[:n])} for n in (8, 9))
+    assert "clip_07.mp4: 27.00" in validation_line(few, PSNR)
+    assert "more" not in validation_line(few, PSNR)
+    assert validation_line(many, PSNR).endswith("and 1 more, in validation.jsonl)")
+    report = closing_report([], validation, PSNR, first_line="Done.", last_lines=[])
+    assert report.count("clip_") == 8 and "and 32 more, in validation.jsonl" in report
+    save_curves(tmp_path / "curves.png", [], validation, PSNR)
+    assert (tmp_path / "curves.png").stat().st_size < 50_000
