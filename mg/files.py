@@ -1,12 +1,15 @@
-"""Writing files so that a crash never leaves half of one, and paths that stay where they belong."""
+"""Writing files so that a crash never leaves half of one, paths that stay in place, and hashes."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_path", "resolve_under", "write_text"]
+__all__ = ["atomic_path", "resolve_under", "sha256_of_file", "write_text"]
+
+CHUNK_BYTES = 1 << 22
 
 
 @contextlib.contextmanager
@@ -65,3 +68,12 @@ def resolve_under(root: str | os.PathLike, relative: str | os.PathLike) -> Path:
     if not resolved.is_relative_to(root):
         raise ValueError(f"path {str(relative)!r} leads outside the folder {root}")
     return resolved
+
+
+def sha256_of_file(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

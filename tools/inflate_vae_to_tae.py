@@ -18,7 +18,6 @@ replicate and average coincide: 1/k of the weights in each of k taps.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import textwrap
@@ -32,7 +31,7 @@ import numpy as np
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.files import atomic_path
+from mg.files import atomic_path, sha256_of_file
 from mg.weights.checkpoint_file import (
     check_writable_suffix,
     find_weights,
@@ -189,7 +188,7 @@ def print_summary(
             tensors     {num_copied} copied, {len(inflated) - num_copied} created
             target      {target}
                         {len(inflated)} tensors, {num_millions(inflated)} M parameters, float32
-            sha256      {sha256(target)}
+            sha256      {sha256_of_file(target)}
             config      {config_path(target)}
             next        python scripts/inference_vae.py --ckpt_path {target} \
 --video_folder /path/to/videos --num_frames 16 --image_size 256"""
@@ -220,14 +219,6 @@ def stored_types(src: Path) -> str:
 
 def num_millions(tensors: Mapping[str, np.ndarray]) -> str:
     return f"{sum(array.size for array in tensors.values()) / 1e6:.1f}"
-
-
-def sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mg import __version__
-from mg.files import write_text
+from mg.files import sha256_of_file, write_text
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
 from mg.text.build import build_text_encoder, build_text_encoders
 from mg.text.encoder import TextEncoder
 from mg.text.pretrained import PRETRAINED_KINDS
-from mg.weights.inspection import sha256_of_file
 from mg.weights.load import check_tensors, load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import config_metadata

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from mg.files import sha256_of_file
 from mg.text.encoder import TextEncoder, check_max_tokens
 from mg.text.tokenizers import load_tokenizer, tokenizer_files
 from mg.weights.checkpoint_file import find_weights, read_weights
-from mg.weights.lock_file import file_record
 from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files
 
 __all__ = ["PRETRAINED_KINDS", "PretrainedTextEncoder"]
@@ -177,7 +177,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _sha256_of(files: Sequence[Path]) -> str:
     """Return the SHA-256 of a file, or of those of several in the order of their names."""
-    digests = [file_record(file)["sha256"] for file in sorted(files)]
+    digests = [sha256_of_file(file) for file in sorted(files)]
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("".join(digests).encode("ascii")).hexdigest()

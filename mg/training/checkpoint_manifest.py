@@ -9,7 +9,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from mg.files import write_text
+from mg.files import sha256_of_file, write_text
 
 __all__ = [
     "MANIFEST",
@@ -23,7 +23,6 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
-CHUNK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,7 @@ def write_manifest(folder: Path, *, step: int, serial: int, score: float | None)
         step, serial, score: see `Manifest`.
     """
     files = {
-        path.name: FileRecord(path.stat().st_size, _file_sha256(path))
+        path.name: FileRecord(path.stat().st_size, sha256_of_file(path))
         for path in sorted(folder.iterdir())
     }
     score = None if score is None else float(score)  # numpy's float32 is no JSON number
@@ -110,7 +109,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
         if not path.is_file():
             raise ValueError(f"{name} is missing")
         _compare(name, record, size=path.stat().st_size)
-        _compare(name, record, sha256=_file_sha256(path))
+        _compare(name, record, sha256=sha256_of_file(path))
 
 
 def read_verified(folder: Path, name: str, *, manifest: Manifest) -> bytes:
@@ -139,11 +138,3 @@ def _sealed_text(content: dict) -> str:
     """Return the text of a manifest: the content, then the sha256 of the content's own text."""
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return json.dumps({**content, "sha256": digest}, indent=1) + "\n"
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

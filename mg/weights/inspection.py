@@ -3,7 +3,6 @@
 The tensors are not read, so a file of 30 GB takes no longer than a small one, checksum aside.
 """
 
-import hashlib
 import math
 import os
 from collections import Counter
@@ -12,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mg.files import sha256_of_file
 from mg.weights.checkpoint_file import file_format, find_weights, list_tensors
 from mg.weights.families import FAMILIES, guess_family
 from mg.weights.safetensors_file import safetensors_files
 from mg.weights.tensor_entry import TensorEntry
 
-__all__ = ["CheckpointReport", "inspect_checkpoint", "sha256_of_file"]
+__all__ = ["CheckpointReport", "inspect_checkpoint"]
 
 FORMAT_NAMES = {
     "safetensors": "safetensors",
@@ -26,7 +26,6 @@ FORMAT_NAMES = {
     "npz": "numpy archive",
 }
 INDENT = "  "
-CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -120,15 +119,6 @@ def inspect_checkpoint(
         tensors=tensors,
         family=guess_family({name: entry.shape for name, entry in tensors.items()}),
     )
-
-
-def sha256_of_file(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _tree_lines(tensors: Mapping[str, TensorEntry]) -> Iterator[str]:

@@ -1,28 +1,20 @@
 """A lock file says which files a folder of weights was fetched with, by size and SHA-256."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from mg.files import write_text
+from mg.files import sha256_of_file, write_text
 
 __all__ = ["LOCK_NAME", "file_record", "read_lock", "verify_file", "verify_folder", "write_lock"]
 
 LOCK_NAME = "mg_lock.json"
-BLOCK_BYTES = 1 << 22
 
 
 def file_record(path: str | os.PathLike) -> dict[str, Any]:
     """Return {"size": bytes, "sha256": hex digits} of a file."""
-    digest = hashlib.sha256()
-    size = 0
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-            size += len(block)
-    return {"size": size, "sha256": digest.hexdigest()}
+    return {"size": Path(path).stat().st_size, "sha256": sha256_of_file(path)}
 
 
 def read_lock(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -65,7 +57,7 @@ def verify_file(path: str | os.PathLike, expected: dict[str, Any]) -> None:
     if size != expected["size"]:
         fault = f"it has {size} bytes instead of {expected['size']}"
     else:
-        digest = file_record(path)["sha256"]
+        digest = sha256_of_file(path)
         if digest == expected["sha256"]:
             return
         fault = f"its SHA-256 is {digest} instead of {expected['sha256']}"
