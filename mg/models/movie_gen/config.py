@@ -4,8 +4,9 @@ Source: Movie Gen (arXiv 2410.13720) sections 3.1.3 and 3.1.4, and its table of 
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
+
+from mg.models.known_names import check_known
 
 __all__ = ["PRESETS", "MovieGenConfig", "TextInput"]
 
@@ -203,10 +204,11 @@ class MovieGenConfig:
             return mapping
         fields = dict(mapping)
         preset = str(fields.pop("preset", "")).lower()  # 5B is 5b
-        _check_known(fields, [field.name for field in dataclasses.fields(cls)], "key")
+        known = [field.name for field in dataclasses.fields(cls)]
+        check_known(fields, known, kind="key", place="in the transformer's config")
         if not preset:
             return cls(**fields)
-        _check_known([preset], list(PRESETS), "preset")
+        check_known([preset], list(PRESETS), kind="preset", place="in the transformer's config")
         return dataclasses.replace(PRESETS[preset], **fields)
 
     def to_dict(self) -> dict:
@@ -224,15 +226,7 @@ def _text_input(item: object) -> TextInput:
     return TextInput(**item)
 
 
-def _check_known(given: Sequence[str] | Mapping, known: list[str], kind: str) -> None:
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {known}"
-            raise ValueError(f"unknown {kind} {name!r} in the transformer's config{hint}")
-
-
-# A byte-level encoder needs no weights of its own, so the small presets run anywhere.
+# The encoder of words needs no weights of its own, so the small presets run anywhere.
 _SMALL_TEXT = (TextInput("word", 256, 16),)
 
 # tiny learns on one CPU core in minutes; 100m is for measurements; the others are the paper's.

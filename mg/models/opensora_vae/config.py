@@ -5,9 +5,10 @@ checkpoints' config.json uses. The defaults are those of the published weights.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from mg.models.known_names import check_known
 
 __all__ = ["TemporalVAEConfig", "temporal_vae_shapes"]
 
@@ -96,11 +97,7 @@ class TemporalVAEConfig:
             ValueError: an unknown field (the nearest right one is named) or a wrong value.
         """
         known = [field.name for field in dataclasses.fields(cls)]
-        for key in mapping:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known fields: {known}"
-                raise ValueError(f"unknown field {key!r} of the temporal VAE{hint}")
+        check_known(mapping, known, kind="field", place="of the temporal VAE")
         return cls(**mapping)
 
 

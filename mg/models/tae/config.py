@@ -5,8 +5,9 @@ image VAE.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
+
+from mg.models.known_names import check_known
 
 __all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
 
@@ -158,11 +159,7 @@ class TAEConfig:
         if isinstance(mapping, cls):
             return mapping
         known = [field.name for field in dataclasses.fields(cls)]
-        for key in mapping:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {known}"
-                raise ValueError(f"unknown key {key!r} in the TAE config{hint}")
+        check_known(mapping, known, kind="key", place="in the TAE config")
         return cls(**mapping)
 
     def to_dict(self) -> dict:

@@ -1,0 +1,22 @@
+"""Names in configs that come from outside: wrong ones are refused with the nearest right one."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+__all__ = ["check_known"]
+
+
+def check_known(names: Iterable[str], known: Sequence[str], *, kind: str, place: str) -> None:
+    """Raise ValueError for the first of `names` that is not among those known.
+
+    Args:
+        names: as given.
+        known: the right ones.
+        kind: what they are, such as `key`.
+        place: where they stand, such as `in the TAE config`.
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known {kind}s: {list(known)}"
+            raise ValueError(f"unknown {kind} {name!r} {place}; {hint}")
