@@ -1,7 +1,7 @@
 """Generate videos from prompts: an mp4 for one prompt, or a folder for a file of prompts.
 
-python scripts/generate.py --checkpoint outputs/demo/generator \
-    --prompt "a red circle moving left on a black background" --output red_circle.mp4
+python scripts/generate.py --prompt "a red circle moving left on a black background" \
+    --output red_circle.mp4
 """
 
 import dataclasses
@@ -28,13 +28,16 @@ from mg.pipelines.sampling_settings import SamplingSettings
 
 logger = logging.getLogger("mg")
 
+SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "shapes_generator"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateConfig(DeviceConfig):
     """Generation of videos. What is null is the generator's default.
 
     Args:
-        checkpoint: folder of a generator (model_index.json, transformer, tae, text).
+        checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
+            the one that ships here, of moving shapes.
         prompt: what the video is to show.
         prompts_file: text file with a prompt on each line, in place of prompt.
         output: the file to write (.mp4, .mkv, .mov; .png for one frame), with prompts_file the
@@ -59,8 +62,8 @@ class GenerateConfig(DeviceConfig):
         tiling: sizes of the decoder's tiles in frames and pixels.
     """
 
-    checkpoint: str
     output: str
+    checkpoint: str = str(SHIPPED)
     prompt: str | None = None
     prompts_file: str | None = None
     num_frames: int | None = None

@@ -30,9 +30,7 @@ POSITION_IDS = "text_model.embeddings.position_ids"
 NUMBER_TYPES = ("dtype", "torch_dtype")  # of the checkpoint; it is run in float32
 
 
-def build_text_network(
-    kind: str, config: Mapping[str, Any], *, stand_ins: bool = True
-) -> nn.Cell:
+def build_text_network(kind: str, config: Mapping[str, Any], *, stand_ins: bool = True) -> nn.Cell:
     """Return the network of a text encoder, in evaluation mode, without values.
 
     Args:
