@@ -99,6 +99,8 @@ def main() -> None:
     """Parse, check, load, generate."""
     config = parse_config(GenerateConfig, description=__doc__)
     prompts = [config.prompt] if config.prompts_file is None else read_prompts(config.prompts_file)
+    if config.prompt is not None and not config.prompt.strip():
+        logger.warning("The prompt is empty: the video may show anything.")
     parts = load_generator(config.checkpoint)
     settings = _settings(config, parts.defaults)
     paths = [Path(config.output)]
