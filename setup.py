@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-TEST = ["pytest>=8", "ruff==0.15.0"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.15.0"]
 
 setup(
     name="mg",
