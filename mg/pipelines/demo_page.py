@@ -220,10 +220,15 @@ def build_page(maker: VideoMaker) -> "gradio.Blocks":
                     label="Video", autoplay=True, loop=True, buttons=["download"], elem_id="video"
                 )
                 metadata = gr.JSON(label="How it was made", elem_id="metadata")
-        # Not queued: what is wrong is told at once, also while another video is being made.
-        checked = button.click(check, fields, queue=False, api_visibility="private")
+        # Has a queue of its own: what is wrong is told at once, also while a video is being made.
+        checked = button.click(check, fields, concurrency_limit=None, api_visibility="private")
         checked.success(
-            generate, fields, [video, metadata], concurrency_limit=1, api_name="generate"
+            generate,
+            fields,
+            [video, metadata],
+            concurrency_limit=1,
+            show_progress_on=video,
+            api_name="generate",
         )
     return page
 
@@ -259,34 +264,28 @@ def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> s
 def _fields(gr: ModuleType, generator: "TextToVideo") -> list["gradio.components.Component"]:
     """Return the fields in the order of `PageRequest`, filled with the defaults."""
     defaults = generator.defaults
-    pixels = [
+    factors = [
         generator.tae_config.spatial_compression * side
         for side in generator.transformer_config.patch_size[1:]
     ]
-    prompt = gr.Textbox(label="Prompt", lines=3, elem_id="prompt")
-    negative_prompt = gr.Textbox(label="Negative prompt", elem_id="negative_prompt")
+
+    def number(name, value, label, info):
+        return gr.Number(value, label=label, info=info, min_width=120, elem_id=name)
+
+    prompt = gr.Textbox(label="Prompt", lines=3, max_lines=8, elem_id="prompt")
+    negative_prompt = gr.Textbox(label="Negative prompt", max_lines=8, elem_id="negative_prompt")
     with gr.Row():
-        num_frames = gr.Number(
-            defaults.num_frames,
-            label="Frames",
-            info=f"{defaults.fps:g} per second",
-            elem_id="num_frames",
+        num_frames = number(
+            "num_frames", defaults.num_frames, "Frames", f"{defaults.fps:g} per second"
         )
         height, width = (
-            gr.Number(
-                size,
-                label=name.capitalize(),
-                info=f"in pixels, a multiple of {factor}",
-                elem_id=name,
-            )
-            for name, size, factor in zip(("height", "width"), defaults.size, pixels, strict=True)
+            number(name, size, name.capitalize(), f"pixels, a multiple of {factor}")
+            for name, size, factor in zip(("height", "width"), defaults.size, factors, strict=True)
         )
     with gr.Row():
-        steps = gr.Number(defaults.steps, label="Steps", info="of the sampler", elem_id="steps")
-        guidance = gr.Number(
-            defaults.guidance, label="Guidance", info="1 turns it off", elem_id="guidance"
-        )
-        seed = gr.Number(0, label="Seed", info="the same seed, the same video", elem_id="seed")
+        steps = number("steps", defaults.steps, "Steps", "of the sampler")
+        guidance = number("guidance", defaults.guidance, "Guidance", "1 turns it off")
+        seed = number("seed", 0, "Seed", "same seed, same video")
     return [prompt, negative_prompt, num_frames, height, width, steps, guidance, seed]
 
 
@@ -302,6 +301,4 @@ def _told_to_the_user(gr: ModuleType) -> Iterator[None]:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
         message = html.escape(str(error), quote=False)  # the page takes it for HTML
-        raise gr.Error(
-            message, duration=None, title="Not possible", print_exception=False
-        ) from None
+        raise gr.Error(message, duration=None, print_exception=False) from None
