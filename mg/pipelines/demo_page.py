@@ -177,35 +177,7 @@ def build_page(maker: VideoMaker) -> "gradio.Blocks":
     """
     gr = import_gradio()
 
-    def check(*values):
-        with _told_to_the_user(gr):
-            _request(values).settings(maker.generator)
-
-    # The names are those that gradio's clients show and take.
-    def generate(
-        prompt,
-        negative_prompt,
-        num_frames,
-        height,
-        width,
-        steps,
-        guidance,
-        seed,
-        progress=gr.Progress(),  # noqa: B008 - gradio finds it by its default
-    ):
-        values = (prompt, negative_prompt, num_frames, height, width, steps, guidance, seed)
-        with _told_to_the_user(gr):
-            request = _request(values)
-            num_steps = request.settings(maker.generator).steps
-            progress((0, num_steps), desc="Sampling (the first video compiles the networks)")
-
-            def tell(num_done):
-                desc = "Sampling" if num_done < num_steps else "Decoding"
-                progress((num_done, num_steps), desc=desc)
-
-            path, metadata = maker.make(request, tell)
-        return str(path), metadata
-
+    check, generate = _handlers(gr, maker)
     with gr.Blocks(
         title="mg: text to video",
         analytics_enabled=False,
@@ -287,6 +259,41 @@ def _fields(gr: ModuleType, generator: "TextToVideo") -> list["gradio.components
         guidance = number("guidance", defaults.guidance, "Guidance", "1 turns it off")
         seed = number("seed", 0, "Seed", "same seed, same video")
     return [prompt, negative_prompt, num_frames, height, width, steps, guidance, seed]
+
+
+def _handlers(gr: ModuleType, maker: VideoMaker) -> tuple[Callable, Callable]:
+    """Return what checks the fields, and what makes their video."""
+
+    def check(*values):
+        with _told_to_the_user(gr):
+            _request(values).settings(maker.generator)
+
+    # The names are those that gradio's clients show and take.
+    def generate(
+        prompt,
+        negative_prompt,
+        num_frames,
+        height,
+        width,
+        steps,
+        guidance,
+        seed,
+        progress=gr.Progress(),  # noqa: B008 - gradio finds it by its default
+    ):
+        values = (prompt, negative_prompt, num_frames, height, width, steps, guidance, seed)
+        with _told_to_the_user(gr):
+            request = _request(values)
+            num_steps = request.settings(maker.generator).steps
+            progress((0, num_steps), desc="Sampling (the first video compiles the networks)")
+
+            def tell(num_done):
+                desc = "Sampling" if num_done < num_steps else "Decoding"
+                progress((num_done, num_steps), desc=desc)
+
+            path, metadata = maker.make(request, tell)
+        return str(path), metadata
+
+    return check, generate
 
 
 def _request(values: tuple[Any, ...]) -> PageRequest:
