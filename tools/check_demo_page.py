@@ -45,6 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
 PROMPT = "a red circle moving left on a black background"
 SEED = 7
+NUM_TRIALS, TRIAL_MILLISECONDS = 20, 3000
 # Field, what is typed, and what the page has to answer.
 WRONG = (
     ("prompt", "word " * 5000, "is too long for the encoder"),
@@ -223,9 +224,9 @@ def is_local(url: str) -> bool:
 
 def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
     """Use the page as a person would: first wrongly, then rightly, then save the video."""
+    type_prompt(page)
     if options.steps is not None:
         field(page, "steps").fill(str(options.steps))
-    field(page, "prompt").fill(PROMPT)
     field(page, "seed").fill(str(SEED))
     for name, value, message in WRONG:
         see_refused(page, name, value, message)
@@ -249,6 +250,16 @@ def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
     saved = Path(download.value.path()).read_bytes()
     expect(saved == path.read_bytes(), f"what was downloaded is not {path.name}")
     print(f"the download is {path.name}, {len(saved)} bytes")
+
+
+def type_prompt(page: "Page") -> None:
+    """Type the prompt until it stays: what is typed while the page is still loading is lost."""
+    for _ in range(NUM_TRIALS):
+        field(page, "prompt").fill(PROMPT)
+        page.wait_for_timeout(TRIAL_MILLISECONDS)
+        if field(page, "prompt").input_value() == PROMPT:
+            return
+    raise CheckError("what is typed as the prompt does not stay")
 
 
 def see_refused(page: "Page", name: str, value: str, message: str) -> None:
