@@ -122,7 +122,6 @@ def write_tiny_generator(folder: Path) -> Path:
 
     from mg.models.tae.tae import TemporalAutoencoder
 
-    ms.set_device("CPU")
     ms.set_seed(0)
     config = MovieGenConfig.from_mapping(TINY_TRANSFORMER)
     rng = np.random.default_rng(0)
