@@ -1,4 +1,4 @@
-"""Speed and memory of Movie Gen transformers as ratios to a plain matrix product in the same process.
+"""Speed and memory of Movie Gen transformers as ratios to a plain product in the same process.
 
     python benchmarks/bench_dit.py --output_path outputs/bench_dit.json
 
@@ -164,8 +164,6 @@ def run_case(kind: str, preset: str, repeats: int) -> dict:
     from mg.models.movie_gen.transformer import MovieGenTransformer
     from mg.pipelines.memory import peak_memory_gb
 
-    ms.set_device("CPU")
-    ms.set_context(mode=ms.GRAPH_MODE)
     config, size = PRESETS[preset], SIZES[preset]
     recompute = kind == "train_recompute"
     network = MovieGenTransformer(config, recompute_every=int(recompute))
@@ -192,3 +190,143 @@ def run_case(kind: str, preset: str, repeats: int) -> dict:
         "product_gflop_per_second": product_flops / times["product"]["seconds"] / 1e9,
         "peak_memory_gb": peak_memory_gb(),
     }
+
+
+def counted_pool_gb(kind: str, preset: str) -> float | None:
+    """Return what MindSpore's pool should hold at the peak of a training step, as counted.
+
+    With recomputation, which leaves little to free, the gradients of all parameters come on top of
+    the activations; without it these are freed as fast as gradients come.
+    """
+    if not kind.startswith("train"):
+        return None
+    config, size = PRESETS[preset], SIZES[preset]
+    recompute = kind == "train_recompute"
+    kept = activation_bytes(
+        config, num_tokens(size), batch_size=size[0], half=False, flash=False
+    ).peak(recompute=recompute)
+    gradients = 4 * num_parameters(config)
+    return (kept + gradients * recompute) / 1e9
+
+
+def with_ratios(result: dict, pool_gb: float | None) -> dict:
+    """Return a case's measurements with what follows from them.
+
+    Args:
+        result: of `run_case`.
+        pool_gb: peak of MindSpore's memory pool; None where it was not told.
+    """
+    kind, preset, times = result["kind"], result["preset"], result["times"]
+    config, size = PRESETS[preset], SIZES[preset]
+    flops = forward_flops(config, num_tokens(size), batch_size=size[0])
+    derived = {"pool_gb": pool_gb, "counted_pool_gb": counted_pool_gb(kind, preset)}
+    if kind == "sampling":
+        one_pass = times["no guidance"]["seconds"]
+        derived["x_one_pass"] = {
+            name: times[name]["seconds"] / one_pass for name in times if name != "product"
+        }
+        return {**result, **derived}
+    # The backward pass has two products for each of the forward pass.
+    passes = {"forward": 1, "train": 3, "train_recompute": 4}[kind]
+    rate = passes * flops.total / times[kind]["seconds"] / 1e9
+    derived["gflop"] = passes * flops.total / 1e9
+    derived["gflop_per_second"] = rate
+    derived["ratio_to_product"] = rate / result["product_gflop_per_second"]
+    if "attention" in times:
+        attention = config.num_layers * times["attention"]["seconds"]
+        derived["attention_share"] = attention / times[kind]["seconds"]
+        derived["attention_share_of_flops"] = flops.attention_share
+    return {**result, **derived}
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def tables(results: list[dict]) -> str:
+    """Return the results as two tables."""
+    single = [
+        [
+            r["preset"],
+            r["kind"].replace("_", ", "),
+            number(r["gflop"], 0),
+            number(r["times"][r["kind"]]["seconds"], 3),
+            number(r["times"][r["kind"]]["wall"], 3),
+            number(r["gflop_per_second"], 1),
+            number(r["product_gflop_per_second"], 1),
+            number(r["ratio_to_product"], 2),
+            number(r.get("attention_share"), 2),
+            number(r["pool_gb"], 2),
+            number(r["counted_pool_gb"], 2),
+            number(r["peak_memory_gb"], 2),
+        ]
+        for r in results
+        if r["kind"] != "sampling"
+    ]
+    header = ["preset", "case", "GFLOP", "s", "wall s", "GFLOP/s", "product GFLOP/s", "ratio"]
+    header += ["attention's share", "pool GB", "as counted", "process GB"]
+    sampled = [
+        [
+            r["preset"],
+            name,
+            *(number(r["times"][name][clock] / SAMPLING_STEPS, 3) for clock in ("seconds", "wall")),
+            number(ratio, 2),
+        ]
+        for r in results
+        if r["kind"] == "sampling"
+        for name, ratio in r["x_one_pass"].items()
+    ]
+    sampling_header = ["preset", "sampling", "s per Euler step", "wall s", "x no guidance"]
+    return markdown(header, single) + "\n\n" + markdown(sampling_header, sampled)
+
+
+def measured(case: str, repeats: int) -> dict:
+    """Return the measurements of a case, made in a process of its own."""
+    command = [sys.executable, __file__, "--in_process", case, "--repeats", str(repeats)]
+    quiet = {"GLOG_v": "3", "MS_DEV_RUNTIME_CONF": "memory_statistics:True"}
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet})
+    line = [x for x in done.stdout.splitlines() if x.startswith("RESULT ")]
+    if not line:
+        sys.exit(f"case {case} failed:\n{done.stderr[-2000:]}")
+    # MindSpore prints it when the process ends, in MiB.
+    peaks = re.findall(r"mem pool info:.*?peak used mem:(\d+)M", done.stdout + done.stderr)
+    pool_gb = max(map(int, peaks)) * 2**20 / 1e9 if peaks else None
+    return with_ratios(json.loads(line[0].removeprefix("RESULT ")), pool_gb)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output_path", default="outputs/bench_dit.json")
+    parser.add_argument("--in_process", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.in_process:
+        import mindspore as ms
+
+        ms.set_device("CPU")
+        ms.set_context(mode=ms.GRAPH_MODE)
+        kind, preset = arguments.in_process.split(":")
+        print("RESULT " + json.dumps(run_case(kind, preset, arguments.repeats)), flush=True)
+        return
+    began, results = time.perf_counter(), []
+    for case in arguments.cases:
+        results.append(measured(case, arguments.repeats))
+        print(f"{case} measured, {time.perf_counter() - began:.0f} s so far", flush=True)
+    report = {
+        "sizes": SIZES,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": time.strftime("%Y-%m-%d"),
+        "results": results,
+    }
+    write_text(Path(arguments.output_path), json.dumps(report, indent=1), overwrite=True)
+    print("\n" + tables(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,7 @@ DeepSpeed-Ulysses (arXiv 2309.14509).
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 from mg.models.movie_gen.config import MovieGenConfig
@@ -20,7 +21,7 @@ __all__ = ["ZERO_STAGES", "Plan", "make_plan", "smallest_plan", "state_bytes"]
 ZERO_STAGES = (0, 1, 2, 3)
 WEIGHT_BYTES, GRADIENT_BYTES = 2, 4
 OPTIMISER_BYTES = 4 + 8 + 4  # float32 parameter, moments, averaged weight
-MAX_CARDS = 4096
+MAX_CARDS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +66,17 @@ def state_bytes(config: MovieGenConfig, *, zero: int, num_cards: int) -> int:
     """
     if zero not in ZERO_STAGES or num_cards < 1:
         raise ValueError(f"ZeRO stage {zero} on {num_cards} cards; expected 0 to 3, 1 or more")
-    size, layer = num_parameters(config), block_parameters(config)
+    size, layer = _sizes(config)
     whole = WEIGHT_BYTES * (zero < 3) + GRADIENT_BYTES * (zero < 2) + OPTIMISER_BYTES * (zero < 1)
     spread = WEIGHT_BYTES + GRADIENT_BYTES + OPTIMISER_BYTES - whole
     passing = layer * (GRADIENT_BYTES * (zero >= 2) + 2 * WEIGHT_BYTES * (zero >= 3))
     return whole * size + -(-spread * size // num_cards) + passing * (num_cards > 1)
+
+
+@functools.lru_cache
+def _sizes(config: MovieGenConfig) -> tuple[int, int]:
+    """Return the numbers in all parameters and in those of one layer."""
+    return num_parameters(config), block_parameters(config)
 
 
 def make_plan(
@@ -124,7 +131,7 @@ def smallest_plan(
     """Return the plan with the fewest cards that hold it: 1, 2, 4, 8 or a multiple of 8.
 
     Of several, the one that costs least: first without recomputation, then with the lowest stage
-    of ZeRO, then with the fewest cards per sequence. None: no number up to 4096 is enough.
+    of ZeRO, then with the fewest cards per sequence. None: no number up to 1024 is enough.
 
     Args:
         config: of the transformer.
