@@ -25,7 +25,8 @@ class EncodeConfig(AutoencoderConfig):
 
     Args:
         input: a video, or a folder of videos.
-        csv_path: table with a column `video`, instead of all videos of the folder.
+        csv_path: table (CSV, JSONL or JSON) with a column `video`, instead of all videos of the
+            folder.
         video_folder: folder of the videos of csv_path.
         output_path: folder for the latents; subfolders are kept.
         image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.

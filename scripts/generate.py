@@ -1,7 +1,7 @@
 """Generate videos from prompts: an mp4 for one prompt, or a folder for a file of prompts.
 
-python scripts/generate.py --checkpoint outputs/demo/generator \
-    --prompt "a red circle moving left on a black background" --output red_circle.mp4
+python scripts/generate.py --prompt "a red circle moving left on a black background" \
+    --output red_circle.mp4
 """
 
 import dataclasses
@@ -30,13 +30,16 @@ from mg.pipelines.sampling_settings import SamplingSettings
 
 logger = logging.getLogger("mg")
 
+SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "shapes_generator"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateConfig(DeviceConfig):
     """Generation of videos. What is null is the generator's default.
 
     Args:
-        checkpoint: folder of a generator (model_index.json, transformer, tae, text).
+        checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
+            the one that ships here, of moving shapes.
         prompt: what the video is to show.
         prompts_file: text file with a prompt on each line, in place of prompt. Videos that are
             there already, made in the same way, are left as they are.
@@ -62,8 +65,8 @@ class GenerateConfig(DeviceConfig):
         tiling: sizes of the decoder's tiles in frames and pixels.
     """
 
-    checkpoint: str
     output: str
+    checkpoint: str = str(SHIPPED)
     prompt: str | None = None
     prompts_file: str | None = None
     num_frames: int | None = None
@@ -99,6 +102,8 @@ def main() -> None:
     """Parse, check, load, generate."""
     config = parse_config(GenerateConfig, description=__doc__)
     prompts = [config.prompt] if config.prompts_file is None else read_prompts(config.prompts_file)
+    if config.prompt is not None and not config.prompt.strip():
+        logger.warning("The prompt is empty: the video may show anything.")
     parts = load_generator(config.checkpoint)
     settings = _settings(config, parts.defaults)
     seeds = [config.seed + i for i in range(len(prompts))]

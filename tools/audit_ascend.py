@@ -28,7 +28,7 @@ import yaml
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from audited_networks import GRAPHS, network_and_inputs
+from audited_networks import FLOAT32_GRAPHS, GRAPHS, network_and_inputs
 from mg.files import write_text
 from mg.models.tae.config import TAEConfig
 
@@ -58,6 +58,7 @@ SMALL_CONFIG = {
 REVIEWED = {
     "BiasAddGrad": ("mindspore.ops.bias_add", "its gradient"),
     "ClampScalar": ("mindspore.ops.clamp", "with Python numbers as bounds; kernel aclnnClamp"),
+    "Contiguous": (None, "copies a value into the order of its axes"),
     "Conv2DBackpropFilter": ("mindspore.ops.conv2d", "its gradient by the weights"),
     "Conv2DBackpropInput": (
         "mindspore.ops.conv2d",
@@ -65,7 +66,9 @@ REVIEWED = {
     ),
     "Divs": ("mindspore.ops.div", "by a Python number; kernel aclnnDivs"),
     "DropoutGrad": ("mindspore.ops.dropout", "its gradient"),
+    "InplaceAddExt": ("mindspore.ops.add", "written over its first input; kernel aclnnInplaceAdd"),
     "LayerNormGrad": ("mindspore.ops.LayerNorm", "its gradient"),
+    "LessScalar": ("mindspore.ops.less", "than a Python number; kernel aclnnLtScalar"),
     "Load": (None, "reads a parameter into the graph"),
     "MakeTuple": (None, "groups values"),
     "MatMulExt": ("mindspore.ops.matmul", "the same for any rank; kernel aclnnMatmul"),
@@ -238,7 +241,7 @@ def used_primitives(
     Args:
         config: of the TAE.
         graphs: of `GRAPHS`, what `network_and_inputs` makes.
-        dtypes: of `DTYPES`.
+        dtypes: of `DTYPES`; text encoders are compiled in float32, in which they run.
     """
     import mindspore as ms
 
@@ -246,8 +249,8 @@ def used_primitives(
     ms.set_context(mode=ms.GRAPH_MODE)
     uses: dict[str, PrimitiveUse] = {}
     try:
-        for dtype in dtypes:
-            for graph in graphs:
+        for graph in graphs:
+            for dtype in ("float32",) if graph in FLOAT32_GRAPHS else dtypes:
                 found = exported_primitives(*network_and_inputs(config, graph, dtype), graph=graph)
                 for name, use in found.items():
                     uses.setdefault(name, PrimitiveUse()).add(use)

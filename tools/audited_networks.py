@@ -7,9 +7,43 @@ from mg.models.tae.config import TAEConfig
 if TYPE_CHECKING:
     from mindspore import nn
 
-__all__ = ["GRAPHS", "network_and_inputs"]
+__all__ = ["FLOAT32_GRAPHS", "GRAPHS", "network_and_inputs"]
 
-GRAPHS = ("encode", "decode", "train", "discriminator", "movie_gen")
+GRAPHS = (
+    "encode",
+    "decode",
+    "train",
+    "discriminator",
+    "movie_gen",
+    "movie_gen_train",
+    "sampler",
+    "t5",
+    "clip",
+)
+# Text encoders run in float32, whatever precision the rest has.
+FLOAT32_GRAPHS = ("t5", "clip")
+
+# Configs of text encoders, small, with the activations of UL2 and ByT5 and of CLIP.
+TEXT_CONFIGS = {
+    "t5": {
+        "vocab_size": 32,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "feed_forward_proj": "gated-gelu",
+    },
+    "clip": {
+        "vocab_size": 32,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 8,
+        "hidden_act": "quick_gelu",
+    },
+}
 
 
 def network_and_inputs(
@@ -21,12 +55,16 @@ def network_and_inputs(
         config: of the TAE.
         graph: of `GRAPHS`. train is the whole training step: the loss with all its terms, the
             adversarial one included, its gradient, accumulation, clipping, AdamW, weight average;
-            discriminator is the training step of the discriminator; movie_gen is a small video
-            transformer and its gradient.
+            discriminator is the training step of the discriminator. movie_gen is a small video
+            transformer with all its options, movie_gen_train its whole training step with the
+            flow-matching loss, sampler a step of the sampler with guidance. t5 and clip are text
+            encoders.
         dtype: of `DTYPES`.
     """
-    if graph == "movie_gen":
-        return _transformer_and_inputs(dtype)
+    if graph in TEXT_CONFIGS:
+        return _text_network_and_inputs(graph)
+    if graph in ("movie_gen", "movie_gen_train", "sampler"):
+        return _video_model_and_inputs(graph, dtype)
     import mindspore as ms
     import numpy as np
     from mindspore import Tensor, nn
@@ -84,28 +122,54 @@ def network_and_inputs(
     return step, (scalar, scalar, scalar, True, video, latent, frame_indices)
 
 
-def _transformer_and_inputs(dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
-    """Return the gradient of a video transformer with all its options, and its inputs."""
+def _video_model_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
+    """Return a video transformer with all its options as it is used in a graph, and its inputs."""
     import mindspore as ms
     import numpy as np
-    from mindspore import Tensor, nn, ops
+    from mindspore import Tensor, nn
+
+    from mg.flow.guidance import guided_velocity
+    from mg.flow.solvers import MIDPOINT
+    from mg.training.flow_loss import FlowLoss
+    from mg.training.settings import OptimSettings
+    from mg.training.step import TrainStep
+
+    class SamplerStep(nn.Cell):
+        """Carry a latent from t = 0.25 to t = 0.5; the midpoint step has all of Euler's."""
+
+        def __init__(self, network: nn.Cell, text: tuple[Tensor, ...]) -> None:
+            super().__init__()
+            self.network = network
+            self.velocity = guided_velocity(network, text, text, scale=3.0)
+            self.step = MIDPOINT.step
+
+        def velocity_at(self, latent: Tensor, t: float) -> Tensor:
+            return self.velocity(latent, Tensor([t] * len(latent), ms.float32))
+
+        def construct(self, latent: Tensor) -> Tensor:
+            return self.step(self.velocity_at, latent, 0.25, 0.5)
+
+    network = _transformer(dtype)
+    latent = Tensor(np.zeros((2, network.config.latent_channels, 2, 4, 4), np.float32))
+    text = (np.zeros((2, 4, 8), np.float32), np.ones((2, 4), bool))
+    text += (np.zeros((2, 4, 4), np.float32), np.ones((2, 4), bool))
+    text = tuple(map(Tensor, text))
+    t = Tensor(np.zeros(2, np.float32))
+    if graph == "movie_gen":
+        return network, (latent, t, *text)
+    if graph == "sampler":
+        return SamplerStep(network, text), (latent,)
+    scalar = Tensor(1.0, ms.float32)
+    step = TrainStep(FlowLoss(network), OptimSettings(accumulation_steps=2)).set_train()
+    return step, (scalar, scalar, scalar, True, latent, latent, latent, latent, t, *text)
+
+
+def _transformer(dtype: str) -> "nn.Cell":
+    """Return a small video transformer with all its options, in the form it has on Ascend."""
+    import mindspore as ms
 
     from mg.models.movie_gen.config import MovieGenConfig, TextInput
     from mg.models.movie_gen.transformer import MovieGenTransformer
-
-    class Gradient(nn.Cell):
-        """Give the velocity's square mean and its gradient by all parameters."""
-
-        def __init__(self, network: nn.Cell) -> None:
-            super().__init__()
-            self.network = network
-            self.of = ms.value_and_grad(self.loss, None, weights=network.trainable_params())
-
-        def loss(self, *inputs: Tensor) -> Tensor:
-            return ops.square(self.network(*inputs)).mean()
-
-        def construct(self, *inputs: Tensor):
-            return self.of(*inputs)
 
     config = MovieGenConfig(
         num_layers=1,
@@ -126,8 +190,28 @@ def _transformer_and_inputs(dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
             cell.on_cpu = False
         if hasattr(cell, "flash"):
             cell.flash = dtype != "float32"
-    latent = Tensor(np.zeros((2, config.latent_channels, 2, 4, 4), np.float32))
-    text = (np.zeros((2, 4, 8), np.float32), np.ones((2, 4), bool))
-    text += (np.zeros((2, 4, 4), np.float32), np.ones((2, 4), bool))
-    t = Tensor(np.zeros(2, np.float32))
-    return Gradient(network), (latent, t, *(Tensor(value) for value in text))
+    return network
+
+
+def _text_network_and_inputs(kind: str) -> tuple["nn.Cell", tuple[Any, ...]]:
+    """Return a text encoder with the operators that it has on Ascend, and two texts' tokens."""
+    import numpy as np
+    from mindspore import Tensor, nn
+
+    from mg.text.text_networks import build_text_network
+
+    class LastStates(nn.Cell):
+        """Call the network as `run_text_network` does, without the class of its result."""
+
+        def __init__(self, network: nn.Cell) -> None:
+            super().__init__()
+            self.network = network
+
+        def construct(self, ids: Tensor, mask: Tensor) -> Tensor:
+            return self.network(ids, attention_mask=mask, return_dict=False)[0]
+
+    network = build_text_network(kind, TEXT_CONFIGS[kind], stand_ins=False)
+    for parameter in network.get_parameters():
+        parameter.init_data()
+    ids = np.ones((2, 8), np.int32)
+    return LastStates(network), (Tensor(ids), Tensor(ids))

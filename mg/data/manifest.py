@@ -1,7 +1,6 @@
 """The list of clips a run may use: every file is probed once, before any work begins."""
 
 import contextlib
-import csv
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mg.data.video import (
     BrokenVideoError,
     probe_video,
 )
+from mg.data.video_table import full_name, read_video_table
 from mg.data.workers import CallFailedError, SupervisedProcess, reason_of
 from mg.files import resolve_under
 
@@ -82,8 +82,10 @@ def build_manifest(
     hangs or crashes is left out like any other that is broken.
 
     Args:
-        csv_path: table with a column `video` (path relative to `video_folder`, or to the table's
-            own folder if that is not given) and optionally `caption`.
+        csv_path: table (CSV, JSONL or JSON) with a column `video` (path relative to
+            `video_folder`, or to the table's own folder if that is not given) and optionally
+            `caption`; other usual names of columns will do (`mg.data.video_table`), and names of
+            videos may lack their suffix.
         video_folder: folder of videos, images or prepared clips (searched recursively, in sorted
             order, when no CSV is given), or a single file. With a CSV and a folder of prepared
             clips, the table names the original videos.
@@ -160,9 +162,10 @@ def _entries_of_csv(csv_path: Path, video_folder: str | os.PathLike | None) -> l
     root = Path(video_folder) if video_folder is not None else csv_path.parent
     if not root.is_dir():
         raise ValueError(f"with a CSV file, video_folder must be a folder; {root} is a file")
-    rows = _read_rows(csv_path)
+    rows = [(video, caption.strip()) for _, video, caption in read_video_table(csv_path)]
     if (root / INDEX_NAME).exists():
         return _prepared_entries(root, rows)
+    rows = [(full_name(root, name), caption) for name, caption in rows]
     return [_Entry(resolve_under(root, name), name, caption) for name, caption in rows]
 
 
@@ -177,20 +180,6 @@ def _prepared_entries(folder: Path, rows: list[tuple[str, str]]) -> list[_Entry]
             for p in pieces
         ] or [_Entry(resolve_under(folder, name), name, caption)]
     return entries
-
-
-def _read_rows(csv_path: Path) -> list[tuple[str, str]]:
-    """Return (video, caption) of every row."""
-    try:
-        with open(csv_path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{csv_path} cannot be read as a CSV table in UTF-8: {error}") from error
-    if "video" not in columns:
-        raise ValueError(f"{csv_path} needs a column named 'video'; columns found: {columns}")
-    return [(row["video"] or "", row.get("caption") or "") for row in rows]
 
 
 def _left_out_when_prepared(

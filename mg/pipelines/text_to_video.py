@@ -64,6 +64,7 @@ class TextToVideo:
         self,
         parts: GeneratorParts,
         *,
+        transformer: MovieGenTransformer | None = None,
         dtype: str = "float32",
         decode_dtype: str = "float32",
         tiling: Tiling | None = None,
@@ -72,6 +73,8 @@ class TextToVideo:
 
         Args:
             parts: from `load_generator`.
+            transformer: a network that is there already, to be used as it is, with the weights
+                that it has at each call; None builds one from the parts.
             dtype: precision of the transformer, float32, float16 or bfloat16.
             decode_dtype: of the TAE's decoder.
             tiling: of the decoder; None takes tiles of 32 frames of 256x256 pixels.
@@ -81,9 +84,11 @@ class TextToVideo:
         """
         tiling = tiling or Tiling()
         tiling.check(parts.tae_config)
-        self.transformer = MovieGenTransformer(parts.transformer_config, dtype=dtype)
-        self.transformer.load_tensors(parts.transformer_tensors)
-        self.transformer.set_train(False)
+        if transformer is None:
+            transformer = MovieGenTransformer(parts.transformer_config, dtype=dtype)
+            transformer.load_tensors(parts.transformer_tensors)
+            transformer.set_train(False)
+        self.transformer = transformer
         self.tae = TemporalAutoencoder(
             parts.tae_config, use_tile=True, tiling=tiling, decode_dtype=decode_dtype
         )

@@ -30,12 +30,14 @@ POSITION_IDS = "text_model.embeddings.position_ids"
 NUMBER_TYPES = ("dtype", "torch_dtype")  # of the checkpoint; it is run in float32
 
 
-def build_text_network(kind: str, config: Mapping[str, Any]) -> nn.Cell:
+def build_text_network(kind: str, config: Mapping[str, Any], *, stand_ins: bool = True) -> nn.Cell:
     """Return the network of a text encoder, in evaluation mode, without values.
 
     Args:
         kind: "t5", "byt5" or "clip".
         config: the fields of config.json; of CLIP those of the text part alone.
+        stand_ins: on CPU, replace the operators that CPUs lack, for the whole process; False for a
+            network that is looked at and not run.
 
     Raises:
         ValueError: no such network can be made of this config.
@@ -44,7 +46,8 @@ def build_text_network(kind: str, config: Mapping[str, Any]) -> nn.Cell:
     with quiet_imports():
         import mindone.transformers
         import transformers
-    install_stand_ins()
+    if stand_ins:
+        install_stand_ins()
     fields = {key: value for key, value in config.items() if key not in NUMBER_TYPES}
     try:
         with no_init_parameters():

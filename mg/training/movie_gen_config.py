@@ -12,6 +12,7 @@ from mg.training.settings import RunSettings
 __all__ = [
     "FlowValidationSettings",
     "LatentDataSettings",
+    "SampleVideoSettings",
     "SamplingSettings",
     "TextSettings",
     "TrainMovieGenConfig",
@@ -203,6 +204,41 @@ class SamplingSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleVideoSettings:
+    """Videos that are generated with the averaged weights while training, to be looked at.
+
+    Their length, size and frame rate are those of the exported generator.
+
+    Args:
+        prompts: one per video. With text.cache_folder their embeddings must be there.
+        interval: steps between one set of videos and the next; the last step always makes one.
+        steps: of the sampler; null takes sampling.steps.
+        guidance: weight of the text; null takes sampling.guidance.
+        seed: of the first video; each further one has a number more.
+    """
+
+    prompts: list[str]
+    interval: int = 1000
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self, "samples.")
+        require(bool(self.prompts), "samples.prompts=[]; expected at least one, or samples=null")
+        require(self.interval >= 1, f"samples.interval={self.interval}; expected 1 or more")
+        require(
+            self.steps is None or self.steps >= 1,
+            f"samples.steps={self.steps}; expected 1 or more, or null",
+        )
+        require(
+            self.guidance is None or self.guidance >= 0,
+            f"samples.guidance={self.guidance}; expected 0 or more, or null",
+        )
+        require(0 <= self.seed < 2**63, f"samples.seed={self.seed}; expected 0 to 2^63 - 1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainMovieGenConfig(RunSettings):
     """Train the Movie Gen transformer on cached latents.
 
@@ -218,6 +254,7 @@ class TrainMovieGenConfig(RunSettings):
         plateau: when validation lowers the learning rate; null for never.
         validation: held-out latents.
         sampling: defaults of the exported generator.
+        samples: videos to look at while training; null for none.
     """
 
     csv_path: str
@@ -230,6 +267,7 @@ class TrainMovieGenConfig(RunSettings):
     plateau: PlateauSettings | None = None
     validation: FlowValidationSettings = dataclasses.field(default_factory=FlowValidationSettings)
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
+    samples: SampleVideoSettings | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import Tensor
 
 from mg.data.latent_dataset import LatentBatch
+from mg.data.text_sources import TextSource
 from mg.flow.noise import keyed_noise
 from mg.flow.times import draw_times
 from mg.models.movie_gen.config import MovieGenConfig, TextInput
@@ -19,7 +20,7 @@ from mg.models.movie_gen.transformer import MovieGenTransformer
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
-from mg.pipelines.generator_folder import save_generator
+from mg.pipelines.generator_folder import GeneratorParts, save_generator
 from mg.text.build import build_text_encoders
 from mg.training.flow_loss import FlowLoss
 from mg.training.flow_validation import FlowValidation
@@ -29,9 +30,11 @@ from mg.training.movie_gen_data import build_datasets, generator_defaults, text_
 from mg.training.movie_gen_start import start_tensors
 from mg.training.phases import phase_step, trained_in
 from mg.training.plateau import Plateau
+from mg.training.sample_videos import EncoderOfSource, SampleVideos, check_samples
 from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
 from mg.training.validation import averaged_weights
+from mg.weights.load import load_tae_tensors
 
 __all__ = ["MovieGenTask"]
 
@@ -59,12 +62,18 @@ class MovieGenTask(Task):
         sources = text_sources(self.text_encoders, config.text)
         self.dataset, held_out = build_datasets(config, sources, ranks)
         self.model = self._model()
+        samples = None
+        if config.samples is not None:
+            samples = self._checked_samples(sources)
         self.validation = None
         if held_out is not None and ranks.is_main:
             self.validation = FlowValidation(held_out, config.validation)
         self.plateau = Plateau(config.plateau) if config.plateau is not None else None
         self.stages = plan_stages(config)
         self._build_network()
+        self.samples = None
+        if samples is not None and ranks.is_main:
+            self.samples = SampleVideos(self.network, *samples)
         self.running_means = {}
         self.steps = {}
         for stage in self.stages:  # so that wrong patterns show before the first step
@@ -84,6 +93,22 @@ class MovieGenTask(Task):
             except ValueError as error:
                 raise ValueError(f"latents of {bucket}: {error}") from error
         return model
+
+    def _checked_samples(self, sources: list[TextSource]) -> tuple:
+        """Return what `SampleVideos` takes besides the network; on all ranks, as all must fail."""
+        config, manifest = self.config, self.dataset.manifest
+        parts = GeneratorParts(
+            folder=Path(config.output_path),
+            transformer_config=self.model,
+            transformer_tensors={},
+            tae_config=TAEConfig.from_mapping(manifest.config),
+            tae_tensors=load_tae_tensors(config.tae)[0],
+            text_encoders=list(map(EncoderOfSource, self.text_encoders, sources)),
+            defaults=generator_defaults(config, manifest),
+            sha256={},
+        )
+        settings = check_samples(parts, config.samples, truncate=config.text.truncate)
+        return parts, config.samples, settings
 
     def _build_network(self) -> None:
         config = self.config
@@ -149,6 +174,12 @@ class MovieGenTask(Task):
             return None
         with averaged_weights(self.steps["transformer"].average):
             return self.validation.run(self.network, should_stop=should_stop)
+
+    def sample(self, path: Path, *, should_stop: Callable[[], bool]) -> Path | None:
+        if self.samples is None:
+            return None
+        with averaged_weights(self.steps["transformer"].average):
+            return self.samples.write(path, should_stop=should_stop)
 
     def export(self, folder: Path) -> Path:
         path, manifest = folder / "generator", self.dataset.manifest

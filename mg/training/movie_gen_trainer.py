@@ -25,4 +25,10 @@ class MovieGenTrainer(Trainer):
     def __init__(self, config: TrainMovieGenConfig, ranks: Ranks = ONE_RANK) -> None:
         check_output(config)
         task = MovieGenTask(config, ranks)
-        super().__init__(config, task, ranks, validation_interval=config.validation.interval)
+        super().__init__(
+            config,
+            task,
+            ranks,
+            validation_interval=config.validation.interval,
+            sample_interval=None if config.samples is None else config.samples.interval,
+        )

@@ -89,6 +89,17 @@ class Task(abc.ABC):
             should_stop: whether the run has been asked to end.
         """
 
+    def sample(self, path: Path, *, should_stop: Callable[[], bool]) -> Path | None:
+        """Write something to look at that the averaged weights generate; return its path.
+
+        None where nothing is generated (most tasks; ranks other than 0), or nothing came of it.
+
+        Args:
+            path: of the file to write, without suffix.
+            should_stop: whether the run has been asked to end.
+        """
+        return None
+
     @abc.abstractmethod
     def export(self, folder: Path) -> Path:
         """Write the final weights; return their path."""

@@ -44,18 +44,26 @@ class Trainer:
         task: what is trained.
         ranks: this process among those that train together.
         validation_interval: steps between validations.
+        sample_interval: steps between samples to look at; None for none.
 
     Raises:
         ValueError, FileNotFoundError: there is no checkpoint to resume, or it does not fit.
     """
 
     def __init__(
-        self, config: RunSettings, task: Task, ranks: Ranks, *, validation_interval: int
+        self,
+        config: RunSettings,
+        task: Task,
+        ranks: Ranks,
+        *,
+        validation_interval: int,
+        sample_interval: int | None = None,
     ) -> None:
         self.config = config
         self.task = task
         self.ranks = ranks
         self.validation_interval = validation_interval
+        self.sample_interval = sample_interval
         self.output = Path(config.output_path)
         self.guard = StepGuard(config.guards)
         is_fp16 = config.dtype == "float16"
@@ -111,6 +119,8 @@ class Trainer:
                 minutes = self.config.max_minutes
                 logger.info("max_minutes=%g is over; ending after step %d.", minutes, self.step)
             self.save(score=self.validate())
+            if self.sample_interval is not None:
+                self.sample()
         return self._finish() if self.ranks.is_main else None
 
     def _begin(self) -> None:
@@ -206,6 +216,8 @@ class Trainer:
         if (is_due or is_best) and self.guard.num_bad_in_row == 0:
             with self._warning_if_disk_is_full("the checkpoint"):
                 self.save(score=score)
+        if self.sample_interval is not None and self.step % self.sample_interval == 0:
+            self.sample()
 
     def _follow_plateau(self, score: float | None) -> None:
         """Lower the learning rate if the validations stopped getting better; on all ranks."""
@@ -386,6 +398,15 @@ class Trainer:
             metric,
         )
         return metric.score(entry)
+
+    def sample(self) -> None:
+        """Have rank 0 write what the averaged weights generate; all ranks must call it."""
+        path = self.output / "samples" / f"step_{self.step:08d}"
+        with self._warning_if_disk_is_full("the sample"):
+            written = self.task.sample(path, should_stop=self._is_asked_to_stop)
+            if written is not None:
+                logger.info("Sample: %s", written)
+        self.ranks.barrier()  # which waits for as long as it takes; a collective does not
 
     def _is_asked_to_stop(self) -> bool:
         return self.stop.requested is not None

@@ -12,6 +12,13 @@ import numpy as np
 import pytest
 
 from mg.data.video_writer import write_video
+from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.movie_gen.parameter_shapes import parameter_shapes
+from mg.models.tae.config import TAEConfig
+from mg.pipelines.generator_folder import save_generator
+from mg.weights.safetensors_file import write_safetensors
+from mg.weights.stored_config import config_metadata
+from mg.weights.tae_layers import tae_shapes
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,12 +53,28 @@ ADDED = {
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
     "python scripts/inference_vae.py --ckpt_path assets": "--num_frames 2 --image_size 16",
     "python scripts/inference_vae.py --ckpt_path outputs": "--num_frames 2 --image_size 16",
-    "python scripts/encode.py": "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0",
+    "python scripts/encode.py --ckpt_path assets/tae_shapes": (
+        "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
+    ),
+    "python scripts/encode.py --ckpt_path assets/tae_tiny": (
+        "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0"
+    ),
     "python scripts/decode.py": "--tiling.frames 8 --tiling.overlap_frames 0",
     "python scripts/download_weights.py": "",
     "python scripts/reconstruct_with_vae.py": "--num_frames 2 --image_size 16",
     "python tools/inspect_checkpoint.py": "",
     "python tools/convert_weights.py": "",
+    "python tools/make_sample_videos.py": "--num_videos 2 --size 16 --num_frames 4",
+    "python scripts/encode_text.py": "",
+    "python scripts/train.py": (
+        "--steps 1 --batch_size 2 --tae assets/tae_shapes/tae_shapes.safetensors "
+        "--model.num_layers 1 --model.dim 32 --model.ffn_dim 32 --model.num_heads 2 "
+        "--optim.warmup_steps 0 --validation.num_times 1 --validation.batch_size 2 "
+        "--samples.steps 1 --mode pynative"
+    ),
+    "python scripts/generate.py --prompt": "--checkpoint assets/shapes_generator --mode pynative",
+    "python scripts/generate.py --checkpoint": "--steps 1 --mode pynative",
+    "python scripts/eval_prompts.py": "--num_prompts 1 --steps 1 --batch_size 1 --mode pynative",
 }
 # Run by .ci/run on a machine that has nothing installed, not here.
 RUN_BY_CI = ("python3 run.py demo", "python3 run.py test", 'pip install -e ".[test]"')
@@ -64,6 +87,42 @@ def write_clips(folder: Path, names: list[str]) -> None:
         write_video(folder / name, frames, fps=8)
 
 
+def write_text_to_video(assets: Path) -> None:
+    """Write a TAE and a generator of random weights, in place of those that ship."""
+    rng = np.random.default_rng(0)
+
+    def drawn(shapes):
+        return {name: 0.1 * rng.standard_normal(s, np.float32) for name, s in shapes.items()}
+
+    tae = TAEConfig(
+        ch=32,
+        ch_mult=(1, 1),
+        num_res_blocks=1,
+        z_channels=4,
+        temporal_downsample_level=(0,),
+        temporal_upsample_level=(1,),
+    ).to_dict()
+    tensors, path = drawn(tae_shapes(tae)), assets / "tae_shapes" / "tae_shapes.safetensors"
+    write_safetensors(path, tensors, metadata=config_metadata(tae))
+    transformer = MovieGenConfig(
+        num_layers=1,
+        dim=32,
+        ffn_dim=32,
+        num_heads=2,
+        latent_channels=4,
+        position_table=(2, 4, 4),
+        text_encoders=(TextInput("word", 32, 16),),
+    )
+    save_generator(
+        assets / "shapes_generator",
+        transformer_tensors=drawn(parameter_shapes(transformer)),
+        transformer_config=transformer,
+        tae=path,
+        text_encoders=["word,width=32"],
+        defaults={"num_frames": 4, "size": (16, 16), "fps": 16, "steps": 1},
+    )
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """Return a folder that looks like a checkout with the README's example data in it."""
@@ -71,6 +130,7 @@ def checkout(tmp_path_factory):
     for name in ("scripts", "tools", "configs"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "assets" / "tae_tiny", folder / "assets" / "tae_tiny")
+    write_text_to_video(folder / "assets")
     for name in ("train", "test"):
         write_clips(folder / "assets" / "clips" / name, ["one.mp4", "two.mp4"])
     videos = folder / "datasets" / "mixkit-100videos"

@@ -102,7 +102,7 @@ def test_a_video_may_have_several_captions(tmp_path):
         ("t.json", '"text"', "expected a mapping of videos to captions"),
         ("t.json", '{"a.mp4": {"long": "x"}}', "entry 1: expected two texts"),
         ("t.json", "[" * 100000, "cannot be read as .json"),
-        ("t.txt", "a.mp4 one", r"from \.csv, \.jsonl, \.json; not from t\.txt"),
+        ("t.txt", "a.mp4 one", r"tables are read from \.csv, \.jsonl, \.json; not from t\.txt"),
     ],
 )  # fmt: skip
 def test_other_tables_are_refused(tmp_path, name, text, message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mg.data.captions import read_captions
 from mg.data.manifest import build_manifest
 
 
@@ -95,14 +96,40 @@ def test_a_csv_with_a_byte_order_mark(tmp_path, plain_video):
 
 
 def test_a_csv_without_the_column(tmp_path):
-    (tmp_path / "list.csv").write_text("path,text\na.mp4,b\n")
-    with pytest.raises(ValueError, match=r"column named 'video'.*\['path', 'text'\]"):
+    (tmp_path / "list.csv").write_text("clip,text\na.mp4,b\n")
+    with pytest.raises(ValueError, match=r"named 'video' .*columns found: \['clip', 'text'\]"):
         build_manifest(csv_path=tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", 'Path,Text\nplain.mp4,"one, two"\n'),
+        ("t.csv", 'id,description,file_name\n1,"one, two",plain\n'),
+        ("t.jsonl", '{"video": "plain.mp4", "caption": "one, two"}\n'),
+        ("t.json", '{"plain": "one, two"}'),
+    ],
+)
+def test_every_table_of_captions_is_one_of_videos(tmp_path, plain_video, name, text):
+    shutil.copy(plain_video, tmp_path / "plain.mp4")
+    (tmp_path / name).write_text(text)
+    (clip,) = build_manifest(csv_path=tmp_path / name).clips
+    assert (clip.name, clip.caption, clip.num_frames) == ("plain.mp4", "one, two", 60)
+    (video,) = read_captions(tmp_path / name).videos
+    assert (video.path, video.caption) == (clip.path, clip.caption)
+
+
+def test_commas_in_captions_stop_only_what_needs_the_captions(tmp_path, plain_video):
+    shutil.copy(plain_video, tmp_path / "plain.mp4")
+    (tmp_path / "t.csv").write_text("video,caption\nplain.mp4,one, two\n")
+    assert len(build_manifest(csv_path=tmp_path / "t.csv").clips) == 1
+    with pytest.raises(ValueError, match=r"line 2: more cells .* in quotes"):
+        read_captions(tmp_path / "t.csv")
 
 
 def test_an_empty_csv(tmp_path):
     (tmp_path / "list.csv").touch()
-    with pytest.raises(ValueError, match="column named 'video'"):
+    with pytest.raises(ValueError, match="needs a column with the path of the video"):
         build_manifest(csv_path=tmp_path / "list.csv")
     (tmp_path / "list.csv").write_text("video\n")
     with pytest.raises(ValueError, match="no usable clip"):
@@ -110,7 +137,10 @@ def test_an_empty_csv(tmp_path):
 
 
 def test_a_csv_that_is_not_text(tmp_path, plain_video):
-    with pytest.raises(ValueError, match="cannot be read as a CSV table"):
+    table = shutil.copy(plain_video, tmp_path / "list.csv")
+    with pytest.raises(ValueError, match=r"cannot be read as \.csv in UTF-8"):
+        build_manifest(csv_path=table)
+    with pytest.raises(ValueError, match=r"tables are read from \.csv, \.jsonl, \.json; not from"):
         build_manifest(csv_path=plain_video)
 
 

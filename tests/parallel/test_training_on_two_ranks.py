@@ -215,6 +215,8 @@ def test_two_ranks_are_stopped_go_on_lose_one_and_go_on_alone(
     assert "Step 3: the checkpoint was not written, the run goes on" in text
     assert_equal_logs(unbroken, output, limit=1e-6, num_steps=5)
     assert_equal_checkpoints(unbroken, output, 5, limit=1e-6)
+    # Rank 0 makes the samples, and the other waits.
+    assert [path.name for path in (output / "samples").iterdir()] == ["step_00000004.txt"]
     # The step that is bad on rank 1 alone is left out on both, and listed once with both's clips.
     (bad,), (expected,) = (read_log(o / "bad_steps.jsonl") for o in (output, unbroken))
     assert bad["step"] == 1 and bad["clips"] == expected["clips"] and len(bad["clips"]) == 2

@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 
 from mg.data.latent_files import LatentInfo, LatentWriter
+from mg.data.video import iterate_frames, probe_video
+from mg.models.parameters import set_values
 from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import ONE_RANK
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.text_to_video import TextToVideo
 from mg.training.checkpoint import save_final_weights
 from mg.training.flow_validation import FlowValidation
 from mg.training.movie_gen_config import (
     FlowValidationSettings,
     LatentDataSettings,
+    SampleVideoSettings,
     SamplingSettings,
     TextSettings,
     TrainMovieGenConfig,
@@ -43,6 +47,7 @@ TAE = TAEConfig(
 MODEL = {"num_layers": 1, "dim": 32, "ffn_dim": 32, "num_heads": 2, "position_table": (2, 4, 4)}
 WORDS = ("red", "green", "blue", "white")
 NUM_STEPS = 12
+PROMPTS = ["a red square", "a white square", ""]
 
 
 def write_latents(folder, tae_tensors, names, *, scaling_factor=TAE.scaling_factor):
@@ -114,10 +119,11 @@ def make_config(data):
 
 @pytest.fixture(scope="module")
 def finished_run(make_config, tmp_path_factory):
-    """Return the trainer of a run that is done, with checkpoints after half and all of it."""
+    """Return the trainer of a run that is done, with samples after steps 5, 10 and 12."""
     before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
-    trainer = MovieGenTrainer(make_config(tmp_path_factory.mktemp("run") / "out"))
+    samples = SampleVideoSettings(prompts=PROMPTS, interval=5, steps=2, guidance=2.0, seed=3)
+    trainer = MovieGenTrainer(make_config(tmp_path_factory.mktemp("run") / "out", samples=samples))
     trainer.run()
     ms.set_context(mode=before)
     return trainer
@@ -147,12 +153,14 @@ def test_the_plateau_lowers_the_learning_rate(finished_run):
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
-def test_a_resumed_run_is_the_unbroken_one(finished_run, make_config, tmp_path, graph_mode):
+def test_a_resumed_run_is_the_unbroken_one_with_samples_and_without(
+    finished_run, make_config, tmp_path, graph_mode
+):
     output = tmp_path / "out"
     shutil.copytree(finished_run.output, output)
     shutil.rmtree(output / "checkpoints" / f"step_{NUM_STEPS:08d}")
     shutil.rmtree(output / "generator")
-    trainer = MovieGenTrainer(make_config(output, resume=True))
+    trainer = MovieGenTrainer(make_config(output, resume=True))  # without the sample of step 10
     assert trainer.step == 9  # the best checkpoint so far, saved besides those of the interval
     trainer.run()
     for name in ("transformer", "transformer_state"):
@@ -168,6 +176,58 @@ def test_a_resumed_run_is_the_unbroken_one(finished_run, make_config, tmp_path, 
     ):
         one, other = ([e[key] for e in read_log(t.output / file)] for t in (trainer, finished_run))
         assert one == other and len(one) > 4
+
+
+def test_the_last_sample_is_what_the_exported_generator_makes(finished_run, pynative_mode):
+    folder = finished_run.output / "samples"
+    names = [f"step_{step:08d}.mp4" for step in (5, 10, 12)]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    video = probe_video(folder / names[-1])
+    assert (video.num_frames, video.height, video.width, video.fps) == (4, 8, 24, 16.0)
+    generator = TextToVideo.from_pretrained(finished_run.output / "generator")
+    made = generator(PROMPTS, steps=2, guidance=2.0, seed=3)
+    shown = np.stack(list(iterate_frames(folder / names[-1])))  # (T, 8, 24, 3)
+    # H.264 halves the resolution of colours, and these frames are as noisy as the TAE is random.
+    for number in range(3):
+        there = shown[:, :, 8 * number : 8 * number + 8].mean(-1).ravel()
+        likeness = [np.corrcoef(there, frames.mean(-1).ravel())[0, 1] for frames in made.frames]
+        assert likeness.pop(number) > 0.85 and max(likeness) < 0.7
+
+
+def test_samples_of_a_stopped_run_and_of_other_ranks(finished_run, make_config, tmp_path):
+    task = finished_run.task
+    assert task.sample(tmp_path / "one", should_stop=lambda: True) is None
+    samples = finished_run.config.samples
+    config = make_config(tmp_path / "out", samples=samples)
+    other = MovieGenTask(config, dataclasses.replace(ONE_RANK, rank=1, size=2))
+    assert other.samples is None
+    assert other.sample(tmp_path / "one", should_stop=lambda: False) is None
+    assert not (tmp_path / "one.mp4").exists()
+
+
+def test_no_graph_is_compiled_twice_for_samples(finished_run, tmp_path, graph_mode):
+    samples = finished_run.task.samples
+    networks = samples.generator.transformer, samples.generator.tae
+    cells = [cell for network in networks for _, cell in network.cells_and_names()]
+    print([len(c.compile_cache) for c in cells if len(c.compile_cache)])
+    before = [set(cell.compile_cache) for cell in cells]
+    assert samples.write(tmp_path / "one") == tmp_path / "one.mp4"
+    print([len(c.compile_cache) for c in cells if len(c.compile_cache)])
+    assert [set(cell.compile_cache) for cell in cells] == before
+    assert sum(map(len, before)) > 0
+
+
+def test_samples_of_weights_that_broke_are_left_out(finished_run, tmp_path, caplog, graph_mode):
+    samples = finished_run.task.samples
+    weight = dict(finished_run.task.network.parameters_and_names())["final_linear.weight"]
+    before = weight.asnumpy().copy()
+    set_values(weight, before * np.nan)
+    try:
+        assert samples.write(tmp_path / "step_1") is None
+    finally:
+        set_values(weight, before)
+    assert "No sample step_1: the transformer gave NaN" in caplog.text
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_exported_folder_loads_back_with_averaged_weights(finished_run):
@@ -255,6 +315,14 @@ REFUSED = {
     "no captions": ({"csv_path": "{data}/none.csv"}, "no such table of captions"),
     "texts too long": ({"text": {"encoders": ["word,max_tokens=2"]}}, "too long for the encoder"),
     "no cache": ({"text": {"cache_folder": "{data}/latents"}}, "holds no text embeddings"),
+    "samples of long prompts": (
+        {"samples": {"prompts": ["red", "word " * 16]}},
+        "samples: the text 'word word .* too long for the encoder 'word': 17 tokens, at most 16",
+    ),
+    "samples in too many steps": (
+        {"samples": {"prompts": ["red"], "steps": 251}},
+        "samples: .*num_reference_steps=250",
+    ),
     "a pattern of nothing": ({"freeze": ["decoder"]}, "no parameter matches 'decoder'"),
 }
 
@@ -267,6 +335,8 @@ def test_refused_before_training(case, make_config, finished_run, data, tmp_path
     for name, place in places.items():
         text = text.replace(name, place)
     changes = json.loads(text)
+    if "samples" in changes:
+        changes["samples"] = SampleVideoSettings(**changes["samples"])
     with pytest.raises((ValueError, OSError), match=message):
         MovieGenTrainer(make_config(**changes))
 
@@ -285,6 +355,11 @@ def test_refused_before_training(case, make_config, finished_run, data, tmp_path
         (lambda: FlowValidationSettings(num_times=0), "validation.num_times=0; expected 1"),
         (lambda: FlowValidationSettings(latent_folder="x"), "latent_folder has no effect"),
         (lambda: SamplingSettings(guidance=-1.0), "sampling.guidance=-1.0; expected 0 or more"),
+        (lambda: SampleVideoSettings(prompts=[]), "samples.prompts=.*expected at least one"),
+        (lambda: SampleVideoSettings(prompts=["a"], interval=0), "samples.interval=0; expected 1"),
+        (lambda: SampleVideoSettings(prompts=["a"], steps=-1), "samples.steps=-1; expected 1"),
+        (lambda: SampleVideoSettings(prompts=["a"], guidance=-0.5), "samples.guidance=-0.5"),
+        (lambda: SampleVideoSettings(prompts=["a"], seed=-1), "samples.seed=-1; expected 0 to"),
     ],
 )
 def test_settings_that_cannot_be_meant(make, message):

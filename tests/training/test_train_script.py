@@ -152,7 +152,7 @@ def test_a_missing_folder_or_table(refused, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("path\na.mp4\n", "needs a column named 'video'; columns found: ['path']"),
+        ("clip\na.mp4\n", "the path of the video, named 'video' (or one of"),
         ("video\n../held_out/c.mp4\n", "'../held_out/c.mp4' leads outside the folder"),
         ("video\nnone.mp4\n", "none.mp4  left out  file not found"),
         ("video\n", "no usable clip"),

@@ -19,6 +19,7 @@ from mg.cli import parse_config, run_main
 from mg.data.clips import ClipDataset
 from mg.data.manifest import build_manifest
 from mg.device import setup_device
+from mg.files import write_text
 from mg.parallel.collectives import broadcast_array
 from mg.parallel.ranks import Ranks, init_ranks
 from mg.training.checkpoint import save_final_weights
@@ -128,6 +129,13 @@ class SmallTask(Task):
         psnr = 20.0 - float(np.abs(self.network.shift.asnumpy() - 0.7).mean())
         return {"psnr": psnr, "psnr_per_clip": {"clip": psnr}}
 
+    def sample(self, path, *, should_stop):
+        if not self.ranks.is_main:
+            return None
+        time.sleep(0.5)  # the others must wait
+        write_text(path.with_suffix(".txt"), "a sample", overwrite=True)
+        return path
+
     def export(self, folder):
         save_final_weights(folder / "network.safetensors", self.tensors()["network"], {})
         return folder / "network.safetensors"
@@ -139,7 +147,7 @@ class SmallTask(Task):
 def make_trainer(config: TrainTAEConfig, ranks: Ranks, faults: dict[str, int]) -> Trainer:
     """Return a trainer of the small task that meets the faults, {kind: number of the batch}."""
     task = SmallTask(config, ranks, faults)
-    task.trainer = Trainer(config, task, ranks, validation_interval=3)
+    task.trainer = Trainer(config, task, ranks, validation_interval=3, sample_interval=4)
     return task.trainer
 
 

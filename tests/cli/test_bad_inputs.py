@@ -1,0 +1,290 @@
+"""Wrong inputs of the text-to-video scripts: one clear line, before anything is computed."""
+
+import importlib.util
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from mg.cli import run_main
+from mg.data.latent_files import LatentInfo, LatentWriter
+from mg.data.video_writer import write_video
+from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.movie_gen.parameter_shapes import parameter_shapes
+from mg.models.tae.config import TAEConfig
+from mg.pipelines.autoencoder import config_hash, tensors_hash
+from mg.pipelines.generator_folder import save_generator
+from mg.text.build import build_text_encoder
+from mg.text.byte_encoder import ByteEncoder
+from mg.text.cache import fill_text_cache
+from mg.training.checkpoint import save_final_weights
+from mg.weights.tae_layers import tae_shapes
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+TAE = TAEConfig(
+    ch=32,
+    ch_mult=(1, 1),
+    num_res_blocks=1,
+    z_channels=4,
+    temporal_downsample_level=(0,),
+    temporal_upsample_level=(1,),
+)
+WORD = "word,width=32,max_tokens=8"
+CAPTIONS = ("a red square", "a blue circle")
+LONG = "word " * 8
+
+
+def drawn(shapes, seed):
+    rng = np.random.default_rng(seed)
+    return {name: 0.1 * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return a folder with two videos, their captions and latents, two TAEs and a generator."""
+    folder = tmp_path_factory.mktemp("data")
+    shapes = tae_shapes(TAE.to_dict())
+    tensors = drawn(shapes, 0)
+    save_final_weights(folder / "tae.safetensors", tensors, TAE.to_dict())
+    save_final_weights(folder / "other_tae.safetensors", drawn(shapes, 1), TAE.to_dict())
+    rows = []
+    for number, caption in enumerate(CAPTIONS):
+        name = f"{number}.mp4"
+        frames = np.random.default_rng(number).integers(0, 256, (4, 16, 16, 3), np.uint8)
+        write_video(folder / "videos" / name, frames, fps=16)
+        info = LatentInfo(
+            4, 16, 16, 16.0, name, TAE.to_dict(), config_hash(TAE), tensors_hash(tensors), {}
+        )
+        latent = np.full((4, 2, 8, 8), number, np.float32)
+        with LatentWriter(folder / "latents" / f"{number}.safetensors", info) as writer:
+            writer.write(latent, latent - 6)
+        rows.append(f"{name},{caption}")
+    (folder / "captions.csv").write_text("\n".join(["video,caption", *rows]) + "\n")
+    (folder / "uncaptioned.csv").write_text("video,label\n0.mp4,1\n")
+    long = rows[0].replace(CAPTIONS[0], LONG)
+    (folder / "long.csv").write_text("\n".join(["video,caption", long]) + "\n")
+    fill_text_cache(folder / "text", build_text_encoder(WORD), CAPTIONS[:1])
+    model = MovieGenConfig(
+        num_layers=1,
+        dim=32,
+        ffn_dim=32,
+        num_heads=2,
+        latent_channels=4,
+        position_table=(2, 4, 4),
+        text_encoders=(TextInput("word", 32, 8),),
+    )
+    save_generator(
+        folder / "generator",
+        transformer_tensors=drawn(parameter_shapes(model), 0),
+        transformer_config=model,
+        tae=folder / "tae.safetensors",
+        text_encoders=[WORD],
+        defaults={"num_frames": 4, "size": (16, 16), "fps": 16, "steps": 2},
+    )
+    mixed = shutil.copytree(folder / "generator", folder / "mixed_generator")
+    config = json.loads((mixed / "transformer" / "config.json").read_text())
+    (mixed / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": 2}))
+    return folder
+
+
+@pytest.fixture
+def run_script(monkeypatch, capsys):
+    """Return a function that runs a script in this process: -> (exit code, stderr)."""
+    # MindSpore takes a device only once per process, before its first kernel.
+    monkeypatch.setattr(ms, "set_device", lambda name: None)
+    mode = ms.get_context("mode")
+
+    def run(name, *arguments):
+        spec = importlib.util.spec_from_file_location(f"{name}_script", SCRIPTS / f"{name}.py")
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            run_main(script.main)
+        except SystemExit as stop:
+            return stop.code, capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    yield run
+    ms.set_context(mode=mode)
+
+
+def train(**changes):
+    """Return the arguments of scripts/train.py with some that are different."""
+    settings = {
+        "csv_path": "{data}/captions.csv",
+        "latent_folder": "{data}/latents",
+        "tae": "{data}/tae.safetensors",
+        "output_path": "{out}",
+        "device": "CPU",
+        "model.num_layers": 1,
+        "model.dim": 32,
+        "model.ffn_dim": 32,
+        "model.num_heads": 2,
+        "model.position_table": "[2,4,4]",
+        "text.encoders": f'["{WORD}"]',
+        "batch_size": 2,
+        "steps": 1,
+        **{name.replace("__", "."): value for name, value in changes.items()},
+    }
+    return "train", *(f"--{name}={value}" for name, value in settings.items())
+
+
+def generate(*arguments):
+    defaults = ("--checkpoint={data}/generator", "--prompt=a red square", "--output={out}.mp4")
+    return "generate", *defaults, *arguments
+
+
+def encode_text(*arguments):
+    return "encode_text", f"--encoder={WORD}", "--output_folder={out}", *arguments
+
+
+REFUSED = {
+    # a prompt or caption that is too long
+    "generate: long prompt": (
+        generate(f"--prompt={LONG}"),
+        "too long for the encoder 'word': 9 tokens, at most 8 fit; shorten it, or",
+    ),
+    "generate: long negative prompt": (generate(f"--negative_prompt={LONG}"), "9 tokens, at most"),
+    "encode_text: long caption": (encode_text("--csv_path={data}/long.csv"), "9 tokens, at most 8"),
+    "train: long caption": (train(csv_path="{data}/long.csv"), "9 tokens, at most 8 fit"),
+    "train: long sample prompt": (
+        train(samples__prompts=json.dumps([LONG])),
+        "samples: the text 'word word",
+    ),
+    # an unknown encoder
+    "encode_text: unknown encoder": (
+        encode_text("--encoder=bert", "--captions=a"),
+        "unknown text encoder 'bert'; expected byte, word, t5:FOLDER",
+    ),
+    "train: unknown encoder": (train(text__encoders='["bert"]'), "unknown text encoder 'bert'"),
+    # position tables smaller than the latent
+    "train: small table": (
+        train(model__position_table="[1,4,4]"),
+        "latents of 2x8x8: position_table=(1, 4, 4) is smaller",
+    ),
+    "generate: small table for frames": (
+        generate("--num_frames=6"),
+        "6 frames of 16x16 pixels: position_table=(2, 4, 4) is smaller",
+    ),
+    "generate: small table for pixels": (
+        generate("--resolution=32"),
+        "4 frames of 32x32 pixels: position_table=(2, 4, 4) is smaller",
+    ),
+    # a missing cache entry
+    "train: caption without embedding": (
+        train(text__cache_folder="{data}/text"),
+        "1 of 3 texts have no embedding by 'word'; run python scripts/encode_text.py",
+    ),
+    "train: cache of another encoder": (
+        train(text__cache_folder="{data}/text", text__encoders='["word,width=32,max_tokens=9"]'),
+        "were not made by the encoder",
+    ),
+    # an absent caption column
+    "encode_text: no caption column": (
+        encode_text("--csv_path={data}/uncaptioned.csv"),
+        "the caption, named 'caption' (or one of text, prompt, description); columns found:",
+    ),
+    "train: no caption column": (
+        train(csv_path="{data}/uncaptioned.csv"),
+        "columns found: ['video', 'label']",
+    ),
+    # a cache of other weights
+    "train: latents of another TAE": (
+        train(tae="{data}/other_tae.safetensors"),
+        "is stale: it was encoded with weights",
+    ),
+    # a checkpoint of another preset
+    "train: weights of another network": (
+        train(pretrained="{data}/generator", model__dim=64),
+        "the weights are of another network: dim is 32 there and 64 here",
+    ),
+    "generate: weights that do not fit their config": (
+        generate("--checkpoint={data}/mixed_generator"),
+        "does not fit its config.json",
+    ),
+    "generate: a TAE in place of a generator": (
+        generate("--checkpoint={data}/tae.safetensors"),
+        "is no generator",
+    ),
+    # sizes that do not fit the patch or the TAE
+    "generate: size": (
+        generate("--resolution=18"),
+        "height=18 is not a multiple of 4 (2 of the TAE x 2 of the transformer's patch); take 16",
+    ),
+    "generate: no frames": (generate("--num_frames=0"), "num_frames=0; expected a whole number"),
+    "encode: size": (
+        ("encode", "--ckpt_path={data}/tae.safetensors", "--input={data}/videos",
+         "--output_path={out}", "--device=CPU", "--image_size=15"),
+        "height 15 is not a multiple of 2; resize or crop to 14 or 16",
+    ),
+    # steps
+    "generate: negative steps": (generate("--steps=-1"), "steps=-1; expected a whole number of 1"),
+    "eval_prompts: negative steps": (
+        ("eval_prompts", "--checkpoint={data}/generator", "--output_folder={out}", "--steps=-1"),
+        "steps=-1; expected a whole number of 1",
+    ),
+    "train: negative steps": (train(steps=-1), "steps=-1; expected 1 or more"),
+    "train: negative sampling steps": (train(sampling__steps=-1), "sampling.steps=-1; expected 1"),
+    "train: negative sample steps": (
+        train(samples__prompts='["a"]', samples__steps=-1),
+        "samples.steps=-1; expected 1 or more",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def nothing_computed(monkeypatch):
+    """Let each text that is embedded and each network that is called fail the test."""
+
+    def computes(*args, **kwargs):
+        raise AssertionError("something was computed before the input was refused")
+
+    monkeypatch.setattr(ByteEncoder, "embed", computes)
+    monkeypatch.setattr(nn.Cell, "__call__", computes)
+    monkeypatch.setattr(nn.Cell, "compile", computes)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_in_one_line(case, data, run_script, nothing_computed, tmp_path):
+    (name, *arguments), message = REFUSED[case]
+    places = {"{data}": str(data), "{out}": str(tmp_path / "out")}
+    for place, path in places.items():
+        arguments = [argument.replace(place, path) for argument in arguments]
+    code, text = run_script(name, *arguments)
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert code == 1 and len(errors) == 1 and "Traceback" not in text, text
+    assert message in text[text.index("error: ") :]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prompt="], "The prompt is empty: the video may show anything."),
+        ([f"--prompt={LONG}", "--truncate"], "the encoder 'word' sees only the first 8 tokens"),
+    ],
+)
+def test_said_and_done_all_the_same(
+    arguments, message, data, run_script, nothing_computed, tmp_path, caplog
+):
+    flags = [f"--checkpoint={data / 'generator'}", f"--output={tmp_path / 'a.mp4'}", *arguments]
+    with pytest.raises(AssertionError, match="something was computed"):
+        run_script("generate", *flags)
+    assert message in caplog.text
+
+
+def test_a_cache_of_captions_is_not_filled_in_part(data, run_script, nothing_computed, tmp_path):
+    """The second of two encoders would refuse: the first has embedded nothing by then."""
+    arguments = [f"--csv_path={data / 'captions.csv'}", f"--output_folder={tmp_path / 'text'}"]
+    code, text = run_script(
+        "encode_text", "--encoder=byte", "--encoder=word,max_tokens=2", *arguments
+    )
+    assert code == 1 and "too long for the encoder 'word'" in text
+    assert list(tmp_path.iterdir()) == []
