@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent
 SUPPORTED = ((3, 10), (3, 11), (3, 12))
 MARKER = "mg_installed"  # in the virtual environment: what it was installed from
 REQUIREMENT = ".[test]"
+# MindSpore's CPU kernels run on one core: a process per core, each test file whole in one of them.
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
 DEMO = ("scripts/train_tae.py", "--config", "configs/tae/train/demo.yaml")
 
 
@@ -60,7 +62,7 @@ def commands(task, arguments):
         return [
             ("-m", "ruff", "check", "."),
             ("-m", "ruff", "format", "--check", "."),
-            ("-m", "pytest", *arguments),
+            ("-m", "pytest", *PARALLEL, *arguments),
         ]
     return [(*DEMO, *arguments)]
 

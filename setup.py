@@ -6,7 +6,9 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
-TEST = ["pytest>=8", "ruff==0.15.0"]
+# gradio's newest asks for a hub client that breaks transformers 4.57; keep the hub below 1.0.
+DEMO = ["gradio>=6.17,<7", "huggingface_hub<1.0"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.15.0", *DEMO]
 
 setup(
     name="mg",
@@ -33,8 +35,8 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        # gradio 5 asks for a hub client that breaks transformers 4.57; keep the hub below 1.0
-        "demo": ["gradio>=4", "huggingface_hub<1.0"],
+        "demo": DEMO,
+        "browser": ["playwright>=1.48"],
         "dev": [*TEST, "tensorboardX>=2.6"],
     },
 )

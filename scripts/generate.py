@@ -17,8 +17,10 @@ from mg.device import DeviceConfig, setup_device
 from mg.models.tae.tiling import Tiling
 from mg.pipelines.generated_files import (
     check_outputs,
+    describe_videos,
     numbered_paths,
     read_prompts,
+    unfinished,
     write_generated,
 )
 from mg.pipelines.generator_folder import load_generator
@@ -39,7 +41,8 @@ class GenerateConfig(DeviceConfig):
         checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
             the one that ships here, of moving shapes.
         prompt: what the video is to show.
-        prompts_file: text file with a prompt on each line, in place of prompt.
+        prompts_file: text file with a prompt on each line, in place of prompt. Videos that are
+            there already, made in the same way, are left as they are.
         output: the file to write (.mp4, .mkv, .mov; .png for one frame), with prompts_file the
             folder of 0000.mp4, 0001.mp4, ...; a .json beside each video says how it was made.
         num_frames: of a video; 1 is an image, as is an output that ends in .png.
@@ -56,7 +59,7 @@ class GenerateConfig(DeviceConfig):
         batch_size: videos sampled together.
         truncate: cut prompts that are too long, instead of refusing them.
         keep_latents: leave the latents beside the videos (scripts/decode.py reads them).
-        overwrite: replace existing files.
+        overwrite: make all videos again and replace existing files.
         dtype: precision of the transformer, float32, float16 or bfloat16.
         decode_dtype: precision of the TAE's decoder, float32, float16 or bfloat16.
         tiling: sizes of the decoder's tiles in frames and pixels.
@@ -103,14 +106,42 @@ def main() -> None:
         logger.warning("The prompt is empty: the video may show anything.")
     parts = load_generator(config.checkpoint)
     settings = _settings(config, parts.defaults)
+    seeds = [config.seed + i for i in range(len(prompts))]
     paths = [Path(config.output)]
     if config.prompts_file is not None:
         paths = numbered_paths(config.output, len(prompts), settings.num_frames)
-    check_outputs(paths, settings.num_frames, overwrite=config.overwrite)
+    left = _left_to_make(config, parts, prompts, seeds, paths, settings)
     check_request(parts, prompts, settings, truncate=config.truncate)
+    if left:
+        _generate(config, parts, settings, [(prompts[i], seeds[i], paths[i]) for i in left])
+    if config.prompts_file is not None:
+        logger.info("%d made, %d finished before", len(left), len(prompts) - len(left))
+
+
+def _left_to_make(config, parts, prompts, seeds, paths, settings) -> list[int]:
+    """Return the places of the videos to make, or raise if they may not be written."""
+    may_be_there = config.overwrite or config.prompts_file is not None
+    check_outputs(paths, settings.num_frames, overwrite=may_be_there)
+    if config.overwrite or config.prompts_file is None:
+        return list(range(len(prompts)))
+    descriptions = describe_videos(
+        parts,
+        prompts,
+        seeds,
+        settings,
+        dtype=config.dtype,
+        decode_dtype=config.decode_dtype,
+        tiling=config.tiling,
+    )
+    return unfinished(paths, descriptions, keep_latents=config.keep_latents)
+
+
+def _generate(config, parts, settings, wanted) -> None:
+    """Make the videos of (prompt, seed, path)."""
+    prompts, seeds, paths = zip(*wanted, strict=True)
     setup_device(config)
     # MindSpore takes seconds to import; a wrong flag is answered before.
-    from mg.pipelines.text_to_video import TextToVideo, seeds_of
+    from mg.pipelines.text_to_video import TextToVideo
 
     generator = TextToVideo(
         parts, dtype=config.dtype, decode_dtype=config.decode_dtype, tiling=config.tiling
@@ -119,12 +150,13 @@ def main() -> None:
         generator,
         prompts,
         paths,
-        seeds=seeds_of(config.seed, len(prompts)),
+        seeds=seeds,
         settings=settings,
         batch_size=config.batch_size,
         truncate=config.truncate,
         keep_latents=config.keep_latents,
-        overwrite=config.overwrite,
+        # What is there in a folder of prompts are leftovers of these very videos.
+        overwrite=config.overwrite or config.prompts_file is not None,
         origin={"checkpoint": str(Path(config.checkpoint).resolve())},
     )
     for path, prompt, _ in zip(paths, prompts, videos, strict=True):

@@ -1,12 +1,15 @@
 #!/usr/bin/env python
-"""Store TAE weights in float16, at half the size, with their config.
+"""Store TAE weights or a generator's folder in float16, at half the size, with their config.
 
 python tools/store_half_precision.py --src tae.safetensors --target tae_fp16.safetensors
+python tools/store_half_precision.py --src outputs/movie_gen_demo/generator --target generator_fp16
 """
 
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +19,68 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
 from mg.files import write_text
+from mg.pipelines.generator_folder import load_generator, save_generator
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.load import load_tae_tensors
 from mg.weights.stored_config import config_metadata, config_path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--src", required=True, type=Path, help="TAE weights with their config")
-    parser.add_argument("--target", required=True, type=Path, help="the .safetensors to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    arguments = parser.parse_args()
-    tensors, config = load_tae_tensors(arguments.src)
-    halved = {name: array.astype(np.float16) for name, array in tensors.items()}
-    too_large = [name for name, array in halved.items() if not np.isfinite(array).all()]
+def halved(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the tensors in float16.
+
+    Raises:
+        ValueError: values beyond float16's range.
+    """
+    with np.errstate(over="ignore"):
+        result = {name: array.astype(np.float16) for name, array in tensors.items()}
+    too_large = [name for name, array in result.items() if not np.isfinite(array).all()]
     if too_large:
         raise ValueError(f"values beyond float16's range in {too_large[:8]}; keep float32")
-    metadata = config_metadata(config)
-    write_weights(arguments.target, halved, metadata=metadata, overwrite=arguments.overwrite)
-    text = json.dumps(config, indent=1) + "\n"
-    write_text(config_path(arguments.target), text, overwrite=arguments.overwrite)
-    print(f"{arguments.target}: {arguments.target.stat().st_size / 1e6:.1f} MB")
+    return result
+
+
+def store_tae(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Write TAE weights in float16, with their config in the header and beside them."""
+    tensors, config = load_tae_tensors(source)
+    write_weights(target, halved(tensors), metadata=config_metadata(config), overwrite=overwrite)
+    write_text(config_path(target), json.dumps(config, indent=1) + "\n", overwrite=overwrite)
+
+
+def store_generator(source: Path, target: Path, *, overwrite: bool) -> None:
+    """Write a generator's folder with transformer and TAE in float16."""
+    parts = load_generator(source)
+    with tempfile.TemporaryDirectory() as scratch:
+        tae = Path(scratch) / "tae.safetensors"
+        config = parts.tae_config.to_dict()
+        write_weights(tae, halved(parts.tae_tensors), metadata=config_metadata(config))
+        save_generator(
+            target,
+            transformer_tensors=halved(parts.transformer_tensors),
+            transformer_config=parts.transformer_config,
+            tae=tae,
+            text_encoders=parts.text_encoders,
+            defaults=parts.defaults,
+            overwrite=overwrite,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--src", required=True, type=Path, help="TAE weights with their config, or a generator"
+    )
+    parser.add_argument(
+        "--target", required=True, type=Path, help="the .safetensors, or the folder, to write"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    arguments = parser.parse_args()
+    store = store_generator if arguments.src.is_dir() else store_tae
+    store(arguments.src, arguments.target, overwrite=arguments.overwrite)
+    files = [arguments.target, *arguments.target.rglob("*")]
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    print(f"{arguments.target}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

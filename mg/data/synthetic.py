@@ -62,10 +62,10 @@ HELD_OUT = {
 # Half the side of a square whose area is about that of a circle of radius 1, and the radius of
 # the circle around such a triangle (a little smaller, to leave it room).
 SQUARE_HALF_SIDE, TRIANGLE_RADIUS = 0.886, 1.45
-RADIUS_RANGE = (0.14, 0.19)
+RADIUS_RANGE = (0.17, 0.21)
 # What is left free between the shape and the border, and the way a shape goes in one clip.
 MARGIN = 0.05
-DISTANCE_RANGE = (0.36, 0.5)
+DISTANCE_RANGE = (0.25, 0.35)
 MIN_SIZE = 16
 # Each kind of draw has its own stream of random numbers.
 ORDER_STREAM, GEOMETRY_STREAM = 0, 1
@@ -150,7 +150,7 @@ def synthetic_clip(
     A clip is fixed by (seed, split, index): it does not depend on how many there are, and at
     another size or length it is the same scene. All combinations of the split come once, in a
     random order, before any comes again. Size, place and speed of the shape vary; it moves evenly
-    over at least 0.36 of the frame's side and stays inside.
+    over at least 0.25 of the frame's side and stays inside.
 
     Args:
         index: number of the clip, from 0.

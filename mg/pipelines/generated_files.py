@@ -3,13 +3,16 @@
 a.mp4                  or a.png for one frame
 a.json                 prompt, seed, settings, SHA-256 of the weights, versions
 a.latent.safetensors   written before decoding; scripts/decode.py decodes it too
+
+The latent comes first and the JSON last, and both say what decides the video: so a run that was
+stopped can tell its own unfinished files from others.
 """
 
 import dataclasses
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,23 +20,28 @@ import numpy as np
 
 from mg import __version__
 from mg.data.image_writer import write_png
-from mg.data.latent_files import LatentInfo, LatentWriter
+from mg.data.latent_files import LatentInfo, LatentWriter, read_latent_info
 from mg.data.video_writer import write_video
 from mg.files import write_text
 from mg.models.tae.config import LOGVAR_MIN
+from mg.models.tae.tiling import Tiling
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.sampling_checks import texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
+    from mg.pipelines.generator_folder import GeneratorParts
     from mg.pipelines.text_to_video import TextToVideo
 
 __all__ = [
     "VIDEO_SUFFIXES",
     "about_generator",
     "check_outputs",
+    "describe_videos",
+    "metadata_path",
     "numbered_paths",
     "read_prompts",
+    "unfinished",
     "write_generated",
 ]
 
@@ -86,13 +94,109 @@ def check_outputs(paths: Sequence[Path], num_frames: int, *, overwrite: bool) ->
                 f"{path}: expected a name that ends in {', '.join(VIDEO_SUFFIXES)}, or in "
                 f"{IMAGE_SUFFIX} for one frame"
             )
-    beside = [name for path in paths for name in (path, _metadata_path(path), _latent_path(path))]
+    beside = [name for path in paths for name in (path, metadata_path(path), _latent_path(path))]
     there = [path for path in beside if path.exists()]
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise FileExistsError(
             f"{there[0]}{more} exists already; choose another output or pass --overwrite"
         )
+
+
+def describe_videos(
+    generator: "GeneratorParts | TextToVideo",
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingSettings,
+    *,
+    dtype: str,
+    decode_dtype: str,
+    tiling: Tiling,
+) -> list[dict[str, Any]]:
+    """Return for each video all that decides it, but for the machine; its JSON begins with it.
+
+    Args:
+        generator: built or not.
+        prompts, seeds: one per video.
+        settings: of all.
+        dtype, decode_dtype: precision of the transformer and of the decoder.
+        tiling: of the decoder.
+    """
+    texts = texts_of(prompts, settings, fps_prefix=generator.defaults.fps_prefix)
+    of_all = {
+        **dataclasses.asdict(settings),
+        "sha256": dict(generator.sha256),
+        "dtype": dtype,
+        "decode_dtype": decode_dtype,
+        "tiling": dataclasses.asdict(tiling),
+        "text_encoders": [encoder.identity for encoder in generator.text_encoders],
+    }
+    return [
+        {"prompt": prompt, "text": text, "seed": int(seed), **of_all}
+        for prompt, text, seed in zip(prompts, texts, seeds, strict=True)
+    ]
+
+
+def unfinished(
+    paths: Sequence[Path], descriptions: Sequence[Mapping[str, Any]], *, keep_latents: bool = False
+) -> list[int]:
+    """Return the places of the videos that are not there yet; their files may be replaced.
+
+    A video is there if its JSON and, with `keep_latents`, its latent are too, and say the same.
+
+    Args:
+        paths: of the videos.
+        descriptions: of each, from `describe_videos`.
+        keep_latents: whether the latents are to stay.
+
+    Raises:
+        FileExistsError: a video without its JSON.
+        ValueError: a video that was made with other settings.
+    """
+    pairs = zip(paths, descriptions, strict=True)
+    return [
+        place
+        for place, (path, description) in enumerate(pairs)
+        if not _is_finished(path, description, keep_latents)
+    ]
+
+
+def _is_finished(path: Path, description: Mapping[str, Any], keep_latents: bool) -> bool:
+    has_latent = _latent_path(path).exists()
+    if has_latent:
+        _refuse_others(
+            _latent_path(path), read_latent_info(_latent_path(path)).settings, description
+        )
+    if not metadata_path(path).exists():
+        if path.exists() and not has_latent:
+            raise FileExistsError(
+                f"{path} exists already, without {metadata_path(path).name} that would tell what "
+                "it is; choose another output or pass --overwrite"
+            )
+        return False
+    try:
+        metadata = json.loads(metadata_path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{metadata_path(path)} is no JSON: {error}") from error
+    # Where the latent is the right one, a video of other settings was about to be replaced.
+    if has_latent and _differing(metadata, description):
+        return False
+    _refuse_others(metadata_path(path), metadata, description)
+    return path.exists() and (has_latent or not keep_latents)
+
+
+def _refuse_others(path: Path, found: Any, description: Mapping[str, Any]) -> None:
+    names = _differing(found, description)
+    if names:
+        raise ValueError(
+            f"{path} exists, but was made with other settings ({', '.join(names)}); choose another "
+            "output, or --overwrite"
+        )
+
+
+def _differing(found: Any, description: Mapping[str, Any]) -> list[str]:
+    found = found if isinstance(found, dict) else {}
+    return [name for name, value in description.items() if found.get(name) != value]
 
 
 def write_generated(
@@ -107,6 +211,7 @@ def write_generated(
     keep_latents: bool = False,
     overwrite: bool = False,
     origin: dict[str, Any] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the frames of each video, uint8 (T, H, W, 3), once its files are written.
 
@@ -116,7 +221,7 @@ def write_generated(
         generator: of the videos.
         prompts, paths, seeds: one per video.
         settings: of all.
-        batch_size, truncate: as `TextToVideo.latents`.
+        batch_size, truncate, on_step: as `TextToVideo.latents`.
         keep_latents: whether the latents stay.
         overwrite: whether existing files may be replaced.
         origin: what else the metadata say about where the video comes from.
@@ -127,12 +232,25 @@ def write_generated(
     """
     check_outputs(paths, settings.num_frames, overwrite=overwrite)
     latents = generator.latents(
-        prompts, seeds, settings=settings, batch_size=batch_size, truncate=truncate
+        prompts,
+        seeds,
+        settings=settings,
+        batch_size=batch_size,
+        truncate=truncate,
+        on_step=on_step,
     )
     info = _latent_info(generator, settings)
-    texts = texts_of(prompts, settings, fps_prefix=generator.defaults.fps_prefix)
-    for path, prompt, text, seed, latent in zip(paths, prompts, texts, seeds, latents, strict=True):
-        own = dataclasses.replace(info, source=path.name, settings={"prompt": prompt, "seed": seed})
+    descriptions = describe_videos(
+        generator,
+        prompts,
+        seeds,
+        settings,
+        dtype=generator.dtype,
+        decode_dtype=generator.decode_dtype,
+        tiling=generator.tae.tiling,
+    )
+    for path, description, latent in zip(paths, descriptions, latents, strict=True):
+        own = dataclasses.replace(info, source=path.name, settings=description)
         with LatentWriter(_latent_path(path), own, overwrite=overwrite) as writer:
             writer.write(latent, np.full_like(latent, LOGVAR_MIN))  # a point, no distribution
         frames = generator.decode(latent, settings.num_frames)
@@ -140,21 +258,15 @@ def write_generated(
             write_png(path, frames[0], overwrite=overwrite)
         else:
             write_video(path, frames, fps=settings.fps, overwrite=overwrite)
-        metadata = {
-            "prompt": prompt,
-            "text": text,
-            "seed": seed,
-            **dataclasses.asdict(settings),
-            **about_generator(generator),
-            **(origin or {}),
-        }
-        write_text(_metadata_path(path), _json(metadata), overwrite=overwrite)
+        metadata = {**description, **about_generator(generator), **(origin or {})}
+        write_text(metadata_path(path), _json(metadata), overwrite=overwrite)
         if not keep_latents:
             _latent_path(path).unlink()
         yield frames
 
 
-def _metadata_path(path: Path) -> Path:
+def metadata_path(path: Path) -> Path:
+    """Return where the JSON about a video is."""
     return path.with_suffix(".json")
 
 

@@ -5,7 +5,7 @@ Source: Movie Gen (arXiv 2410.13720) sections 3.1.2, 3.4.2.
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,6 +180,7 @@ class TextToVideo:
         settings: SamplingSettings,
         batch_size: int = 1,
         truncate: bool = False,
+        on_step: Callable[[int], None] | None = None,
     ) -> Iterator[np.ndarray]:
         """Return an iterator over the latent of each prompt, float32 (C, T', H', W'), not scaled.
 
@@ -191,6 +192,7 @@ class TextToVideo:
             settings: of all of them.
             batch_size: videos sampled together.
             truncate: cut prompts that are too long, instead of refusing them.
+            on_step: called after each step of the sampler with how many are done of this batch.
 
         Raises:
             ValueError: as `check_request`; or the transformer gave what is no number.
@@ -204,9 +206,9 @@ class TextToVideo:
         # Batches of one size, as even as can be: the network is compiled for each size.
         num_batches = -(-len(prompts) // batch_size)
         batch_size = -(-len(prompts) // num_batches)
-        return self._sampled(prompts, seeds, settings, shape, batch_size, truncate)
+        return self._sampled(prompts, seeds, settings, shape, batch_size, truncate, on_step)
 
-    def _sampled(self, prompts, seeds, settings, shape, batch_size, truncate):
+    def _sampled(self, prompts, seeds, settings, shape, batch_size, truncate, on_step):
         unconditional = None
         if settings.guidance != 1:
             unconditional = self._text([settings.negative_prompt], settings, truncate)
@@ -222,19 +224,26 @@ class TextToVideo:
                 one_batch=not settings.two_passes,
             )
             noise = initial_noise(shape, [seeds[i] for i in chosen])
-            latents = self._integrated(velocity, noise, settings, label=f"video {start + 1}")
+            label = f"video {start + 1}"
+            latents = self._integrated(velocity, noise, settings, label=label, on_step=on_step)
             for latent in latents[: len(set(chosen))]:
                 yield (latent - np.float32(offset)) / np.float32(factor)
 
-    def _integrated(self, velocity, noise, settings, *, label):
+    def _integrated(self, velocity, noise, settings, *, label, on_step):
         """Return the latents (B, C, T', H', W') that the noise is carried to, with a bar."""
+
+        def tell(num_done, _):
+            bar.update()
+            if on_step is not None:
+                on_step(num_done)
+
         with tqdm(total=settings.steps, desc=label, unit="step", disable=None, leave=False) as bar:
             latents = sample(
                 velocity,
                 Tensor(noise),
                 settings.times(),
                 solver=settings.solver,
-                on_step=lambda *_: bar.update(),
+                on_step=tell,
             ).asnumpy()
         check_finite(latents, "transformer")
         return latents

@@ -53,7 +53,7 @@ ADDED = {
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
     "python scripts/inference_vae.py --ckpt_path assets": "--num_frames 2 --image_size 16",
     "python scripts/inference_vae.py --ckpt_path outputs": "--num_frames 2 --image_size 16",
-    "python scripts/encode.py --ckpt_path assets/tae_shapes": (
+    "python scripts/encode.py --ckpt_path assets/shapes_generator": (
         "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
     ),
     "python scripts/encode.py --ckpt_path assets/tae_tiny": (
@@ -67,7 +67,8 @@ ADDED = {
     "python tools/make_sample_videos.py": "--num_videos 2 --size 16 --num_frames 4",
     "python scripts/encode_text.py": "",
     "python scripts/train.py": (
-        "--steps 1 --batch_size 2 --tae assets/tae_shapes/tae_shapes.safetensors "
+        "--steps 1 --batch_size 2 "
+        "--tae assets/shapes_generator/tae/diffusion_pytorch_model.safetensors "
         "--model.num_layers 1 --model.dim 32 --model.ffn_dim 32 --model.num_heads 2 "
         "--optim.warmup_steps 0 --validation.num_times 1 --validation.batch_size 2 "
         "--samples.steps 1 --mode pynative"

@@ -46,7 +46,7 @@ def test_the_first_run_makes_and_installs_and_the_second_does_not(bootstrap, tmp
     tests = [
         [python, "-m", "ruff", "check", "."],
         [python, "-m", "ruff", "format", "--check", "."],
-        [python, "-m", "pytest", "tests/data", "-x"],
+        [python, "-m", "pytest", *bootstrap.PARALLEL, "tests/data", "-x"],
     ]
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-e", ".[test]"]
     assert bootstrap.commands_run == [[sys.executable, "-m", "venv", str(venv)], pip, *tests]

@@ -102,7 +102,7 @@ def test_clips_never_change():
     assert frames.dtype == np.uint8 and frames.shape == (16, 64, 64, 3)
     assert again.caption == "a magenta square moving left on a white background"
     # Sines and roots may differ in the last bit between machines, pixels by one level.
-    means = (251.2002, 231.6593, 251.2002)
+    means = (250.2979, 226.1252, 250.2979)
     np.testing.assert_allclose(frames.mean(axis=(0, 1, 2)), means, rtol=0, atol=0.01)
 
 
@@ -137,7 +137,7 @@ def test_shape_stays_inside_and_moves_its_way(size):
         centres = [np.array(np.nonzero(frame)).mean(axis=1)[::-1] for frame in mask]  # (x, y)
         way = (centres[-1] - centres[0]) / size
         along = np.dot(way, MOTIONS[combination.motion])
-        assert 0.35 < along < 0.51
+        assert 0.24 < along < 0.36
         np.testing.assert_allclose(
             way, along * np.array(MOTIONS[combination.motion]), rtol=0, atol=0.02
         )

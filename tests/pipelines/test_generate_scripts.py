@@ -1,4 +1,4 @@
-"""generate.py and eval_prompts.py as a user starts them."""
+"""generate.py, eval_prompts.py and demo.py as a user starts them."""
 
 import json
 import os
@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from mg.data.video import probe_video
+from mg.pipelines.generated_files import numbered_paths, write_generated
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.text_to_video import TextToVideo
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,9 +56,34 @@ def test_generate_with_the_documented_flags(generator_folder, tmp_path):
     assert "exists already" in again.stderr and "Traceback" not in again.stderr
 
 
+def test_a_folder_of_prompts_is_finished_by_another_run(generator_folder, tmp_path, pynative_mode):
+    generator = TextToVideo.from_pretrained(generator_folder)
+    prompts = ["a red circle", "a blue square", "a green line"]
+    folder = tmp_path / "videos"
+    settings = SamplingSettings.of(generator.defaults, num_frames=2, steps=1)
+    paths = numbered_paths(folder, 3, num_frames=2)
+    list(write_generated(generator, prompts, paths, seeds=[0, 1, 2], settings=settings))
+    paths[1].unlink()
+    kept = [path.stat().st_mtime_ns for path in (paths[0], paths[2])]
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join([*prompts, "a fourth"]))
+    flags = [f"--checkpoint={generator_folder}", f"--prompts_file={file}", f"--output={folder}"]
+    result = run("generate", *flags, "--num_frames=2", "--steps=1", "--mode=pynative")
+    assert result.returncode == 0, result.stderr
+    assert "2 made, 2 finished before" in result.stderr
+    assert sorted(folder.glob("*.mp4")) == [*paths, folder / "0003.mp4"]
+    assert [path.stat().st_mtime_ns for path in (paths[0], paths[2])] == kept
+    assert json.loads((folder / "0003.json").read_text())["seed"] == 3
+    other = run("generate", *flags, "--num_frames=2", "--steps=2")
+    assert other.returncode == 1
+    assert "0000.json exists, but was made with other settings (steps)" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
+        ("demo", ["--port=0"], "port=0; expected 1 to 65535"),
+        ("demo", ["--share"], "unknown setting 'share'"),
         ("generate", ["--prompt=a", "--step=3"], "unknown setting 'step'; did you mean 'steps'?"),
         ("generate", [], "give either prompt or prompts_file"),
         ("generate", ["--prompt=a", "--steps=-1"], "steps=-1; expected a whole number"),

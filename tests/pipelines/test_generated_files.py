@@ -11,11 +11,15 @@ from mindspore import Tensor
 from mg.data.image_writer import write_png
 from mg.data.latent_files import read_latent
 from mg.data.video import probe_video
+from mg.models.tae.tiling import Tiling
+from mg.pipelines import generated_files
 from mg.pipelines.decode import decode_latent_files
 from mg.pipelines.generated_files import (
     check_outputs,
+    describe_videos,
     numbered_paths,
     read_prompts,
+    unfinished,
     write_generated,
 )
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -39,10 +43,8 @@ def write(generator):
 
     def write(paths, prompts=("one", "two"), settings=None, **options):
         settings = SamplingSettings.of(generator.defaults, **(settings or {}))
-        seeds = range(4, 4 + len(paths))
-        videos = write_generated(
-            generator, prompts, paths, seeds=list(seeds), settings=settings, **options
-        )
+        options = {"seeds": range(4, 4 + len(paths))} | options
+        videos = write_generated(generator, prompts, paths, settings=settings, **options)
         return list(videos)
 
     return write
@@ -86,7 +88,8 @@ def test_kept_latents_decode_to_the_same_video(write, tmp_path, generator):
     (frames,) = write([tmp_path / "a.mp4"], ["one"], {"num_frames": 7}, keep_latents=True)
     file = tmp_path / "a.latent.safetensors"
     latent = read_latent(file)
-    assert latent.info.settings == {"prompt": "one", "seed": 4} and latent.info.num_frames == 7
+    assert {"prompt": "one", "seed": 4, "steps": 3}.items() <= latent.info.settings.items()
+    assert latent.info.num_frames == 7
     np.testing.assert_array_equal(generator.decode(latent.mean, 7), frames)
     assert decode_latent_files(generator.tae, file, tmp_path / "decoded").failed == {}
     assert (tmp_path / "decoded" / "a.latent.mp4").exists()
@@ -107,6 +110,109 @@ def test_nothing_is_overwritten_unasked(write, tmp_path, name):
     assert (tmp_path / name).read_text() == "mine"
     write([tmp_path / "a.mp4"], ["one"], overwrite=True, keep_latents=True)
     assert (tmp_path / name).read_bytes() != b"mine"
+
+
+@pytest.fixture
+def still_to_make(generator, tmp_path):
+    """Return a function that says which videos of two prompts a run would have to make."""
+
+    def still_to_make(prompts=("one", "two"), settings=None, keep_latents=False, **options):
+        options = {"dtype": "float32", "decode_dtype": "float32", "tiling": Tiling()} | options
+        settings = SamplingSettings.of(generator.defaults, **(settings or {}))
+        descriptions = describe_videos(generator, prompts, (4, 5), settings, **options)
+        paths = numbered_paths(tmp_path, 2, settings.num_frames)
+        return unfinished(paths, descriptions, keep_latents=keep_latents)
+
+    return still_to_make
+
+
+def test_what_is_there_is_not_made_again(write, still_to_make, tmp_path):
+    paths = numbered_paths(tmp_path, 2, 8)
+    assert still_to_make() == [0, 1]
+    write(paths[:1], ["one"])
+    assert still_to_make() == [1]
+    assert still_to_make(keep_latents=True) == [0, 1]
+    write(paths, overwrite=True, keep_latents=True)
+    assert still_to_make() == still_to_make(keep_latents=True) == []
+    paths[0].unlink()
+    assert still_to_make() == [0]
+
+
+@pytest.mark.parametrize("keep_latents", [False, True])
+@pytest.mark.parametrize(
+    ("changed", "names"),
+    [
+        ({"prompts": ("one", "other")}, "prompt, text"),
+        ({"settings": {"steps": 4, "guidance": 2.0}}, "steps, guidance"),
+        ({"settings": {"num_frames": 1}}, "num_frames"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"tiling": Tiling(frames=16, overlap_frames=8)}, "tiling"),
+    ],
+)
+def test_other_settings_are_refused(write, still_to_make, tmp_path, keep_latents, changed, names):
+    write(numbered_paths(tmp_path, 2, 8), keep_latents=keep_latents)
+    end = r"latent\.safetensors" if keep_latents else "json"
+    with pytest.raises(ValueError, match=rf"{end} exists, .* settings \({names}\); .*--overwrite"):
+        still_to_make(**changed)
+
+
+def test_other_weights_and_what_is_none_of_ours_are_refused(
+    write, still_to_make, tmp_path, generator, monkeypatch
+):
+    paths = numbered_paths(tmp_path, 2, 8)
+    write(paths)
+    with monkeypatch.context() as patch:
+        patch.setattr(generator, "sha256", {"transformer": "other"})
+        with pytest.raises(ValueError, match=r"0000\.json .* settings \(sha256\)"):
+            still_to_make()
+    (tmp_path / "0001.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"0001\.json exists, .* \(prompt, text, seed, "):
+        still_to_make()
+    (tmp_path / "0001.json").write_text("{")
+    with pytest.raises(ValueError, match=r"0001\.json is no JSON"):
+        still_to_make()
+    (tmp_path / "0001.json").unlink()
+    with pytest.raises(FileExistsError, match=r"0001\.mp4 exists already, without 0001\.json"):
+        still_to_make()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def killed_in_second_call(function):
+    """Return the function; its second call raises Killed."""
+    calls = []
+
+    def call(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            raise Killed
+        return function(*args, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("step", ["decode", "write_video", "write_text"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_goes_on_where_it_was_stopped(
+    write, still_to_make, tmp_path, generator, monkeypatch, step, replaced
+):
+    paths = numbered_paths(tmp_path, 2, 8)
+    if replaced:
+        write(paths, settings={"steps": 1})
+    owner = generator if step == "decode" else generated_files
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, killed_in_second_call(getattr(owner, step)))
+        with pytest.raises(Killed):
+            write(paths, settings={"steps": 2}, overwrite=replaced)
+    assert (tmp_path / "0001.latent.safetensors").exists()
+    with pytest.raises(ValueError, match=r"other settings \(steps\)"):
+        still_to_make(settings={"steps": 1})
+    assert still_to_make(settings={"steps": 2}) == [1]
+    write(paths[1:], ["two"], seeds=[5], settings={"steps": 2}, overwrite=True)
+    assert still_to_make(settings={"steps": 2}) == []
+    assert not list(tmp_path.glob("*.latent.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
+from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.movie_gen.parameter_shapes import parameter_shapes
+from mg.pipelines.generator_folder import load_generator, save_generator
+from mg.text.build import build_text_encoder
 from mg.weights.load import load_tae_tensors
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "assets" / "tae_tiny" / "tae_tiny.safetensors"
 
 
-def store(target, *flags):
-    command = [sys.executable, "tools/store_half_precision.py", "--src", SOURCE, "--target", target]
+def store(target, *flags, source=SOURCE):
+    command = [sys.executable, "tools/store_half_precision.py", "--src", source, "--target", target]
     return subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True)
+
+
+def assert_halved(halved, tensors):
+    assert set(halved) == set(tensors)
+    for name, array in tensors.items():
+        np.testing.assert_allclose(halved[name], array, rtol=2**-11, atol=2**-25)
 
 
 def test_values_and_config_survive(tmp_path):
@@ -23,8 +33,39 @@ def test_values_and_config_survive(tmp_path):
     tensors, config = load_tae_tensors(SOURCE)
     halved, halved_config = load_tae_tensors(target)
     assert halved_config == config
-    for name, array in tensors.items():
-        np.testing.assert_allclose(halved[name], array, rtol=2**-11, atol=2**-25)
+    assert_halved(halved, tensors)
+
+
+def test_a_generator_keeps_all_but_the_precision(tmp_path):
+    word = build_text_encoder("word")
+    config = MovieGenConfig(
+        dim=32,
+        num_layers=1,
+        num_heads=2,
+        ffn_dim=64,
+        text_encoders=(TextInput("word", word.width, word.max_tokens),),
+    )
+    draw = np.random.default_rng(0).standard_normal
+    tensors = {name: draw(s).astype(np.float32) for name, s in parameter_shapes(config).items()}
+    source, target = tmp_path / "generator", tmp_path / "half"
+    save_generator(
+        source,
+        transformer_tensors=tensors,
+        transformer_config=config,
+        tae=SOURCE,
+        text_encoders=["word"],
+        defaults={"num_frames": 16, "size": (64, 64), "fps": 16.0},
+    )
+    assert store(target, source=source).returncode == 0
+    whole, half = load_generator(source), load_generator(target)
+    assert (half.transformer_config, half.tae_config) == (
+        whole.transformer_config,
+        whole.tae_config,
+    )
+    assert half.defaults == whole.defaults
+    assert_halved(half.transformer_tensors, whole.transformer_tensors)
+    assert_halved(half.tae_tensors, whole.tae_tensors)
+    assert half.transformer_tensors["patch_embedding.weight"].dtype == np.float16
 
 
 def test_existing_files_are_kept(tmp_path):

@@ -1,0 +1,247 @@
+"""The page over HTTP, as gradio's own client uses it, with tiny networks."""
+
+import json
+import re
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from mg.data.video import VideoReader
+from mg.pipelines.demo_page import (
+    PageRequest,
+    VideoMaker,
+    build_page,
+    check_address,
+    import_gradio,
+    open_page,
+)
+from mg.pipelines.generated_files import write_generated
+from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.text_to_video import TextToVideo
+
+pytestmark = pytest.mark.usefixtures("pynative_mode")
+
+HOST = "127.0.0.1"
+FIELDS = {
+    "prompt": "a red circle",
+    "negative_prompt": "blue",
+    "num_frames": 6,
+    "height": 16,
+    "width": 24,
+    "steps": 2,
+    "guidance": 2.5,
+    "seed": 11,
+}
+
+
+@pytest.fixture(scope="module")
+def generator(generator_folder):
+    """Return the tiny random generator."""
+    return TextToVideo.from_pretrained(generator_folder)
+
+
+@pytest.fixture(scope="module")
+def contacted():
+    """Return the hosts that this process looks up or connects to, from now on."""
+    hosts = set()
+    look_up, connect = socket.getaddrinfo, socket.socket.connect
+
+    def noted_look_up(host, *args, **options):
+        hosts.add(host)
+        return look_up(host, *args, **options)
+
+    def noted_connect(self, address):
+        hosts.add(address[0] if isinstance(address, tuple) else address)
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", noted_look_up)
+        patch.setattr(socket.socket, "connect", noted_connect)
+        yield hosts
+
+
+@pytest.fixture(scope="module")
+def served(generator, contacted, tmp_path_factory):
+    """Return the address of the page and the folder of its videos."""
+    folder = tmp_path_factory.mktemp("page") / "videos"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("copies")))
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
+        patch.setenv("GRADIO_SHARE", "True")
+        page = build_page(VideoMaker(generator, folder, origin={"checkpoint": "here"}))
+        yield open_page(page, folder, host=HOST, port=free_port()), folder
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    """Return a client of the page, which tells nobody that it is one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+        yield Client(served[0], verbose=False, analytics_enabled=False)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def get(address):
+    with urllib.request.urlopen(address, timeout=30) as response:
+        return response.read().decode()
+
+
+def ask(client, **fields):
+    video, metadata = client.predict(**FIELDS | fields, api_name="/generate")
+    return Path(video), metadata
+
+
+def test_the_page_makes_what_the_command_line_makes(client, served, generator, tmp_path):
+    video, metadata = ask(client)
+    (kept,) = served[1].glob(f"{video.stem}.mp4")
+    assert json.loads(kept.with_suffix(".json").read_text()) == metadata
+    assert video.read_bytes() == kept.read_bytes()
+    settings = {name: FIELDS[name] for name in FIELDS if name not in ("prompt", "seed")}
+    again = write_generated(
+        generator,
+        [FIELDS["prompt"]],
+        [tmp_path / "again.mp4"],
+        seeds=[FIELDS["seed"]],
+        settings=SamplingSettings.of(generator.defaults, **settings),
+        origin={"checkpoint": "here"},
+    )
+    assert len(list(again)) == 1
+    assert json.loads((tmp_path / "again.json").read_text()) == metadata
+    with VideoReader(kept) as of_page, VideoReader(tmp_path / "again.mp4") as of_function:
+        frames = of_page.read(range(6))
+        assert frames.shape == (6, 16, 24, 3)
+        np.testing.assert_array_equal(frames, of_function.read(range(6)))
+
+
+def test_empty_fields_are_the_defaults_and_each_video_is_kept(client, served):
+    names = ("num_frames", "height", "width", "steps", "guidance")
+    before = set(served[1].glob("*"))
+    first, metadata = ask(client, negative_prompt="", **dict.fromkeys(names))
+    second, _ = ask(client, negative_prompt="", **dict.fromkeys(names))
+    expected = {"num_frames": 8, "height": 16, "width": 24, "steps": 3, "guidance": 3.0}
+    assert expected.items() <= metadata.items()
+    new = {path.name for path in set(served[1].glob("*")) - before}
+    assert new == {f"{path.stem}{end}" for path in (first, second) for end in (".mp4", ".json")}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": "word " * 13}, "is too long for the encoder 'word': 14 tokens, at most 12"),
+        ({"num_frames": 1000}, "1000 frames of 16x24 pixels: position_table"),
+        ({"num_frames": 2.5}, "num_frames=2.5; expected a whole number of 1 or more"),
+        ({"height": 17}, "height=17 is not a multiple of 4"),
+        ({"steps": 0}, "steps=0; expected a whole number of 1 or more"),
+        ({"guidance": -1}, "guidance=-1; expected 0 or more"),
+        ({"guidance": 1}, "negative_prompt has no effect with guidance=1"),
+        ({"seed": None}, "seed=None; expected a whole number from 0 to 9007199254740991"),
+        ({"seed": 2**53}, "seed=9007199254740992; expected a whole number from 0"),
+        ({"seed": 0.5}, "seed=0.5; expected a whole number"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_runs(
+    client, served, generator, monkeypatch, fields, message
+):
+    before = set(served[1].iterdir())
+    monkeypatch.setattr(generator, "transformer", None)  # calling it would fail otherwise
+    with pytest.raises(AppError) as told:
+        ask(client, **fields)
+    assert message in str(told.value)
+    assert set(served[1].iterdir()) == before
+
+
+def test_the_words_are_those_of_the_command_line_and_no_html(client, generator):
+    prompt = "<b>a</b> & " * 9
+    with pytest.raises(ValueError, match="too long") as of_command_line:
+        check_request(generator, [prompt], SamplingSettings.of(generator.defaults))
+    with pytest.raises(AppError) as of_page:
+        ask(client, prompt=prompt)
+    shown = str(of_page.value)
+    assert "<" not in shown
+    shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert shown == str(of_command_line.value)
+
+
+def test_a_failure_of_ours_is_told_too(client, generator, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(generator, "transformer", fail)
+    with pytest.raises(AppError, match="out of memory"):
+        ask(client)
+
+
+def test_the_page_is_served_from_here_alone(client, served, contacted):
+    address = served[0]
+    assert get(address + "config").count('"analytics_enabled":false') == 1
+    for part in ("", "theme.css"):
+        text = get(address + part).replace(address, "/")
+        assert re.findall(r"""(?:src=|href=|url\(|@import) *["']?(?:https?:)?//.*""", text) == []
+    ask(client)
+    assert HOST in contacted
+    assert contacted <= {HOST, "localhost", "::1", None}
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        get(f"{address}gradio_api/file={Path(__file__)}")
+
+
+def test_one_video_at_a_time_and_each_step_is_told(generator, tmp_path, monkeypatch):
+    running, most = [], []
+
+    def velocity(latent, t, *text):
+        running.append(None)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.pop()
+        return latent
+
+    monkeypatch.setattr(generator, "transformer", velocity)
+    monkeypatch.setattr(generator, "decode", lambda latent, t: np.zeros((t, 16, 24, 3), np.uint8))
+    maker = VideoMaker(generator, tmp_path / "new")
+    steps = []
+    threads = [
+        threading.Thread(target=maker.make, args=(PageRequest(prompt="a"), steps.append))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list((tmp_path / "new").glob("*.mp4"))) == 3
+    assert max(most) == 1 and len(most) == 9
+    assert steps == [1, 2, 3] * 3
+
+
+def test_addresses_that_cannot_be(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"{HOST}, port {port}: Address already in use"):
+            check_address(HOST, port)
+    check_address(HOST, port)
+    with pytest.raises(ValueError, match="port=0; expected 1 to 65535"):
+        check_address(HOST, 0)
+    with pytest.raises(ValueError, match=r"served at 203\.0\.113\.1, port .*choose another"):
+        check_address("203.0.113.1", port)
+
+
+def test_without_gradio_the_message_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ValueError, match=r'pip install -e "\.\[demo\]"'):
+        import_gradio()

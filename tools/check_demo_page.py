@@ -1,0 +1,289 @@
+#!/usr/bin/env python
+"""Check scripts/demo.py in a real browser, headless: a video is made and plays, faults are told.
+
+    pip install -e ".[demo,browser]"    and a Chromium: apt-get install chromium
+    python tools/check_demo_page.py --screenshot outputs/page.png
+    python tools/check_demo_page.py --checkpoint outputs/movie_gen_demo/generator --steps 8
+
+Starts the page on a tiny generator of random weights, or on the one given, and uses it as a person
+would. Ends with exit code 1 at the first thing that is not as it should be; a request of the
+browser to any other host than the page's is one.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import numpy as np
+
+# From a checkout this also works without installing, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mg.cli import run_main
+from mg.models.movie_gen.config import MovieGenConfig
+from mg.models.movie_gen.parameter_shapes import parameter_shapes
+from mg.pipelines.generated_files import metadata_path
+from mg.pipelines.generator_folder import save_generator
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Locator, Page
+
+ROOT = Path(__file__).resolve().parents[1]
+HOST = "127.0.0.1"
+PROMPT = "a red circle moving left on a black background"
+SEED = 7
+NUM_TRIALS, TRIAL_MILLISECONDS = 20, 3000
+# Field, what is typed, and what the page has to answer.
+WRONG = (
+    ("prompt", "word " * 5000, "is too long for the encoder"),
+    ("height", "17", "height=17 is not a multiple of"),
+    ("num_frames", "100000", "100000 frames of"),
+    ("num_frames", "1.5", "num_frames=1.5; expected a whole number"),
+    ("guidance", "-1", "guidance=-1; expected 0 or more"),
+)
+VIDEO = """() => {
+    const video = document.querySelector("#video video");
+    return {
+        width: video.videoWidth,
+        height: video.videoHeight,
+        seconds: video.duration,
+        error: video.error && video.error.message,
+    };
+}"""
+TINY_TAE = {
+    "ch": 32,
+    "ch_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+    "z_channels": 4,
+    "attn_type": "spat_only",
+    "temporal_downsample_level": [0],
+    "temporal_upsample_level": [1],
+}
+TINY_TRANSFORMER = {
+    "num_layers": 1,
+    "dim": 32,
+    "ffn_dim": 64,
+    "num_heads": 2,
+    "latent_channels": TINY_TAE["z_channels"],
+    "position_table": [4, 8, 8],
+    "text_encoders": [{"name": "word", "width": 32, "max_tokens": 12}],
+    "timestep_width": 32,
+}
+TINY_DEFAULTS = {"num_frames": 8, "size": [64, 96], "fps": 8, "guidance": 3.0, "steps": 4}
+
+
+class CheckError(ValueError):
+    """Something of the page is not as it should be."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, start the page, use it, tell what was found."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, help="a generator; default: a tiny random one")
+    parser.add_argument("--steps", type=int, help="of the sampler; default: the generator's")
+    parser.add_argument("--browser", default=shutil.which("chromium"), help="of Chromium's family")
+    parser.add_argument("--screenshot", type=Path, default=Path("outputs/page.png"))
+    parser.add_argument("--timeout_seconds", type=float, default=600, help="of each single wait")
+    options = parser.parse_args(argv)
+    if options.browser is None:
+        raise ValueError("no chromium on PATH; install it, or give --browser PROGRAM")
+    with tempfile.TemporaryDirectory(prefix="mg_page_") as scratch:
+        checkpoint = options.checkpoint or write_tiny_generator(Path(scratch) / "generator")
+        videos = Path(scratch) / "videos"
+        # gradio's copies go with the rest.
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch) / "copies")
+        options.screenshot.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            served_page(checkpoint, videos, options.timeout_seconds) as address,
+            opened(address, options) as page,
+        ):
+            use(page, videos, options)
+    print("all of the page works")
+
+
+def write_tiny_generator(folder: Path) -> Path:
+    """Return the folder, with a generator of random weights in it."""
+    import mindspore as ms
+
+    from mg.models.tae.tae import TemporalAutoencoder
+
+    ms.set_seed(0)
+    config = MovieGenConfig.from_mapping(TINY_TRANSFORMER)
+    rng = np.random.default_rng(0)
+    save_generator(
+        folder,
+        transformer_tensors={
+            name: 0.3 * rng.standard_normal(shape, np.float32)
+            for name, shape in parameter_shapes(config).items()
+        },
+        transformer_config=config,
+        tae=TemporalAutoencoder(TINY_TAE),
+        text_encoders=["word,width=32,max_tokens=12"],
+        defaults=TINY_DEFAULTS,
+    )
+    return folder
+
+
+@contextlib.contextmanager
+def served_page(checkpoint: Path, videos: Path, timeout_seconds: float) -> Iterator[str]:
+    """Yield the address of the page, which a process of its own serves meanwhile."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py")]
+    command += [f"--checkpoint={checkpoint}", f"--output_folder={videos}", f"--port={port}"]
+    server = subprocess.Popen(command)
+    address = f"http://{HOST}:{port}/"
+    try:
+        began = time.monotonic()
+        while not answers(address):
+            if server.poll() is not None:
+                raise CheckError(f"scripts/demo.py ended with exit code {server.returncode}")
+            if time.monotonic() - began > timeout_seconds:
+                raise CheckError(f"no page at {address} after {timeout_seconds:g} seconds")
+            time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def answers(address: str) -> bool:
+    """Return whether something is served at an address."""
+    try:
+        with urllib.request.urlopen(address, timeout=10) as response:
+            return response.status == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+@contextlib.contextmanager
+def opened(address: str, options: argparse.Namespace) -> Iterator["Page"]:
+    """Yield the page in a browser, whose picture is taken at the end.
+
+    Raises:
+        CheckError: what was waited for did not come, or a request went to another host.
+    """
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError as error:
+        raise ValueError(f'{error}; pip install -e ".[browser]"') from error
+    # A browser refuses to start as root with its sandbox.
+    arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        program = playwright.chromium.launch(executable_path=options.browser, args=arguments)
+        context = program.new_context(viewport={"width": 1200, "height": 1000})
+        context.set_default_timeout(1000 * options.timeout_seconds)
+        requests = logged_requests(context)
+        page = context.new_page()
+        try:
+            page.goto(address)
+            yield page
+        except Error as error:
+            raise CheckError(str(error)) from error
+        finally:
+            page.screenshot(path=options.screenshot, full_page=True)
+            print(f"what it looks like: {options.screenshot}")
+            program.close()
+    elsewhere = sorted({url for url in requests if not is_local(url)})
+    expect(not elsewhere, f"requests to other hosts: {', '.join(elsewhere)}")
+    print(f"{len(requests)} requests, all to {HOST}")
+
+
+def logged_requests(context: "BrowserContext") -> list[str]:
+    """Return a list that fills with the address of every request and socket of all pages."""
+    requests: list[str] = []
+    context.on("request", lambda request: requests.append(request.url))
+    context.on(
+        "page", lambda page: page.on("websocket", lambda opened: requests.append(opened.url))
+    )
+    return requests
+
+
+def is_local(url: str) -> bool:
+    """Return whether an address is the page's host, or none of the network."""
+    parts = urlsplit(url)
+    return parts.scheme in ("data", "blob", "about") or parts.hostname == HOST
+
+
+def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
+    """Use the page as a person would: first wrongly, then rightly, then save the video."""
+    type_prompt(page)
+    if options.steps is not None:
+        field(page, "steps").fill(str(options.steps))
+    field(page, "seed").fill(str(SEED))
+    for name, value, message in WRONG:
+        see_refused(page, name, value, message)
+    expect(not list(videos.iterdir()), "a refused request left files")
+
+    page.locator("#generate").click()
+    page.wait_for_function("document.querySelector('#video video')?.readyState >= 2")
+    shown = page.evaluate(VIDEO)
+    print(f"the video: {shown}")
+    page.wait_for_function("document.querySelector('#video video').played.length > 0")
+    expect(shown["width"] > 0 and shown["height"] > 0, "the video has no size")
+    expect(shown["seconds"] > 0 and shown["error"] is None, "the video does not play")
+    (path,) = videos.glob("*.mp4")
+    metadata = json.loads(metadata_path(path).read_text(encoding="utf-8"))
+    made = {"prompt": PROMPT, "seed": SEED, "width": shown["width"], "height": shown["height"]}
+    expect(made.items() <= metadata.items(), f"{made} was shown, {metadata} was made")
+    told = page.locator("#metadata").inner_text()
+    expect(PROMPT in told and "sha256" in told, f"the page tells of the video: {told!r}")
+    with page.expect_download() as download:
+        page.locator("#video a[download]").click()
+    saved = Path(download.value.path()).read_bytes()
+    expect(saved == path.read_bytes(), f"what was downloaded is not {path.name}")
+    print(f"the download is {path.name}, {len(saved)} bytes")
+
+
+def type_prompt(page: "Page") -> None:
+    """Type the prompt until it stays: what is typed while the page is still loading is lost."""
+    for _ in range(NUM_TRIALS):
+        field(page, "prompt").fill(PROMPT)
+        page.wait_for_timeout(TRIAL_MILLISECONDS)
+        if field(page, "prompt").input_value() == PROMPT:
+            return
+    raise CheckError("what is typed as the prompt does not stay")
+
+
+def see_refused(page: "Page", name: str, value: str, message: str) -> None:
+    """Give a wrong value, see the page say so, and put back what was there."""
+    before = field(page, name).input_value()
+    field(page, name).fill(value)
+    page.locator("#generate").click()
+    told = page.get_by_test_id("toast-text").filter(has_text=message)
+    told.wait_for()
+    print(f"refused: {told.inner_text()}")
+    page.get_by_test_id("toast-close").click()
+    told.wait_for(state="hidden")
+    field(page, name).fill(before)
+
+
+def field(page: "Page", name: str) -> "Locator":
+    """Return where the value of a field is typed."""
+    return page.locator(f"#{name} input, #{name} textarea")
+
+
+def expect(is_right: bool, message: str) -> None:
+    """Raise CheckError with the message unless all is right."""
+    if not is_right:
+        raise CheckError(message)
+
+
+if __name__ == "__main__":
+    run_main(main)
