@@ -179,7 +179,8 @@ class MovieGenTask(Task):
         if self.samples is None:
             return None
         with averaged_weights(self.steps["transformer"].average):
-            return self.samples.write(path, should_stop=should_stop)
+            frames = self.samples.frames(should_stop=should_stop)
+        return None if frames is None else self.samples.write(path, frames)
 
     def export(self, folder: Path) -> Path:
         path, manifest = folder / "generator", self.dataset.manifest

@@ -94,14 +94,13 @@ class SampleVideos:
         self.seeds = seeds_of(samples.seed, len(samples.prompts))
         self.settings = settings
 
-    def write(self, path: Path, *, should_stop: Callable[[], bool] = lambda: False) -> Path | None:
-        """Write the videos as one, side by side, or as an image; return the path.
+    def frames(self, *, should_stop: Callable[[], bool] = lambda: False) -> np.ndarray | None:
+        """Return the videos as one, side by side, uint8 (T, rows H, columns W, 3).
 
-        None, with nothing written, if `should_stop` became true or the weights gave what is no
-        number: a run does not end for its samples.
+        None if `should_stop` became true or the weights gave what is no number: a run does not end
+        for its samples.
 
         Args:
-            path: without suffix; it gets .mp4, or .png for videos of one frame.
             should_stop: asked before each video.
         """
         clips = []
@@ -112,9 +111,17 @@ class SampleVideos:
                     return None
                 clips.append(self.generator.decode(next(latents), self.settings.num_frames))
         except ValueError as error:
-            logger.warning("No sample %s: %s", path.name, error)
+            logger.warning("No sample: %s", error)
             return None
-        frames = grid(clips)
+        return grid(clips)
+
+    def write(self, path: Path, frames: np.ndarray) -> Path:
+        """Write what `frames` returned; return the file's path.
+
+        Args:
+            path: without suffix; it gets .mp4, or .png for a single frame.
+            frames: uint8 (T, H, W, 3).
+        """
         if len(frames) == 1:
             path = path.with_suffix(".png")
             write_png(path, frames[0], overwrite=True)
