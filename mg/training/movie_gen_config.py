@@ -218,6 +218,8 @@ class TrainMovieGenConfig(RunSettings):
         plateau: when validation lowers the learning rate; null for never.
         validation: held-out latents.
         sampling: defaults of the exported generator.
+        sequence_parallel: devices that share the tokens of each batch; `batch_size` is that of so
+            many together.
     """
 
     csv_path: str
@@ -230,9 +232,14 @@ class TrainMovieGenConfig(RunSettings):
     plateau: PlateauSettings | None = None
     validation: FlowValidationSettings = dataclasses.field(default_factory=FlowValidationSettings)
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
+    sequence_parallel: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.sequence_parallel >= 1,
+            f"sequence_parallel={self.sequence_parallel}; expected 1 or more",
+        )
         require(
             all(not phase.loss for phase in self.phases),
             "phases: `loss` is for the autoencoder's training; the flow loss has no settings",
@@ -241,3 +248,7 @@ class TrainMovieGenConfig(RunSettings):
             self.plateau is None or self.validation.csv_path is not None,
             "plateau needs a validation loss to follow; set validation.csv_path",
         )
+
+    @property
+    def num_ranks_per_batch(self) -> int:
+        return self.sequence_parallel

@@ -100,7 +100,7 @@ def test_state_of_two_ranks_goes_on_like_that_of_one(together, one, two, graph_m
     assert largest_difference(load(two / "resumed_weights.npz"), unbroken) < LIMIT
     state = load(two / "state.npz")
     assert largest_difference(state, load(one / "state.npz")) < LIMIT
-    step = together.make_step(ONE_RANK, shard_optimizer=False)
+    step = together.make_step(ONE_RANK, zero_stage=0)
     saved = {**state, **load(two / "sharded_weights.npz")}
     for parameter in step.parameters:
         set_values(parameter, saved[parameter.name])
