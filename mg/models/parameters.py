@@ -4,10 +4,30 @@ A parameter may hold this rank's rows of a whole one; then it has an attribute `
 (`mg.parallel.rows`). What is saved and loaded is whole.
 """
 
-import numpy as np
-from mindspore import Parameter, Tensor, ops
+from collections.abc import Sequence
 
-__all__ = ["set_values", "set_whole_values", "whole_shape", "whole_values"]
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, ops
+
+__all__ = ["clones", "set_values", "set_whole_values", "whole_shape", "whole_values"]
+
+
+def clones(
+    parameters: Sequence[Parameter], names: Sequence[str], *, init: str
+) -> ParameterTuple:
+    """Return new parameters of the same shapes that hold the same rows of whole ones.
+
+    Args:
+        parameters: of whose kind they are.
+        names: of the new ones.
+        init: "same" for the same values, "zeros" for zeros.
+    """
+    new = [parameter.clone(init) for parameter in parameters]
+    for clone, parameter, name in zip(new, parameters, names, strict=True):
+        clone.name = name
+        if hasattr(parameter, "rows"):  # which MindSpore does not clone
+            clone.rows = parameter.rows
+    return ParameterTuple(new)
 
 
 def set_values(parameter: Parameter, values: np.ndarray) -> None:

@@ -35,7 +35,8 @@ class ShardedGradients(nn.Cell):
         self.kinds = tuple(_kind(p, ranks, takes_rows) for p in parameters)
         self.factor = 1.0 / ranks.size
         self.all_reduce = ops.AllReduce()
-        self.reduce_scatter = ReduceScatter(ranks)
+        # None where it is not used: MindSpore 2.10 fails to compile a cell that is merely passed on.
+        self.reduce_scatter = ReduceScatter(ranks) if TAKE_ROWS in self.kinds else None
         self.map = ops.HyperMap()
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

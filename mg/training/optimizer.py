@@ -6,7 +6,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mg.models.parameters import set_values, set_whole_values, whole_shape, whole_values
+from mg.models.parameters import (
+    clones,
+    set_values,
+    set_whole_values,
+    whole_shape,
+    whole_values,
+)
 
 __all__ = ["AdamW", "WeightAverage"]
 
@@ -43,8 +49,10 @@ class AdamW(nn.Cell):
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
         self.names = [p.name for p in parameters] if names is None else list(names)
-        self.first_moment = self._moment("first_moment")
-        self.second_moment = self._moment("second_moment")
+        self.first_moment, self.second_moment = (
+            clones(parameters, [f"{prefix}.{name}" for name in self.names], init="zeros")
+            for prefix in ("first_moment", "second_moment")
+        )
         size = len(parameters)
         self.num_updates = Parameter(Tensor(np.zeros(size, np.float32)), name="num_updates")
         multipliers = np.ones(size) if lr_multipliers is None else np.asarray(lr_multipliers)
@@ -56,12 +64,6 @@ class AdamW(nn.Cell):
         self.fused = ops.AdamWeightDecay()
         self.unstack = ops.Unstack()
         self.map = ops.HyperMap()
-
-    def _moment(self, prefix: str) -> ParameterTuple:
-        moment = self.parameters.clone(prefix=prefix, init="zeros")
-        for parameter, name in zip(moment, self.names, strict=True):
-            parameter.name = f"{prefix}.{name}"
-        return moment
 
     def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
         """Apply one update; return the new number of updates of each parameter (P,)."""
@@ -120,7 +122,7 @@ class WeightAverage(nn.Cell):
     def __init__(self, parameters: Sequence[Parameter], *, decay: float) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
-        self.average = self.parameters.clone(prefix="average", init="same")
+        self.average = clones(parameters, [f"average.{p.name}" for p in parameters], init="same")
         self.num_averaged = Parameter(Tensor(0.0, ms.float32), name="num_averaged")
         self.decay = decay
         self.map = ops.HyperMap()
