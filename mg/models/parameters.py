@@ -12,9 +12,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, ops
 __all__ = ["clones", "set_values", "set_whole_values", "whole_shape", "whole_values"]
 
 
-def clones(
-    parameters: Sequence[Parameter], names: Sequence[str], *, init: str
-) -> ParameterTuple:
+def clones(parameters: Sequence[Parameter], names: Sequence[str], *, init: str) -> ParameterTuple:
     """Return new parameters of the same shapes that hold the same rows of whole ones.
 
     Args:

@@ -28,14 +28,12 @@ class ShardedGradients(nn.Cell):
         takes_rows: whether rows are taken of gradients that split evenly.
     """
 
-    def __init__(
-        self, parameters: Sequence[Parameter], ranks: Ranks, *, takes_rows: bool
-    ) -> None:
+    def __init__(self, parameters: Sequence[Parameter], ranks: Ranks, *, takes_rows: bool) -> None:
         super().__init__(auto_prefix=False)
         self.kinds = tuple(_kind(p, ranks, takes_rows) for p in parameters)
         self.factor = 1.0 / ranks.size
         self.all_reduce = ops.AllReduce()
-        # None where it is not used: MindSpore 2.10 fails to compile a cell that is merely passed on.
+        # MindSpore 2.10 fails to compile a cell that is passed on and not used.
         self.reduce_scatter = ReduceScatter(ranks) if TAKE_ROWS in self.kinds else None
         self.map = ops.HyperMap()
 

@@ -274,8 +274,8 @@ class Trainer:
     def _report_bad_step(self, entry: dict, batches: list[Batch]) -> None:
         # All ranks come here together: they have the same numbers.
         own = [name for batch in batches for name in batch.names]
-        # Ranks that share a batch have the same names.
-        names = list(dict.fromkeys(sum(self.ranks.gather_json(own), [])))
+        # Once: ranks that share a batch have the same.
+        names = list(dict.fromkeys(n for names in self.ranks.gather_json(own) for n in names))
         if not self.ranks.is_main:
             return
         logger.warning(

@@ -52,7 +52,6 @@ class Way:
 
 WAYS = {
     "data": Way(),
-    "zero3": Way(zero_stage=3),
     "sequence": Way(sequence_parallel=2, zero_stage=2),
     "sequence_zero3": Way(sequence_parallel=2, zero_stage=3, recompute_every=1),
 }
