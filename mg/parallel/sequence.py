@@ -4,9 +4,9 @@ Each rank has a part of the tokens. Around self-attention, where each token meet
 ranks exchange (all-to-all) tokens for heads: there each has all tokens of a part of the heads.
 """
 
-from mindspore import Tensor, communication, nn, ops
+from mindspore import Tensor, nn, ops
 
-from mg.parallel.device_collectives import AllToAll
+from mg.parallel.device_collectives import AllToAll, Group, GroupGather
 from mg.parallel.ranks import Ranks
 
 __all__ = ["SequenceParallel", "data_ranks"]
@@ -47,17 +47,13 @@ class SequenceParallel(nn.Cell):
 
     def __init__(self, ranks: Ranks, size: int) -> None:
         super().__init__(auto_prefix=False)
-        self.size, self.rank = size, ranks.rank % size
-        place = data_ranks(ranks, size)
-        group = communication.GlobalComm.WORLD_COMM_GROUP
-        if place.size > 1:
-            group, first = f"sequence_{place.rank}", place.rank * size
-            communication.create_group(group, list(range(first, first + size)))
-        axes = {"split_axis": 2, "join_axis": 1}  # tokens are axis 1, heads axis 2
-        self.tokens_to_heads = AllToAll(self.rank, size, **axes, group=group)
-        axes = {"split_axis": 1, "join_axis": 2}
-        self.heads_to_tokens = AllToAll(self.rank, size, **axes, group=group)
-        self.gather_tokens = _GatherTokens(self.rank, size, group)
+        data_ranks(ranks, size)  # which refuses
+        group = Group(ranks, size)
+        self.size, self.rank = size, group.rank
+        # Tokens are axis 1, heads axis 2.
+        self.tokens_to_heads = AllToAll(group, split_axis=2, join_axis=1)
+        self.heads_to_tokens = AllToAll(group, split_axis=1, join_axis=2)
+        self.gather_tokens = _GatherTokens(group)
 
     def own(self, tokens: Tensor, num_tokens: int) -> Tensor:
         """Return this rank's part of tokens (B, L, D), which has `num_tokens`, L / size."""
@@ -85,11 +81,11 @@ class SequenceParallel(nn.Cell):
 class _GatherTokens(nn.Cell):
     """All tokens of the group; the gradient is `size` times that of this rank's part."""
 
-    def __init__(self, rank: int, size: int, group: str) -> None:
+    def __init__(self, group: Group) -> None:
         super().__init__(auto_prefix=False)
-        self.rank, self.size = rank, size
-        self.all_gather = ops.AllGather(group=group)
-        self.split = ops.Split(axis=1, output_num=size)
+        self.rank, self.size = group.rank, group.size
+        self.all_gather = GroupGather(group)
+        self.split = ops.Split(axis=1, output_num=group.size)
 
     def construct(self, tokens: Tensor) -> Tensor:
         batch, length, width = tokens.shape
