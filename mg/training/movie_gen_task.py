@@ -58,7 +58,6 @@ class MovieGenTask(Task):
     def __init__(self, config: TrainMovieGenConfig, ranks: Ranks) -> None:
         self.config = config
         self.ranks = ranks
-        self.data_ranks = data_ranks(ranks, config.sequence_parallel)
         self.text_encoders = build_text_encoders(config.text.encoders)
         sources = text_sources(self.text_encoders, config.text)
         self.dataset, held_out = build_datasets(config, sources, self.data_ranks)
@@ -73,6 +72,11 @@ class MovieGenTask(Task):
         self.steps = {}
         for stage in self.stages:  # so that wrong patterns show before the first step
             trained_in(stage.phase, self.network, config, aliases={})
+
+    @property
+    def data_ranks(self) -> Ranks:
+        """Which group of ranks, of those that have a batch each, this one is in."""
+        return data_ranks(self.ranks, self.config.sequence_parallel)
 
     @property
     def needs_all_ranks(self) -> bool:
