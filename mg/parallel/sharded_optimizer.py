@@ -1,90 +1,64 @@
-"""AdamW whose moments are spread over the ranks (ZeRO stage 1), inside the compiled step."""
+"""AdamW whose moments are spread over the ranks (ZeRO stages 1 and 2), in the compiled step."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mg.parallel.collectives import broadcast_array
 from mg.parallel.ranks import Ranks
-from mg.training.optimizer import AdamW, state_shapes
+from mg.parallel.rows import own_rows, splits_evenly
+from mg.training.optimizer import AdamW
 
-__all__ = ["ShardedAdamW", "owner_spans"]
-
-PER_PARAMETER = ("lr_multipliers",)  # arguments of AdamW with one value for each parameter
-
-
-def owner_spans(sizes: Sequence[int], num_ranks: int) -> list[tuple[int, int]]:
-    """Return (start, stop) for each rank: which of the parameters, in their order, it owns.
-
-    A parameter belongs to the rank in whose share of all elements its middle lies, so that a rank
-    has at most one parameter's elements more than its share.
-
-    Args:
-        sizes: elements of each parameter.
-        num_ranks: how many ranks share them.
-
-    Raises:
-        ValueError: a rank would own nothing.
-    """
-    middles = np.cumsum(sizes) - np.asarray(sizes) / 2
-    owners = np.minimum(middles * num_ranks / sum(sizes), num_ranks - 1).astype(int)
-    bounds = np.searchsorted(owners, np.arange(num_ranks + 1)).tolist()
-    spans = list(itertools.pairwise(bounds))
-    idle = [rank for rank, (start, stop) in enumerate(spans) if start == stop]
-    if idle:
-        raise ValueError(
-            f"the optimiser's state of {len(sizes)} parameters cannot be shared by {num_ranks} "
-            f"ranks: {idle} would have none; use fewer ranks, or do not shard the optimiser"
-        )
-    return spans
+__all__ = ["ShardedAdamW"]
 
 
 class ShardedAdamW(nn.Cell):
-    """`AdamW`, each parameter updated by one rank, its owner, and sent from there to all.
+    """`AdamW` that updates this rank's rows of each parameter and gets the others' from them.
 
-    The result is that of `AdamW`, while each rank holds the moments of its share of the parameters
-    only (ZeRO stage 1, Rajbhandari et al., arXiv 1910.02054, section 5.1). Weights, gradients and
-    averaged weights stay whole on each rank.
+    The result is that of `AdamW`, while each rank holds the moments of its rows only (ZeRO,
+    Rajbhandari et al., arXiv 1910.02054, sections 5.1 and 5.2), and a copy of these rows.
+    Parameters whose rows the ranks cannot share equally are updated by all.
 
     Args:
-        parameters: all of them, the same on every rank.
-        ranks: this one among all; one rank is plain `AdamW`.
+        parameters: all of them, whole, the same on every rank.
+        ranks: this one among all, more than one.
+        takes_rows: whether the gradients given are those of this rank's rows, or whole.
         settings: the keyword arguments of `AdamW`.
-
-    Raises:
-        ValueError: more ranks than the parameters can be shared by.
     """
 
-    def __init__(self, parameters: list[Parameter], ranks: Ranks, **settings: Any) -> None:
+    def __init__(
+        self, parameters: list[Parameter], ranks: Ranks, *, takes_rows: bool, **settings: Any
+    ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
         self.ranks = ranks
-        self.spans = owner_spans([p.size for p in parameters], ranks.size)
-        self.start, self.stop = self.spans[ranks.rank]
-        for name in PER_PARAMETER:
-            if settings.get(name):
-                settings[name] = settings[name][self.start : self.stop]
-        self.optimizer = AdamW(parameters[self.start : self.stop], **settings)
-        self.exchange = (
-            _Exchange([parameters[start:stop] for start, stop in self.spans])
-            if ranks.size > 1
-            else None
+        self.takes_rows = takes_rows
+        self.is_split = tuple(splits_evenly(p.shape, ranks) for p in parameters)
+        self.own = ParameterTuple(
+            own_rows(p, ranks, name=f"own_rows.{p.name}") if is_split else p
+            for p, is_split in zip(parameters, self.is_split, strict=True)
         )
+        self.optimizer = AdamW(self.own, names=[p.name for p in parameters], **settings)
+        self.rows_of = ops.partial(_rows, ranks.rank, ranks.size)
+        self.all_gather = ops.AllGather()
+        self.map = ops.HyperMap()
 
     def construct(self, gradients: tuple[Tensor, ...], lr: Tensor) -> Tensor:
-        """Apply one update; return how many there were.
+        """Apply one update; return how many there were of each parameter.
 
         Args:
-            gradients: of all parameters, already averaged over the ranks.
+            gradients: already averaged over the ranks.
             lr: learning rate, scalar.
         """
-        num_updates = self.optimizer(gradients[self.start : self.stop], lr)
-        if self.exchange is None:
-            return num_updates
-        return self.exchange(num_updates)
+        # Anew each time: the parameters may have been set from outside.
+        copied = self.map(_assign, self.own, self.map(self.rows_of, self.is_split, self.parameters))
+        if not self.takes_rows:
+            gradients = self.map(self.rows_of, self.is_split, gradients)
+        num_updates = self.optimizer(gradients, ops.depend(lr, copied))
+        gather = ops.partial(_gather, self.all_gather, num_updates)
+        gathered = self.map(gather, self.is_split, self.parameters, self.own)
+        return ops.depend(num_updates, gathered)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the state of all parameters, on every rank; all ranks must call it.
@@ -92,54 +66,30 @@ class ShardedAdamW(nn.Cell):
         Names and shapes are those of a plain `AdamW`, so that a checkpoint does not depend on the
         number of ranks.
         """
-        self.ranks.barrier()
-        own, state = self.optimizer.state(), {}
-        for root, (start, stop) in enumerate(self.spans):
-            for name, shape in state_shapes(self.parameters[start:stop]).items():
-                mine = own.get(name, np.zeros(shape, np.float32)).reshape(-1)
-                state[name] = broadcast_array(mine, self.ranks, root=root).reshape(shape).copy()
-        return state
+        return self.optimizer.state()
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `state`, by name."""
-        return state_shapes(self.parameters)
+        return self.optimizer.state_shapes()
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take this rank's part of a whole state; parameters that it lacks start anew."""
         self.optimizer.load_state(arrays)
 
 
-class _Exchange(nn.Cell):
-    """Sets the parameters of each owner on all ranks to its values; returns what it is given."""
-
-    def __init__(self, groups: list[list[Parameter]]) -> None:
-        super().__init__(auto_prefix=False)
-        self.num_groups = len(groups)
-        self.senders = nn.CellList(
-            [_Sender(group, root) for root, group in enumerate(groups)], auto_prefix=False
-        )
-
-    def construct(self, after: Tensor) -> Tensor:
-        # Each rank updates other parameters, so graphs differ, and with them the order that the
-        # compiler gives to collectives that do not depend on each other.
-        for root in range(self.num_groups):
-            after = self.senders[root](after)
-        return after
+def _rows(rank, size, is_split, x):
+    if not is_split:
+        return x
+    num_rows = x.shape[0] // size
+    return x[rank * num_rows : (rank + 1) * num_rows]
 
 
-class _Sender(nn.Cell):
-    """Sends parameters from one rank to all after a tensor exists; returns the tensor."""
-
-    def __init__(self, parameters: list[Parameter], root: int) -> None:
-        super().__init__(auto_prefix=False)
-        self.parameters = ParameterTuple(parameters)
-        self.broadcast = ops.Broadcast(root)
-        self.map = ops.HyperMap()
-
-    def construct(self, after: Tensor) -> Tensor:
-        values = self.broadcast(ops.depend(self.parameters, after))
-        return ops.depend(after, self.map(_set, self.parameters, values))
+def _assign(own, rows):
+    return ops.assign(own, rows)
 
 
-def _set(parameter, value):
-    return ops.assign(parameter, value)
+def _gather(all_gather, after, is_split, parameter, own):
+    """Set a parameter to the rows of all ranks, once the update is done."""
+    if not is_split:
+        return parameter
+    return ops.assign(parameter, all_gather(ops.depend(own, after)))

@@ -31,13 +31,14 @@ FREE_SETTINGS = (
     "overwrite",
     "pretrained",
     "resume",
-    "shard_optimizer",
     "sampling",
+    "sequence_parallel",
     "tae",
     "tensorboard",
     "text.cache_folder",
     "validation",
     "video_folder",
+    "zero_stage",
 )
 
 

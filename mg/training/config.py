@@ -207,6 +207,11 @@ class TrainTAEConfig(RunSettings):
             self._check_sizes((self.model or TAEConfig()).spatial_compression)
         if self.adversarial is not None:
             self._check_adversarial(self.adversarial)
+        require(
+            self.zero_stage < 3,
+            "zero_stage=3 shares out the matrices of the Movie Gen transformer; the autoencoder "
+            "has none of that size: take 2 or less",
+        )
 
     def start_weights(self) -> PretrainedVAESettings | None:
         """Return what the network starts from; None for random weights."""

@@ -255,6 +255,8 @@ class TrainMovieGenConfig(RunSettings):
         validation: held-out latents.
         sampling: defaults of the exported generator.
         samples: videos to look at while training; null for none.
+        sequence_parallel: devices that share the tokens of each batch; `batch_size` is that of so
+            many together.
     """
 
     csv_path: str
@@ -268,9 +270,14 @@ class TrainMovieGenConfig(RunSettings):
     validation: FlowValidationSettings = dataclasses.field(default_factory=FlowValidationSettings)
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
     samples: SampleVideoSettings | None = None
+    sequence_parallel: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.sequence_parallel >= 1,
+            f"sequence_parallel={self.sequence_parallel}; expected 1 or more",
+        )
         require(
             all(not phase.loss for phase in self.phases),
             "phases: `loss` is for the autoencoder's training; the flow loss has no settings",
@@ -279,3 +286,7 @@ class TrainMovieGenConfig(RunSettings):
             self.plateau is None or self.validation.csv_path is not None,
             "plateau needs a validation loss to follow; set validation.csv_path",
         )
+
+    @property
+    def num_ranks_per_batch(self) -> int:
+        return self.sequence_parallel

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from mg.models.movie_gen.transformer import MovieGenTransformer
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
+from mg.parallel.sequence import SequenceParallel, data_ranks
+from mg.parallel.sharded_linear import shard_linear_maps
 from mg.pipelines.generator_folder import GeneratorParts, save_generator
 from mg.text.build import build_text_encoders
 from mg.training.flow_loss import FlowLoss
@@ -60,24 +63,34 @@ class MovieGenTask(Task):
         self.ranks = ranks
         self.text_encoders = build_text_encoders(config.text.encoders)
         sources = text_sources(self.text_encoders, config.text)
-        self.dataset, held_out = build_datasets(config, sources, ranks)
+        self.dataset, held_out = build_datasets(config, sources, self.data_ranks)
         self.model = self._model()
         samples = None
         if config.samples is not None:
             samples = self._checked_samples(sources)
         self.validation = None
-        if held_out is not None and ranks.is_main:
+        if held_out is not None and (ranks.is_main or self.needs_all_ranks):
             self.validation = FlowValidation(held_out, config.validation)
         self.plateau = Plateau(config.plateau) if config.plateau is not None else None
         self.stages = plan_stages(config)
         self._build_network()
         self.samples = None
-        if samples is not None and ranks.is_main:
+        if samples is not None and (ranks.is_main or self.needs_all_ranks):
             self.samples = SampleVideos(self.network, *samples)
         self.running_means = {}
         self.steps = {}
         for stage in self.stages:  # so that wrong patterns show before the first step
             trained_in(stage.phase, self.network, config, aliases={})
+
+    @property
+    def data_ranks(self) -> Ranks:
+        """Which group of ranks, of those that have a batch each, this one is in."""
+        return data_ranks(self.ranks, self.config.sequence_parallel)
+
+    @property
+    def needs_all_ranks(self) -> bool:
+        """Whether the network runs only when all ranks run it together."""
+        return self.config.sequence_parallel > 1 or self.config.zero_stage == 3
 
     def _model(self) -> MovieGenConfig:
         """Return the network's config, which must take all latents."""
@@ -89,7 +102,8 @@ class MovieGenTask(Task):
         for bucket in manifest.buckets():
             try:
                 size = bucket.num_frames, bucket.height, bucket.width
-                model.token_grid((1, model.latent_channels, *size))
+                grid = model.token_grid((1, model.latent_channels, *size))
+                model.tokens_per_rank(math.prod(grid), self.config.sequence_parallel)
             except ValueError as error:
                 raise ValueError(f"latents of {bucket}: {error}") from error
         return model
@@ -116,11 +130,17 @@ class MovieGenTask(Task):
         if config.pretrained is not None:
             tensors = start_tensors(config.pretrained, self.model)
         ms.set_seed(config.seed)  # of the random initial weights
+        size = config.sequence_parallel
         self.network = MovieGenTransformer(
-            self.model, dtype=config.dtype, recompute_every=config.model.recompute_every
+            self.model,
+            dtype=config.dtype,
+            recompute_every=config.model.recompute_every,
+            sequence=SequenceParallel(self.ranks, size) if size > 1 else None,
         )
         if tensors is not None:
             self.network.load_tensors(tensors)
+        if config.zero_stage == 3:
+            shard_linear_maps(self.network, self.ranks)
         self.networks = {"transformer": self.network}
         logger.info("A transformer of %s parameters.", f"{num_parameters(self.model):,}")
 
@@ -135,6 +155,8 @@ class MovieGenTask(Task):
     def run_batch(
         self, number: int, batch: LatentBatch, controls: Controls, *, is_last: bool
     ) -> dict[str, float]:
+        if self.config.sequence_parallel > 1:
+            self._check_same_batch(batch)
         loss, _, norm, _ = self.steps["transformer"](
             Tensor(controls.lr, ms.float32),
             Tensor(controls.loss_scale, ms.float32),
@@ -144,17 +166,28 @@ class MovieGenTask(Task):
         )
         return {"loss": float(loss.asnumpy()), "grad_norm": float(norm.asnumpy())}
 
+    def _check_same_batch(self, batch: LatentBatch) -> None:
+        """Refuse to mix clips: a file that one rank alone cannot read has another in its place."""
+        names = self.ranks.gather_json([self.data_ranks.rank, batch.names])
+        for place, of_rank in names:
+            if place == self.data_ranks.rank and tuple(of_rank) != tuple(batch.names):
+                raise RuntimeError(
+                    f"ranks that share a batch have read different latents, {of_rank} and "
+                    f"{list(batch.names)}: one could not read a file that another could; start "
+                    "again with --resume"
+                )
+
     def inputs(self, number: int, batch: LatentBatch) -> tuple[np.ndarray, ...]:
         """Return what the loss takes of a batch: mean, std, two noises, times, text.
 
         All that is random is keyed by (seed, number of the batch, place of the clip among those of
-        all ranks), so that it does not depend on how many ranks share the batch.
+        all ranks), so that it does not depend on how many ranks share the work.
         """
         size, *shape = batch.mean.shape
         keys = {
             "seed": self.config.seed,
             "step": number,
-            "first_place": self.ranks.rank * size,
+            "first_place": self.data_ranks.rank * size,
         }
         return (
             batch.mean,
@@ -172,24 +205,37 @@ class MovieGenTask(Task):
     ) -> dict[str, Any] | None:
         if self.validation is None:
             return None
+        if self.needs_all_ranks:
+            should_stop = self._on_any_rank(should_stop)
         with averaged_weights(self.steps["transformer"].average):
-            return self.validation.run(self.network, should_stop=should_stop)
+            measured = self.validation.run(self.network, should_stop=should_stop)
+        return measured if self.ranks.is_main else None
+
+    def _on_any_rank(self, flag: Callable[[], bool]) -> Callable[[], bool]:
+        """Return a flag that all ranks must ask for together, and that all see alike."""
+        return lambda: self.ranks.any(flag())
 
     def sample(self, path: Path, *, should_stop: Callable[[], bool]) -> Path | None:
         if self.samples is None:
             return None
+        if self.needs_all_ranks:
+            should_stop = self._on_any_rank(should_stop)
         with averaged_weights(self.steps["transformer"].average):
             frames = self.samples.frames(should_stop=should_stop)
-        return None if frames is None else self.samples.write(path, frames)
+        if frames is None or not self.ranks.is_main:
+            return None
+        return self.samples.write(path, frames)
 
     def export(self, folder: Path) -> Path:
         path, manifest = folder / "generator", self.dataset.manifest
         # With the scaling that the transformer was trained with.
         tae = TemporalAutoencoder(TAEConfig.from_mapping(manifest.config), self.config.tae)
         with averaged_weights(self.steps["transformer"].average):
+            tensors = self.network.tensors()
+        if self.ranks.is_main:
             save_generator(
                 path,
-                transformer_tensors=self.network.tensors(),
+                transformer_tensors=tensors,
                 transformer_config=self.model,
                 tae=tae,
                 text_encoders=self.text_encoders,

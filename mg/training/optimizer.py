@@ -6,9 +6,15 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mg.models.parameters import set_values
+from mg.models.parameters import (
+    clones,
+    set_values,
+    set_whole_values,
+    whole_shape,
+    whole_values,
+)
 
-__all__ = ["AdamW", "WeightAverage", "state_shapes"]
+__all__ = ["AdamW", "WeightAverage"]
 
 
 class AdamW(nn.Cell):
@@ -27,6 +33,7 @@ class AdamW(nn.Cell):
         eps: added to the denominator.
         weight_decay: decoupled weight decay.
         lr_multipliers: factor on the learning rate of each parameter; None: 1 for all.
+        names: of the parameters in the saved state; None: their own.
     """
 
     def __init__(
@@ -37,11 +44,15 @@ class AdamW(nn.Cell):
         eps: float,
         weight_decay: float,
         lr_multipliers: Sequence[float] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
-        self.first_moment = self.parameters.clone(prefix="first_moment", init="zeros")
-        self.second_moment = self.parameters.clone(prefix="second_moment", init="zeros")
+        self.names = [p.name for p in parameters] if names is None else list(names)
+        self.first_moment, self.second_moment = (
+            clones(parameters, [f"{prefix}.{name}" for name in self.names], init="zeros")
+            for prefix in ("first_moment", "second_moment")
+        )
         size = len(parameters)
         self.num_updates = Parameter(Tensor(np.zeros(size, np.float32)), name="num_updates")
         multipliers = np.ones(size) if lr_multipliers is None else np.asarray(lr_multipliers)
@@ -78,33 +89,27 @@ class AdamW(nn.Cell):
         """Return copies of moments and counts: `first_moment.NAME`, ..., `num_updates.NAME`."""
         arrays = _arrays([*self.first_moment, *self.second_moment])
         counts = self.num_updates.asnumpy()
-        for parameter, count in zip(self.parameters, counts, strict=True):
-            arrays[f"num_updates.{parameter.name}"] = np.array(count)
+        for name, count in zip(self.names, counts, strict=True):
+            arrays[f"num_updates.{name}"] = np.array(count)
         return arrays
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `state`, by name."""
-        return state_shapes(self.parameters)
+        shapes = {m.name: whole_shape(m) for m in (*self.first_moment, *self.second_moment)}
+        return {**shapes, **{f"num_updates.{name}": () for name in self.names}}
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set what `arrays` holds by the names of `state`; parameters it lacks start anew."""
         for moment in (*self.first_moment, *self.second_moment):
-            set_values(moment, arrays.get(moment.name, np.zeros(moment.shape, np.float32)))
-        counts = [arrays.get(f"num_updates.{p.name}", 0.0) for p in self.parameters]
+            zeros = np.zeros(whole_shape(moment), np.float32)
+            set_whole_values(moment, arrays.get(moment.name, zeros))
+        counts = [arrays.get(f"num_updates.{name}", 0.0) for name in self.names]
         set_values(self.num_updates, np.array(counts, np.float32))
 
 
 def _fused_update(fused, beta1, beta2, lr, eps, decay, parameter, m, v, gradient):
     """Update one parameter and its two moments in place."""
     return fused(parameter, m, v, lr, beta1, beta2, eps, decay, gradient)
-
-
-def state_shapes(parameters: Sequence[Parameter]) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the state that `AdamW` has for these parameters."""
-    shapes = {}
-    for prefix in ("first_moment", "second_moment"):
-        shapes.update({f"{prefix}.{p.name}": tuple(p.shape) for p in parameters})
-    return {**shapes, **{f"num_updates.{p.name}": () for p in parameters}}
 
 
 class WeightAverage(nn.Cell):
@@ -117,7 +122,7 @@ class WeightAverage(nn.Cell):
     def __init__(self, parameters: Sequence[Parameter], *, decay: float) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.parameters = ParameterTuple(parameters)
-        self.average = self.parameters.clone(prefix="average", init="same")
+        self.average = clones(parameters, [f"average.{p.name}" for p in parameters], init="same")
         self.num_averaged = Parameter(Tensor(0.0, ms.float32), name="num_averaged")
         self.decay = decay
         self.map = ops.HyperMap()
@@ -136,12 +141,15 @@ class WeightAverage(nn.Cell):
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `state`, by name."""
-        return {p.name: tuple(p.shape) for p in (*self.average, self.num_averaged)}
+        return {p.name: whole_shape(p) for p in (*self.average, self.num_averaged)}
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set what `arrays` holds; averages that it lacks start at the parameters' values."""
         for average, parameter in zip(self.average, self.parameters, strict=True):
-            set_values(average, arrays.get(average.name, parameter.asnumpy()))
+            if average.name in arrays:
+                set_whole_values(average, arrays[average.name])
+            else:
+                set_values(average, parameter.asnumpy())
         set_values(self.num_averaged, np.array(arrays.get("num_averaged", 0.0), np.float32))
 
 
@@ -150,4 +158,4 @@ def _move_average(decay, average, parameter):
 
 
 def _arrays(parameters: Sequence[Parameter]) -> dict[str, np.ndarray]:
-    return {parameter.name: parameter.asnumpy().copy() for parameter in parameters}
+    return {parameter.name: whole_values(parameter) for parameter in parameters}

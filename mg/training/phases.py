@@ -79,5 +79,5 @@ def phase_step(
         parameters=[parameters[name] for name in names],
         lr_multipliers=[multipliers[name] * phase.lr_multiplier for name in names],
         ranks=ranks,
-        shard_optimizer=config.shard_optimizer,
+        zero_stage=config.zero_stage,
     )

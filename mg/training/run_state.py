@@ -38,7 +38,8 @@ class RunState:
     def __init__(self, folder: Path, config: RunSettings, task: Task, ranks: Ranks) -> None:
         self.store = CheckpointStore(folder, keep=config.keep_checkpoints)
         self.settings = json.loads(json.dumps(dataclasses.asdict(config)))
-        self.settings["batch_size_of_all_ranks"] = config.batch_size * ranks.size
+        num_batches = ranks.size // config.num_ranks_per_batch
+        self.settings["batch_size_of_all_ranks"] = config.batch_size * num_batches
         self.task = task
         self.ranks = ranks
 
@@ -49,11 +50,12 @@ class RunState:
             OSError: it could not be written; older ones are intact.
         """
         states = {_state_name(name): step.state() for name, step in self.task.steps.items()}
+        tensors = {**self.task.tensors(), **states}
         if not self.ranks.is_main:
             return None
         return self.store.save(
             progress.step,
-            tensors={**self.task.tensors(), **states},
+            tensors=tensors,
             metadata=self.task.metadata(),
             documents={"progress": dataclasses.asdict(progress), "config": self.settings},
             score=score,

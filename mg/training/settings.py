@@ -247,8 +247,8 @@ class RunSettings(DeviceConfig):
         keep_checkpoints: how many checkpoints to keep besides the best one, at least 2.
         log_interval: steps between lines of the text log.
         tensorboard: also write TensorBoard events (needs tensorboardX).
-        shard_optimizer: with several devices, each keeps the moments of its share of the
-            parameters only (ZeRO stage 1).
+        zero_stage: what each of several devices keeps its share of only (ZeRO): 0 nothing, 1 the
+            optimiser's moments, 2 gradients too, 3 the transformer's matrices too.
     """
 
     output_path: str
@@ -268,7 +268,7 @@ class RunSettings(DeviceConfig):
     keep_checkpoints: int = 2
     log_interval: int = 50
     tensorboard: bool = False
-    shard_optimizer: bool = False
+    zero_stage: int = 0
     optim: OptimSettings = dataclasses.field(default_factory=OptimSettings)
     guards: GuardSettings = dataclasses.field(default_factory=GuardSettings)
 
@@ -289,6 +289,9 @@ class RunSettings(DeviceConfig):
             f"max_minutes={self.max_minutes}; expected more than 0, or null",
         )
         require(self.train != [], "train=[] lets nothing train; null trains all parameters")
+        require(
+            self.zero_stage in (0, 1, 2, 3), f"zero_stage={self.zero_stage}; expected 0, 1, 2 or 3"
+        )
         require(self.loss_scale >= 1, f"loss_scale={self.loss_scale}; expected 1 or more")
         require(
             self.dtype in ("float32", "float16", "bfloat16"),
@@ -305,6 +308,11 @@ class RunSettings(DeviceConfig):
                 "as they are, freeze them)",
             )
         self._check_phases()
+
+    @property
+    def num_ranks_per_batch(self) -> int:
+        """How many ranks work on one batch together."""
+        return 1
 
     def _check_phases(self) -> None:
         if not self.phases:

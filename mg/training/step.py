@@ -8,6 +8,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mg.parallel.collectives import GradientMean, ScalarMean
 from mg.parallel.ranks import ONE_RANK, Ranks
+from mg.parallel.sharded_gradients import ShardedGradients
 from mg.parallel.sharded_optimizer import ShardedAdamW
 from mg.training.optimizer import AdamW, WeightAverage
 from mg.training.settings import OptimSettings
@@ -28,7 +29,9 @@ class TrainStep(nn.Cell):
         parameters: what is trained; None: the trainable parameters of `loss`.
         lr_multipliers: factor on the learning rate of each of them; None: 1 for all.
         ranks: whose gradients are averaged; each rank has its own part of the batch.
-        shard_optimizer: each rank keeps the moments of its share of the parameters only.
+        zero_stage: what each rank keeps its share of only (arXiv 1910.02054): 0 nothing, 1 the
+            optimiser's moments, 2 gradients too; 3 is for networks that share their parameters
+            (`mg.parallel.sharded_linear`), whose moments and gradients follow.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class TrainStep(nn.Cell):
         parameters: Sequence[Parameter] | None = None,
         lr_multipliers: Sequence[float] | None = None,
         ranks: Ranks = ONE_RANK,
-        shard_optimizer: bool = False,
+        zero_stage: int = 0,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         parameters = list(loss.trainable_params() if parameters is None else parameters)
@@ -52,13 +55,19 @@ class TrainStep(nn.Cell):
             "weight_decay": settings.weight_decay,
             "lr_multipliers": lr_multipliers,
         }
+        zero_stage = zero_stage if ranks.size > 1 else 0
+        self.shards_gradients = zero_stage >= 2
         self.optimizer = (
-            ShardedAdamW(parameters, ranks, **adamw)
-            if shard_optimizer
+            ShardedAdamW(parameters, ranks, takes_rows=zero_stage == 2, **adamw)
+            if zero_stage in (1, 2)
             else AdamW(parameters, **adamw)
         )
         self.mean_of_scalars = ScalarMean(ranks)
-        self.mean_of_gradients = GradientMean(ranks, [p.size for p in parameters])
+        self.mean_of_gradients = (
+            ShardedGradients(parameters, ranks, takes_rows=zero_stage == 2)
+            if self.shards_gradients
+            else GradientMean(ranks, [p.size for p in parameters])
+        )
         self.average = (
             WeightAverage(parameters, decay=settings.ema_decay)
             if settings.ema_decay is not None
@@ -66,7 +75,7 @@ class TrainStep(nn.Cell):
         )
         self.accumulation_steps = settings.accumulation_steps
         self.accumulated = (
-            self.parameters.clone(prefix="accumulated", init="zeros")
+            self._like_gradients.clone(prefix="accumulated", init="zeros")
             if settings.accumulation_steps > 1
             else None
         )
@@ -75,6 +84,12 @@ class TrainStep(nn.Cell):
         self.loss_and_gradients = ms.value_and_grad(
             self._scaled_loss, None, weights=self.parameters, has_aux=True
         )
+
+    @property
+    def _like_gradients(self) -> ParameterTuple:
+        """Parameters of the gradients' shapes, once those are averaged if they are shared."""
+        is_sharded = isinstance(self.optimizer, ShardedAdamW) and self.shards_gradients
+        return self.optimizer.own if is_sharded else self.parameters
 
     def _scaled_loss(self, loss_scale: Tensor, *batch: Tensor) -> tuple:
         loss, terms, output = self.loss(*batch)
@@ -122,15 +137,17 @@ class TrainStep(nn.Cell):
             batch: what the loss cell takes.
         """
         (_, loss, terms, output), gradients = self.loss_and_gradients(loss_scale, *batch)
+        if self.shards_gradients:
+            gradients = self.mean_of_gradients(gradients)
         if self.accumulated is not None:
             gradients = self.map(_add_to, self.accumulated, gradients)
         # Every rank sees the same means, and so takes the same decision below.
-        means = self.mean_of_scalars((loss, *terms))
+        means = self.mean_of_scalars(ops.depend((loss, *terms), gradients))
         loss, terms = means[0], means[1:]
-        if is_last:
+        if is_last and not self.shards_gradients:
             gradients = self.mean_of_gradients(gradients, loss)
         unscale = 1.0 / (loss_scale * self.accumulation_steps)
-        norm = ops.sqrt(ops.addn(self.map(_square_sum, gradients))) * unscale
+        norm = ops.sqrt(self._squared_norm(gradients, loss)) * unscale
         if is_last:
             # Comparisons with NaN are false, and an infinite norm is above every finite limit.
             if ops.logical_and(ops.isfinite(norm + loss), norm <= max_norm):
@@ -138,6 +155,11 @@ class TrainStep(nn.Cell):
             if self.accumulated is not None:
                 self.map(_reset, self.accumulated)
         return loss, terms, norm, output
+
+    def _squared_norm(self, gradients: tuple[Tensor, ...], after: Tensor) -> Tensor:
+        if self.shards_gradients:
+            return self.mean_of_gradients.square_sum(gradients, after)
+        return ops.addn(self.map(_square_sum, gradients))
 
     def _update(
         self, gradients: tuple[Tensor, ...], unscale: Tensor, norm: Tensor, lr: Tensor

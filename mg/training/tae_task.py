@@ -253,6 +253,8 @@ class TAETask(Task):
 
     def export(self, folder: Path) -> Path:
         path = folder / "tae.safetensors"
+        if not self.ranks.is_main:
+            return path
         with averaged_weights(self.steps["tae"].average):
             save_final_weights(path, self.tae.tensors(), self.tae.config.to_dict())
         return path

@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import nn
 
 from mg.data.dataset import Batch, Dataset
+from mg.models.parameters import whole_values
 from mg.training.metric import PSNR, Metric
 from mg.training.plateau import Plateau
 from mg.training.stages import Stage
@@ -102,7 +103,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def export(self, folder: Path) -> Path:
-        """Write the final weights; return their path."""
+        """Write the final weights; return their path. All ranks must call it; rank 0 writes."""
 
     @abc.abstractmethod
     def next_command(self, weights: Path) -> str:
@@ -113,8 +114,8 @@ class Task(abc.ABC):
         return {}
 
     def tensors(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return copies of the parameters of each network."""
+        """Return copies of the parameters of each network; all ranks must call it."""
         return {
-            name: {key: p.asnumpy().copy() for key, p in network.parameters_and_names()}
+            name: {key: whole_values(p) for key, p in network.parameters_and_names()}
             for name, network in self.networks.items()
         }

@@ -121,7 +121,11 @@ class Trainer:
             self.save(score=self.validate())
             if self.sample_interval is not None:
                 self.sample()
-        return self._finish() if self.ranks.is_main else None
+        final = self.task.export(self.output)
+        if not self.ranks.is_main:
+            return None
+        self._say_what_there_is(final)
+        return final
 
     def _begin(self) -> None:
         self.ranks.barrier()  # all have looked at the folder, which rank 0 now changes
@@ -282,7 +286,8 @@ class Trainer:
     def _report_bad_step(self, entry: dict, batches: list[Batch]) -> None:
         # All ranks come here together: they have the same numbers.
         own = [name for batch in batches for name in batch.names]
-        names = [name for names in self.ranks.gather_json(own) for name in names]
+        # Once: ranks that share a batch have the same.
+        names = list(dict.fromkeys(n for names in self.ranks.gather_json(own) for n in names))
         if not self.ranks.is_main:
             return
         logger.warning(
@@ -411,9 +416,8 @@ class Trainer:
     def _is_asked_to_stop(self) -> bool:
         return self.stop.requested is not None
 
-    def _finish(self) -> Path:
-        """Write the final weights and say what there is; return their path."""
-        final = self.task.export(self.output)
+    def _say_what_there_is(self, final: Path) -> None:
+        """Log what the run leaves behind, and its numbers."""
         bad = self.task.dataset.bad
         if bad:
             logger.warning(
@@ -433,4 +437,3 @@ class Trainer:
             last_lines=last_lines,
         )
         logger.info("%s", report)
-        return final

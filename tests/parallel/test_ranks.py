@@ -1,12 +1,11 @@
-"""Ranks without other processes: what one knows of itself, and how parameters are shared out."""
-
-import itertools
+"""Ranks without other processes: what one knows of itself, and how work is shared out."""
 
 import numpy as np
 import pytest
 
 from mg.parallel.ranks import ONE_RANK, Ranks, init_ranks
-from mg.parallel.sharded_optimizer import owner_spans
+from mg.parallel.rows import Rows, splits_evenly
+from mg.parallel.sequence import data_ranks
 from mg.parallel.work import map_over_ranks, share_files
 
 VARIABLES = ("MS_ROLE", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "RANK_SIZE")
@@ -81,16 +80,25 @@ def test_one_rank_maps_lazily():
     assert taken == [] and next(results)[0] == 0 and taken == [0]
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 8])
-def test_owners_are_balanced_to_one_parameter(num_ranks):
-    sizes = np.random.default_rng(0).integers(1, 1000, 60).tolist()
-    spans = owner_spans(sizes, num_ranks)
-    assert spans[0][0] == 0 and spans[-1][1] == len(sizes)
-    assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
-    loads = [sum(sizes[start:stop]) for start, stop in spans]
-    assert max(loads) <= sum(sizes) / num_ranks + max(sizes)
+def test_rows_are_shared_equally_or_not_at_all():
+    ranks = [Ranks(rank, 3) for rank in range(3)]
+    whole = np.arange(24.0).reshape(6, 4)
+    parts = [Rows(each).own(whole) for each in ranks]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert [part.shape for part in parts] == [(2, 4)] * 3
+    assert Rows(ranks[0]).whole_shape((2, 4)) == (6, 4)
+    shapes = [(6, 4), (4, 6), (3,), ()]
+    assert [splits_evenly(shape, ranks[0]) for shape in shapes] == [True, False, True, False]
+    assert not splits_evenly((6, 4), ONE_RANK)
 
 
-def test_more_ranks_than_parameters_are_refused():
-    with pytest.raises(ValueError, match=r"4 parameters cannot be shared by 5 ranks"):
-        owner_spans([1, 1, 1, 1], 5)
+def test_groups_of_ranks_share_a_batch():
+    assert [data_ranks(Ranks(rank, 4), 2) for rank in range(4)] == [
+        Ranks(0, 2),
+        Ranks(0, 2),
+        Ranks(1, 2),
+        Ranks(1, 2),
+    ]
+    assert data_ranks(Ranks(1, 2), 1) == Ranks(1, 2)
+    with pytest.raises(ValueError, match="sequence_parallel=2 with 3 ranks: their number must be"):
+        data_ranks(Ranks(0, 3), 2)

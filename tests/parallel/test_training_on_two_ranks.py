@@ -129,7 +129,7 @@ def test_the_script_on_two_ranks_trains_like_one_rank_with_twice_the_batch(
     config = make_config(
         tmp_path / "two",
         steps=3,
-        shard_optimizer=True,
+        zero_stage=1,
         model=TAEConfig(
             ch=8,
             ch_mult=(1,),
@@ -149,7 +149,7 @@ def test_the_script_on_two_ranks_trains_like_one_rank_with_twice_the_batch(
     )
     with ThreadPoolExecutor() as threads:
         two = threads.submit(run_on_two, "scripts/train_tae.py", config)
-        one = dataclasses.replace(config, output_path=str(tmp_path / "one"), shard_optimizer=False)
+        one = dataclasses.replace(config, output_path=str(tmp_path / "one"), zero_stage=0)
         TAETrainer(one).run()
         code, output = two.result()
     assert code == 0, output
@@ -205,7 +205,7 @@ def test_two_ranks_are_stopped_go_on_lose_one_and_go_on_alone(
 ):
     """One run in three pieces, with sharded moments on two ranks and then whole ones on one."""
     output = tmp_path / "out"
-    config = make_small_config(output, shard_optimizer=True)
+    config = make_small_config(output, zero_stage=1)
     code, text = run_on_two(PROGRAM, config, faults="nan:1 full_disk:2 sigterm:4")
     assert code == 0, text
     # The launcher's SIGTERM: both finish the step at hand, and one of them saves.
@@ -230,7 +230,7 @@ def test_two_ranks_are_stopped_go_on_lose_one_and_go_on_alone(
     assert store.load().step == 8
     assert_equal_checkpoints(unbroken, output, 8, limit=1e-6)
 
-    run_on_one(dataclasses.replace(config, shard_optimizer=False))
+    run_on_one(dataclasses.replace(config, zero_stage=0))
     assert_equal_logs(unbroken, output, limit=1e-6)
     assert_equal_checkpoints(unbroken, output, 10, limit=1e-6)
 
@@ -242,7 +242,7 @@ def test_two_ranks_go_on_where_one_stopped(make_small_config, run_on_two, unbrok
     for step in range(5, 11):
         shutil.rmtree(output / "checkpoints" / f"step_{step:08d}")
     (output / "network.safetensors").unlink()
-    config = make_small_config(output, resume=True, shard_optimizer=True)
+    config = make_small_config(output, resume=True, zero_stage=1)
     code, text = run_on_two(PROGRAM, config)
     assert code == 0, text
     assert text.count("Done: 10 steps, 1 skipped.") == 1

@@ -12,6 +12,7 @@ from mindspore import Tensor, nn, ops
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.layers import Linear, RMSNorm
 from mg.models.movie_gen.positions import RotaryPositions
+from mg.parallel.sequence import SequenceParallel
 
 __all__ = ["Attention", "attend", "attention_mask", "has_flash_attention"]
 
@@ -80,12 +81,21 @@ def attend(
 
 
 class Attention(nn.Cell):
-    """Multi-head attention of tokens to a context: to themselves, or to text."""
+    """Multi-head attention of tokens to a context: to themselves, or to text.
 
-    def __init__(self, config: MovieGenConfig, *, flash: bool) -> None:
+    Args:
+        config: of the network.
+        flash: use Ascend's flash attention.
+        sequence: the ranks that each have a part of the tokens and of the context; None: all here.
+    """
+
+    def __init__(
+        self, config: MovieGenConfig, *, flash: bool, sequence: SequenceParallel | None = None
+    ) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.flash = flash
+        self.sequence = sequence
         self.query = Linear(config.dim, config.dim)
         self.key = Linear(config.dim, config.dim)
         self.value = Linear(config.dim, config.dim)
@@ -114,12 +124,18 @@ class Attention(nn.Cell):
             x: tokens that ask, (B, L, D).
             context: tokens that are asked, (B, Lk, D).
             mask: what `attention_mask` returns, or None.
-            rotary_grid: the token grid of x and context, to turn queries and keys by, or None.
+            rotary_grid: the token grid of x and context (of all ranks), to turn queries and keys
+                by, or None.
         """
         query, key = self.heads(self.query(x)), self.heads(self.key(context))
+        value = self.heads(self.value(context))
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
+        if self.sequence is not None:  # all tokens of a part of the heads, for the time being
+            query, key, value = self.sequence.to_heads(query, key, value)
         if rotary_grid is not None:
             query, key = self.rotate(query, rotary_grid), self.rotate(key, rotary_grid)
-        value = self.heads(self.value(context))
-        return self.output(attend(query, key, value, mask, flash=self.flash))
+        mixed = attend(query, key, value, mask, flash=self.flash)
+        if self.sequence is not None:
+            mixed = self.sequence.to_tokens(mixed, self.num_heads)
+        return self.output(mixed)

@@ -7,6 +7,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mg.models.movie_gen.attention import Attention
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.layers import FeedForward, PerClip, RMSNorm
+from mg.parallel.sequence import SequenceParallel
 
 __all__ = ["ModulatedNorm", "TransformerBlock"]
 
@@ -31,15 +32,22 @@ class TransformerBlock(nn.Cell):
     Shift, scale and gate of self-attention and feed-forward come from the time, plus a learned
     table of the layer's own (PixArt). Attention to text has neither: PixArt's does not normalise
     x, LLaMa's layers all do, and so does this one.
+
+    Args:
+        config: of the network.
+        flash: use Ascend's flash attention.
+        sequence: the ranks that each have a part of the tokens; None: all are here.
     """
 
-    def __init__(self, config: MovieGenConfig, *, flash: bool) -> None:
+    def __init__(
+        self, config: MovieGenConfig, *, flash: bool, sequence: SequenceParallel | None = None
+    ) -> None:
         super().__init__()
         self.modulation = Parameter(
             Tensor(np.zeros((6, config.dim), np.float32)), name="modulation"
         )
         self.self_norm = ModulatedNorm(config)
-        self.self_attention = Attention(config, flash=flash)
+        self.self_attention = Attention(config, flash=flash, sequence=sequence)
         self.cross_norm = RMSNorm(config.dim, config.norm_eps)
         self.cross_attention = Attention(config, flash=flash)
         self.ffn_norm = ModulatedNorm(config)
@@ -67,7 +75,7 @@ class TransformerBlock(nn.Cell):
             time: modulation from the time, (B, 6 D) in fp32.
             text: text tokens (B, Lt, D).
             text_mask: what `attention_mask` returns.
-            grid: of the tokens: frames, height, width.
+            grid: of the tokens (of all ranks): frames, height, width.
         """
         values = time + self.modulation.reshape(1, -1)
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.split(values)  # (B, D) each

@@ -156,6 +156,20 @@ class MovieGenConfig:
             )
         return grid
 
+    def tokens_per_rank(self, num_tokens: int, num_ranks: int) -> int:
+        """Return how many tokens of an input each of so many ranks has (sequence parallel).
+
+        Raises:
+            ValueError: they cannot share the tokens, or the network's heads, equally.
+        """
+        for what, number in (("num_heads", self.num_heads), ("number of tokens", num_tokens)):
+            if number % num_ranks:
+                raise ValueError(
+                    f"the {what}, {number}, cannot be shared equally by sequence_parallel="
+                    f"{num_ranks} ranks; take a number of ranks that divides it"
+                )
+        return num_tokens // num_ranks
+
     def check_inputs(
         self, latent: Sequence[int], t: Sequence[int], *text: Sequence[int]
     ) -> tuple[int, int, int]:

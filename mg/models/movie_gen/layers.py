@@ -43,10 +43,14 @@ class Linear(nn.Cell):
         self.weight = Parameter(initializer(start, (out_width, in_width)), name="weight")
         # The primitive: the gradient of `ops.matmul` copies its operands to transpose them.
         self.matmul = ops.MatMul(transpose_b=True)
+        self.gathered_product = None  # set where ranks share the rows of the weight (mg.parallel)
 
     def construct(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        y = self.matmul(rows, self.weight.astype(x.dtype))
+        if self.gathered_product is None:
+            y = self.matmul(rows, self.weight.astype(x.dtype))
+        else:
+            y = self.gathered_product(rows, self.weight)
         return y.reshape((*x.shape[:-1], y.shape[-1]))
 
 

@@ -20,7 +20,8 @@ from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.layers import Linear, PerToken, runs_on_cpu
 from mg.models.movie_gen.positions import PositionTables
-from mg.models.parameters import set_values
+from mg.models.parameters import set_whole_values, whole_shape, whole_values
+from mg.parallel.sequence import SequenceParallel
 from mg.weights.load import check_tensors
 
 __all__ = ["MovieGenTransformer"]
@@ -40,9 +41,12 @@ class MovieGenTransformer(nn.Cell):
             modulation and softmax are float32 in any case.
         recompute_every: in training, compute the insides of every n-th layer again in the backward
             pass instead of keeping them: less memory, more time. 1 is all layers, 0 is none.
+        sequence: the ranks that share the tokens of each input; None: all are computed here. Input
+            and output are whole, and the same, on each of these ranks.
 
     Raises:
-        ValueError: a config that no network can be built from, a precision that the device lacks.
+        ValueError: a config that no network can be built from, a precision that the device lacks,
+            heads that the ranks cannot share equally.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class MovieGenTransformer(nn.Cell):
         *,
         dtype: str = "float32",
         recompute_every: int = 0,
+        sequence: SequenceParallel | None = None,
     ) -> None:
         super().__init__()
         self.config = config = MovieGenConfig.from_mapping(config)
@@ -60,6 +65,10 @@ class MovieGenTransformer(nn.Cell):
         self.flash = has_flash_attention(self.dtype)
         self.num_heads = config.num_heads
         self.patch_size = config.patch_size
+        self.sequence = sequence
+        self.tokens_per_rank = constexpr(config.tokens_per_rank)
+        if sequence is not None:
+            config.tokens_per_rank(0, sequence.size)
         # In here, not only in `__call__`: a graph around the network compiles `construct` alone.
         self.check_inputs = constexpr(config.check_inputs)
         self.patch_embedding = Linear(config.patch_values, config.dim)
@@ -69,7 +78,10 @@ class MovieGenTransformer(nn.Cell):
         self.time_embedding = TimeEmbedding(config)
         self.time_modulation = Linear(config.dim, 6 * config.dim, starts_at_zero=True)
         self.blocks = nn.CellList(
-            [TransformerBlock(config, flash=self.flash) for _ in range(config.num_layers)]
+            [
+                TransformerBlock(config, flash=self.flash, sequence=sequence)
+                for _ in range(config.num_layers)
+            ]
         )
         self.final_modulation = Linear(config.dim, 2 * config.dim, starts_at_zero=True)
         self.final_norm = ModulatedNorm(config)
@@ -86,13 +98,16 @@ class MovieGenTransformer(nn.Cell):
             ValueError: a tensor is missing, left over or has another shape, by name.
         """
         parameters = dict(self.parameters_and_names())
-        check_tensors(tensors, {name: tuple(p.shape) for name, p in parameters.items()})
+        check_tensors(tensors, {name: whole_shape(p) for name, p in parameters.items()})
         for name, parameter in parameters.items():
-            set_values(parameter, tensors[name])
+            set_whole_values(parameter, tensors[name])
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return copies of all parameters by name, as `load_tensors` takes them."""
-        return {name: p.asnumpy().copy() for name, p in self.parameters_and_names()}
+        """Return copies of all parameters by name, as `load_tensors` takes them.
+
+        If ranks share parameters, all of them must call it.
+        """
+        return {name: whole_values(p) for name, p in self.parameters_and_names()}
 
     def patches(self, latent: Tensor) -> Tensor:
         """Return a latent (B, C, T, H, W) as tokens (B, L, C pt ph pw)."""
@@ -130,8 +145,14 @@ class MovieGenTransformer(nn.Cell):
         for tensor in text:
             text_shapes += (tensor.shape,)
         grid = self.check_inputs(latent.shape, t.shape, *text_shapes)  # frames, height, width
-        x = self.patch_embedding(self.patches(latent.astype(self.dtype)))  # (B, L, D)
-        positions = self.per_token(self.positions(grid), x.shape[0]).astype(self.dtype)
+        x = self.patches(latent.astype(self.dtype))  # (B, L, C pt ph pw)
+        positions = self.positions(grid)  # (1, L, D)
+        if self.sequence is not None:  # from here on L is this rank's part
+            num_tokens = self.tokens_per_rank(x.shape[1], self.sequence.size)
+            x = self.sequence.own(x, num_tokens)
+            positions = self.sequence.own(positions, num_tokens)
+        x = self.patch_embedding(x)  # (B, L, D)
+        positions = self.per_token(positions, x.shape[0]).astype(self.dtype)
         text_tokens, valid = self.text_inputs(self.dtype, *text)
         mask = attention_mask(valid, x.shape[1], self.num_heads, flash=self.flash)
         time = self.time_embedding(t)  # (B, D)
@@ -141,6 +162,8 @@ class MovieGenTransformer(nn.Cell):
             x = self.blocks[number](x + positions, modulation, text_tokens, mask, grid)
         shift, scale = self.split(self.final_modulation(time))  # (B, D) each
         y = self.final_linear(self.final_norm(x, shift, scale))  # (B, L, C pt ph pw)
+        if self.sequence is not None:
+            y = self.sequence.gather(y)
         return self.latent_of(y, grid).astype(ms.float32)
 
 

@@ -31,8 +31,8 @@ from mg.training.config import OptimSettings
 from mg.training.step import TrainStep
 
 BATCH_SIZE, NUM_UPDATES, LR = 4, 3, 0.02
-KINDS = {"whole": False, "sharded": True}  # of the optimiser: is it sharded?
-SETTINGS = OptimSettings(ema_decay=0.9, clip_grad_norm=0.5, weight_decay=0.1)
+KINDS = {"whole": 0, "zero1": 1, "zero2": 2}  # stages of ZeRO
+SETTINGS = OptimSettings(ema_decay=0.9, clip_grad_norm=0.5, weight_decay=0.1, accumulation_steps=2)
 TAE = TAEConfig(
     ch=32,
     ch_mult=(1, 1),
@@ -65,10 +65,10 @@ class SmallLoss(nn.Cell):
         return ops.square(error).mean(), (ops.abs(error).mean(),), error
 
 
-def make_step(ranks: Ranks, *, shard_optimizer: bool) -> TrainStep:
+def make_step(ranks: Ranks, *, zero_stage: int) -> TrainStep:
     loss = SmallLoss(seed=ranks.rank)  # other weights on each rank, until they are broadcast
     broadcast_parameters(loss.trainable_params(), ranks)
-    return TrainStep(loss, SETTINGS, ranks=ranks, shard_optimizer=shard_optimizer).set_train()
+    return TrainStep(loss, SETTINGS, ranks=ranks, zero_stage=zero_stage).set_train()
 
 
 def train(step: TrainStep, ranks: Ranks, first: int) -> list[list[float]]:
@@ -82,9 +82,11 @@ def train(step: TrainStep, ranks: Ranks, first: int) -> list[list[float]]:
 
 
 def update_with(step: TrainStep, x: np.ndarray, target: np.ndarray) -> list[float]:
-    """Run one update; return (loss, term, gradient norm)."""
-    scalars = (Tensor(value, ms.float32) for value in (LR, 1.0, 3e38))
-    loss, terms, norm, _ = step(*scalars, True, Tensor(x), Tensor(target))
+    """Run one update of two batches; return (loss, term, gradient norm) of the second."""
+    scalars = [Tensor(value, ms.float32) for value in (LR, 1.0, 3e38)]
+    halves = zip(np.split(x, 2), np.split(target, 2), strict=True)
+    for is_last, batch in zip((False, True), halves, strict=True):
+        loss, terms, norm, _ = step(*scalars, is_last, *map(Tensor, batch))
     return [float(value.asnumpy()) for value in (loss, *terms, norm)]
 
 
@@ -105,24 +107,25 @@ def weights(step: TrainStep) -> dict[str, np.ndarray]:
 
 def train_kind(ranks: Ranks, folder: Path, kind: str) -> None:
     """Train, save; go on with a new step cell that has loaded what was saved."""
-    step = make_step(ranks, shard_optimizer=KINDS[kind])
+    step = make_step(ranks, zero_stage=KINDS[kind])
     log = train(step, ranks, 0)
     values = weights(step)
     spread = [float(np.abs(broadcast_array(v, ranks) - v).max()) for v in values.values()]
     facts = {"log": log, "spread": max(spread), "change_by_nan": change_by_nan(step, ranks)}
     if KINDS[kind]:
-        facts["num_moments"] = len(step.optimizer.optimizer.first_moment)
+        adamw = getattr(step.optimizer, "optimizer", step.optimizer)
+        facts["num_moments"] = sum(moment.size for moment in adamw.first_moment)
+        facts["num_gradients"] = sum(gradient.size for gradient in step.accumulated)
         state = step.optimizer.state()
         if ranks.is_main:
-            np.savez(folder / "state.npz", **state)
+            np.savez(folder / f"{kind}_state.npz", **state)
         ranks.barrier()  # the file is there
-        optimizer = step.optimizer
-        for moment in optimizer.optimizer.first_moment:
+        for moment in adamw.first_moment:
             set_values(moment, np.zeros(moment.shape, np.float32))
-        optimizer.load_state(np.load(folder / "state.npz"))
+        step.optimizer.load_state(np.load(folder / f"{kind}_state.npz"))
         train(step, ranks, NUM_UPDATES)
         if ranks.is_main:
-            np.savez(folder / "resumed_weights.npz", **weights(step))
+            np.savez(folder / f"{kind}_resumed_weights.npz", **weights(step))
     (folder / f"{kind}_{ranks.rank}.json").write_text(json.dumps(facts))
     if ranks.is_main:
         np.savez(folder / f"{kind}_weights.npz", **values)

@@ -84,7 +84,7 @@ class SmallTask(Task):
             Loss(self.network),
             self.config.optim,
             ranks=self.ranks,
-            shard_optimizer=self.config.shard_optimizer,
+            zero_stage=self.config.zero_stage,
         )
         self.steps = {"network": step}
 
