@@ -10,6 +10,7 @@ import pytest
 
 from mg.cli import save_config
 from mg.data.latent_files import LatentInfo, LatentWriter
+from mg.data.video import VideoReader
 from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, tensors_hash
@@ -17,6 +18,7 @@ from mg.training.checkpoint import save_final_weights
 from mg.training.movie_gen_config import (
     FlowValidationSettings,
     LatentDataSettings,
+    SampleVideoSettings,
     TextSettings,
     TrainMovieGenConfig,
     TransformerSettings,
@@ -150,9 +152,14 @@ def test_half_of_the_batch_on_each(make_config, run_on_two, one, tmp_path):
 
 
 def test_half_of_the_tokens_on_each(make_config, run_on_two, one, tmp_path):
-    code, text = run_on_two(make_config(tmp_path / "out", sequence_parallel=2))
+    # Sampling too takes all ranks, though only the first one writes.
+    samples = SampleVideoSettings(prompts=["the words of number 0"], interval=NUM_STEPS, steps=1)
+    config = make_config(tmp_path / "out", sequence_parallel=2, samples=samples)
+    code, text = run_on_two(config)
     assert code == 0, text
     assert_equal_runs(one, tmp_path / "out")
+    with VideoReader(tmp_path / "out" / "samples" / f"step_{NUM_STEPS:08d}.mp4") as reader:
+        assert reader.read(range(4)).shape == (4, 8, 8, 3)
 
 
 def test_half_of_the_matrices_on_each_between_one_rank_and_one(
