@@ -8,7 +8,6 @@ python tools/store_half_precision.py --src outputs/movie_gen_demo/generator --ta
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,19 +48,15 @@ def store_tae(source: Path, target: Path, *, overwrite: bool) -> None:
 def store_generator(source: Path, target: Path, *, overwrite: bool) -> None:
     """Write a generator's folder with transformer and TAE in float16."""
     parts = load_generator(source)
-    with tempfile.TemporaryDirectory() as scratch:
-        tae = Path(scratch) / "tae.safetensors"
-        config = parts.tae_config.to_dict()
-        write_weights(tae, halved(parts.tae_tensors), metadata=config_metadata(config))
-        save_generator(
-            target,
-            transformer_tensors=halved(parts.transformer_tensors),
-            transformer_config=parts.transformer_config,
-            tae=tae,
-            text_encoders=parts.text_encoders,
-            defaults=parts.defaults,
-            overwrite=overwrite,
-        )
+    save_generator(
+        target,
+        transformer_tensors=halved(parts.transformer_tensors),
+        transformer_config=parts.transformer_config,
+        tae=(halved(parts.tae_tensors), parts.tae_config),
+        text_encoders=parts.text_encoders,
+        defaults=parts.defaults,
+        overwrite=overwrite,
+    )
 
 
 def main() -> None:

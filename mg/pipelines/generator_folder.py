@@ -31,6 +31,7 @@ from mg.text.pretrained import PRETRAINED_KINDS
 from mg.weights.load import check_tensors, load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import config_metadata
+from mg.weights.tae_layers import tae_shapes
 
 if TYPE_CHECKING:
     from mg.models.tae.tae import TemporalAutoencoder
@@ -131,7 +132,7 @@ def save_generator(
     *,
     transformer_tensors: Mapping[str, np.ndarray],
     transformer_config: Mapping[str, Any] | MovieGenConfig,
-    tae: "TemporalAutoencoder | str | os.PathLike",
+    tae: "TemporalAutoencoder | str | os.PathLike | tuple[Mapping[str, np.ndarray], TAEConfig]",
     text_encoders: Sequence[TextEncoder | str],
     defaults: Mapping[str, Any] | GeneratorDefaults,
     overwrite: bool = False,
@@ -142,8 +143,8 @@ def save_generator(
         folder: to write; its parents are made.
         transformer_tensors: by the network's names, as `MovieGenTransformer.tensors` gives them.
         transformer_config: of the network.
-        tae: the autoencoder whose latents the transformer was trained on: the network, or the
-            path of its weights.
+        tae: the autoencoder whose latents the transformer was trained on: the network, the path of
+            its weights, or its tensors and config, which are written in the precision they have.
         text_encoders: in the order of the transformer's; or their specs (`mg.text.build`).
         defaults: see `GeneratorDefaults`; a mapping with its fields will do.
         overwrite: whether a generator that is there may be replaced.
@@ -243,8 +244,11 @@ def _check_place(folder: Path, overwrite: bool) -> None:
 
 
 def _tae_parts(
-    tae: "TemporalAutoencoder | str | os.PathLike",
+    tae: "TemporalAutoencoder | str | os.PathLike | tuple[Mapping[str, np.ndarray], TAEConfig]",
 ) -> tuple[Mapping[str, np.ndarray], TAEConfig]:
+    if isinstance(tae, tuple):
+        check_tensors(tae[0], tae_shapes(tae[1].to_dict()))
+        return tae
     if isinstance(tae, str | os.PathLike):
         tensors, config = load_tae_tensors(tae)
         return tensors, TAEConfig.from_mapping(config)

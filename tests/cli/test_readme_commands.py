@@ -16,8 +16,6 @@ from mg.models.movie_gen.config import MovieGenConfig, TextInput
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
 from mg.pipelines.generator_folder import save_generator
-from mg.weights.safetensors_file import write_safetensors
-from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -88,8 +86,8 @@ def write_clips(folder: Path, names: list[str]) -> None:
         write_video(folder / name, frames, fps=8)
 
 
-def write_text_to_video(assets: Path) -> None:
-    """Write a TAE and a generator of random weights, in place of those that ship."""
+def write_generator(assets: Path) -> None:
+    """Write a generator of random weights, in place of the one that ships."""
     rng = np.random.default_rng(0)
 
     def drawn(shapes):
@@ -102,9 +100,7 @@ def write_text_to_video(assets: Path) -> None:
         z_channels=4,
         temporal_downsample_level=(0,),
         temporal_upsample_level=(1,),
-    ).to_dict()
-    tensors, path = drawn(tae_shapes(tae)), assets / "tae_shapes" / "tae_shapes.safetensors"
-    write_safetensors(path, tensors, metadata=config_metadata(tae))
+    )
     transformer = MovieGenConfig(
         num_layers=1,
         dim=32,
@@ -118,7 +114,7 @@ def write_text_to_video(assets: Path) -> None:
         assets / "shapes_generator",
         transformer_tensors=drawn(parameter_shapes(transformer)),
         transformer_config=transformer,
-        tae=path,
+        tae=(drawn(tae_shapes(tae.to_dict())), tae),
         text_encoders=["word,width=32"],
         defaults={"num_frames": 4, "size": (16, 16), "fps": 16, "steps": 1},
     )
@@ -131,7 +127,7 @@ def checkout(tmp_path_factory):
     for name in ("scripts", "tools", "configs"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "assets" / "tae_tiny", folder / "assets" / "tae_tiny")
-    write_text_to_video(folder / "assets")
+    write_generator(folder / "assets")
     for name in ("train", "test"):
         write_clips(folder / "assets" / "clips" / name, ["one.mp4", "two.mp4"])
     videos = folder / "datasets" / "mixkit-100videos"
