@@ -1,6 +1,6 @@
 """Open a page in the browser that makes videos of prompts; it needs pip install -e ".[demo]".
 
-python scripts/demo.py --checkpoint outputs/movie_gen_demo/generator
+python scripts/demo.py
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from mg.pipelines.demo_page import (
     import_gradio,
     open_page,
 )
-from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
 
 logger = logging.getLogger("mg")
 
@@ -31,7 +31,8 @@ class DemoConfig(DeviceConfig):
     """A page for one user or a few who trust each other: it asks for no password.
 
     Args:
-        checkpoint: folder of a generator (model_index.json, transformer, tae, text).
+        checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default the
+            one that ships here, of moving shapes.
         host: address to serve the page at; 127.0.0.1 is seen from this machine only, 0.0.0.0 from
             all that reach it.
         port: of the address.
@@ -41,7 +42,7 @@ class DemoConfig(DeviceConfig):
         tiling: sizes of the decoder's tiles in frames and pixels.
     """
 
-    checkpoint: str
+    checkpoint: str = str(SHIPPED_GENERATOR)
     host: str = "127.0.0.1"
     port: int = 7860
     output_folder: str = "outputs/page"

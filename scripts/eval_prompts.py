@@ -1,6 +1,6 @@
 """Measure whether a generator follows prompts it was not trained on (captions of moving shapes).
 
-python scripts/eval_prompts.py --checkpoint outputs/demo/generator --output_folder outputs/prompts
+python scripts/eval_prompts.py --output_folder outputs/prompts
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
 from mg.device import DeviceConfig, setup_device
-from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.prompt_evaluation import (
     check_evaluation,
@@ -29,7 +29,8 @@ class EvalPromptsConfig(DeviceConfig):
     """Evaluation on the 48 held-out captions. What is null is the generator's default.
 
     Args:
-        checkpoint: folder of a generator trained on captions of tools/make_sample_videos.py.
+        checkpoint: folder of a generator trained on captions of tools/make_sample_videos.py; by
+            default the one that ships here.
         output_folder: for report.md, report.json and contact_sheet.png.
         num_prompts: take so many of the 48; null takes all.
         videos_per_prompt: videos of each prompt, with different seeds.
@@ -42,7 +43,7 @@ class EvalPromptsConfig(DeviceConfig):
         overwrite: replace an existing report.
     """
 
-    checkpoint: str
+    checkpoint: str = str(SHIPPED_GENERATOR)
     output_folder: str = "outputs/prompts"
     num_prompts: int | None = None
     videos_per_prompt: int = 1

@@ -23,14 +23,12 @@ from mg.pipelines.generated_files import (
     unfinished,
     write_generated,
 )
-from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 
 logger = logging.getLogger("mg")
-
-SHIPPED = Path(__file__).resolve().parents[1] / "assets" / "shapes_generator"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class GenerateConfig(DeviceConfig):
     """
 
     output: str
-    checkpoint: str = str(SHIPPED)
+    checkpoint: str = str(SHIPPED_GENERATOR)
     prompt: str | None = None
     prompts_file: str | None = None
     num_frames: int | None = None

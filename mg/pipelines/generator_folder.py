@@ -36,7 +36,16 @@ from mg.weights.tae_layers import tae_shapes
 if TYPE_CHECKING:
     from mg.models.tae.tae import TemporalAutoencoder
 
-__all__ = ["GeneratorDefaults", "GeneratorParts", "load_generator", "save_generator"]
+__all__ = [
+    "SHIPPED_GENERATOR",
+    "GeneratorDefaults",
+    "GeneratorParts",
+    "load_generator",
+    "save_generator",
+]
+
+# Of a checkout: a small generator of moving shapes (docs/movie_gen.md).
+SHIPPED_GENERATOR = Path(__file__).resolve().parents[2] / "assets" / "shapes_generator"
 
 CLASS_NAME = "TextToVideo"
 INDEX_FILE = "model_index.json"

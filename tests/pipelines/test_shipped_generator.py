@@ -1,24 +1,21 @@
 """The generator that ships here: small, whole, and what its first videos show."""
 
-from pathlib import Path
-
 from mg.metrics.shape_judge import judge_clip
-from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
 from mg.pipelines.prompt_evaluation import wanted_clips
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
 
-FOLDER = Path(__file__).parents[2] / "assets" / "shapes_generator"
 MAX_BYTES = 20e6
 
 
 def test_the_folder_is_small():
-    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in SHIPPED_GENERATOR.rglob("*") if path.is_file())
     assert size <= MAX_BYTES
 
 
 def test_videos_follow_prompts_that_were_held_out(graph_mode):
-    parts = load_generator(FOLDER)
+    parts = load_generator(SHIPPED_GENERATOR)
     wanted = wanted_clips(8)
     settings = SamplingSettings.of(parts.defaults, steps=8)
     generator = TextToVideo(parts)
