@@ -22,7 +22,8 @@ SUPPORTED = ((3, 10), (3, 11), (3, 12))
 MARKER = "mg_installed"  # in the virtual environment: what it was installed from
 REQUIREMENT = ".[test]"
 # MindSpore's CPU kernels run on one core: a process per core, each test file whole in one of them.
-PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+# Tests that start several processes themselves come after them, one by one.
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--ignore=tests/parallel")
 DEMO = ("scripts/train_tae.py", "--config", "configs/tae/train/demo.yaml")
 
 
@@ -59,11 +60,10 @@ def main(argv=None):
 def commands(task, arguments):
     """Return the arguments of Python for each command of a task."""
     if task == "test":
-        return [
-            ("-m", "ruff", "check", "."),
-            ("-m", "ruff", "format", "--check", "."),
-            ("-m", "pytest", *PARALLEL, *arguments),
-        ]
+        lint = [("-m", "ruff", "check", "."), ("-m", "ruff", "format", "--check", ".")]
+        if arguments:
+            return [*lint, ("-m", "pytest", *arguments)]
+        return [*lint, ("-m", "pytest", *PARALLEL), ("-m", "pytest", "tests/parallel")]
     return [(*DEMO, *arguments)]
 
 

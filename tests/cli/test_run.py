@@ -46,7 +46,7 @@ def test_the_first_run_makes_and_installs_and_the_second_does_not(bootstrap, tmp
     tests = [
         [python, "-m", "ruff", "check", "."],
         [python, "-m", "ruff", "format", "--check", "."],
-        [python, "-m", "pytest", *bootstrap.PARALLEL, "tests/data", "-x"],
+        [python, "-m", "pytest", "tests/data", "-x"],
     ]
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "-e", ".[test]"]
     assert bootstrap.commands_run == [[sys.executable, "-m", "venv", str(venv)], pip, *tests]
@@ -126,3 +126,9 @@ def test_questions_to_a_real_python():
     assert not module.has_module(sys.executable, "no_such_module_here")
     assert module.version_of(ROOT / "none") is None
     assert str(ROOT) in module.fingerprint()
+
+
+def test_all_tests_run_each_once(bootstrap):
+    *_, most, rest = bootstrap.commands("test", [])
+    assert most == ("-m", "pytest", *bootstrap.PARALLEL)
+    assert "--ignore=" + rest[-1] in most and rest[:2] == ("-m", "pytest")
