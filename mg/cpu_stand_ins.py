@@ -17,6 +17,8 @@ import mindspore as ms
 from mindspore import Tensor, mint, nn, ops
 from mindspore.mint.nn import functional
 
+from mg.device import runs_on_cpu
+
 __all__ = ["install_stand_ins"]
 
 
@@ -27,7 +29,7 @@ def install_stand_ins() -> bool:
     already are replaced too, and modules imported later find the stand-ins. On Ascend and GPU
     nothing changes.
     """
-    if ms.get_context("device_target") != "CPU":
+    if not runs_on_cpu():
         return False
     for module in _modules_to_search():
         for name, value in list(vars(module).items()):

@@ -5,7 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 
-__all__ = ["DeviceConfig", "setup_device"]
+__all__ = ["DeviceConfig", "runs_on_cpu", "setup_device"]
 
 logger = logging.getLogger("mg")
 
@@ -62,6 +62,13 @@ def setup_device(config: DeviceConfig) -> str:
     reason = "No Ascend device is usable here: running" if fell_back else "Running"
     logger.info("%s on %s (%s mode).", reason, device, config.mode)
     return device
+
+
+def runs_on_cpu() -> bool:
+    """Return whether MindSpore runs on CPU, where some operations need another form."""
+    import mindspore as ms
+
+    return ms.get_context("device_target") == "CPU"
 
 
 def _is_usable(name: str) -> bool:

@@ -93,6 +93,7 @@ def network_and_inputs(
             return self.network.frames_from(x)
 
     tae = TemporalAutoencoder(config)
+    _take_the_form_for_ascend(tae)
     # Set after building: the network refuses bf16 where it would have to run on CPU.
     tae.encode_dtype = tae.decode_dtype = ms.float32 if dtype == "float32" else ms.bfloat16
     frames, side = 2 * config.temporal_compression, 16 * config.spatial_compression
@@ -107,6 +108,7 @@ def network_and_inputs(
         network=DiscriminatorConfig(kind="video", ch=8, num_layers=2, norm_groups=8),
     )
     discriminator = Discriminator(adversarial.network)
+    _take_the_form_for_ascend(discriminator)
     optim = OptimSettings(accumulation_steps=2)
     scalar = Tensor(1.0, ms.float32)
     if graph == "discriminator":
@@ -120,6 +122,13 @@ def network_and_inputs(
     step = TrainStep(loss, optim, parameters=tae.trainable_params()).set_train()
     frame_indices = Tensor(np.arange(2, dtype=np.int32))
     return step, (scalar, scalar, scalar, True, video, latent, frame_indices)
+
+
+def _take_the_form_for_ascend(network: "nn.Cell") -> None:
+    """Undo the choice of what CPU needs, which cells take when they are built."""
+    for _, cell in network.cells_and_names():
+        if hasattr(cell, "on_cpu"):
+            cell.on_cpu = False
 
 
 def _video_model_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
@@ -183,11 +192,9 @@ def _transformer(dtype: str) -> "nn.Cell":
         rope=True,
     )
     network = MovieGenTransformer(config)
-    # Set after building, which would choose what CPU needs.
+    _take_the_form_for_ascend(network)
     network.dtype = ms.float32 if dtype == "float32" else ms.bfloat16
     for _, cell in network.cells_and_names():
-        if hasattr(cell, "on_cpu"):
-            cell.on_cpu = False
         if hasattr(cell, "flash"):
             cell.flash = dtype != "float32"
     return network

@@ -7,16 +7,12 @@
 The stand-ins move more data and give the same numbers.
 """
 
-import mindspore as ms
 from mindspore import Tensor, communication, nn, ops
 
+from mg.device import runs_on_cpu
 from mg.parallel.ranks import Ranks
 
 __all__ = ["AllToAll", "Group", "GroupGather", "ReduceScatter"]
-
-
-def _on_cpu() -> bool:
-    return ms.get_context("device_target") == "CPU"
 
 
 class ReduceScatter(nn.Cell):
@@ -29,7 +25,7 @@ class ReduceScatter(nn.Cell):
     def __init__(self, ranks: Ranks) -> None:
         super().__init__(auto_prefix=False)
         self.rank, self.size = ranks.rank, ranks.size
-        self.on_cpu = _on_cpu()
+        self.on_cpu = runs_on_cpu()
         self.collective = ops.AllReduce() if self.on_cpu else ops.ReduceScatter()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -54,7 +50,7 @@ class Group:
         self.rank = ranks.rank % size
         self.first = ranks.rank - self.rank
         self.name = communication.GlobalComm.WORLD_COMM_GROUP
-        if size < ranks.size and not _on_cpu():
+        if size < ranks.size and not runs_on_cpu():
             self.name = f"ranks_{self.first}_to_{self.first + size - 1}"
             communication.create_group(self.name, list(range(self.first, self.first + size)))
 
@@ -65,7 +61,7 @@ class GroupGather(nn.Cell):
     def __init__(self, group: Group) -> None:
         super().__init__(auto_prefix=False)
         self.first, self.last = group.first, group.first + group.size
-        self.on_cpu = _on_cpu()
+        self.on_cpu = runs_on_cpu()
         self.collective = ops.AllGather(group=group.name)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -106,7 +102,7 @@ class _Exchange(nn.Cell):
         super().__init__(auto_prefix=False)
         self.rank, self.size = group.rank, group.size
         self.join_axis = join_axis
-        self.on_cpu = _on_cpu()
+        self.on_cpu = runs_on_cpu()
         self.collective = (
             GroupGather(group)
             if self.on_cpu

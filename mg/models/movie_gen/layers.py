@@ -17,6 +17,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 from mindspore.ops import constexpr
 
+from mg.device import runs_on_cpu
+
 __all__ = [
     "FeedForward",
     "LayerNorm",
@@ -24,13 +26,7 @@ __all__ = [
     "PerClip",
     "PerToken",
     "RMSNorm",
-    "runs_on_cpu",
 ]
-
-
-def runs_on_cpu() -> bool:
-    """Return whether MindSpore runs on CPU, where some operations need another form."""
-    return ms.get_context("device_target") == "CPU"
 
 
 class Linear(nn.Cell):

@@ -14,11 +14,12 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
+from mg.device import runs_on_cpu
 from mg.models.movie_gen.attention import attention_mask, has_flash_attention
 from mg.models.movie_gen.block import ModulatedNorm, TransformerBlock
 from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import Linear, PerToken, runs_on_cpu
+from mg.models.movie_gen.layers import Linear, PerToken
 from mg.models.movie_gen.positions import PositionTables
 from mg.models.parameters import set_whole_values, whole_shape, whole_values
 from mg.parallel.sequence import SequenceParallel

@@ -1,7 +1,8 @@
 """The decoder half of the TAE: latent to video."""
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
+from mg.models.tae.activation import SiLU
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.layers import Conv2_5d, fold_frames, unfold_frames
 from mg.models.tae.levels import Level, Middle
@@ -58,6 +59,7 @@ class Decoder(nn.Cell):
                 for level in range(config.num_levels)
             ]
         )
+        self.silu = SiLU()
         self.norm_out = GroupNorm(widths[0], config.norm_groups, per_frame=config.norm_per_frame)
         self.conv_out = Conv2_5d(widths[0], config.out_ch)
 
@@ -71,7 +73,7 @@ class Decoder(nn.Cell):
             x = self.up[level](x, num_frames)
             if self.doubles_time[level]:
                 num_frames = 2 * num_frames
-        return ops.silu(self.norm_out(x, num_frames)), num_frames
+        return self.silu(self.norm_out(x, num_frames)), num_frames
 
     def construct(self, z: Tensor) -> Tensor:
         x, num_frames = self.features(z)

@@ -1,7 +1,8 @@
 """The encoder half of the TAE: video to the moments of the latent's distribution."""
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
+from mg.models.tae.activation import SiLU
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.layers import Conv2_5d, fold_frames, unfold_frames
 from mg.models.tae.levels import Level, Middle
@@ -56,6 +57,7 @@ class Encoder(nn.Cell):
             ]
         )
         self.mid = Middle(widths[-1], config=config)
+        self.silu = SiLU()
         self.norm_out = GroupNorm(widths[-1], config.norm_groups, per_frame=config.norm_per_frame)
         num_moments = 2 if config.double_z else 1
         self.conv_out = Conv2_5d(widths[-1], num_moments * config.z_channels)
@@ -68,5 +70,5 @@ class Encoder(nn.Cell):
             if self.halves_time[level]:
                 num_frames = (num_frames + 1) // 2
         x = self.mid(x, num_frames)  # (B*T', C, H', W')
-        x = self.conv_out(ops.silu(self.norm_out(x, num_frames)), num_frames)
+        x = self.conv_out(self.silu(self.norm_out(x, num_frames)), num_frames)
         return unfold_frames(x, num_frames)

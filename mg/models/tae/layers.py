@@ -18,6 +18,9 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, initializer
 from mindspore.ops import constexpr
 
+from mg.device import runs_on_cpu
+from mg.models.tae.activation import SiLU
+from mg.models.tae.convolution import ChannelBias, SameSizeConv2d
 from mg.models.tae.normalisation import GroupNorm
 
 __all__ = [
@@ -28,8 +31,9 @@ __all__ = [
     "TemporalAttention",
     "TemporalConv",
     "centric_kernel",
+    "channel_rows",
     "fold_frames",
-    "folded_index",
+    "folded_frames",
     "make_attention",
     "unfold_frames",
 ]
@@ -93,11 +97,19 @@ class SpatialConv(nn.Cell):
         self.conv2d = ops.Conv2D(
             out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride
         )
-        self.bias_add = ops.BiasAdd()
+        keeps_size = kernel_size > 1 and stride == 1 and padding == kernel_size // 2
+        self.conv2d_on_cpu = (
+            SameSizeConv2d(in_channels, out_channels, kernel_size) if keeps_size else None
+        )
+        self.on_cpu = runs_on_cpu()
+        self.bias_add = ChannelBias()
 
     def with_weight(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the convolution, without bias, with `weight` in the place of the cell's own."""
-        return self.conv2d(x, weight.astype(x.dtype))
+        weight = weight.astype(x.dtype)
+        if self.on_cpu and self.conv2d_on_cpu is not None:
+            return self.conv2d_on_cpu(x, weight)
+        return self.conv2d(x, weight)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.bias_add(self.with_weight(x, self.weight), self.bias.astype(x.dtype))
@@ -107,7 +119,8 @@ class TemporalConv(nn.Cell):
     """1-D convolution over time, kernel k in {1, 3}, as many channels out as in, centric start.
 
     y_t = b + sum_k W_k x_{t+k-1}: each tap is a 1x1 convolution, so three frame-shifted copies of
-    the input are stacked along the channels and one 1x1 convolution does all taps.
+    the input are interleaved along the channels, in the order of the weights in memory, and one 1x1
+    convolution does all taps.
     """
 
     def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
@@ -120,7 +133,7 @@ class TemporalConv(nn.Cell):
         self.bias = Parameter(Tensor(np.zeros(channels, np.float32)), name="bias")
         self.conv1x1 = ops.Conv2D(channels, 1, pad_mode="valid")
         self.gather = ops.Gather()
-        self.bias_add = ops.BiasAdd()
+        self.bias_add = ChannelBias()
         # The primitive: the gradient of `ops.matmul` copies its operands to transpose them.
         self.matmul = ops.MatMul()
 
@@ -145,39 +158,54 @@ class TemporalConv(nn.Cell):
         weight = self.taps_sum().reshape(self.channels, self.channels, 1, 1)
         return self.conv1x1(x, weight.astype(x.dtype))
 
-    def taps(self) -> Tensor:
-        """Return the weight as (Cout, 3, Cin), one matrix product for all taps."""
-        return self.weight.transpose(0, 2, 3, 1).reshape(self.channels, 3, self.channels)
-
-    def on_taps(self, x: Tensor, index: Tensor) -> Tensor:
+    def on_taps(self, x: Tensor, rows: Tensor) -> Tensor:
         """Return the result, without bias, for output frames that see given input frames.
 
         Args:
             x: all input frames (N, C, H, W).
-            index: which of them each output frame sees, int32 (num_out * 3,).
+            rows: `channel_rows` of which of them each output frame sees, int32 (num_out * C * 3,).
         """
         _, channels, height, width = x.shape
-        taps = self.gather(x, index, 0)  # (num_out * 3, C, H, W)
+        taps = self.gather(x.reshape(-1, height, width), rows, 0)  # (num_out * C * 3, H, W)
         taps = taps.reshape(-1, 3 * channels, height, width)
-        weight = self.taps().reshape(self.channels, 3 * self.channels, 1, 1)
+        # In this order of the channels the weight need not be transposed.
+        weight = self.weight.reshape(self.channels, 3 * self.channels, 1, 1)
         return self.conv1x1(taps, weight.astype(x.dtype))
-
-
-def folded_index(batch: int, num_frames: int, frames: np.ndarray) -> np.ndarray:
-    """Return frame numbers (num_out, taps) of a clip as positions in a folded batch, flat int32."""
-    starts = num_frames * np.arange(batch)[:, None, None]
-    return (starts + frames).reshape(-1).astype(np.int32)
 
 
 # Which frames of a folded batch the taps of each output frame see is settled while the graph is
 # compiled; one gather with such an index is the shift, the padding and the stride.
 
 
+def folded_frames(batch: int, num_frames: int, frames: np.ndarray) -> np.ndarray:
+    """Return frame numbers (num_out, taps) of a clip as positions in a folded batch of clips.
+
+    The result has the shape (batch * num_out, taps).
+    """
+    starts = num_frames * np.arange(batch)[:, None, None]
+    return (starts + frames).reshape(-1, frames.shape[1])
+
+
+def channel_rows(frames: np.ndarray, channels: int) -> Tensor:
+    """Return the rows of (N * C, H, W) that put the taps of each channel next to each other.
+
+    Args:
+        frames: which of N frames each output frame sees, (num_out, taps).
+        channels: C.
+
+    Returns:
+        int32 (num_out * C * taps,).
+    """
+    rows = channels * frames[:, None, :] + np.arange(channels)[:, None]  # (num_out, C, taps)
+    return Tensor(rows.reshape(-1).astype(np.int32))
+
+
 @constexpr
-def _taps_at_stride_1(batch: int, num_frames: int) -> Tensor:
+def _taps_at_stride_1(batch: int, num_frames: int, channels: int) -> Tensor:
     """Taps t-1, t, t+1, the end frames repeated."""
     frames = np.arange(num_frames)[:, None] + np.array([-1, 0, 1])
-    return Tensor(folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1)))
+    frames = folded_frames(batch, num_frames, np.clip(frames, 0, num_frames - 1))
+    return channel_rows(frames, channels)
 
 
 class Conv2_5d(nn.Cell):
@@ -204,7 +232,8 @@ class Conv2_5d(nn.Cell):
         )
         self.kernel_size = kernel_size
         self.conv_temp = TemporalConv(out_channels, kernel_size=kernel_size)
-        self.bias_add = ops.BiasAdd()
+        self.bias_add = ChannelBias()
+        self.matmul = ops.MatMul()  # the primitive, as in `TemporalConv`
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         return self.with_spatial_weight(x, num_frames, self.conv_spat.weight)
@@ -223,13 +252,13 @@ class Conv2_5d(nn.Cell):
         num_weights = in_channels * self.kernel_size * self.kernel_size  # of one output channel
         if taps_see_one_frame and total * height * width > num_weights:
             # Both convolutions are one, (sum_k W_k) W_s: worth it where pixels outnumber weights.
-            merged = ops.matmul(self.conv_temp.taps_sum(), spatial.reshape(channels, -1))
+            merged = self.matmul(self.conv_temp.taps_sum(), spatial.reshape(channels, -1))
             y = self.conv_spat.with_weight(x, merged.reshape(spatial.shape))
         elif taps_see_one_frame:
             y = self.conv_temp.on_equal_frames(self.conv_spat.with_weight(x, spatial))
         else:
-            index = _taps_at_stride_1(total // num_frames, num_frames)
-            y = self.conv_temp.on_taps(self.conv_spat.with_weight(x, spatial), index)
+            rows = _taps_at_stride_1(total // num_frames, num_frames, channels)
+            y = self.conv_temp.on_taps(self.conv_spat.with_weight(x, spatial), rows)
         # With repeated end frames every tap sees the spatial bias b_s, so both biases are one:
         # (sum_k W_k) b_s + b_t.
         bias = self.conv_temp.of_constant(self.conv_spat.bias) + self.conv_temp.bias
@@ -256,6 +285,7 @@ class ResnetBlock(nn.Cell):
         self.conv1 = Conv2_5d(in_channels, out_channels)
         self.norm2 = GroupNorm(out_channels, norm_groups, per_frame=norm_per_frame)
         self.conv2 = Conv2_5d(out_channels, out_channels, starts_at_zero=True)
+        self.silu = SiLU()
         self.dropout = nn.Dropout(p=dropout) if dropout > 0 else None
         self.nin_shortcut = (
             Conv2_5d(in_channels, out_channels, kernel_size=1)
@@ -264,8 +294,8 @@ class ResnetBlock(nn.Cell):
         )
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        h = self.conv1(ops.silu(self.norm1(x, num_frames)), num_frames)
-        h = ops.silu(self.norm2(h, num_frames))
+        h = self.conv1(self.silu(self.norm1(x, num_frames)), num_frames)
+        h = self.silu(self.norm2(h, num_frames))
         if self.dropout is not None:
             h = self.dropout(h)
         h = self.conv2(h, num_frames)
@@ -312,10 +342,11 @@ class Projection(nn.Cell):
         super().__init__()
         self.weight = _weight((channels, channels), starts_at_zero=starts_at_zero)
         self.bias = _bias(channels)
+        self.matmul = ops.MatMul(transpose_b=True)  # the primitive, as in `TemporalConv`
 
     def construct(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])
-        y = ops.matmul(tokens, self.weight.astype(x.dtype).transpose(1, 0))
+        y = self.matmul(tokens, self.weight.astype(x.dtype))
         return (y + self.bias.astype(x.dtype)).reshape(x.shape)
 
 

@@ -82,34 +82,34 @@ class _NormaliseGroups(nn.Cell):
         """Return values (B, C) with each replaced by the mean of its group."""
         return ops.matmul(values, self.group_average)
 
-    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x - mean (B, T, C, H, W) and the variance (B, C) of each channel's group."""
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y (B, T, C, H, W), and mean and 1 / std (B, C) of each channel's group."""
         mean = self.group_means(self.channel_means(x))
         centred = self.centred(x, mean)
         # E[(x - mean)^2], not E[x^2] - mean^2, which cancels where the mean is large.
         variance = self.group_means(self.channel_means_of_product(centred, centred))
-        return centred, variance
-
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        centred, variance = self.statistics(x)
-        scale = ops.reshape(gamma, (1, -1)) * ops.rsqrt(variance + self.epsilon)
-        return self.apply_per_channel(centred, scale, ops.broadcast_to(beta, scale.shape))
+        inverse_std = ops.rsqrt(variance + self.epsilon)
+        scale = ops.reshape(gamma, (1, -1)) * inverse_std
+        y = self.apply_per_channel(centred, scale, ops.broadcast_to(beta, scale.shape))
+        return y, mean, inverse_std
 
     def bprop(self, x, gamma, beta, out, dout):
-        # Once dout is there, not before: otherwise the compiler takes x - mean of the forward pass
-        # for this one and keeps it, for every layer, until now.
-        x = ops.depend(x, dout)
-        centred, variance = self.statistics(x)
-        inverse_std = ops.rsqrt(variance + self.epsilon)
+        _, mean, inverse_std = out
+        # The last two are zero but for second derivatives, which come back through the statistics:
+        # d mean / dx = 1 / N and d (1 / std) / dx = -(x - mean) / (N std^3).
+        dout, dmean, dinverse_std = dout
+        num_values = x.shape[1] * x.shape[3] * x.shape[4]  # of a channel
         gamma = ops.reshape(gamma, (1, -1))
         dy_mean = self.channel_means(dout)  # (B, C)
-        dy_xhat_mean = self.channel_means_of_product(dout, centred) * inverse_std
+        dy_xhat_mean = (self.channel_means_of_product(dout, x) - mean * dy_mean) * inverse_std
         a = self.group_means(gamma * dy_mean)
         b = self.group_means(gamma * dy_xhat_mean)
-        # As two such maps: gamma dy / std, and -(b / std) (x - mean) / std - a / std.
-        dx = self.apply_per_channel(dout, gamma * inverse_std, b * 0.0)
-        dx = dx + self.apply_per_channel(centred, -b * ops.square(inverse_std), -a * inverse_std)
-        num_values = x.shape[1] * x.shape[3] * x.shape[4]  # behind each mean
+        slope = b + self.group_means(dinverse_std) * inverse_std / num_values
+        slope = -slope * ops.square(inverse_std)
+        shift = self.group_means(dmean) / num_values - a * inverse_std
+        # As two such maps: gamma dy / std, and slope (x - mean) + shift.
+        dx = self.apply_per_channel(dout, gamma * inverse_std, a * 0.0)
+        dx = dx + self.apply_per_channel(x, slope, shift - slope * mean)
         return dx, num_values * self.sum(dy_xhat_mean, 0), num_values * self.sum(dy_mean, 0)
 
 
@@ -132,5 +132,5 @@ class GroupNorm(nn.Cell):
         total, channels, height, width = x.shape
         pooled = 1 if self.per_frame else num_frames  # frames that share their statistics
         clips = x.reshape(total // pooled, pooled, channels, height, width)
-        y = self.normalise(clips.astype(ms.float32), self.gamma, self.beta)
+        y, _, _ = self.normalise(clips.astype(ms.float32), self.gamma, self.beta)
         return y.astype(x.dtype).reshape(x.shape)

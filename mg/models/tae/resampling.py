@@ -9,7 +9,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
-from mg.models.tae.layers import SpatialConv, TemporalConv, folded_index
+from mg.models.tae.convolution import ChannelBias, SwapChannels
+from mg.models.tae.layers import SpatialConv, TemporalConv, channel_rows, folded_frames
 
 __all__ = ["SpatialDownsample", "SpatialUpsample", "TemporalDownsample", "TemporalUpsample"]
 
@@ -44,13 +45,14 @@ class SpatialUpsample(nn.Cell):
         spread = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
         self.spread = Tensor(np.ascontiguousarray(np.kron(spread, spread).T))
         self.conv_transpose = ops.Conv2DTranspose(channels, 4, pad_mode="pad", pad=1, stride=2)
+        self.swap = SwapChannels(channels, channels)
         self.matmul = ops.MatMul()
-        self.bias_add = ops.BiasAdd()
+        self.bias_add = ChannelBias()
 
     def construct(self, x: Tensor) -> Tensor:
         total, channels, height, width = x.shape
         # (Cout, Cin, 3, 3) -> (Cin * Cout, 9) -> (Cin, Cout, 4, 4)
-        weight = self.conv.weight.transpose(1, 0, 2, 3).reshape(channels * channels, 9)
+        weight = self.swap(self.conv.weight).reshape(channels * channels, 9)
         weight = self.matmul(weight, self.spread).reshape(channels, channels, 4, 4)
         size = (total, channels, 2 * height, 2 * width)
         y = self.conv_transpose(x, weight.astype(x.dtype), size)
@@ -58,11 +60,12 @@ class SpatialUpsample(nn.Cell):
 
 
 @constexpr
-def _taps_at_stride_2(batch: int, num_frames: int, head_padding: int) -> Tensor:
+def _taps_at_stride_2(batch: int, num_frames: int, head_padding: int, channels: int) -> Tensor:
     """Taps 2i, 2i+1, 2i+2, or one frame earlier with head padding; the end frames repeated."""
     first = 2 * np.arange((num_frames + 1) // 2) - head_padding
     frames = first[:, None] + np.array([0, 1, 2])
-    return Tensor(folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1)))
+    frames = folded_frames(batch, num_frames, np.clip(frames, 0, num_frames - 1))
+    return channel_rows(frames, channels)
 
 
 class TemporalDownsample(nn.Cell):
@@ -80,22 +83,23 @@ class TemporalDownsample(nn.Cell):
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         if num_frames == 1:
             return self.conv.add_bias(self.conv.on_equal_frames(x))
-        index = _taps_at_stride_2(x.shape[0] // num_frames, num_frames, self.head_padding)
-        return self.conv.add_bias(self.conv.on_taps(x, index))  # (B*ceil(T/2), C, H, W)
+        total, channels, _, _ = x.shape
+        rows = _taps_at_stride_2(total // num_frames, num_frames, self.head_padding, channels)
+        return self.conv.add_bias(self.conv.on_taps(x, rows))  # (B*ceil(T/2), C, H, W)
 
 
 @constexpr
-def _taps_of_pairs(batch: int, num_frames: int, pads_with_zeros: bool) -> Tensor:
+def _taps_of_pairs(batch: int, num_frames: int, pads_with_zeros: bool, channels: int) -> Tensor:
     """Taps i-1, i, i, i+1 of the two output frames of each input frame.
 
     Beyond the ends they see the end frames, or the frame of zeros that follows the folded batch.
     """
     frames = np.arange(num_frames)[:, None] + np.array([-1, 0, 0, 1])
     inside = (frames >= 0) & (frames < num_frames)
-    index = folded_index(batch, num_frames, np.clip(frames, 0, num_frames - 1))
+    frames = folded_frames(batch, num_frames, np.clip(frames, 0, num_frames - 1))
     if pads_with_zeros:
-        index[~np.tile(inside.reshape(-1), batch)] = batch * num_frames
-    return Tensor(index)
+        frames[~np.tile(inside, (batch, 1))] = batch * num_frames
+    return channel_rows(frames.reshape(-1, 2), channels)
 
 
 class TemporalUpsample(nn.Cell):
@@ -106,8 +110,8 @@ class TemporalUpsample(nn.Cell):
 
         y_2i = W0 x_{i-1} + (W1 + W2) x_i        y_2i+1 = (W0 + W1) x_i + W2 x_{i+1}
 
-    so the frames i-1, i | i, i+1, stacked along the channels, give both with one 1x1 convolution of
-    two groups: 4 products per two output frames instead of 6.
+    so the frames i-1, i | i, i+1, each pair interleaved along the channels, give both with one 1x1
+    convolution of two groups: 4 products per two output frames instead of 6.
     """
 
     def __init__(self, channels: int, *, temporal_padding: str) -> None:
@@ -116,20 +120,24 @@ class TemporalUpsample(nn.Cell):
         self.pads_with_zeros = temporal_padding == "published"
         self.conv1x1 = ops.Conv2D(2 * channels, 1, pad_mode="valid", group=2)
         self.gather = ops.Gather()
+        self.matmul = ops.MatMul()
+        # (3, 2) each: from (W0, W1, W2) to (W0, W1 + W2) and (W0 + W1, W2)
+        self.to_even = Tensor(np.array([[1, 0], [0, 1], [0, 1]], np.float32))
+        self.to_odd = Tensor(np.array([[1, 0], [1, 0], [0, 1]], np.float32))
 
     def weight_of_pairs(self) -> Tensor:
         """Return the weight (2*C, 2*C, 1, 1) for even and odd output frames: the two groups."""
         channels = self.conv.channels
-        first, middle, last = ops.chunk(self.conv.taps(), 3, axis=1)  # each (Cout, 1, Cin)
-        even = ops.concat((first, middle + last), 1)  # (Cout, 2, Cin)
-        odd = ops.concat((first + middle, last), 1)
+        taps = self.conv.weight.reshape(channels * channels, 3)
+        even, odd = self.matmul(taps, self.to_even), self.matmul(taps, self.to_odd)
         return ops.concat((even, odd), 0).reshape(2 * channels, 2 * channels, 1, 1)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         total, channels, height, width = x.shape
-        index = _taps_of_pairs(total // num_frames, num_frames, self.pads_with_zeros)
+        rows = _taps_of_pairs(total // num_frames, num_frames, self.pads_with_zeros, channels)
         if self.pads_with_zeros:
             x = ops.concat((x, ops.zeros_like(x[:1])), 0)
-        taps = self.gather(x, index, 0).reshape(total, 4 * channels, height, width)
+        taps = self.gather(x.reshape(-1, height, width), rows, 0)  # (B*T * 2 * C * 2, H, W)
+        taps = taps.reshape(total, 4 * channels, height, width)
         y = self.conv1x1(taps, self.weight_of_pairs().astype(x.dtype))  # (B*T, 2*C, H, W)
         return self.conv.add_bias(y.reshape(2 * total, channels, height, width))

@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mg.device import runs_on_cpu
 from mg.models.parameters import set_values
 from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN, TAE_CONFIG, TAEConfig
 from mg.models.tae.decoder import Decoder
@@ -265,7 +266,7 @@ def _as_dict(config: Mapping | TAEConfig | None) -> dict | None:
 def _dtype(name: str, argument: str) -> ms.Type:
     if name not in DTYPES:
         raise ValueError(f"{argument}={name!r}; expected one of {sorted(DTYPES)}")
-    if name == "bfloat16" and ms.get_context("device_target") == "CPU":
+    if name == "bfloat16" and runs_on_cpu():
         raise ValueError(
             f"{argument}=bfloat16: MindSpore's CPU kernels have no bf16 convolution; use float32 "
             "or float16 on CPU"

@@ -1,0 +1,156 @@
+"""The layers with gradients of their own give what MindSpore's plain ones do."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, ops
+
+from mg.models.tae.activation import SiLU
+from mg.models.tae.convolution import ChannelBias, SameSizeConv2d, SwapChannels
+from mg.models.tae.layers import SpatialConv
+
+both_modes = pytest.mark.parametrize("mode", ["graph_mode", "pynative_mode"])
+
+
+def random_tensor(rng, *shape, dtype=ms.float32):
+    return Tensor(rng.standard_normal(shape).astype(np.float32), dtype)
+
+
+def gradients(function, x, weight, dout):
+    """Return the value of a function of x and weight, and the gradients of <value, dout>."""
+
+    def projected(x, weight):
+        y = function(x, weight)
+        return (y * dout).astype(ms.float32).sum(), y
+
+    (_, y), found = ms.value_and_grad(projected, (0, 1), has_aux=True)(x, weight)
+    return [tensor.asnumpy() for tensor in (y, *found)]
+
+
+def assert_close(actual, expected, tolerance):
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype
+    limit = tolerance * np.abs(expected).max()
+    np.testing.assert_allclose(actual.astype(float), expected.astype(float), rtol=0, atol=limit)
+
+
+# The last size: one frame of 1x2 pixels, too few to turn the weight for.
+@both_modes
+@pytest.mark.parametrize("channels", [(4, 3), (3, 4)])
+@pytest.mark.parametrize(("kernel_size", "size"), [(3, (2, 5, 4)), (5, (1, 6, 7)), (3, (1, 1, 2))])
+def test_same_size_convolution(mode, channels, kernel_size, size, request):
+    request.getfixturevalue(mode)
+    rng = np.random.default_rng(0)
+    frames, height, width = size
+    c_in, c_out = channels
+    x = random_tensor(rng, frames, c_in, height, width)
+    weight = random_tensor(rng, c_out, c_in, kernel_size, kernel_size)
+    dout = random_tensor(rng, frames, c_out, height, width)
+    plain = ops.Conv2D(c_out, kernel_size, pad_mode="pad", pad=kernel_size // 2)
+    found = gradients(SameSizeConv2d(c_in, c_out, kernel_size), x, weight, dout)
+    for actual, expected in zip(found, gradients(plain, x, weight, dout), strict=True):
+        assert_close(actual, expected, 1e-5)
+
+
+@both_modes
+@pytest.mark.parametrize("channels", [(4, 3), (3, 4)])
+def test_in_half_precision(mode, channels, request):
+    request.getfixturevalue(mode)
+    rng = np.random.default_rng(1)
+    c_in, c_out = channels
+    x = random_tensor(rng, 2, c_in, 6, 5, dtype=ms.float16)
+    weight = random_tensor(rng, c_out, c_in, 3, 3, dtype=ms.float16)
+    dout = random_tensor(rng, 2, c_out, 6, 5, dtype=ms.float16)
+    plain = ops.Conv2D(c_out, 3, pad_mode="pad", pad=1)
+    found = gradients(SameSizeConv2d(c_in, c_out, 3), x, weight, dout)
+    for actual, expected in zip(found, gradients(plain, x, weight, dout), strict=True):
+        assert_close(actual, expected, 4e-3)
+
+
+@both_modes
+@pytest.mark.parametrize("dtype", [ms.float32, ms.float16])
+def test_channel_bias(mode, dtype, request):
+    request.getfixturevalue(mode)
+    rng = np.random.default_rng(3)
+    x, bias = random_tensor(rng, 2, 3, 5, 4, dtype=dtype), random_tensor(rng, 3, dtype=dtype)
+    dout = random_tensor(rng, 2, 3, 5, 4, dtype=dtype)
+    found = gradients(ChannelBias(), x, bias, dout)
+    for actual, expected in zip(found, gradients(ops.BiasAdd(), x, bias, dout), strict=True):
+        assert_close(actual, expected, 1e-5 if dtype == ms.float32 else 4e-3)
+
+
+@both_modes
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_silu(mode, on_cpu, request):
+    request.getfixturevalue(mode)
+    x = np.linspace(-90, 90, 2001, dtype=np.float32)
+    dout = np.random.default_rng(4).standard_normal(x.shape).astype(np.float32)
+    cell = SiLU()
+    cell.on_cpu = on_cpu
+
+    def projected(x):
+        y = cell(x)
+        return (y * Tensor(dout)).sum(), y
+
+    (_, y), gradient = ms.value_and_grad(projected, 0, has_aux=True)(Tensor(x))
+    s = 1 / (1 + np.exp(-x.astype(np.float64)))
+    assert_close(y.asnumpy(), (x * s).astype(np.float32), 1e-6)
+    assert_close(gradient.asnumpy(), (dout * (s + x * s * (1 - s))).astype(np.float32), 1e-6)
+
+
+@both_modes
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_channels_are_swapped_forward_and_backward(mode, on_cpu, request):
+    request.getfixturevalue(mode)
+    rng = np.random.default_rng(2)
+    weight, dout = random_tensor(rng, 5, 3, 2, 4), random_tensor(rng, 3, 5, 2, 4)
+    cell = SwapChannels(3, 5)
+    cell.on_cpu = on_cpu
+
+    def projected(weight):
+        swapped = cell(weight)
+        return (swapped * dout).sum(), swapped
+
+    (_, swapped), gradient = ms.value_and_grad(projected, 0, has_aux=True)(weight)
+    np.testing.assert_array_equal(swapped.asnumpy(), weight.asnumpy().transpose(1, 0, 2, 3))
+    np.testing.assert_array_equal(gradient.asnumpy(), dout.asnumpy().transpose(1, 0, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("options", "has_own_gradient"),
+    [
+        ({"kernel_size": 3, "padding": 1}, True),
+        ({"kernel_size": 3, "stride": 2, "padding": (0, 1, 0, 1)}, False),
+        ({"kernel_size": 1}, False),
+    ],
+)
+def test_only_convolutions_that_keep_the_size_have_it(options, has_own_gradient):
+    conv = SpatialConv(3, 4, **options)
+    assert conv.on_cpu
+    assert (conv.conv2d_on_cpu is not None) == has_own_gradient
+    assert [p.name for p in conv.get_parameters()] == ["weight", "bias"]
+
+
+def network_gradients(tae, video):
+    """Return the squared error of the reconstruction and its gradient by every parameter."""
+
+    def loss(video):
+        return ((tae(video) - video) ** 2).mean()
+
+    value, found = ms.value_and_grad(loss, None, tae.trainable_params())(video)
+    return value.asnumpy(), [gradient.asnumpy() for gradient in found]
+
+
+@pytest.mark.usefixtures("pynative_mode")
+def test_the_network_has_the_same_gradients_in_the_form_for_other_devices(make_tae, make_video):
+    tae, other, video = make_tae(), make_tae(), make_video(3, 8, 8)
+    for _, cell in other.cells_and_names():
+        if hasattr(cell, "on_cpu"):
+            cell.on_cpu = False
+    value, found = network_gradients(tae, video)
+    expected_value, expected = network_gradients(other, video)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+    # Some gradients are sums that cancel to exactly zero; their rounding has the others' size.
+    floor = 0.01 * max(np.abs(gradient).max() for gradient in expected)
+    for actual, gradient in zip(found, expected, strict=True):
+        limit = 1e-5 * max(np.abs(gradient).max(), floor)
+        np.testing.assert_allclose(actual, gradient, rtol=0, atol=limit)
