@@ -248,21 +248,33 @@ class Conv2_5d(nn.Cell):
         """
         channels = self.conv_temp.channels
         total, in_channels, height, width = x.shape
+        pixels = total * height * width
         taps_see_one_frame = num_frames == 1 or self.kernel_size == 1
         num_weights = in_channels * self.kernel_size * self.kernel_size  # of one output channel
-        if taps_see_one_frame and total * height * width > num_weights:
+        if taps_see_one_frame and pixels > num_weights:
             # Both convolutions are one, (sum_k W_k) W_s: worth it where pixels outnumber weights.
             merged = self.matmul(self.conv_temp.taps_sum(), spatial.reshape(channels, -1))
             y = self.conv_spat.with_weight(x, merged.reshape(spatial.shape))
-        elif taps_see_one_frame:
-            y = self.conv_temp.on_equal_frames(self.conv_spat.with_weight(x, spatial))
+            return self.bias_add(y, self.merged_bias().astype(y.dtype))
+        y = self.conv_spat.with_weight(x, spatial)
+        # In the same way one bias instead of two is worth it only where pixels are many.
+        has_one_bias = pixels > self.kernel_size * channels
+        if not has_one_bias:
+            y = self.bias_add(y, self.conv_spat.bias.astype(y.dtype))
+        if taps_see_one_frame:
+            y = self.conv_temp.on_equal_frames(y)
         else:
             rows = _taps_at_stride_1(total // num_frames, num_frames, channels)
-            y = self.conv_temp.on_taps(self.conv_spat.with_weight(x, spatial), rows)
-        # With repeated end frames every tap sees the spatial bias b_s, so both biases are one:
-        # (sum_k W_k) b_s + b_t.
-        bias = self.conv_temp.of_constant(self.conv_spat.bias) + self.conv_temp.bias
+            y = self.conv_temp.on_taps(y, rows)
+        bias = self.merged_bias() if has_one_bias else self.conv_temp.bias
         return self.bias_add(y, bias.astype(y.dtype))
+
+    def merged_bias(self) -> Tensor:
+        """Return both biases as one (Cout,), (sum_k W_k) b_s + b_t.
+
+        With repeated end frames every tap sees the spatial bias b_s.
+        """
+        return self.conv_temp.of_constant(self.conv_spat.bias) + self.conv_temp.bias
 
 
 class ResnetBlock(nn.Cell):
