@@ -39,10 +39,10 @@ def _swapped_rows(in_channels: int, out_channels: int) -> Tensor:
     return Tensor(np.ascontiguousarray(rows.T).reshape(-1).astype(np.int32))
 
 
-class TurnKernel(nn.Cell):
-    """The weight (Cout, Cin, k, k) of a convolution as (Cin, Cout, k, k), each kernel half turned.
+class _TurnKernel(nn.Cell):
+    """The weight (Cin, Cout, k, k) of the transposition of a convolution, from (Cout, Cin, k, k).
 
-    It is the weight of the convolution that is the first one's transposition.
+    Channels are swapped, and each kernel is turned by 180 degrees.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
@@ -69,9 +69,9 @@ class SameSizeConv2d(nn.Cell):
 
     the first is a convolution with the transposed, turned weight, and computed as one: the kernel
     that MindSpore has for it on CPU copies each pixel's k*k neighbours for each thread, slower, and
-    every layer keeps the room for that as long as the graph lives. The second is the gradient
-    by the weight of a convolution from y to x, and computed so where y has fewer channels, as it
-    takes copies of the neighbours of what it goes from.
+    every layer keeps the room for that as long as the graph lives. The second is also the gradient
+    by the weight of the convolution from y to x. It copies the neighbours of each pixel of what
+    the convolution goes from, so it is computed in this form where y has fewer channels than x.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
@@ -85,8 +85,8 @@ class SameSizeConv2d(nn.Cell):
         self.by_input = ops.Conv2DBackpropInput(out_channels, kernel_size, **gradient)
         self.by_weight = Conv2DBackpropFilter(out_channels, self.kernel_shape, **gradient)
         self.by_turned_weight = Conv2DBackpropFilter(in_channels, self.kernel_shape, **gradient)
-        self.turn = TurnKernel(in_channels, out_channels, kernel_size)
-        self.turn_back = TurnKernel(out_channels, in_channels, kernel_size)
+        self.turn = _TurnKernel(in_channels, out_channels, kernel_size)
+        self.turn_back = _TurnKernel(out_channels, in_channels, kernel_size)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.conv2d(x, weight)
@@ -101,6 +101,7 @@ class SameSizeConv2d(nn.Cell):
         return dx, self.weight_gradient(x, dout)
 
     def weight_gradient(self, x: Tensor, dout: Tensor) -> Tensor:
+        """Return dW (Cout, Cin, k, k)."""
         if self.out_channels < self.in_channels:
             shape = (self.in_channels, self.out_channels, *self.kernel_shape)
             return self.turn_back(self.by_turned_weight(x, dout, shape))
@@ -113,7 +114,7 @@ class ChannelBias(nn.Cell):
 
         db_c = sum_{n,h,w} dy_nchw
 
-    is summed over each image first, which takes a quarter of the time of the kernel that MindSpore
+    is summed over each image first, which takes a third of the time of the kernel that MindSpore
     has for it on CPU.
     """
 
