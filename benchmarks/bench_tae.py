@@ -6,6 +6,9 @@ Each case runs in its own process, so that peak memory is its own. As the machin
 what is compared is timed turn about there: the case, a round trip, and as many of the convolutions
 as have a round trip's FLOPs. These are counted by the plain definition (2 per multiply-add of every
 convolution, projection and attention product); work that the implementation saves is not taken off.
+
+Runs on one core unless told otherwise: convolutions have buffers for each thread, so that more
+cores take more memory as well as less time.
 """
 
 import argparse
@@ -88,6 +91,15 @@ def seconds_of(runs, repeats: int) -> list[float]:
             if repeat > 0:
                 seconds.append(time.perf_counter() - began)
     return [min(seconds) for seconds in times]
+
+
+def run_on_cores(number: int) -> int:
+    """Keep this process and its children on so many cores; return on how many they are."""
+    if not hasattr(os, "sched_setaffinity"):  # not on every system
+        return os.cpu_count() or 1
+    cores = sorted(os.sched_getaffinity(0))[-number:]
+    os.sched_setaffinity(0, cores)
+    return len(cores)
 
 
 def plain_convolutions(calls: int):
@@ -183,12 +195,14 @@ def main() -> None:
     parser.add_argument("--shape", nargs=5, type=int, default=[1, 3, 8, 64, 64])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output_path", default="outputs/bench_tae.json")
+    parser.add_argument("--cores", type=int, default=1, help="what to run on; default: one")
     parser.add_argument("--in_process", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.in_process:
         result = run_case(arguments.in_process, tuple(arguments.shape), arguments.repeats)
         print("RESULT " + json.dumps(result))
         return
+    cores = run_on_cores(arguments.cores)
     results = []
     for case in arguments.cases:
         command = [sys.executable, __file__, "--in_process", case, "--repeats"]
@@ -203,7 +217,7 @@ def main() -> None:
         print(table(results), flush=True)
     report = {
         "shape": arguments.shape,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {cores} of {os.cpu_count()} cores",
         "date": time.strftime("%Y-%m-%d"),
         "results": results,
     }
