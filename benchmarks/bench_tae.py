@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from bench_dit import best_times
 
 from mg.files import write_text
 from mg.models.tae.config import TAEConfig
@@ -79,18 +80,6 @@ def round_trip_flops(config: TAEConfig, num_frames: int, height: int, width: int
             t *= 2
             total += 2 * 3 * c * c * t * area
     return total + conv2_5d_flops(c, config.out_ch, t * area)
-
-
-def seconds_of(runs, repeats: int) -> list[float]:
-    """Best wall time of each of `runs`, called turn about, after a call that is not counted."""
-    times = [[] for _ in runs]
-    for repeat in range(repeats + 1):
-        for run, seconds in zip(runs, times, strict=True):
-            began = time.perf_counter()
-            run()
-            if repeat > 0:
-                seconds.append(time.perf_counter() - began)
-    return [min(seconds) for seconds in times]
 
 
 def run_on_cores(number: int) -> int:
@@ -156,9 +145,10 @@ def run_case(case: str, shape: tuple[int, ...], repeats: int) -> dict:
     peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     flops = shape[0] * round_trip_flops(tae.config, *shape[2:])
     conv_calls = max(1, round(flops / CONV_FLOPS))
-    others = [plain_convolutions(conv_calls)] + [round_trip] * (case != "round_trip")
-    seconds, conv_seconds, *round_trip_seconds = seconds_of([run, *others], repeats)
-    rate = conv_calls * CONV_FLOPS / conv_seconds / 1e9
+    runs = {case: run, "round_trip": round_trip, "conv": plain_convolutions(conv_calls)}
+    wall = {name: times["wall"] for name, times in best_times(runs, repeats).items()}
+    seconds = wall[case]
+    rate = conv_calls * CONV_FLOPS / wall["conv"] / 1e9
     return {
         "case": case,
         "seconds": seconds,
@@ -166,7 +156,7 @@ def run_case(case: str, shape: tuple[int, ...], repeats: int) -> dict:
         "gflop_per_second": flops / seconds / 1e9,
         "conv3x3_gflop_per_second": rate,
         "ratio_to_conv3x3": flops / seconds / 1e9 / rate,
-        "round_trips": seconds / (round_trip_seconds or [seconds])[0],
+        "round_trips": seconds / wall["round_trip"],
         "peak_memory_gb": peak_memory,
         "compile_seconds": first - seconds,
     }
