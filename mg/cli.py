@@ -115,8 +115,15 @@ def _check_flags(argv: list[str], settings: dict[str, Any]) -> None:
     for argument in argv:
         if argument.startswith("--"):
             name = argument[2:].split("=", 1)[0].removesuffix("+")  # --list+=item appends
-            if name not in settings and name not in PARSER_FLAGS:
-                raise ValueError(_unknown(name, settings))
+            if name in settings or name in PARSER_FLAGS or _is_in_mapping(name, settings):
+                continue
+            raise ValueError(_unknown(name, settings))
+
+
+def _is_in_mapping(name: str, settings: dict[str, Any]) -> bool:
+    """Return whether a setting is an entry of one that takes any, such as `model.dim`."""
+    section, _, entry = name.partition(".")
+    return bool(entry) and typing.get_origin(settings.get(section)) is dict
 
 
 def _config_files(argv: list[str]) -> list[Path]:

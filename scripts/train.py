@@ -11,17 +11,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
 from mg.device import setup_device
-from mg.training.movie_gen_config import TrainMovieGenConfig
+from mg.training.denoiser_config import TrainDenoiserConfig
 
 
 def main() -> None:
-    config = parse_config(TrainMovieGenConfig, description=__doc__)
+    config = parse_config(TrainDenoiserConfig, description=__doc__)
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks
-    from mg.training.movie_gen_trainer import MovieGenTrainer
+    from mg.training.denoiser_trainer import DenoiserTrainer
 
-    MovieGenTrainer(config, init_ranks()).run()
+    DenoiserTrainer(config, init_ranks()).run()
 
 
 if __name__ == "__main__":

@@ -177,7 +177,8 @@ def _transformer(dtype: str) -> "nn.Cell":
     """Return a small video transformer with all its options, in the form it has on Ascend."""
     import mindspore as ms
 
-    from mg.models.movie_gen.config import MovieGenConfig, TextInput
+    from mg.models.denoiser_config import TextInput
+    from mg.models.movie_gen.config import MovieGenConfig
     from mg.models.movie_gen.transformer import MovieGenTransformer
 
     config = MovieGenConfig(

@@ -14,7 +14,7 @@ __all__ = ["validation_losses"]
 def validation_losses(
     network: Callable[..., Tensor],
     latent: np.ndarray,
-    text: Sequence[Tensor],
+    conditions: Sequence[Tensor],
     *,
     times: np.ndarray,
     seed: int = 0,
@@ -27,9 +27,9 @@ def validation_losses(
     changes nothing.
 
     Args:
-        network: (latent (B, C, T, H, W), t (B,), *text) -> velocity of the latent's shape.
+        network: (latent (B, C, T, H, W), t (B,), *conditions) -> velocity of the latent's shape.
         latent: x_1 as the network is trained on it, scaled and shifted, float32.
-        text: embedding and mask of each text encoder.
+        conditions: what the network is conditioned on, such as embedding and mask of a text.
         times: float32 (n,) in [0, 1]; see `time_grid`.
         seed: of the noise.
         first_place: number of the first clip of this batch among all.
@@ -46,7 +46,7 @@ def validation_losses(
         )
         batch_times = np.full(len(latent), t, np.float32)
         noisy = noisy_latent(latent, noise, batch_times)
-        velocity = network(Tensor(noisy), Tensor(batch_times), *text).asnumpy()
+        velocity = network(Tensor(noisy), Tensor(batch_times), *conditions).asnumpy()
         error = velocity.astype(np.float32) - target_velocity(latent, noise)
         losses.append(np.square(error).reshape(len(latent), -1).mean(axis=1))
     return np.stack(losses, axis=1)  # n x (B,) -> (B, n)

@@ -1,11 +1,10 @@
 """Encoding and decoding videos of any length in constant memory: generators in, generators out.
 
 One tile in time is held at once, whatever the length. The results are those of
-`TemporalAutoencoder.encode` and `decode` with `use_tile`, bit for bit.
+`Autoencoder.encode` and `decode` with `use_tile`, bit for bit.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,13 +12,16 @@ import numpy as np
 
 from mg.data.transforms import resize_and_crop, to_model_range
 from mg.data.video import iterate_frames
-from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import (
+from mg.models.autoencoder import Autoencoder
+from mg.tiling.sizes import Tiling
+from mg.tiling.tiles import (
     MapFunction,
-    Tiling,
     blend_in_time,
     decode_tiles,
+    decoder_overlap,
+    decoder_tile,
     encode_tiles,
+    encoder_tile,
 )
 
 __all__ = ["check_finite", "decode_latents", "encode_frames", "read_frames"]
@@ -39,44 +41,51 @@ def read_frames(path: Path, size: tuple[int, int], *, rescale: bool) -> Iterator
 
 
 def encode_frames(
-    tae: TemporalAutoencoder, frames: Iterable[np.ndarray], *, map_tiles: MapFunction = map
+    autoencoder: Autoencoder, frames: Iterable[np.ndarray], *, map_tiles: MapFunction = map
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield mean and logvar, each float32 (z_channels, t, H/8, W/8), piece by piece.
+    """Yield mean and logvar, each float32 (C, t, H', W'), piece by piece.
 
     Args:
-        tae: its `tiling` says how many frames are encoded at once; with `use_tile` frames are cut
-            into tiles too.
+        autoencoder: its `tiling` says how many frames are encoded at once; with `use_tile` frames
+            are cut into tiles too.
         frames: uint8 (H, W, 3) each, all of one size.
         map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: a size that the network cannot take, or a result that is no number.
     """
-    tae.tiling.check(tae.config)
-    videos = _checked_videos(tae, frames)
+    spec = autoencoder.spec
+    autoencoder.tiling.check(spec)
+    videos = _checked_videos(autoencoder, frames)
     for mean, logvar in encode_tiles(
-        tae.moments, videos, _tiling(tae), tae.config, map_tiles=map_tiles
+        autoencoder.moments, videos, _tiling(autoencoder), spec, map_tiles=map_tiles
     ):
         check_finite(mean, "encoder")
         yield mean[0], logvar[0]
 
 
-def _checked_videos(tae: TemporalAutoencoder, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield float32 (1, 3, T, H, W) in [-1, 1] of as many frames as a tile in time has."""
-    frames = iter(frames)
-    while chunk := list(itertools.islice(frames, tae.tiling.frames)):
-        video = to_model_range(np.stack(chunk))[np.newaxis]
-        tae.check_video_shape(video.shape)
+def _checked_videos(autoencoder: Autoencoder, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield tiles in time, float32 (1, 3, T, H, W) in [-1, 1], of lengths that the network takes.
+
+    The last one is completed by repeating its last frame.
+    """
+    spec = autoencoder.spec
+    pieces = (frame[np.newaxis] for frame in frames)
+    for tile in _overlapping_tiles(pieces, *encoder_tile(autoencoder.tiling, spec), axis=0):
+        missing = spec.valid_frames(len(tile)) - len(tile)
+        video = to_model_range(np.concatenate((tile, *[tile[-1:]] * missing)))[np.newaxis]
+        spec.check_video(video.shape)
         yield video
 
 
-def _tiling(tae: TemporalAutoencoder) -> Tiling:
-    """Return the tiles of `tae`; without `use_tile` frames are not cut."""
-    return tae.tiling if tae.use_tile else dataclasses.replace(tae.tiling, height=0, width=0)
+def _tiling(autoencoder: Autoencoder) -> Tiling:
+    """Return the tiles of `autoencoder`; without `use_tile` frames are not cut."""
+    tiling = autoencoder.tiling
+    return tiling if autoencoder.use_tile else dataclasses.replace(tiling, height=0, width=0)
 
 
 def decode_latents(
-    tae: TemporalAutoencoder,
+    autoencoder: Autoencoder,
     latents: Iterable[np.ndarray],
     num_frames: int | None = None,
     *,
@@ -85,21 +94,27 @@ def decode_latents(
     """Yield the video, float32 (3, t, H, W) in about [-1, 1], piece by piece.
 
     Args:
-        tae: its `tiling` says how many frames are decoded at once and how many overlap.
-        latents: float32 (z_channels, t, H', W') each, pieces of any length t of one latent.
+        autoencoder: its `tiling` says how many frames are decoded at once and how many overlap.
+        latents: float32 (C, t, H', W') each, pieces of any length t of one latent.
         num_frames: how many frames to give in all; None gives all that are decoded.
         map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: a result that is no number.
     """
-    tae.tiling.check(tae.config)
-    factor = tae.config.temporal_compression
-    length, overlap = tae.tiling.frames // factor, tae.tiling.overlap_frames // factor
-    parts = _checked_latents(tae, _overlapping_tiles(latents, length, overlap))
-    tiles = decode_tiles(tae.frames_from, parts, _tiling(tae), tae.config, map_tiles=map_tiles)
+    spec, tiling = autoencoder.spec, autoencoder.tiling
+    tiling.check(spec)
+    parts = _checked_latents(autoencoder, latents)
+    tiles = decode_tiles(
+        autoencoder.frames_from,
+        parts,
+        _tiling(autoencoder),
+        spec,
+        num_frames,
+        map_tiles=map_tiles,
+    )
     num_left = num_frames
-    for video in blend_in_time(tiles, tae.tiling.overlap_frames):
+    for video in blend_in_time(tiles, decoder_overlap(tiling, spec)):
         check_finite(video, "decoder")
         piece = video[0, :, :num_left]
         if num_left is not None:
@@ -109,10 +124,13 @@ def decode_latents(
             return
 
 
-def _checked_latents(tae: TemporalAutoencoder, tiles: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield latents (1, C, t, H', W') of tiles (C, t, H', W')."""
-    for tile in tiles:
-        tae.check_latent_shape((1, *tile.shape))
+def _checked_latents(
+    autoencoder: Autoencoder, latents: Iterable[np.ndarray]
+) -> Iterator[np.ndarray]:
+    """Yield tiles in time (1, C, t, H', W') of the pieces (C, t, H', W') of a latent."""
+    spec = autoencoder.spec
+    for tile in _overlapping_tiles(latents, *decoder_tile(autoencoder.tiling, spec), axis=1):
+        spec.check_latent((1, *tile.shape))
         yield tile[np.newaxis]
 
 
@@ -126,16 +144,20 @@ def check_finite(values: np.ndarray, network: str) -> None:
 
 
 def _overlapping_tiles(
-    latents: Iterable[np.ndarray], length: int, overlap: int
+    pieces: Iterable[np.ndarray], length: int, overlap: int, *, axis: int
 ) -> Iterator[np.ndarray]:
-    """Yield the tiles of `temporal_spans` from pieces (C, t, H', W') of any length."""
-    held, num_new = None, 0
-    for piece in latents:
-        held = piece if held is None else np.concatenate((held, piece), axis=1)
-        num_new += piece.shape[1]
-        while held.shape[1] >= length:
-            yield held[:, :length]
-            held = held[:, length - overlap :]
-            num_new = held.shape[1] - overlap
-    if num_new:
-        yield held
+    """Yield the tiles of `temporal_spans` from pieces of any length along an axis."""
+    held: list[np.ndarray] = []
+    has_new = False  # whether anything is held that no tile has had yet
+    for piece in pieces:
+        held.append(piece)
+        has_new = True
+        if sum(part.shape[axis] for part in held) < length:
+            continue
+        joined = np.concatenate(held, axis=axis)
+        while joined.shape[axis] >= length:
+            yield np.split(joined, (length,), axis=axis)[0]
+            joined = np.split(joined, (length - overlap,), axis=axis)[1]
+        held, has_new = [joined], joined.shape[axis] > overlap
+    if has_new:
+        yield np.concatenate(held, axis=axis)

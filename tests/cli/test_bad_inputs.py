@@ -14,7 +14,8 @@ from mindspore import nn
 from mg.cli import run_main
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video_writer import write_video
-from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.denoiser_config import TextInput
+from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
 from mg.pipelines.autoencoder import config_hash, tensors_hash

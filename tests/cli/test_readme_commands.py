@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from mg.data.video_writer import write_video
-from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.denoiser_config import TextInput
+from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
 from mg.pipelines.generator_folder import save_generator

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from mg.models.denoiser_config import TextInput
 from mg.models.movie_gen import attention
 from mg.models.movie_gen.block import TransformerBlock
-from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.layers import PerClip, PerToken, RMSNorm
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.movie_gen.transformer import MovieGenTransformer

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from mg.models.movie_gen.config import PRESETS, MovieGenConfig, TextInput
+from mg.models.denoiser_config import TextInput
+from mg.models.movie_gen.config import PRESETS, MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import num_parameters, parameter_shapes
 
 # preset: layers, width, inner width, heads, width of a head, parameters

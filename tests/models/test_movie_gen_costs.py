@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mg.models.movie_gen.config import PRESETS, MovieGenConfig, TextInput
+from mg.models.denoiser_config import TextInput
+from mg.models.movie_gen.config import PRESETS, MovieGenConfig
 from mg.models.movie_gen.costs import activation_bytes, block_parameters, forward_flops
 from mg.models.movie_gen.transformer import MovieGenTransformer
 

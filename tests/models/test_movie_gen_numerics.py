@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.denoiser_config import TextInput
+from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.transformer import MovieGenTransformer
 
 VALUE_TOLERANCE = 1e-5  # of the largest value, in fp32

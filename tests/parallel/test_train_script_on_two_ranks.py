@@ -15,16 +15,16 @@ from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.training.checkpoint import save_final_weights
-from mg.training.movie_gen_config import (
+from mg.training.denoiser_config import (
     FlowValidationSettings,
     LatentDataSettings,
     SampleVideoSettings,
     TextSettings,
-    TrainMovieGenConfig,
+    TrainDenoiserConfig,
     TransformerSettings,
 )
-from mg.training.movie_gen_task import MovieGenTask
-from mg.training.movie_gen_trainer import MovieGenTrainer
+from mg.training.denoiser_task import DenoiserTask
+from mg.training.denoiser_trainer import DenoiserTrainer
 from mg.training.run_log import read_log
 from mg.training.settings import OptimSettings
 from mg.weights.checkpoint_file import read_weights
@@ -68,7 +68,7 @@ def make_config(data):
     """Return a function that makes the settings of a tiny run with batches of two."""
 
     def make(output_path, *, num_heads=2, **changes):
-        return TrainMovieGenConfig(
+        return TrainDenoiserConfig(
             **{
                 "output_path": str(output_path),
                 "csv_path": str(data / "train.csv"),
@@ -99,7 +99,7 @@ def one(make_config, tmp_path_factory):
     before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
     output = tmp_path_factory.mktemp("one") / "out"
-    MovieGenTrainer(make_config(output)).run()
+    DenoiserTrainer(make_config(output)).run()
     ms.set_context(mode=before)
     return output
 
@@ -173,7 +173,7 @@ def test_half_of_the_matrices_on_each_between_one_rank_and_one(
     assert code == 0, text
     assert "Resuming after step 1" in text and "otherwise than it began" not in text
     assert_equal_runs(one, output)
-    alone = MovieGenTrainer(make_config(output, resume=True))  # which looks at names and shapes
+    alone = DenoiserTrainer(make_config(output, resume=True))  # which looks at names and shapes
     assert alone.step == NUM_STEPS
 
 
@@ -196,7 +196,7 @@ REFUSED = {
 def test_what_ranks_cannot_share_is_refused(case, make_config, tmp_path, pynative_mode):
     ranks, changes, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
-        MovieGenTask(make_config(tmp_path / "out", **changes), ranks)
+        DenoiserTask(make_config(tmp_path / "out", **changes), ranks)
 
 
 def test_settings_that_cannot_be_meant(make_config):
@@ -207,7 +207,7 @@ def test_settings_that_cannot_be_meant(make_config):
 
 
 def test_ranks_that_share_a_batch_must_read_the_same(make_config, tmp_path, pynative_mode):
-    task = MovieGenTask(make_config(tmp_path / "out"), ONE_RANK)
+    task = DenoiserTask(make_config(tmp_path / "out"), ONE_RANK)
     batch = task.dataset.batch(0, 2)
     other = json.dumps([0, ["other.mp4", "1.mp4"]])
     channel = type("", (), {"gather": lambda self, message: [message, other.encode()]})()

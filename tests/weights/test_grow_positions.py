@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.denoiser_config import TextInput
+from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.weights.grow_positions import grow_positions
 

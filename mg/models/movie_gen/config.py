@@ -6,36 +6,10 @@ Source: Movie Gen (arXiv 2410.13720) sections 3.1.3 and 3.1.4, and its table of 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from mg.models.known_names import check_known
+from mg.known_names import check_known
+from mg.models.denoiser_config import TextInput, check_whole, text_input
 
-__all__ = ["PRESETS", "MovieGenConfig", "TextInput"]
-
-
-def _check_whole(of: object, names: Sequence[str], prefix: str = "") -> None:
-    for name in names:
-        value = getattr(of, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{prefix}{name}={value!r}; expected a whole number of 1 or more")
-
-
-@dataclasses.dataclass(frozen=True)
-class TextInput:
-    """One text encoder, as the network sees it.
-
-    Args:
-        name: of the encoder.
-        width: numbers per token.
-        max_tokens: longest text, in tokens.
-    """
-
-    name: str
-    width: int
-    max_tokens: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"a text encoder's name is {self.name!r}; expected text")
-        _check_whole(self, ("width", "max_tokens"), f"text encoder {self.name}: ")
+__all__ = ["PRESETS", "MovieGenConfig"]
 
 
 # The encoders of the paper. Those weights of MetaCLIP were never released; any CLIP text model of
@@ -74,7 +48,7 @@ class MovieGenConfig:
 
     def __post_init__(self) -> None:
         whole = ("num_layers", "dim", "ffn_dim", "num_heads", "latent_channels", "timestep_width")
-        _check_whole(self, whole)
+        check_whole(self, whole)
         for name in ("qk_norm", "rope"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
@@ -108,7 +82,7 @@ class MovieGenConfig:
         given = self.text_encoders
         if not isinstance(given, Sequence) or isinstance(given, str) or not given:
             raise ValueError(f"text_encoders={given!r}; expected a list of at least one")
-        encoders = tuple(_text_input(item) for item in given)
+        encoders = tuple(text_input(item) for item in given)
         names = [encoder.name for encoder in encoders]
         if len(set(names)) < len(names):
             raise ValueError(f"text_encoders has a name twice: {names}")
@@ -229,15 +203,6 @@ class MovieGenConfig:
         """Return plain values (lists for tuples) that YAML and JSON can hold."""
         values = dataclasses.asdict(self)  # text encoders become mappings
         return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
-
-
-def _text_input(item: object) -> TextInput:
-    if isinstance(item, TextInput):
-        return item
-    known = [field.name for field in dataclasses.fields(TextInput)]
-    if not isinstance(item, Mapping) or set(item) != set(known):
-        raise ValueError(f"a text encoder is {item!r}; expected a mapping with the keys {known}")
-    return TextInput(**item)
 
 
 # The encoder of words needs no weights of its own, so the small presets run anywhere.

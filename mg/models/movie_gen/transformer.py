@@ -10,11 +10,10 @@ Source: Movie Gen (arXiv 2410.13720) sections 3.1.3 and 3.1.4.
 from collections.abc import Mapping
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
-from mg.device import runs_on_cpu
+from mg.models.denoiser import Denoiser
 from mg.models.movie_gen.attention import attention_mask, has_flash_attention
 from mg.models.movie_gen.block import ModulatedNorm, TransformerBlock
 from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
@@ -22,15 +21,11 @@ from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.layers import Linear, PerToken
 from mg.models.movie_gen.positions import PositionTables
 from mg.parallel.sequence import SequenceParallel
-from mg.parameters import set_whole_values, whole_shape, whole_values
-from mg.weights.load import check_tensors
 
 __all__ = ["MovieGenTransformer"]
 
-DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
 
-
-class MovieGenTransformer(nn.Cell):
+class MovieGenTransformer(Denoiser):
     """The transformer; calling it gives the velocity.
 
     A new network predicts zero, and each of its layers starts without self-attention and
@@ -50,6 +45,8 @@ class MovieGenTransformer(nn.Cell):
             heads that the ranks cannot share equally.
     """
 
+    family = "movie_gen"
+
     def __init__(
         self,
         config: Mapping | MovieGenConfig,
@@ -58,9 +55,8 @@ class MovieGenTransformer(nn.Cell):
         recompute_every: int = 0,
         sequence: SequenceParallel | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config = MovieGenConfig.from_mapping(config)
-        self.dtype = _dtype(dtype)
+        config = MovieGenConfig.from_mapping(config)
+        super().__init__(config, dtype=dtype)
         if not isinstance(recompute_every, int) or recompute_every < 0:
             raise ValueError(f"recompute_every={recompute_every!r}; expected 0 (none), 1, 2, ...")
         self.flash = has_flash_attention(self.dtype)
@@ -92,24 +88,6 @@ class MovieGenTransformer(nn.Cell):
             for number in range(recompute_every - 1, config.num_layers, recompute_every):
                 self.blocks[number].recompute()
 
-    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Set all parameters from arrays of the same names and shapes.
-
-        Raises:
-            ValueError: a tensor is missing, left over or has another shape, by name.
-        """
-        parameters = dict(self.parameters_and_names())
-        check_tensors(tensors, {name: whole_shape(p) for name, p in parameters.items()})
-        for name, parameter in parameters.items():
-            set_whole_values(parameter, tensors[name])
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Return copies of all parameters by name, as `load_tensors` takes them.
-
-        If ranks share parameters, all of them must call it.
-        """
-        return {name: whole_values(p) for name, p in self.parameters_and_names()}
-
     def patches(self, latent: Tensor) -> Tensor:
         """Return a latent (B, C, T, H, W) as tokens (B, L, C pt ph pw)."""
         batch, channels, frames, height, width = latent.shape
@@ -127,11 +105,6 @@ class MovieGenTransformer(nn.Cell):
         x = tokens.reshape(batch, frames, height, width, -1, pt, ph, pw)
         x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
         return x.reshape(batch, -1, frames * pt, height * ph, width * pw)
-
-    def __call__(self, latent: Tensor, t: Tensor, *text: Tensor) -> Tensor:
-        """Return what `construct` does, once the shapes are known to be right."""
-        self.config.check_inputs(latent.shape, t.shape, *[x.shape for x in text])
-        return super().__call__(latent, t, *text)
 
     def construct(self, latent: Tensor, t: Tensor, *text: Tensor) -> Tensor:
         """Return the velocity (B, C, T, H, W) in fp32.
@@ -166,14 +139,3 @@ class MovieGenTransformer(nn.Cell):
         if self.sequence is not None:
             y = self.sequence.gather(y)
         return self.latent_of(y, grid).astype(ms.float32)
-
-
-def _dtype(name: str) -> ms.Type:
-    if name not in DTYPES:
-        raise ValueError(f"dtype={name!r}; expected one of {sorted(DTYPES)}")
-    if name == "bfloat16" and runs_on_cpu():
-        raise ValueError(
-            "dtype=bfloat16: MindSpore's CPU kernels have no bf16 matrix product; use float32 or "
-            "float16 on CPU"
-        )
-    return DTYPES[name]

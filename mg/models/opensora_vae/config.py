@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mg.models.known_names import check_known
+from mg.known_names import check_known
 
 __all__ = ["TemporalVAEConfig", "temporal_vae_shapes"]
 

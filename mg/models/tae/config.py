@@ -7,7 +7,7 @@ image VAE.
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from mg.models.known_names import check_known
+from mg.known_names import check_known
 
 __all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
+from mg.models.tae.tiling import Tiling
 from mindspore import Tensor, nn, ops
 
 from mg.data.manifest import build_manifest
 from mg.device import DeviceConfig, setup_device
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import Tiling
 from mg.parallel.collectives import broadcast_array, broadcast_parameters
 from mg.parallel.ranks import Ranks, init_ranks
 from mg.parallel.work import map_over_ranks

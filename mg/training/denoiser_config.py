@@ -1,80 +1,90 @@
-"""Every setting of a training run of the Movie Gen transformer, checked before any work."""
+"""Every setting of a training run of a denoiser, checked before any work."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mg.data.buckets import Bucket
-from mg.models.movie_gen.config import MovieGenConfig, TextInput
+from mg.models.denoiser_config import DenoiserConfig, TextInput
+from mg.models.families import DenoiserFamily, denoiser_family
 from mg.training.plateau import PlateauSettings
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import RunSettings
 
 __all__ = [
+    "DenoiserSettings",
     "FlowValidationSettings",
     "LatentDataSettings",
     "SampleVideoSettings",
     "SamplingSettings",
     "TextSettings",
-    "TrainMovieGenConfig",
-    "TransformerSettings",
+    "TrainDenoiserConfig",
 ]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerSettings:
-    """The network: a preset, and what is different from it. null takes what the preset has.
+DEFAULT_FAMILY = "movie_gen"
 
-    What the latents and the text encoders decide (channels, widths of text) is not set here.
 
-    Args:
-        preset: tiny, 100m, 1b, 5b or 30b.
-        num_layers: transformer blocks.
-        dim: width of a token.
-        ffn_dim: inner width of the feed-forward layers.
-        num_heads: of the attention.
-        position_table: rows of the learned position tables, in tokens: frames, height, width.
-        qk_norm: RMSNorm of each head's queries and keys (not in the paper).
-        rope: rotary positions on top of the learned ones (not in the paper).
+@dataclasses.dataclass(frozen=True)
+class DenoiserSettings:
+    """What the section `model` of a run says: which network, and how it trains.
+
+    Attributes:
+        family: the network's family.
+        fields: those of the family's config that are set; what the latents and the text encoders
+            decide (channels, widths of text) is not among them.
         recompute_every: compute every n-th layer again in the backward pass: less memory, more
             time; 1 is all layers, 0 none.
     """
 
-    preset: str = "tiny"
-    num_layers: int | None = None
-    dim: int | None = None
-    ffn_dim: int | None = None
-    num_heads: int | None = None
-    position_table: tuple[int, int, int] | None = None
-    qk_norm: bool | None = None
-    rope: bool | None = None
-    recompute_every: int = 0
+    family: DenoiserFamily
+    fields: Mapping[str, Any]
+    recompute_every: int
 
-    def __post_init__(self) -> None:
-        check_types(self, "model.")
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "DenoiserSettings":
+        """Return what the section says: `family`, `recompute_every`, fields of the family's config.
+
+        null is the same as a field that is not there.
+
+        Raises:
+            ValueError: an unknown family, or fields that no network can be built from.
+        """
+        fields = {name: value for name, value in mapping.items() if value is not None}
+        decided = sorted({"text_encoders", "latent_channels"} & set(fields))
         require(
-            self.recompute_every >= 0,
-            f"model.recompute_every={self.recompute_every}; expected 0 (none), 1, 2, ...",
+            not decided,
+            f"model.{decided[0] if decided else ''} is decided by the latents and the text "
+            "encoders; leave it out",
         )
-        self.config()
+        every = fields.pop("recompute_every", 0)
+        require(
+            type(every) is int and every >= 0,
+            f"model.recompute_every={every!r}; expected 0 (none), 1, 2, ...",
+        )
+        try:
+            family = denoiser_family(fields.pop("family", DEFAULT_FAMILY))
+        except ValueError as error:
+            raise ValueError(f"model: {error}") from error
+        settings = cls(family, {**family.default_fields, **fields}, every)
+        settings.config()
+        return settings
 
     def config(
         self,
         *,
         text_encoders: Sequence[TextInput] | None = None,
         latent_channels: int | None = None,
-    ) -> MovieGenConfig:
-        """Return the network's config; None leaves what the preset has.
+    ) -> DenoiserConfig:
+        """Return the network's config; None leaves what the fields and the preset have.
 
         Raises:
             ValueError: an unknown preset, or fields that no network can be built from.
         """
-        given = {**dataclasses.asdict(self), "latent_channels": latent_channels}
-        given["text_encoders"] = None if text_encoders is None else tuple(text_encoders)
-        del given["recompute_every"]
+        given = {"text_encoders": text_encoders, "latent_channels": latent_channels}
+        given = {name: value for name, value in given.items() if value is not None}
         try:
-            return MovieGenConfig.from_mapping(
-                {name: value for name, value in given.items() if value is not None}
-            )
+            return self.family.read_config({**self.fields, **given})
         except ValueError as error:
             raise ValueError(f"model: {error}") from error
 
@@ -239,8 +249,8 @@ class SampleVideoSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainMovieGenConfig(RunSettings):
-    """Train the Movie Gen transformer on cached latents.
+class TrainDenoiserConfig(RunSettings):
+    """Train a denoiser, such as the Movie Gen transformer, on cached latents.
 
     Args:
         csv_path: table (CSV, JSONL or JSON) of the training videos and their captions.
@@ -248,7 +258,9 @@ class TrainMovieGenConfig(RunSettings):
         tae: weights of the autoencoder that made the latents.
         pretrained: a generator's folder to start from, such as that of an earlier stage; its
             position tables grow to those of `model`. null starts from random weights.
-        model: the network.
+        model: the network: `family` (movie_gen), fields of that family's config or a `preset` of
+            it, and `recompute_every` to compute every n-th layer again in the backward pass, in
+            less memory and more time.
         data: which latents make a batch.
         text: how captions reach the network.
         plateau: when validation lowers the learning rate; null for never.
@@ -263,7 +275,7 @@ class TrainMovieGenConfig(RunSettings):
     latent_folder: str
     tae: str
     pretrained: str | None = None
-    model: TransformerSettings = dataclasses.field(default_factory=TransformerSettings)
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: LatentDataSettings = dataclasses.field(default_factory=LatentDataSettings)
     text: TextSettings = dataclasses.field(default_factory=TextSettings)
     plateau: PlateauSettings | None = None
@@ -274,6 +286,7 @@ class TrainMovieGenConfig(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.denoiser()
         require(
             self.sequence_parallel >= 1,
             f"sequence_parallel={self.sequence_parallel}; expected 1 or more",
@@ -286,6 +299,10 @@ class TrainMovieGenConfig(RunSettings):
             self.plateau is None or self.validation.csv_path is not None,
             "plateau needs a validation loss to follow; set validation.csv_path",
         )
+
+    def denoiser(self) -> DenoiserSettings:
+        """Return what `model` says, read and checked."""
+        return DenoiserSettings.from_mapping(self.model)
 
     @property
     def num_ranks_per_batch(self) -> int:

@@ -1,16 +1,16 @@
 """The training run of the Movie Gen transformer, from its settings."""
 
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.training.movie_gen_config import TrainMovieGenConfig
-from mg.training.movie_gen_task import MovieGenTask
+from mg.training.denoiser_config import TrainDenoiserConfig
+from mg.training.denoiser_task import DenoiserTask
 from mg.training.output_folder import check_output
 from mg.training.trainer import Trainer
 
-__all__ = ["MovieGenTrainer"]
+__all__ = ["DenoiserTrainer"]
 
 
-class MovieGenTrainer(Trainer):
-    """A `Trainer` of the transformer: `MovieGenTrainer(config).run()` does all of it.
+class DenoiserTrainer(Trainer):
+    """A `Trainer` of the transformer: `DenoiserTrainer(config).run()` does all of it.
 
     Args:
         config: every setting.
@@ -22,9 +22,9 @@ class MovieGenTrainer(Trainer):
         NotADirectoryError: there can be no folder at `output_path`.
     """
 
-    def __init__(self, config: TrainMovieGenConfig, ranks: Ranks = ONE_RANK) -> None:
+    def __init__(self, config: TrainDenoiserConfig, ranks: Ranks = ONE_RANK) -> None:
         check_output(config)
-        task = MovieGenTask(config, ranks)
+        task = DenoiserTask(config, ranks)
         super().__init__(
             config,
             task,

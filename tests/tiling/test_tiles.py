@@ -1,23 +1,25 @@
 """Where tiles lie, how they are blended, and that a single tile changes nothing."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mg.latent_spec import LatentSpec
 from mg.models.tae.config import TAEConfig
+from mg.models.tae.memory import estimated_memory_gb
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tile_axes import axis_weights, blend_ramp, spatial_spans, temporal_spans
-from mg.models.tae.tiling import (
-    Tiling,
-    blend_in_time,
-    estimated_memory_gb,
-    tiled_decode,
-    tiled_encode,
-)
+from mg.tiling.axes import axis_weights, blend_ramp, spatial_spans, temporal_spans
+from mg.tiling.sizes import Tiling
+from mg.tiling.tiles import blend_in_time, decoder_tile, encoder_tile, tiled_decode, tiled_encode
 
-CONFIG = TAEConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1)  # 8x8x8
+CONFIG = TAEConfig(ch=32, ch_mult=(1, 1, 2, 2), num_res_blocks=1)
+SPEC = CONFIG.spec  # 8x8x8
+CAUSAL = LatentSpec(channels=3, t=4, h=8, w=8, head=1, step=4)
+CHUNKED = LatentSpec(channels=3, t=4, h=8, w=8, chunk=17)
+DEEP = LatentSpec(channels=3, t=4, h=32, w=32)
 SMALL = TAEConfig(  # 2x2x2
     ch=32,
     ch_mult=(1, 1),
@@ -48,7 +50,7 @@ class NumberedDecoder:
     def __init__(self):
         self.shapes = []
 
-    def __call__(self, z):
+    def __call__(self, z, num_frames):
         self.shapes.append(z.shape)
         return Tensor(upsample(z.asnumpy()) + np.float32(len(self.shapes) - 1))
 
@@ -93,7 +95,7 @@ def test_ramp_is_linear_with_steps_of_1_over_n_plus_1():
 def test_blending_in_time_is_the_linear_ramp():
     decoder = NumberedDecoder()
     z = np.zeros((1, 16, 6, 1, 1), np.float32)
-    video = tiled_decode(decoder, Tensor(z), WHOLE, CONFIG).asnumpy()
+    video = tiled_decode(decoder, Tensor(z), WHOLE, SPEC).asnumpy()
     ramp = np.arange(1, 17) / 17
     # Tiles of 32 frames at 0 and 16, the second is 1 higher than the first.
     expected = np.concatenate((np.zeros(16), ramp, np.ones(16)))
@@ -105,7 +107,7 @@ def test_blending_in_space_is_the_linear_ramp_along_both_axes():
     decoder = NumberedDecoder()
     tiling = Tiling(height=32, width=32, overlap_pixels=16)
     z = np.zeros((1, 16, 1, 6, 6), np.float32)
-    video = tiled_decode(decoder, Tensor(z), tiling, CONFIG).asnumpy()
+    video = tiled_decode(decoder, Tensor(z), tiling, SPEC).asnumpy()
     assert decoder.shapes == [(1, 16, 1, 4, 4)] * 4
     ramp = np.concatenate((np.zeros(16), np.arange(1, 17) / 17, np.ones(16)))
     # The calls are numbered 0 1 / 2 3: one more to the right, two more below.
@@ -117,7 +119,7 @@ def test_decoder_without_context_is_tiled_exactly():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((2, 16, 11, 9, 7)).astype(np.float32)
     tiling = Tiling(height=32, width=40, overlap_pixels=16)
-    video = tiled_decode(lambda z: Tensor(upsample(z.asnumpy())), Tensor(z), tiling, CONFIG)
+    video = tiled_decode(lambda z, _: Tensor(upsample(z.asnumpy())), Tensor(z), tiling, SPEC)
     np.testing.assert_allclose(video.asnumpy(), upsample(z), atol=1e-5)
 
 
@@ -130,7 +132,7 @@ def test_encoder_without_context_is_tiled_exactly():
         return mean, -mean
 
     tiling = Tiling(height=32, width=32, overlap_pixels=16)
-    mean, logvar = tiled_encode(moments, Tensor(video), tiling, CONFIG)
+    mean, logvar = tiled_encode(moments, Tensor(video), tiling, SPEC)
     np.testing.assert_allclose(mean.asnumpy(), video[:, :, ::8, ::8, ::8], atol=1e-6)
     np.testing.assert_array_equal(logvar.asnumpy(), -mean.asnumpy())
 
@@ -169,24 +171,26 @@ def test_impossible_sizes_are_refused(sizes, message):
 
 def test_sizes_between_the_latents_are_refused_with_one_that_fits():
     with pytest.raises(ValueError, match=r"frames=30 is not a multiple of 8.*use 24"):
-        Tiling(frames=30).check(CONFIG)
+        Tiling(frames=30).check(SPEC)
     z = Tensor(np.zeros((1, 16, 1, 2, 2), np.float32))
     with pytest.raises(ValueError, match=r"width=100 is not a multiple of 8.*use 96"):
-        tiled_decode(NumberedDecoder(), z, Tiling(width=100), CONFIG)
+        tiled_decode(NumberedDecoder(), z, Tiling(width=100), SPEC)
 
 
 def test_auto_takes_the_largest_tiles_within_the_budget():
+    memory_gb = functools.partial(estimated_memory_gb, CONFIG)
     previous = np.inf
     for budget in (40.0, 4.0, 2.0, 1.2):
-        tiling = Tiling.auto(CONFIG, 512, 768, memory_budget_gb=budget)
-        tiling.check(CONFIG)
+        tiling = Tiling.auto(SPEC, 512, 768, memory_gb=memory_gb, memory_budget_gb=budget)
+        tiling.check(SPEC)
         height, width = tiling.height or 512, tiling.width or 768
         needed = estimated_memory_gb(CONFIG, tiling.frames, min(height, 512), min(width, 768))
         assert needed <= budget
         pixels = tiling.frames * height * width
         assert pixels < previous
         previous = pixels
-    assert Tiling.auto(CONFIG, 512, 768, memory_budget_gb=40.0).height == 0
+    whole = Tiling.auto(SPEC, 512, 768, memory_gb=memory_gb, memory_budget_gb=40.0)
+    assert whole.height == 0
 
 
 def test_auto_counts_the_clips_of_a_batch_and_refuses_too_small_a_budget():
@@ -194,4 +198,90 @@ def test_auto_counts_the_clips_of_a_batch_and_refuses_too_small_a_budget():
     four = estimated_memory_gb(CONFIG, 32, 128, 128, batch_size=4)
     assert four - 0.9 == pytest.approx(4 * (one - 0.9))
     with pytest.raises(ValueError, match="the smallest tiles of a 768x512 video need about"):
-        Tiling.auto(CONFIG, 512, 768, memory_budget_gb=0.91)
+        Tiling.auto(
+            SPEC,
+            512,
+            768,
+            memory_gb=functools.partial(estimated_memory_gb, CONFIG),
+            memory_budget_gb=0.91,
+        )
+
+
+# -- other rules of frames than the TAE's ---------------------------------------------------------
+
+
+def code_by_position(spec):
+    """Return an encoder and a decoder that know nothing but the rule of frames of a spec.
+
+    A latent frame is the last of its frames of video, one pixel per latent pixel; decoding repeats
+    it. So a tile that lies wrongly in time shows as another number.
+    """
+
+    def last_frames(num_frames):
+        if spec.chunk is None:
+            ends = [0] * spec.head + list(range(spec.head + spec.t - 1, num_frames, spec.t))
+            return ends if len(ends) == spec.latent_frames(num_frames) else [*ends, num_frames - 1]
+        ends = []
+        for start in range(0, num_frames, spec.chunk):
+            stop = min(start + spec.chunk, num_frames)
+            padding = -(stop - start) % spec.t  # completed at the front of the chunk
+            ends += range(start + spec.t - 1 - padding, stop, spec.t)
+        return ends
+
+    def moments(video):
+        pixels = video.asnumpy()
+        mean = pixels[:, :, last_frames(pixels.shape[2])][..., :: spec.h, :: spec.w]
+        mean = Tensor(np.ascontiguousarray(mean))
+        return mean, -mean
+
+    def frames(latent, num_frames):
+        values = latent.asnumpy()
+        num_frames = num_frames or spec.decoded_frames(values.shape[2])
+        ends = np.array(last_frames(num_frames))
+        index = [int(np.searchsorted(ends, frame)) for frame in range(num_frames)]
+        video = values[:, :, index].repeat(spec.h, axis=3).repeat(spec.w, axis=4)
+        return Tensor(np.ascontiguousarray(video))
+
+    return moments, frames
+
+
+@pytest.mark.parametrize(
+    ("spec", "tiling"),
+    [
+        (CAUSAL, Tiling(frames=8, overlap_frames=4, height=32, width=24, overlap_pixels=8)),
+        (CAUSAL, Tiling(frames=8, overlap_frames=0, height=0, width=0)),
+        (CHUNKED, Tiling(frames=34, overlap_frames=0, height=0, width=0)),
+        (DEEP, Tiling(frames=8, overlap_frames=4, height=96, width=64, overlap_pixels=32)),
+    ],
+)
+@pytest.mark.parametrize("num_frames", [1, 5, 9, 17, 21, 53])
+def test_tiles_follow_the_rule_of_frames(spec, tiling, num_frames):
+    rng = np.random.default_rng(0)
+    length = spec.valid_frames(num_frames)
+    # Frames of one latent frame are equal, so that blending neighbours changes nothing.
+    moments, frames = code_by_position(spec)
+    latent_shape = (1, *spec.latent_shape(length, 2 * 64, 3 * 32))
+    latent = rng.standard_normal(latent_shape).astype(np.float32)
+    video = frames(Tensor(latent), length)
+    untiled = moments(video)[0].asnumpy()
+    np.testing.assert_array_equal(untiled, latent)
+    mean, logvar = tiled_encode(moments, video, tiling, spec)
+    np.testing.assert_allclose(mean.asnumpy(), latent, atol=1e-6)
+    np.testing.assert_array_equal(logvar.asnumpy(), -mean.asnumpy())
+    decoded = tiled_decode(frames, mean, tiling, spec, length)
+    np.testing.assert_allclose(decoded.asnumpy(), video.asnumpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [SPEC, CAUSAL, CHUNKED, DEEP])
+def test_default_tiles_fit_the_latents(spec):
+    tiling = Tiling.default(spec)
+    tiling.check(spec)
+    assert encoder_tile(tiling, spec).length == spec.valid_frames(encoder_tile(tiling, spec).length)
+    assert decoder_tile(tiling, spec).overlap < decoder_tile(tiling, spec).length
+    assert 24 <= tiling.frames <= 40
+    assert 128 <= tiling.height <= 256
+
+
+def test_tiles_of_a_network_that_codes_chunks_do_not_overlap():
+    with pytest.raises(ValueError, match="every 17 frames by themselves"):
+        Tiling(frames=34, overlap_frames=16).check(CHUNKED)

@@ -1,4 +1,4 @@
-"""Training of the Movie Gen transformer: flow matching on latents that the TAE has made."""
+"""Training of a denoiser: flow matching on latents that an autoencoder has made."""
 
 import json
 import logging
@@ -15,21 +15,18 @@ from mg.data.latent_dataset import LatentBatch
 from mg.data.text_sources import TextSource
 from mg.flow.noise import keyed_noise
 from mg.flow.times import draw_times
-from mg.models.movie_gen.config import MovieGenConfig, TextInput
-from mg.models.movie_gen.parameter_shapes import num_parameters
-from mg.models.movie_gen.transformer import MovieGenTransformer
+from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
-from mg.pipelines.generator_folder import GeneratorParts, save_generator
+from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
 from mg.text.build import build_text_encoders
+from mg.training.denoiser_config import TrainDenoiserConfig
+from mg.training.denoiser_data import build_datasets, generator_defaults, text_sources
 from mg.training.flow_loss import FlowLoss
 from mg.training.flow_validation import FlowValidation
 from mg.training.metric import FLOW_LOSS
-from mg.training.movie_gen_config import TrainMovieGenConfig
-from mg.training.movie_gen_data import build_datasets, generator_defaults, text_sources
-from mg.training.movie_gen_start import start_tensors
 from mg.training.phases import phase_step, trained_in
 from mg.training.plateau import Plateau
 from mg.training.sample_videos import EncoderOfSource, SampleVideos, check_samples
@@ -39,13 +36,13 @@ from mg.training.task import Controls, Task
 from mg.training.validation import averaged_weights
 from mg.weights.load import load_tae_tensors
 
-__all__ = ["MovieGenTask"]
+__all__ = ["DenoiserTask"]
 
 logger = logging.getLogger("mg")
 
 
-class MovieGenTask(Task):
-    """The transformer with the flow-matching loss (Movie Gen 3.1.2).
+class DenoiserTask(Task):
+    """A denoiser of any family with the flow-matching loss (Movie Gen 3.1.2).
 
     Args:
         config: every setting.
@@ -58,9 +55,10 @@ class MovieGenTask(Task):
     metric = FLOW_LOSS
     terms = ()  # of which the loss is the sum: it has one only
 
-    def __init__(self, config: TrainMovieGenConfig, ranks: Ranks) -> None:
+    def __init__(self, config: TrainDenoiserConfig, ranks: Ranks) -> None:
         self.config = config
         self.ranks = ranks
+        self.family = config.denoiser().family
         self.text_encoders = build_text_encoders(config.text.encoders)
         sources = text_sources(self.text_encoders, config.text)
         self.dataset, held_out = build_datasets(config, sources, self.data_ranks)
@@ -92,10 +90,10 @@ class MovieGenTask(Task):
         """Whether the network runs only when all ranks run it together."""
         return self.config.sequence_parallel > 1 or self.config.zero_stage == 3
 
-    def _model(self) -> MovieGenConfig:
+    def _model(self) -> DenoiserConfig:
         """Return the network's config, which must take all latents."""
         manifest = self.dataset.manifest
-        model = self.config.model.config(
+        model = self.config.denoiser().config(
             text_encoders=[TextInput(e.name, e.width, e.max_tokens) for e in self.text_encoders],
             latent_channels=manifest.config["z_channels"],
         )
@@ -128,13 +126,13 @@ class MovieGenTask(Task):
         config = self.config
         tensors = None
         if config.pretrained is not None:
-            tensors = start_tensors(config.pretrained, self.model)
+            tensors = self._start_tensors(config.pretrained)
         ms.set_seed(config.seed)  # of the random initial weights
         size = config.sequence_parallel
-        self.network = MovieGenTransformer(
+        self.network = self.family.build(
             self.model,
             dtype=config.dtype,
-            recompute_every=config.model.recompute_every,
+            recompute_every=config.denoiser().recompute_every,
             sequence=SequenceParallel(self.ranks, size) if size > 1 else None,
         )
         if tensors is not None:
@@ -142,7 +140,16 @@ class MovieGenTask(Task):
         if config.zero_stage == 3:
             shard_linear_maps(self.network, self.ranks)
         self.networks = {"transformer": self.network}
-        logger.info("A transformer of %s parameters.", f"{num_parameters(self.model):,}")
+        count = self.family.num_parameters(self.model)
+        logger.info("A %s of %s parameters.", self.family.class_name, f"{count:,}")
+
+    def _start_tensors(self, folder: str) -> dict[str, np.ndarray]:
+        """Return the weights of an earlier stage's generator, grown to this network."""
+        parts = load_generator(folder)
+        try:
+            return self.family.grow(parts.transformer_tensors, parts.transformer_config, self.model)
+        except ValueError as error:
+            raise ValueError(f"pretrained={folder}: {error}") from error
 
     def enter(self, stage: Stage) -> None:
         loss = FlowLoss(self.network)  # the dataset has scaled the latents

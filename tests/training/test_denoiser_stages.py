@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mg.cli import parse_config
+from mg.models.movie_gen.family import growth
 from mg.models.movie_gen.parameter_shapes import num_parameters, parameter_shapes
-from mg.training.movie_gen_config import TrainMovieGenConfig
-from mg.training.movie_gen_start import growth
+from mg.training.denoiser_config import TrainDenoiserConfig
 
 FOLDER = Path(__file__).parents[2] / "configs" / "movie_gen" / "train"
 STAGES = ("stage1_t2i_256px", "stage2_t2iv_256px", "stage3_t2iv_768px")
@@ -17,7 +17,7 @@ STAGES = ("stage1_t2i_256px", "stage2_t2iv_256px", "stage3_t2iv_768px")
 
 def read(name, *flags):
     config_file = str(FOLDER / f"{name}.yaml")
-    return parse_config(TrainMovieGenConfig, ["--config", config_file, *flags], description="")
+    return parse_config(TrainDenoiserConfig, ["--config", config_file, *flags], description="")
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def read(name, *flags):
 )
 def test_a_stage_builds_and_takes_all_its_buckets(name, table, lr):
     settings = read(name)
-    config = settings.model.config()
+    config = settings.denoiser().config()
     assert (config.num_layers, config.dim, config.num_heads) == (48, 6144, 48)
     shapes = parameter_shapes(config)
     rows = [shapes[f"positions.{axis}"][0] for axis in ("frames", "height", "width")]
@@ -38,7 +38,7 @@ def test_a_stage_builds_and_takes_all_its_buckets(name, table, lr):
 
 
 def test_each_stage_starts_from_the_one_before_with_longer_tables():
-    first, second, third = (read(name).model.config() for name in STAGES)
+    first, second, third = (read(name).denoiser().config() for name in STAGES)
     assert growth(first, second) == (2, 32)
     assert growth(second, third) == (3, 32)
     for before, name in itertools.pairwise(STAGES):
@@ -54,5 +54,5 @@ def test_one_flag_makes_the_network_smaller(preset, billions):
 
 def test_the_demo_has_four_to_seven_million_parameters():
     settings = read("demo")
-    assert 4e6 < num_parameters(settings.model.config()) < 7e6
+    assert 4e6 < num_parameters(settings.denoiser().config()) < 7e6
     assert settings.text.encoders == ["word"] and settings.batch_size == 32

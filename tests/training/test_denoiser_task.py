@@ -10,6 +10,7 @@ import pytest
 
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video import iterate_frames, probe_video
+from mg.models.families import denoiser_family
 from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import ONE_RANK
 from mg.parameters import set_values
@@ -17,19 +18,18 @@ from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import load_generator
 from mg.pipelines.text_to_video import TextToVideo
 from mg.training.checkpoint import save_final_weights
-from mg.training.flow_validation import FlowValidation
-from mg.training.movie_gen_config import (
+from mg.training.denoiser_config import (
+    DenoiserSettings,
     FlowValidationSettings,
     LatentDataSettings,
     SampleVideoSettings,
     SamplingSettings,
     TextSettings,
-    TrainMovieGenConfig,
-    TransformerSettings,
+    TrainDenoiserConfig,
 )
-from mg.training.movie_gen_start import start_tensors
-from mg.training.movie_gen_task import MovieGenTask
-from mg.training.movie_gen_trainer import MovieGenTrainer
+from mg.training.denoiser_task import DenoiserTask
+from mg.training.denoiser_trainer import DenoiserTrainer
+from mg.training.flow_validation import FlowValidation
 from mg.training.plateau import PlateauSettings
 from mg.training.run_log import read_log
 from mg.training.settings import OptimSettings, PhaseSettings
@@ -102,9 +102,9 @@ def make_config(data):
             **changes,
         }
         held_out = {"csv_path": str(data / "held_out.csv"), "interval": 3, "num_times": 2}
-        return TrainMovieGenConfig(
+        return TrainDenoiserConfig(
             output_path=str(output_path),
-            model=TransformerSettings(**{**MODEL, **(model or {})}),
+            model={**MODEL, **(model or {})},
             text=TextSettings(**{"encoders": ["word,width=32"], "dropout": 0.2, **(text or {})}),
             optim=OptimSettings(lr=2e-2, ema_decay=0.9, weight_decay=0.01),
             validation=FlowValidationSettings(
@@ -123,7 +123,7 @@ def finished_run(make_config, tmp_path_factory):
     before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
     samples = SampleVideoSettings(prompts=PROMPTS, interval=5, steps=2, guidance=2.0, seed=3)
-    trainer = MovieGenTrainer(make_config(tmp_path_factory.mktemp("run") / "out", samples=samples))
+    trainer = DenoiserTrainer(make_config(tmp_path_factory.mktemp("run") / "out", samples=samples))
     trainer.run()
     ms.set_context(mode=before)
     return trainer
@@ -160,7 +160,7 @@ def test_a_resumed_run_is_the_unbroken_one_with_samples_and_without(
     shutil.copytree(finished_run.output, output)
     shutil.rmtree(output / "checkpoints" / f"step_{NUM_STEPS:08d}")
     shutil.rmtree(output / "generator")
-    trainer = MovieGenTrainer(make_config(output, resume=True))  # without the sample of step 10
+    trainer = DenoiserTrainer(make_config(output, resume=True))  # without the sample of step 10
     assert trainer.step == 9  # the best checkpoint so far, saved besides those of the interval
     trainer.run()
     for name in ("transformer", "transformer_state"):
@@ -199,7 +199,7 @@ def test_samples_of_a_stopped_run_and_of_other_ranks(finished_run, make_config, 
     assert task.sample(tmp_path / "one", should_stop=lambda: True) is None
     samples = finished_run.config.samples
     config = make_config(tmp_path / "out", samples=samples)
-    other = MovieGenTask(config, dataclasses.replace(ONE_RANK, rank=1, size=2))
+    other = DenoiserTask(config, dataclasses.replace(ONE_RANK, rank=1, size=2))
     assert other.samples is None
     assert other.sample(tmp_path / "one", should_stop=lambda: False) is None
     assert not (tmp_path / "one.mp4").exists()
@@ -263,7 +263,7 @@ def test_validation_depends_on_the_weights_alone(finished_run, make_config, grap
 
 
 def test_noise_and_times_do_not_depend_on_the_ranks(make_config, tmp_path, pynative_mode):
-    task = MovieGenTask(make_config(tmp_path / "out"), ONE_RANK)
+    task = DenoiserTask(make_config(tmp_path / "out"), ONE_RANK)
     whole = task.inputs(5, task.dataset.batch(5, 4))
     assert all(array.shape[0] == 4 for array in whole)
     task.ranks = dataclasses.replace(ONE_RANK, rank=1, size=2)
@@ -279,7 +279,7 @@ def test_a_later_stage_grows_the_tables_of_an_earlier_one(
     config = make_config(
         tmp_path / "out", pretrained=earlier, model={"position_table": (5, 12, 12)}
     )
-    tensors = MovieGenTask(config, ONE_RANK).network.tensors()
+    tensors = DenoiserTask(config, ONE_RANK).network.tensors()
     stored = load_generator(earlier).transformer_tensors
     assert tensors["positions.height"].shape == (12, 32)
     np.testing.assert_array_equal(tensors["positions.height"][1::3], stored["positions.height"])
@@ -337,15 +337,17 @@ def test_refused_before_training(case, make_config, finished_run, data, tmp_path
     if "samples" in changes:
         changes["samples"] = SampleVideoSettings(**changes["samples"])
     with pytest.raises((ValueError, OSError), match=message):
-        MovieGenTrainer(make_config(**changes))
+        DenoiserTrainer(make_config(**changes))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TransformerSettings(preset="2b"), "model: unknown preset '2b'"),
-        (lambda: TransformerSettings(dim=30, num_heads=4), "dim=30 is not a multiple"),
-        (lambda: TransformerSettings(recompute_every=-1), "recompute_every=-1; expected 0"),
+        (lambda: DenoiserSettings.from_mapping({"preset": "2b"}), "model: unknown preset '2b'"),
+        (lambda: DenoiserSettings.from_mapping({"dim": 30, "num_heads": 4}), "dim=30 is not a"),
+        (lambda: DenoiserSettings.from_mapping({"recompute_every": -1}), "recompute_every=-1; exp"),
+        (lambda: DenoiserSettings.from_mapping({"family": "movigen"}), "did you mean 'movie_gen'"),
+        (lambda: DenoiserSettings.from_mapping({"latent_channels": 4}), "decided by the latents"),
         (lambda: LatentDataSettings(buckets=["big"]), "big"),
         (lambda: LatentDataSettings(num_workers=-1), "data.num_workers=-1"),
         (lambda: TextSettings(encoders=[]), "expected at least one, such as word"),
@@ -380,7 +382,7 @@ def test_a_scaling_that_would_be_undone_wrongly_is_refused(data, make_config, tm
     write_latents(folder, tensors, names, scaling_factor=1.0)
     config = make_config(tmp_path / "out", latent_folder=str(folder))
     with pytest.raises(ValueError, match=r"scaling_factor is 1\.5305 in .* made with 1\.0"):
-        MovieGenTask(config, ONE_RANK)
+        DenoiserTask(config, ONE_RANK)
 
 
 def test_another_scaling_is_what_the_network_sees_and_the_generator_undoes(
@@ -389,7 +391,7 @@ def test_another_scaling_is_what_the_network_sees_and_the_generator_undoes(
     # The values are -1.5, -0.5, 0.5, 1.5 with noise of 0.1.
     caplog.set_level("INFO", "mg")
     scaling = LatentDataSettings(scaling_factor=8.9, shift_factor=0.0)
-    task = MovieGenTask(make_config(tmp_path / "out", data=scaling), ONE_RANK)
+    task = DenoiserTask(make_config(tmp_path / "out", data=scaling), ONE_RANK)
     assert "std 10.0" in caplog.text and "set data.scaling_factor=0.887" in caplog.text
     usual = finished_run.task.dataset.batch(0, 4)
     batch = task.dataset.batch(0, 4)
@@ -401,7 +403,8 @@ def test_another_scaling_is_what_the_network_sees_and_the_generator_undoes(
 
 
 def test_start_tensors_of_the_same_tables_are_the_stored_ones(finished_run):
-    folder = finished_run.output / "generator"
-    tensors = start_tensors(folder, finished_run.task.model)
-    for name, values in load_generator(folder).transformer_tensors.items():
+    parts = load_generator(finished_run.output / "generator")
+    config = parts.transformer_config
+    tensors = denoiser_family("movie_gen").grow(parts.transformer_tensors, config, config)
+    for name, values in parts.transformer_tensors.items():
         np.testing.assert_array_equal(tensors[name], values, err_msg=name)

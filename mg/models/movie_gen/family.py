@@ -1,45 +1,42 @@
-"""Weights of an earlier stage as the start of a later one."""
+"""Movie Gen's video transformer as a family of denoisers."""
 
 import dataclasses
 import logging
-import os
+from collections.abc import Mapping
 
 import numpy as np
 
+from mg.models.families import DenoiserFamily
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.pipelines.generator_folder import load_generator
+from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.weights.grow_positions import grow_positions
 
-__all__ = ["growth", "start_tensors"]
+__all__ = ["FAMILY", "growth"]
 
 logger = logging.getLogger("mg")
 
 
-def start_tensors(folder: str | os.PathLike, config: MovieGenConfig) -> dict[str, np.ndarray]:
-    """Return the transformer's tensors of a generator, with position tables grown to a config.
+def grow(
+    tensors: Mapping[str, np.ndarray], stored: MovieGenConfig, wanted: MovieGenConfig
+) -> dict[str, np.ndarray]:
+    """Return the tensors with position tables grown to those of a later stage (Movie Gen 3.1.4).
 
     Args:
-        folder: of the generator.
-        config: of the network that starts from it.
+        tensors: weights of the earlier stage.
+        stored: their config.
+        wanted: config of the network that starts from them.
 
     Raises:
-        FileNotFoundError: there is no generator.
-        ValueError: it is damaged, of another network, or its tables cannot grow to these.
+        ValueError: the two are different networks, or the tables would shrink or grow unevenly.
     """
-    parts = load_generator(folder)
-    try:
-        spatial_factor, num_frames = growth(parts.transformer_config, config)
-    except ValueError as error:
-        raise ValueError(f"pretrained={folder}: {error}") from error
-    if parts.transformer_config.position_table != config.position_table:
+    spatial_factor, num_frames = growth(stored, wanted)
+    if stored.position_table != wanted.position_table:
         logger.info(
             "Position tables (frames, height, width) grow from %s to %s.",
-            parts.transformer_config.position_table,
-            config.position_table,
+            stored.position_table,
+            wanted.position_table,
         )
-    return grow_positions(
-        parts.transformer_tensors, spatial_factor=spatial_factor, num_frames=num_frames
-    )
+    return grow_positions(tensors, spatial_factor=spatial_factor, num_frames=num_frames)
 
 
 def growth(stored: MovieGenConfig, wanted: MovieGenConfig) -> tuple[int, int]:
@@ -70,3 +67,14 @@ def growth(stored: MovieGenConfig, wanted: MovieGenConfig) -> tuple[int, int]:
             "times as long, and frames no fewer; change model.position_table"
         )
     return factor, new_frames
+
+
+FAMILY = DenoiserFamily(
+    name="movie_gen",
+    class_name="MovieGenTransformer",
+    network="mg.models.movie_gen.transformer:MovieGenTransformer",
+    read_config=MovieGenConfig.from_mapping,
+    shapes=parameter_shapes,
+    default_fields={"preset": "tiny"},
+    grow=grow,
+)

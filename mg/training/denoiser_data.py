@@ -18,7 +18,7 @@ from mg.pipelines.generator_folder import GeneratorDefaults
 from mg.text.cache import TextCache
 from mg.text.encoder import TextEncoder
 from mg.text.prompts import with_fps
-from mg.training.movie_gen_config import TextSettings, TrainMovieGenConfig
+from mg.training.denoiser_config import TextSettings, TrainDenoiserConfig
 from mg.weights.load import load_tae_tensors
 
 __all__ = ["build_datasets", "generator_defaults", "text_sources"]
@@ -32,7 +32,7 @@ FPS_UNKNOWN = 16.0  # of a generator whose latents do not tell: Movie Gen's own
 
 
 def build_datasets(
-    config: TrainMovieGenConfig, sources: list[TextSource], ranks: Ranks
+    config: TrainDenoiserConfig, sources: list[TextSource], ranks: Ranks
 ) -> tuple[LatentDataset, LatentDataset | None]:
     """Return the latents to train on, and those to validate on if there are any; both are logged.
 
@@ -117,7 +117,7 @@ def text_sources(encoders: list[TextEncoder], settings: TextSettings) -> list[Te
     ]
 
 
-def generator_defaults(config: TrainMovieGenConfig, manifest: LatentManifest) -> GeneratorDefaults:
+def generator_defaults(config: TrainDenoiserConfig, manifest: LatentManifest) -> GeneratorDefaults:
     """Return what a generator does by default: the size that most of its training data has."""
     buckets = manifest.buckets()
     bucket = max(buckets, key=lambda bucket: (not bucket.is_image, len(buckets[bucket]), bucket))
@@ -134,7 +134,7 @@ def generator_defaults(config: TrainMovieGenConfig, manifest: LatentManifest) ->
 
 
 def _manifest(
-    config: TrainMovieGenConfig, csv_path: str, folder: str, tae_hash: str, tae: TAEConfig
+    config: TrainDenoiserConfig, csv_path: str, folder: str, tae_hash: str, tae: TAEConfig
 ) -> LatentManifest:
     manifest = build_latent_manifest(
         folder,

@@ -1,0 +1,260 @@
+"""What every video autoencoder is, whichever family it belongs to: `Autoencoder`.
+
+Layouts
+    video    (B, 3, T, H, W)       in [-1, 1]
+    latent   (B, C, T', H', W')    unscaled; sizes by the family's `LatentSpec`
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from mg.device import runs_on_cpu
+from mg.latent_spec import LatentSpec
+from mg.parameters import set_values
+from mg.tiling.sizes import Tiling
+from mg.tiling.tiles import MapFunction, tiled_decode, tiled_encode
+from mg.weights.tae_names import check_tensors
+
+__all__ = ["DTYPES", "LOGVAR_MAX", "LOGVAR_MIN", "Autoencoder", "AutoencoderSettings"]
+
+DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
+# Log variances are clamped to these wherever their exponential is taken.
+LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+
+
+class AutoencoderSettings(Protocol):
+    """What a family's config, a frozen dataclass, has besides its own fields."""
+
+    spec: LatentSpec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+
+
+class Autoencoder(nn.Cell, abc.ABC):
+    """A network that turns video into a posterior over latents, and latents into video.
+
+    A family implements `moments` and `frames_from`, and sets `family`. One whose decoder ends in a
+    convolution can offer `last_weight`, `features` and `frames_of_features` too, from which the
+    adversarial loss finds its weight.
+
+    Args:
+        config: the network's config.
+        use_tile: encode and decode in overlapping tiles, in bounded memory.
+        tiling: sizes of the tiles; None takes some that fit the latents.
+        sample_deterministic: `encode` gives z = mean instead of a sample.
+        encode_dtype: precision of the encoder, "float32", "float16" or "bfloat16".
+        decode_dtype: the same for the decoder. A bf16 decode loses nothing visible, a bf16
+            encode does, so the two are set apart.
+
+    Raises:
+        ValueError: a precision that is unknown, or that this device has not.
+    """
+
+    family: str = ""  # its name in `mg.models.families`
+    last_weight: Parameter | None = None  # of the decoder's last convolution
+
+    def __init__(
+        self,
+        config: AutoencoderSettings,
+        *,
+        use_tile: bool = False,
+        tiling: Tiling | None = None,
+        sample_deterministic: bool = False,
+        encode_dtype: str = "float32",
+        decode_dtype: str = "float32",
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.spec: LatentSpec = config.spec
+        self.use_tile = use_tile
+        self.tiling = tiling if tiling is not None else Tiling.default(self.spec)
+        self.map_tiles: MapFunction = map  # set it to have tiles computed on several ranks
+        self.sample_deterministic = sample_deterministic
+        self.encode_dtype = _dtype(encode_dtype, "encode_dtype")
+        self.decode_dtype = _dtype(decode_dtype, "decode_dtype")
+
+    # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
+
+    @abc.abstractmethod
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and logvar (B, C, T', H', W') in fp32 of a video (B, 3, T, H, W)."""
+
+    @abc.abstractmethod
+    def frames_from(self, z: Tensor, num_frames: int | None = None) -> Tensor:
+        """Return the decoded video (B, 3, T, H, W) in fp32 of a latent, T at least `num_frames`.
+
+        Args:
+            z: (B, C, T', H', W').
+            num_frames: frames of the video that was encoded; None gives all that come out.
+        """
+
+    def sample(self, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
+        """Return z = mean + exp(logvar / 2) * noise."""
+        return mean + ops.exp(0.5 * logvar) * noise
+
+    def construct(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the reconstruction (B, 3, T, H, W) of `video`.
+
+        Args:
+            video: (B, 3, T, H, W) in [-1, 1], of a length that the network takes.
+            noise: standard normal, in the latent's shape, to sample the posterior with; without
+                it the posterior's mean is decoded.
+        """
+        mean, logvar = self.moments(video)
+        z = mean if noise is None else self.sample(mean, logvar, noise)
+        num_frames = video.shape[2]
+        frames = self.frames_from(z, num_frames)
+        if frames.shape[2] == num_frames:
+            return frames
+        return frames[:, :, :num_frames]
+
+    # -- weights ---------------------------------------------------------------------------------
+
+    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Set all parameters from arrays of the same names and shapes.
+
+        Raises:
+            ValueError: a tensor is missing, left over or has another shape, by name; or the
+                config fields with which the tensors disagree.
+        """
+        parameters = dict(self.parameters_and_names())
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+        try:
+            check_tensors(tensors, shapes)
+        except ValueError as error:
+            reasons = self.explain_mismatch(tensors)
+            if not reasons:
+                raise
+            raise ValueError(
+                "the weights do not fit the config: " + "; ".join(reasons) + f"\n{error}"
+            ) from error
+        for name, parameter in parameters.items():
+            set_values(parameter, tensors[name])
+
+    def explain_mismatch(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
+        """Return the config fields with which tensors of wrong names or shapes disagree."""
+        return []
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return copies of all parameters by name, as `load_tensors` takes them."""
+        return {name: p.asnumpy().copy() for name, p in self.parameters_and_names()}
+
+    # -- for users -------------------------------------------------------------------------------
+
+    def __call__(self, video: Tensor, *args, **kwargs) -> Tensor:
+        self.check_video_shape(video.shape)
+        return super().__call__(video, *args, **kwargs)
+
+    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and logvar, each (B, C, T', H', W'), float32.
+
+        Args:
+            video: (B, 3, T, H, W) in [-1, 1], any T >= 1. A length that the network cannot take
+                is completed by repeating the last frame.
+
+        Raises:
+            ValueError: a shape that the network cannot take, with the nearest that it can.
+        """
+        self.check_video_shape(video.shape)
+        missing = self.spec.valid_frames(video.shape[2]) - video.shape[2]
+        if missing:
+            video = ops.concat([video, *[video[:, :, -1:]] * missing], axis=2)
+        if not self.use_tile:
+            return self.moments(video)
+        return tiled_encode(self.moments, video, self.tiling, self.spec, map_tiles=self.map_tiles)
+
+    def encode(self, video: Tensor, *, seed: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (z, mean, logvar), each (B, C, T', H', W'), float32.
+
+        z is a sample of the posterior N(mean, exp(logvar)), or its mean with
+        `sample_deterministic`. It is not scaled: see `scale`.
+
+        Args:
+            video: (B, 3, T, H, W) in [-1, 1], T >= 1, H and W multiples of the compression.
+            seed: makes the sample repeatable, on every device; None draws a fresh one.
+
+        Raises:
+            ValueError: a shape that the network cannot take, with the nearest that it can.
+        """
+        mean, logvar = self.posterior(video)
+        if self.sample_deterministic:
+            return mean, mean, logvar
+        noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
+        return self.sample(mean, logvar, Tensor(noise)), mean, logvar
+
+    def decode(self, z: Tensor, num_target_frames: int | None = None) -> Tensor:
+        """Return the video (B, 3, T, H, W), float32, about [-1, 1] (not clipped).
+
+        Args:
+            z: latent (B, C, T', H', W'), unscaled.
+            num_target_frames: how many frames to keep of those decoded; the rest are the spurious
+                tail of a clip that had to be completed.
+
+        Raises:
+            ValueError: wrong shape, or more frames wanted than there are.
+        """
+        self.check_latent_shape(z.shape)
+        num_decoded = self.spec.decoded_frames(z.shape[2])
+        if num_target_frames is not None and not 1 <= num_target_frames <= num_decoded:
+            raise ValueError(
+                f"num_target_frames={num_target_frames}, but a latent of {z.shape[2]} frames "
+                f"decodes to 1..{num_decoded} frames"
+            )
+        if self.use_tile:
+            video = tiled_decode(
+                self.frames_from,
+                z,
+                self.tiling,
+                self.spec,
+                num_target_frames,
+                map_tiles=self.map_tiles,
+            )
+        else:
+            video = self.frames_from(z, num_target_frames)
+        if num_target_frames is None or num_target_frames == video.shape[2]:
+            return video
+        return video[:, :, :num_target_frames]
+
+    def scale(self, z: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """Return a latent as a generator sees it: factor * z + offset of the spec."""
+        return self.spec.scale(z)
+
+    def unscale(self, z: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """Return a generator's latent as `decode` takes it; the inverse of `scale`."""
+        return self.spec.unscale(z)
+
+    def check_video_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless (B, 3, T, H, W) is a video that the encoder can take."""
+        self.spec.check_video(shape)
+
+    def check_latent_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless (B, C, T', H', W') is a latent of this network."""
+        self.spec.check_latent(shape)
+
+    def memory_gb(self, num_frames: int, height: int, width: int, *, batch_size: int = 1) -> float:
+        """Return about how much memory a process takes that codes a tile of this size, in GB.
+
+        Raises:
+            ValueError: it was not measured for this family.
+        """
+        raise ValueError(
+            f"how much memory the family {self.family!r} takes has not been measured: leave "
+            "memory_budget_gb away and set the sizes of the tiles (tiling.height, tiling.width)"
+        )
+
+
+def _dtype(name: str, argument: str) -> ms.Type:
+    if name not in DTYPES:
+        raise ValueError(f"{argument}={name!r}; expected one of {sorted(DTYPES)}")
+    if name == "bfloat16" and runs_on_cpu():
+        raise ValueError(
+            f"{argument}=bfloat16: MindSpore's CPU kernels have no bf16 convolution; use float32 "
+            "or float16 on CPU"
+        )
+    return DTYPES[name]

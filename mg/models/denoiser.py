@@ -1,0 +1,89 @@
+"""What every denoiser is, whichever family it belongs to: `Denoiser`.
+
+Layouts
+    latent       (B, C, T, H, W)   scaled, as `LatentSpec.scale` gives it
+    t            (B,)              time of the flow: 0 noise, 1 data
+    conditions                     for each text encoder tokens (B, L, D) and a mask (B, L)
+"""
+
+from collections.abc import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from mg.device import runs_on_cpu
+from mg.models.denoiser_config import DenoiserConfig
+from mg.parameters import set_whole_values, whole_shape, whole_values
+from mg.weights.load import check_tensors
+
+__all__ = ["DTYPES", "Denoiser"]
+
+DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
+
+
+class Denoiser(nn.Cell):
+    """A network that gives the velocity of a noisy latent at a time, under conditions.
+
+    A family implements `construct` and sets `family`. Networks that were trained to predict noise
+    or v on another clock are converted outside of them.
+
+    Args:
+        config: the network's config.
+        dtype: precision of the computation, "float32", "float16" or "bfloat16".
+
+    Raises:
+        ValueError: a precision that is unknown, or that this device has not.
+    """
+
+    family: str = ""  # its name in `mg.models.families`
+
+    def __init__(self, config: DenoiserConfig, *, dtype: str = "float32") -> None:
+        super().__init__()
+        self.config = config
+        self.dtype = _dtype(dtype)
+
+    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Set all parameters from arrays of the same names and shapes.
+
+        Raises:
+            ValueError: a tensor is missing, left over or has another shape, by name.
+        """
+        parameters = dict(self.parameters_and_names())
+        check_tensors(tensors, {name: whole_shape(p) for name, p in parameters.items()})
+        for name, parameter in parameters.items():
+            set_whole_values(parameter, tensors[name])
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return copies of all parameters by name, as `load_tensors` takes them.
+
+        If ranks share parameters, all of them must call it.
+        """
+        return {name: whole_values(p) for name, p in self.parameters_and_names()}
+
+    def __call__(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+        """Return what `construct` does, once the shapes are known to be right."""
+        self.config.check_inputs(latent.shape, t.shape, *[x.shape for x in conditions])
+        return super().__call__(latent, t, *conditions)
+
+    def construct(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+        """Return the velocity (B, C, T, H, W) in fp32.
+
+        Args:
+            latent: noisy latent (B, C, T, H, W).
+            t: time of each clip (B,), 0 (noise) to 1 (data).
+            conditions: for each of `config.text_encoders`, in order, an embedding (B, L, width)
+                and a mask (B, L) bool, true where a token counts.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement construct")
+
+
+def _dtype(name: str) -> ms.Type:
+    if name not in DTYPES:
+        raise ValueError(f"dtype={name!r}; expected one of {sorted(DTYPES)}")
+    if name == "bfloat16" and runs_on_cpu():
+        raise ValueError(
+            "dtype=bfloat16: MindSpore's CPU kernels have no bf16 matrix product; use float32 or "
+            "float16 on CPU"
+        )
+    return DTYPES[name]

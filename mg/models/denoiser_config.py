@@ -1,0 +1,96 @@
+"""What every denoiser's config says, whichever family it belongs to; needs no MindSpore."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+__all__ = ["DenoiserConfig", "TextInput", "check_whole", "text_input"]
+
+
+def check_whole(of: object, names: Sequence[str], prefix: str = "") -> None:
+    """Raise ValueError unless these attributes are whole numbers of 1 or more.
+
+    Args:
+        of: the object that has them.
+        names: the attributes.
+        prefix: text before a name in the message.
+    """
+    for name in names:
+        value = getattr(of, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{prefix}{name}={value!r}; expected a whole number of 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextInput:
+    """One text encoder, as the network sees it.
+
+    Args:
+        name: name of the encoder.
+        width: numbers per token.
+        max_tokens: longest text, in tokens.
+    """
+
+    name: str
+    width: int
+    max_tokens: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a text encoder's name is {self.name!r}; expected text")
+        check_whole(self, ("width", "max_tokens"), f"text encoder {self.name}: ")
+
+
+def text_input(item: object) -> TextInput:
+    """Return a `TextInput` from one, or from a mapping with its fields.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(item, TextInput):
+        return item
+    known = [field.name for field in dataclasses.fields(TextInput)]
+    if not isinstance(item, Mapping) or set(item) != set(known):
+        raise ValueError(f"a text encoder is {item!r}; expected a mapping with the keys {known}")
+    return TextInput(**item)
+
+
+class DenoiserConfig(Protocol):
+    """What training and generation need to know of a denoiser; a frozen dataclass has it.
+
+    Attributes:
+        latent_channels: C of the latents that it denoises.
+        patch_size: latent pixels per token along frames, height and width; sizes of latents are
+            multiples of these.
+        text_encoders: what it is conditioned on, in the order of its arguments.
+    """
+
+    latent_channels: int
+    patch_size: tuple[int, int, int]
+    text_encoders: tuple[TextInput, ...]
+
+    def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, int, int]:
+        """Return the tokens of a latent (B, C, T, H, W) along frames, height and width.
+
+        Raises:
+            ValueError: a latent that the network cannot take, with what would fit.
+        """
+
+    def tokens_per_rank(self, num_tokens: int, num_ranks: int) -> int:
+        """Return how many tokens of an input each of so many ranks has (sequence parallel).
+
+        Raises:
+            ValueError: they cannot share the tokens, or the network's heads, equally.
+        """
+
+    def check_inputs(
+        self, latent: Sequence[int], t: Sequence[int], *conditions: Sequence[int]
+    ) -> tuple[int, int, int]:
+        """Return `token_grid` of a latent if tensors of these shapes fit the network.
+
+        Raises:
+            ValueError: they do not; the message names the tensor, its shape and the right one.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that YAML and JSON can hold."""

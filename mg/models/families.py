@@ -1,0 +1,91 @@
+"""Which families of networks there are. A new one costs its folder and a line here.
+
+A folder `mg/models/NAME/` has `config.py`, the network, and `family.py` with a record `FAMILY` that
+says all that the rest of the house needs to know of it. Nothing here imports MindSpore.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mg.known_names import check_known
+from mg.models.denoiser_config import DenoiserConfig
+
+if TYPE_CHECKING:
+    from mg.models.denoiser import Denoiser
+
+__all__ = ["DENOISERS", "DenoiserFamily", "denoiser_family", "denoiser_of_class"]
+
+# Family -> the package with its record.
+DENOISERS = {
+    "movie_gen": "mg.models.movie_gen",
+}
+
+Shapes = Mapping[str, tuple[int, ...]]
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserFamily:
+    """What the house knows of a family of denoisers.
+
+    Attributes:
+        name: the key in `DENOISERS`.
+        class_name: `_class_name` in the config.json and in the generator's index.
+        network: module and class of the network, "package.module:Class"; its constructor takes the
+            config, and `dtype`, `recompute_every` and `sequence` by name.
+        read_config: from a mapping, as config.json or the settings of a run have it, to a config.
+        shapes: {tensor name: shape} of the network of a config; allocates nothing.
+        default_fields: of the config, where the settings of a run say nothing.
+        grow: from the tensors of a network and its config to those of a larger config, where a
+            later stage of training may start from an earlier one.
+    """
+
+    name: str
+    class_name: str
+    network: str
+    read_config: Callable[[Mapping[str, Any]], DenoiserConfig]
+    shapes: Callable[[Any], Shapes]
+    default_fields: Mapping[str, Any]
+    grow: Callable[[Tensors, Any, Any], dict[str, np.ndarray]]
+
+    def build(self, config: DenoiserConfig, **options: Any) -> "Denoiser":
+        """Return the network of a config, with random weights.
+
+        Args:
+            config: the network's config.
+            options: dtype, recompute_every, sequence.
+        """
+        module, name = self.network.split(":")
+        return getattr(importlib.import_module(module), name)(config, **options)
+
+    def num_parameters(self, config: DenoiserConfig) -> int:
+        """Return how many numbers the parameters of a network hold; allocates nothing."""
+        return sum(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes(config).values())
+
+
+def denoiser_family(name: str) -> DenoiserFamily:
+    """Return the record of a family of denoisers.
+
+    Raises:
+        ValueError: an unknown name; the nearest right one is named.
+    """
+    check_known([name], list(DENOISERS), kind="family", place="of denoisers")
+    return importlib.import_module(f"{DENOISERS[name]}.family").FAMILY
+
+
+def denoiser_of_class(class_name: str) -> DenoiserFamily:
+    """Return the record of the family whose config.json states this class.
+
+    Raises:
+        ValueError: no family has it.
+    """
+    families = [denoiser_family(name) for name in DENOISERS]
+    for family in families:
+        if family.class_name == class_name:
+            return family
+    known = ", ".join(family.class_name for family in families)
+    raise ValueError(f"a denoiser of class {class_name!r} is not known; known are {known}")
