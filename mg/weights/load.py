@@ -139,7 +139,7 @@ def _check_fit(
     """Raise ValueError unless the tensors, and the config stored with them, fit `config`."""
     mismatches = explain_config_mismatch(tensors, config)
     # No shape tells these, but with other ones the same weights give other numbers.
-    for key in ("temporal_padding", "norm_groups", "norm_per_frame"):
+    for key in ("temporal_padding", "norm_groups", "norm_per_frame", "patch_size", "patch_size_t"):
         if key in stored and key in config and stored[key] != config[key]:
             mismatches.append(f"{key}: the file says {stored[key]}, the config says {config[key]}")
     if mismatches:

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Layer", "image_vae_shapes", "image_vae_to_tae_names", "tae_layers", "tae_shapes"]
+__all__ = [
+    "Layer",
+    "image_vae_shapes",
+    "image_vae_to_tae_names",
+    "patch_volume",
+    "tae_layers",
+    "tae_shapes",
+]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -70,6 +77,11 @@ class Layer:
         return ".conv_spat" + source_suffix if self.kind == "conv2.5d" else source_suffix
 
 
+def patch_volume(config: Mapping[str, Any]) -> int:
+    """Return how many channels at the network's ends one channel of the video becomes."""
+    return config.get("patch_size_t", 1) * config.get("patch_size", 1) ** 2
+
+
 def tae_layers(config: Mapping[str, Any]) -> list[Layer]:
     """Return the layers of a TAE in the order of the published checkpoint.
 
@@ -116,7 +128,8 @@ def image_vae_to_tae_names(config: Mapping[str, Any]) -> dict[str, str]:
 def _encoder(config: Mapping[str, Any]) -> Iterator[Layer]:
     widths = [config["ch"] * mult for mult in config["ch_mult"]]
     z, last = config["z_channels"], len(widths) - 1
-    yield _conv("encoder.conv_in", "encoder.conv_in", config["in_channels"], config["ch"])
+    channels = config["in_channels"] * patch_volume(config)
+    yield _conv("encoder.conv_in", "encoder.conv_in", channels, config["ch"])
     channels = config["ch"]
     for level, width in enumerate(widths):
         down, source = f"encoder.down.{level}", f"encoder.down_blocks.{level}"
@@ -156,7 +169,8 @@ def _decoder(config: Mapping[str, Any]) -> Iterator[Layer]:
         if level in config["temporal_upsample_level"]:
             yield Layer("temporal_up", f"{up}.upsample_temp.conv", None, width, width, 3)
     yield _norm("decoder.norm_out", "decoder.conv_norm_out", widths[0])
-    yield _conv("decoder.conv_out", "decoder.conv_out", widths[0], config["out_ch"])
+    channels = config["out_ch"] * patch_volume(config)
+    yield _conv("decoder.conv_out", "decoder.conv_out", widths[0], channels)
 
 
 def _level(

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from mg.weights.tae_layers import patch_volume
+
 __all__ = [
     "check_tensors",
     "count_levels",
@@ -126,7 +128,8 @@ def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     These are ch, ch_mult, num_res_blocks, z_channels, double_z, in_channels, out_ch, the temporal
     levels, attn_type and the quant convs. The tensors do not tell the others (resolution and
-    attn_resolutions, dropout, scaling_factor, shift_factor, temporal_padding).
+    attn_resolutions, dropout, scaling_factor, shift_factor, temporal_padding); of patches they show
+    what comes of them, in_channels and out_ch times their volume.
 
     Args:
         tensors: arrays under the network's own names (`tae_from_published`).
@@ -182,6 +185,10 @@ def explain_config_mismatch(
     Raises:
         ValueError: as `infer_tae_config`.
     """
+    # At its ends the network has patch_volume channels for each one of the video.
+    volume = patch_volume(config)
+    wanted = {key: volume * config[key] for key in ("in_channels", "out_ch") if key in config}
+    config = {**config, **wanted}
     return [
         f"{key}: the file says {value}, the config says {_plain(config[key])}"
         for key, value in infer_tae_config(tensors).items()

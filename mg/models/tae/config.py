@@ -63,6 +63,11 @@ class TAEConfig:
     # Whether each frame is normalised by its own statistics, instead of a clip by those of all its
     # frames. So an image VAE's weights act on every frame of a moving clip as they do on an image.
     norm_per_frame: bool = False
+    # Ours, 1 in the paper: blocks of so many pixels a side, and of so many frames, are moved into
+    # the channels before the first convolution and back after the last. It trades resolution for
+    # channels where compute is scarce; T is completed to whole blocks by repeating the last frame.
+    patch_size: int = 1
+    patch_size_t: int = 1
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -142,12 +147,17 @@ class TAEConfig:
     @property
     def temporal_compression(self) -> int:
         """Frames of video per frame of latent."""
-        return 2 ** len(self.temporal_downsample_level)
+        return self.patch_size_t * 2 ** len(self.temporal_downsample_level)
 
     @property
     def spatial_compression(self) -> int:
         """Pixels per latent pixel, along height and along width."""
-        return 2 ** (self.num_levels - 1)
+        return self.patch_size * 2 ** (self.num_levels - 1)
+
+    @property
+    def patch_volume(self) -> int:
+        """Pixels that each channel of the video becomes as many channels of."""
+        return self.patch_size_t * self.patch_size**2
 
     @classmethod
     def from_mapping(cls, mapping: "Mapping | TAEConfig") -> "TAEConfig":

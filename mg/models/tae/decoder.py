@@ -4,9 +4,10 @@ from mindspore import Tensor, nn
 
 from mg.models.tae.activation import SiLU
 from mg.models.tae.config import TAEConfig
-from mg.models.tae.layers import Conv2_5d, fold_frames, unfold_frames
+from mg.models.tae.layers import Conv2_5d, fold_frames
 from mg.models.tae.levels import Level, Middle
 from mg.models.tae.normalisation import GroupNorm
+from mg.models.tae.patches import unfold_patches
 from mg.models.tae.resampling import SpatialUpsample, TemporalUpsample
 
 __all__ = ["Decoder"]
@@ -61,7 +62,8 @@ class Decoder(nn.Cell):
         )
         self.silu = SiLU()
         self.norm_out = GroupNorm(widths[0], config.norm_groups, per_frame=config.norm_per_frame)
-        self.conv_out = Conv2_5d(widths[0], config.out_ch)
+        self.conv_out = Conv2_5d(widths[0], config.out_ch * config.patch_volume)
+        self.patch = (config.patch_size_t, config.patch_size)
 
     def features(self, z: Tensor) -> tuple[Tensor, int]:
         """Return what `conv_out` takes: features (B*T, ch, H, W) and T, the number of frames."""
@@ -75,7 +77,10 @@ class Decoder(nn.Cell):
                 num_frames = 2 * num_frames
         return self.silu(self.norm_out(x, num_frames)), num_frames
 
+    def frames(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) of `features`, with `weight` as the last spatial one."""
+        x = self.conv_out.with_spatial_weight(features, num_frames, weight)
+        return unfold_patches(x, num_frames, *self.patch)
+
     def construct(self, z: Tensor) -> Tensor:
-        x, num_frames = self.features(z)
-        # (B*T, ch, H, W) -> (B*T, 3, H, W)
-        return unfold_frames(self.conv_out(x, num_frames), num_frames)
+        return self.frames(*self.features(z), self.conv_out.conv_spat.weight)

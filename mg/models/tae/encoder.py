@@ -4,9 +4,10 @@ from mindspore import Tensor, nn
 
 from mg.models.tae.activation import SiLU
 from mg.models.tae.config import TAEConfig
-from mg.models.tae.layers import Conv2_5d, fold_frames, unfold_frames
+from mg.models.tae.layers import Conv2_5d, unfold_frames
 from mg.models.tae.levels import Level, Middle
 from mg.models.tae.normalisation import GroupNorm
+from mg.models.tae.patches import fold_patches
 from mg.models.tae.resampling import SpatialDownsample, TemporalDownsample
 
 __all__ = ["Encoder"]
@@ -49,7 +50,8 @@ class Encoder(nn.Cell):
         self.halves_time = tuple(
             level in config.temporal_downsample_level for level in range(config.num_levels)
         )
-        self.conv_in = Conv2_5d(config.in_channels, config.ch)
+        self.patch = (config.patch_size_t, config.patch_size)
+        self.conv_in = Conv2_5d(config.in_channels * config.patch_volume, config.ch)
         self.down = nn.CellList(
             [
                 EncoderLevel(widths[level], widths[level + 1], level=level, config=config)
@@ -63,8 +65,8 @@ class Encoder(nn.Cell):
         self.conv_out = Conv2_5d(widths[-1], num_moments * config.z_channels)
 
     def construct(self, video: Tensor) -> Tensor:
-        num_frames = video.shape[2]
-        x = self.conv_in(fold_frames(video), num_frames)  # (B*T, ch, H, W)
+        x, num_frames = fold_patches(video, *self.patch)
+        x = self.conv_in(x, num_frames)  # (B*T, ch, H, W), of the patches' T, H, W
         for level in range(self.num_levels):
             x = self.down[level](x, num_frames)
             if self.halves_time[level]:

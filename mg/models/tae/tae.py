@@ -144,7 +144,10 @@ class TemporalAutoencoder(nn.Cell):
         return self.frames_of_features(*self.features(z), self.last_weight)
 
     def features(self, z: Tensor) -> tuple[Tensor, int]:
-        """Return what the decoder's last layer turns into frames, (B*T, ch, H, W), and T."""
+        """Return what the decoder's last layer turns into frames, (B*T, ch, H, W), and T.
+
+        T, H and W count patches where the config has them.
+        """
         z = z.astype(self.decode_dtype)
         if self.post_quant_conv is not None:
             z = unfold_frames(self.post_quant_conv(fold_frames(z)), z.shape[2])
@@ -152,12 +155,11 @@ class TemporalAutoencoder(nn.Cell):
 
     def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
         """Return the video (B, 3, T, H, W) in fp32, with `weight` as the last spatial weight."""
-        x = self.decoder.conv_out.with_spatial_weight(features, num_frames, weight)
-        return unfold_frames(x, num_frames).astype(ms.float32)
+        return self.decoder.frames(features, num_frames, weight).astype(ms.float32)
 
     @property
     def last_weight(self) -> Parameter:
-        """The spatial weight of the decoder's last layer, (3, ch, 3, 3)."""
+        """The spatial weight of the decoder's last layer, (3 * patch_volume, ch, 3, 3)."""
         return self.decoder.conv_out.conv_spat.weight
 
     def construct(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
