@@ -25,9 +25,9 @@ from mg.data.video_writer import write_video
 from mg.device import DeviceConfig, setup_device
 from mg.files import write_text
 from mg.models.tae.config import TAE_CONFIG
-from mg.models.tae.tiling import Tiling
 from mg.parallel.launch import launch
 from mg.parallel.ranks import ONE_RANK, Ranks, init_ranks
+from mg.tiling.sizes import Tiling
 
 CASES = ("files", "tiles")
 TARGET = 1.7

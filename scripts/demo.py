@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
 from mg.device import DeviceConfig, setup_device
-from mg.models.tae.tiling import Tiling
 from mg.pipelines.demo_page import (
     VideoMaker,
     build_page,
@@ -22,6 +21,7 @@ from mg.pipelines.demo_page import (
     open_page,
 )
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
+from mg.tiling.sizes import Tiling
 
 logger = logging.getLogger("mg")
 

@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
 from mg.device import DeviceConfig, setup_device
-from mg.models.tae.tiling import Tiling
 from mg.pipelines.generated_files import (
     check_outputs,
     describe_videos,
@@ -27,6 +26,7 @@ from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.tiling.sizes import Tiling
 
 logger = logging.getLogger("mg")
 

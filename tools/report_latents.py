@@ -24,8 +24,8 @@ from mg.data.manifest import build_manifest
 from mg.device import setup_device
 from mg.files import write_text
 from mg.metrics.latents import LatentReport
-from mg.models.tae.tiling import Tiling
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.tiling.sizes import Tiling
 
 logger = logging.getLogger("mg")
 

@@ -5,7 +5,6 @@ Layouts
     latent   (B, C, T', H', W')    unscaled; sizes by the family's `LatentSpec`
 """
 
-import abc
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -36,7 +35,7 @@ class AutoencoderSettings(Protocol):
         """Return plain values that JSON can hold."""
 
 
-class Autoencoder(nn.Cell, abc.ABC):
+class Autoencoder(nn.Cell):
     """A network that turns video into a posterior over latents, and latents into video.
 
     A family implements `moments` and `frames_from`, and sets `family`. One whose decoder ends in a
@@ -81,11 +80,10 @@ class Autoencoder(nn.Cell, abc.ABC):
 
     # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
 
-    @abc.abstractmethod
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, T', H', W') in fp32 of a video (B, 3, T, H, W)."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement moments")
 
-    @abc.abstractmethod
     def frames_from(self, z: Tensor, num_frames: int | None = None) -> Tensor:
         """Return the decoded video (B, 3, T, H, W) in fp32 of a latent, T at least `num_frames`.
 
@@ -93,6 +91,7 @@ class Autoencoder(nn.Cell, abc.ABC):
             z: (B, C, T', H', W').
             num_frames: frames of the video that was encoded; None gives all that come out.
         """
+        raise NotImplementedError(f"{type(self).__name__} does not implement frames_from")
 
     def sample(self, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
         """Return z = mean + exp(logvar / 2) * noise."""

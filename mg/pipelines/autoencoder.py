@@ -14,7 +14,7 @@ import yaml
 from mg.data.latent_files import LatentInfo
 from mg.device import DeviceConfig
 from mg.models.tae.config import TAEConfig
-from mg.models.tae.tiling import Tiling
+from mg.tiling.sizes import Tiling
 
 if TYPE_CHECKING:  # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.models.tae.tae import TemporalAutoencoder
@@ -79,7 +79,7 @@ def load_autoencoder(config: AutoencoderConfig) -> "TemporalAutoencoder":
         encode_dtype=config.encode_dtype,
         decode_dtype=config.decode_dtype,
     )
-    config.tiling.check(tae.config)
+    config.tiling.check(tae.spec)
     tae.set_train(False)
     return tae
 

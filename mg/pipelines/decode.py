@@ -14,13 +14,13 @@ from mg.data.latent_files import LatentInfo, list_latent_files, read_latent, rea
 from mg.data.transforms import from_model_range
 from mg.data.video_writer import VideoWriter
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import check_latent_config, weights_hash
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.streaming import decode_latents
+from mg.tiling.sizes import Tiling
 
 __all__ = ["DEFAULT_FPS", "decode_latent_files"]
 

@@ -22,13 +22,13 @@ from mg.data.latent_files import (
 )
 from mg.data.manifest import Clip, Manifest
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.streaming import encode_frames, read_frames
+from mg.tiling.sizes import Tiling
 
 __all__ = ["encode_videos", "frame_size"]
 

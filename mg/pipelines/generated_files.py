@@ -24,10 +24,10 @@ from mg.data.latent_files import LatentInfo, LatentWriter, read_latent_info
 from mg.data.video_writer import write_video
 from mg.files import write_text
 from mg.models.tae.config import LOGVAR_MIN
-from mg.models.tae.tiling import Tiling
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.sampling_checks import texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.tiling.sizes import Tiling
 
 if TYPE_CHECKING:
     from mg.pipelines.generator_folder import GeneratorParts

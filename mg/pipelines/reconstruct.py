@@ -20,7 +20,6 @@ from mg.data.video import VideoReader
 from mg.data.video_writer import VideoWriter, write_video
 from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.clip_results import (
@@ -36,6 +35,7 @@ from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import check_finite, decode_latents, encode_frames, read_frames
+from mg.tiling.sizes import Tiling
 
 if TYPE_CHECKING:
     from mg.models.perceptual import LPIPS

@@ -18,12 +18,12 @@ from mg.flow.noise import initial_noise
 from mg.flow.sampler import sample
 from mg.models.movie_gen.transformer import MovieGenTransformer
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import Tiling
 from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, load_generator
 from mg.pipelines.sampling_checks import check_request, texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite, decode_latents
 from mg.text.encoder import TextEncoder
+from mg.tiling.sizes import Tiling
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
 
@@ -83,7 +83,7 @@ class TextToVideo:
             ValueError: a precision that the device lacks, tiles that do not fit the TAE.
         """
         tiling = tiling or Tiling()
-        tiling.check(parts.tae_config)
+        tiling.check(parts.tae_config.spec)
         if transformer is None:
             transformer = MovieGenTransformer(parts.transformer_config, dtype=dtype)
             transformer.load_tensors(parts.transformer_tensors)

@@ -8,7 +8,7 @@ from mindspore import Tensor
 
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.models.tae.tiling import Tiling
+from mg.tiling.sizes import Tiling
 from mg.vaes.video_vae import Compression, VideoVAE
 from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
@@ -65,7 +65,7 @@ class TAEVideoVAE(VideoVAE):
         )
 
     def enable_tiling(self, **sizes: int) -> None:
-        """Encode and decode in tiles of the sizes that `mg.models.tae.tiling.Tiling` takes.
+        """Encode and decode in tiles of the sizes that `mg.tiling.sizes.Tiling` takes.
 
         Raises:
             ValueError: sizes that do not fit the network's compression.

@@ -9,7 +9,6 @@ import yaml
 from mg.cli import config_to_yaml, parse_config
 from mg.data.latent_files import LatentInfo
 from mg.models.tae.config import TAEConfig
-from mg.models.tae.tiling import Tiling
 from mg.pipelines.autoencoder import (
     AutoencoderConfig,
     check_latent_config,
@@ -17,6 +16,7 @@ from mg.pipelines.autoencoder import (
     load_autoencoder,
     weights_hash,
 )
+from mg.tiling.sizes import Tiling
 from mg.weights.checkpoint_file import read_weights, write_weights
 
 

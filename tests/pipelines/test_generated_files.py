@@ -11,7 +11,6 @@ from mindspore import Tensor
 from mg.data.image_writer import write_png
 from mg.data.latent_files import read_latent
 from mg.data.video import probe_video
-from mg.models.tae.tiling import Tiling
 from mg.pipelines import generated_files
 from mg.pipelines.decode import decode_latent_files
 from mg.pipelines.generated_files import (
@@ -24,6 +23,7 @@ from mg.pipelines.generated_files import (
 )
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
+from mg.tiling.sizes import Tiling
 
 
 @pytest.fixture(scope="module")

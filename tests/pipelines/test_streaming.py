@@ -5,8 +5,8 @@ import pytest
 from mindspore import Tensor
 
 from mg.data.transforms import to_model_range
-from mg.models.tae.tiling import Tiling
 from mg.pipelines.streaming import decode_latents, encode_frames, read_frames
+from mg.tiling.sizes import Tiling
 
 
 @pytest.mark.parametrize("num_frames", [1, 7, 8, 13, 24])

@@ -11,23 +11,21 @@ from collections.abc import Mapping
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, ops
 
-from mg.device import runs_on_cpu
-from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN, TAE_CONFIG, TAEConfig
+from mg.models.autoencoder import LOGVAR_MAX, LOGVAR_MIN, Autoencoder
+from mg.models.tae.config import TAE_CONFIG, TAEConfig
 from mg.models.tae.decoder import Decoder
 from mg.models.tae.encoder import Encoder
 from mg.models.tae.layers import ResnetBlock, SpatialConv, fold_frames, unfold_frames
-from mg.models.tae.tiling import MapFunction, Tiling, tiled_decode, tiled_encode
-from mg.parameters import set_values
-from mg.weights.load import check_tensors, explain_config_mismatch, load_tae_tensors
+from mg.models.tae.memory import estimated_memory_gb
+from mg.tiling.sizes import Tiling
+from mg.weights.load import explain_config_mismatch, load_tae_tensors
 
 __all__ = ["TAE_CONFIG", "TemporalAutoencoder"]
 
-DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
 
-
-class TemporalAutoencoder(nn.Cell):
+class TemporalAutoencoder(Autoencoder):
     """The TAE: `encode` gives (z, mean, logvar), `decode` the video, calling it both in a row.
 
     Args:
@@ -50,6 +48,8 @@ class TemporalAutoencoder(nn.Cell):
         FileNotFoundError: `pretrained` does not exist.
     """
 
+    family = "tae"
+
     def __init__(
         self,
         config: Mapping | TAEConfig | None = None,
@@ -62,19 +62,18 @@ class TemporalAutoencoder(nn.Cell):
         decode_dtype: str = "float32",
         recompute: bool = False,
     ) -> None:
-        super().__init__()
         tensors = None
         if pretrained is not None:
             tensors, stored_config = load_tae_tensors(pretrained, config=_as_dict(config))
             config = stored_config if config is None else config
-        self.config = TAEConfig.from_mapping(TAE_CONFIG if config is None else config)
-        self.use_tile = use_tile
-        self.tiling = tiling if tiling is not None else Tiling()
-        self.map_tiles: MapFunction = map  # set it to have tiles computed on several ranks
-        self.sample_deterministic = sample_deterministic
-        self.encode_dtype = _dtype(encode_dtype, "encode_dtype")
-        self.decode_dtype = _dtype(decode_dtype, "decode_dtype")
-
+        super().__init__(
+            TAEConfig.from_mapping(TAE_CONFIG if config is None else config),
+            use_tile=use_tile,
+            tiling=tiling,
+            sample_deterministic=sample_deterministic,
+            encode_dtype=encode_dtype,
+            decode_dtype=decode_dtype,
+        )
         channels = self.config.z_channels
         num_moments = 2 * channels if self.config.double_z else channels
         self.encoder = Encoder(self.config)
@@ -96,30 +95,11 @@ class TemporalAutoencoder(nn.Cell):
         if tensors is not None:
             self.load_tensors(tensors)
 
-    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Set all parameters from arrays of the same names and shapes.
+    def explain_mismatch(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
+        return explain_config_mismatch(tensors, self.config.to_dict())
 
-        Raises:
-            ValueError: a tensor is missing, left over or has another shape, by name; or the
-                config fields with which the tensors disagree.
-        """
-        parameters = dict(self.parameters_and_names())
-        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
-        try:
-            check_tensors(tensors, shapes)
-        except ValueError as error:
-            reasons = explain_config_mismatch(tensors, self.config.to_dict())
-            if not reasons:
-                raise
-            raise ValueError(
-                "the weights do not fit the config: " + "; ".join(reasons) + f"\n{error}"
-            ) from error
-        for name, parameter in parameters.items():
-            set_values(parameter, tensors[name])
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Return copies of all parameters by name, as `load_tensors` takes them."""
-        return {name: p.asnumpy().copy() for name, p in self.parameters_and_names()}
+    def memory_gb(self, num_frames: int, height: int, width: int, *, batch_size: int = 1) -> float:
+        return estimated_memory_gb(self.config, num_frames, height, width, batch_size=batch_size)
 
     # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
 
@@ -135,11 +115,7 @@ class TemporalAutoencoder(nn.Cell):
         mean, logvar = ops.chunk(h, 2, axis=1)
         return mean, ops.clamp(logvar, LOGVAR_MIN, LOGVAR_MAX)
 
-    def sample(self, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
-        """Return z = mean + exp(logvar / 2) * noise."""
-        return mean + ops.exp(0.5 * logvar) * noise
-
-    def frames_from(self, z: Tensor) -> Tensor:
+    def frames_from(self, z: Tensor, num_frames: int | None = None) -> Tensor:
         """Return the decoded video (B, 3, 8T', 8H', 8W') in fp32 of a latent, all its frames."""
         return self.frames_of_features(*self.features(z), self.last_weight)
 
@@ -162,115 +138,6 @@ class TemporalAutoencoder(nn.Cell):
         """The spatial weight of the decoder's last layer, (3 * patch_volume, ch, 3, 3)."""
         return self.decoder.conv_out.conv_spat.weight
 
-    def construct(self, video: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Return the reconstruction (B, 3, T, H, W) of `video`.
-
-        Args:
-            video: (B, 3, T, H, W) in [-1, 1].
-            noise: standard normal, in the latent's shape, to sample the posterior with; without
-                it the posterior's mean is decoded.
-        """
-        mean, logvar = self.moments(video)
-        z = mean if noise is None else self.sample(mean, logvar, noise)
-        frames = self.frames_from(z)
-        num_frames = video.shape[2]
-        if frames.shape[2] == num_frames:
-            return frames
-        return frames[:, :, :num_frames]
-
-    # -- for users -------------------------------------------------------------------------------
-
-    def __call__(self, video: Tensor, *args, **kwargs) -> Tensor:
-        self.check_video_shape(video.shape)
-        return super().__call__(video, *args, **kwargs)
-
-    def encode(self, video: Tensor, *, seed: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (z, mean, logvar), each (B, z_channels, T', H/8, W/8), float32.
-
-        z is a sample of the posterior N(mean, exp(logvar)), or its mean with
-        `sample_deterministic`. It is not scaled: see `scaling_factor`, `shift_factor`.
-
-        Args:
-            video: (B, 3, T, H, W) in [-1, 1], T >= 1, H and W multiples of 8.
-            seed: makes the sample repeatable, on every device; None draws a fresh one.
-
-        Raises:
-            ValueError: a shape that the network cannot take, with the nearest that it can.
-        """
-        self.check_video_shape(video.shape)
-        if self.use_tile:
-            mean, logvar = tiled_encode(
-                self.moments, video, self.tiling, self.config, map_tiles=self.map_tiles
-            )
-        else:
-            mean, logvar = self.moments(video)
-        if self.sample_deterministic:
-            return mean, mean, logvar
-        noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
-        return self.sample(mean, logvar, Tensor(noise)), mean, logvar
-
-    def decode(self, z: Tensor, num_target_frames: int | None = None) -> Tensor:
-        """Return the video (B, 3, T, H, W), float32, about [-1, 1] (not clipped).
-
-        Args:
-            z: latent (B, z_channels, T', H', W'), unscaled.
-            num_target_frames: how many frames to keep of the 8 * T' decoded; the rest are the
-                spurious tail of a clip whose length is no multiple of 8.
-
-        Raises:
-            ValueError: wrong shape, or more frames wanted than there are.
-        """
-        self.check_latent_shape(z.shape)
-        num_decoded = z.shape[2] * self.config.temporal_compression
-        if num_target_frames is not None and not 1 <= num_target_frames <= num_decoded:
-            raise ValueError(
-                f"num_target_frames={num_target_frames}, but a latent of {z.shape[2]} frames "
-                f"decodes to 1..{num_decoded} frames"
-            )
-        if self.use_tile:
-            video = tiled_decode(
-                self.frames_from, z, self.tiling, self.config, map_tiles=self.map_tiles
-            )
-        else:
-            video = self.frames_from(z)
-        if num_target_frames is None or num_target_frames == num_decoded:
-            return video
-        return video[:, :, :num_target_frames]
-
-    def check_video_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless (B, 3, T, H, W) is a video that the encoder can take."""
-        channels, factor = self.config.in_channels, self.config.spatial_compression
-        if len(shape) != 5 or shape[1] != channels or min(shape) < 1:
-            raise ValueError(
-                f"expected a video (batch, {channels}, frames, height, width), got {tuple(shape)}"
-            )
-        for name, size in (("height", shape[3]), ("width", shape[4])):
-            if size % factor:
-                below = size // factor * factor
-                legal = f"{below} or {below + factor}" if below else f"{factor}"
-                raise ValueError(
-                    f"{name} {size} is not a multiple of {factor}; resize or crop to {legal}"
-                )
-
-    def check_latent_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless (B, z_channels, T', H', W') is a latent of this network."""
-        if len(shape) != 5 or shape[1] != self.config.z_channels or min(shape) < 1:
-            raise ValueError(
-                f"expected a latent (batch, {self.config.z_channels}, frames, height, width), "
-                f"got {tuple(shape)}"
-            )
-
 
 def _as_dict(config: Mapping | TAEConfig | None) -> dict | None:
     return None if config is None else TAEConfig.from_mapping(config).to_dict()
-
-
-def _dtype(name: str, argument: str) -> ms.Type:
-    if name not in DTYPES:
-        raise ValueError(f"{argument}={name!r}; expected one of {sorted(DTYPES)}")
-    if name == "bfloat16" and runs_on_cpu():
-        raise ValueError(
-            f"{argument}=bfloat16: MindSpore's CPU kernels have no bf16 convolution; use float32 "
-            "or float16 on CPU"
-        )
-    return DTYPES[name]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mg.models.tae.tiling import Tiling
 from mindspore import Tensor, nn, ops
 
 from mg.data.manifest import build_manifest
@@ -27,6 +26,7 @@ from mg.pipelines.decode import decode_latent_files
 from mg.pipelines.encode import encode_videos
 from mg.pipelines.reconstruct import reconstruct_videos
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
+from mg.tiling.sizes import Tiling
 from mg.training.config import OptimSettings
 from mg.training.step import TrainStep
 
