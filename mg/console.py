@@ -8,6 +8,8 @@ fills the screen.
 import logging
 import re
 import sys
+import traceback
+from types import TracebackType
 
 __all__ = ["ConsoleFormatter", "one_line", "printable", "set_up_console"]
 
@@ -55,8 +57,14 @@ class ConsoleFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def set_up_console(level: int = logging.INFO) -> None:
-    """Send all logs to stderr, made printable; does nothing where logs are set up already."""
+def set_up_console() -> None:
+    """Make printable what goes to stderr: logs, unless they are set up already, and tracebacks."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ConsoleFormatter("%(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    sys.excepthook = _print_traceback
+
+
+def _print_traceback(kind: type, error: BaseException, where: TracebackType | None) -> None:
+    text = "".join(traceback.format_exception(kind, error, where))
+    print(printable(text.rstrip("\n")), file=sys.stderr)

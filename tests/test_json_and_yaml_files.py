@@ -106,7 +106,7 @@ def test_what_is_no_small_regular_file_is_refused_without_waiting(read, tmp_path
     }.items():
         with pytest.raises(ValueError, match=reason):
             read(path)
-    with pytest.raises(FileNotFoundError, match="missing.x does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"missing\.x does not exist"):
         read(tmp_path / "missing.x")
 
 
