@@ -1,15 +1,32 @@
-"""Writing files so that a crash never leaves half of one, paths that stay in place, and hashes."""
+"""Files written whole or not at all, read within bounds; paths that stay in place; hashes."""
 
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["atomic_path", "resolve_under", "sha256_of_file", "write_text"]
+__all__ = [
+    "atomic_path",
+    "open_regular_file",
+    "read_bytes",
+    "resolve_under",
+    "sha256_of_file",
+    "write_text",
+]
 
 CHUNK_BYTES = 1 << 22
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 @contextlib.contextmanager
@@ -55,6 +72,46 @@ def write_text(path: str | os.PathLike, text: str, *, overwrite: bool = False) -
     """Write `text` as UTF-8 to `path`, all of it or nothing (see `atomic_path`)."""
     with atomic_path(path, overwrite=overwrite) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def open_regular_file(path: str | os.PathLike) -> BinaryIO:
+    """Return an open file for reading bytes; never waits, whatever stands under the name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is a folder, a named pipe, a device or a socket, whose content may never end.
+        OSError: it may not be read.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path} does not exist") from None
+    if kind == stat.S_IFREG:  # devices are not even opened: some act on that
+        descriptor = os.open(path, flags)
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind == stat.S_IFREG:
+            return os.fdopen(descriptor, "rb")
+        os.close(descriptor)
+    raise ValueError(f"{path} is {KINDS.get(kind, 'not a file')}; a regular file is expected")
+
+
+def read_bytes(path: str | os.PathLike, *, max_bytes: int) -> bytes:
+    """Return the content of a file that is small by its nature, such as a config.
+
+    Args:
+        path: of a regular file.
+        max_bytes: never more than these are read.
+
+    Raises:
+        FileNotFoundError, OSError: as `open_regular_file`.
+        ValueError: no regular file, or one of more than `max_bytes`.
+    """
+    with open_regular_file(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"{path} has more than {max_bytes} bytes, the most that is read here")
+    return content
 
 
 def resolve_under(root: str | os.PathLike, relative: str | os.PathLike) -> Path:

@@ -12,7 +12,6 @@ browser to any other host than the page's is one.
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -33,6 +32,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
+from mg.json_file import read_json
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.pipelines.generated_files import metadata_path
@@ -239,7 +239,7 @@ def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
     expect(shown["width"] > 0 and shown["height"] > 0, "the video has no size")
     expect(shown["seconds"] > 0 and shown["error"] is None, "the video does not play")
     (path,) = videos.glob("*.mp4")
-    metadata = json.loads(metadata_path(path).read_text(encoding="utf-8"))
+    metadata = read_json(metadata_path(path))
     made = {"prompt": PROMPT, "seed": SEED, "width": shown["width"], "height": shown["height"]}
     expect(made.items() <= metadata.items(), f"{made} was shown, {metadata} was made")
     told = page.locator("#metadata").inner_text()

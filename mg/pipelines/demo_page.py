@@ -7,7 +7,6 @@ gradio, which is an extra: pip install -e ".[demo]".
 import contextlib
 import dataclasses
 import html
-import json
 import logging
 import secrets
 import socket
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from mg.json_file import read_json
 from mg.pipelines.generated_files import metadata_path, write_generated
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -128,7 +128,7 @@ class VideoMaker:
             )
             list(videos)
         logger.info("%s: %s", path, request.prompt)
-        return path, json.loads(metadata_path(path).read_text(encoding="utf-8"))
+        return path, read_json(metadata_path(path))
 
 
 def import_gradio() -> ModuleType:

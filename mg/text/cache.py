@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mg.files import write_text
+from mg.json_file import read_json_object
 from mg.text.encoder import TextEmbedding, TextEncoder
 from mg.weights.safetensors_file import (
     read_safetensors,
@@ -187,7 +188,7 @@ def cached_encoders(folder: str | os.PathLike) -> list[EncoderInfo]:
     infos = []
     for file in files:
         try:
-            info = EncoderInfo(**json.loads(file.read_text(encoding="utf-8")))
+            info = EncoderInfo(**read_json_object(file))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file} does not describe a text encoder: {error}") from error
         if file.parent.name != _encoder_key(info.identity):

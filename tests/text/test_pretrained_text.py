@@ -198,7 +198,7 @@ def test_folders_that_lack_something_are_refused(t5_folder, tmp_path):
         PretrainedTextEncoder("byt5", t5_folder)
     for config, message in {
         "{": "is not JSON",
-        "[]": "is not a config",
+        "[]": "holds no JSON object",
         "{}": "d_model is None",
     }.items():
         (t5_folder / "config.json").write_text(config)
