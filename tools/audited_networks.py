@@ -70,6 +70,7 @@ def network_and_inputs(
     from mindspore import Tensor, nn
 
     from mg.losses.perceptual import PerceptualLoss
+    from mg.models import layers
     from mg.models.discriminator import Discriminator
     from mg.models.discriminator_config import DiscriminatorConfig
     from mg.models.perceptual import LPIPS, LPIPSConfig
@@ -92,8 +93,8 @@ def network_and_inputs(
                 return self.network.moments(x)
             return self.network.frames_from(x)
 
-    tae = TemporalAutoencoder(config)
-    _take_the_form_for_ascend(tae)
+    with layers.choose("Ascend"):
+        tae = TemporalAutoencoder(config)
     # Set after building: the network refuses bf16 where it would have to run on CPU.
     tae.encode_dtype = tae.decode_dtype = ms.float32 if dtype == "float32" else ms.bfloat16
     frames, side = 2 * config.temporal_compression, 16 * config.spatial_compression
@@ -107,8 +108,8 @@ def network_and_inputs(
         lecam_weight=1.0,
         network=DiscriminatorConfig(kind="video", ch=8, num_layers=2, norm_groups=8),
     )
-    discriminator = Discriminator(adversarial.network)
-    _take_the_form_for_ascend(discriminator)
+    with layers.choose("Ascend"):
+        discriminator = Discriminator(adversarial.network)
     optim = OptimSettings(accumulation_steps=2)
     scalar = Tensor(1.0, ms.float32)
     if graph == "discriminator":

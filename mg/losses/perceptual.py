@@ -3,8 +3,8 @@
 import numpy as np
 from mindspore import Tensor, nn
 
+from mg.models.layers.frames import fold_frames
 from mg.models.perceptual import LPIPS
-from mg.models.tae.layers import fold_frames
 
 __all__ = ["PerceptualLoss", "draw_frame_indices"]
 

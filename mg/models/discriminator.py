@@ -18,8 +18,9 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import Normal, initializer
 
 from mg.models.discriminator_config import DiscriminatorConfig
-from mg.models.tae.layers import SpatialConv, fold_frames, unfold_frames
-from mg.models.tae.normalisation import GroupNorm
+from mg.models.layers.convolution import Conv2d
+from mg.models.layers.frames import fold_frames, unfold_frames
+from mg.models.tae.layers import GroupNorm
 from mg.models.tae.resampling import TemporalDownsample
 
 __all__ = ["Discriminator"]
@@ -50,7 +51,7 @@ class PatchLayer(nn.Cell):
     ) -> None:
         super().__init__()
         kernel = {"kernel_size": 4, "stride": 2} if halves else {"kernel_size": 3}
-        self.conv_spat = SpatialConv(in_channels, out_channels, padding=1, **kernel)
+        self.conv_spat = Conv2d(in_channels, out_channels, padding=1, **kernel)
         _draw_normal(self.conv_spat.weight, std=SPATIAL_WEIGHT_STD)
         self.conv_temp = None
         if halves_time:
@@ -102,7 +103,7 @@ class Discriminator(nn.Cell):
                 )
             )
         self.layers = nn.CellList(layers)
-        self.to_logits = SpatialConv(widths[-1], 1, kernel_size=3, padding=1)
+        self.to_logits = Conv2d(widths[-1], 1, kernel_size=3, padding=1)
         _draw_normal(self.to_logits.weight, std=SPATIAL_WEIGHT_STD)
 
     def construct(self, video: Tensor) -> Tensor:

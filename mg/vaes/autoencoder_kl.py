@@ -6,7 +6,7 @@ from typing import Any
 
 from mindspore import Tensor, ops
 
-from mg.models.tae.layers import fold_frames, unfold_frames
+from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.vaes.mindone_vae import MindoneVAE, check_tile
 from mg.vaes.video_vae import Compression
 

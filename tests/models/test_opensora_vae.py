@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.opensora_vae import chunks, layers
 from mg.models.opensora_vae.config import TemporalVAEConfig, temporal_vae_shapes
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
-from mg.models.tae.layers import fold_frames, unfold_frames
 
 MANIFEST = Path(__file__).parents[1] / "fixtures" / "vae_keys" / "opensora-vae-v1.2.json"
 TOLERANCE = 1e-5  # of the largest value, in fp32

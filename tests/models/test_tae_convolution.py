@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mg.models.tae.activation import SiLU
-from mg.models.tae.convolution import ChannelBias, SameSizeConv2d, SwapChannels
-from mg.models.tae.layers import SpatialConv
+from mg.models import layers
+from mg.models.layers import cpu, plain
+from mg.models.layers.convolution import Conv2d
+from mg.models.layers.cpu import ChannelBias, SameSizeConv2d
 
+both_forms = pytest.mark.parametrize("form", [cpu, plain])
 both_modes = pytest.mark.parametrize("mode", ["graph_mode", "pynative_mode"])
 
 
@@ -79,13 +81,12 @@ def test_channel_bias(mode, dtype, request):
 
 
 @both_modes
-@pytest.mark.parametrize("on_cpu", [True, False])
-def test_silu(mode, on_cpu, request):
+@both_forms
+def test_silu(mode, form, request):
     request.getfixturevalue(mode)
     x = np.linspace(-90, 90, 2001, dtype=np.float32)
     dout = np.random.default_rng(4).standard_normal(x.shape).astype(np.float32)
-    cell = SiLU()
-    cell.on_cpu = on_cpu
+    cell = form.SiLU()
 
     def projected(x):
         y = cell(x)
@@ -98,13 +99,12 @@ def test_silu(mode, on_cpu, request):
 
 
 @both_modes
-@pytest.mark.parametrize("on_cpu", [True, False])
-def test_channels_are_swapped_forward_and_backward(mode, on_cpu, request):
+@both_forms
+def test_channels_are_swapped_forward_and_backward(mode, form, request):
     request.getfixturevalue(mode)
     rng = np.random.default_rng(2)
     weight, dout = random_tensor(rng, 5, 3, 2, 4), random_tensor(rng, 3, 5, 2, 4)
-    cell = SwapChannels(3, 5)
-    cell.on_cpu = on_cpu
+    cell = form.SwapChannels(3, 5)
 
     def projected(weight):
         swapped = cell(weight)
@@ -124,9 +124,10 @@ def test_channels_are_swapped_forward_and_backward(mode, on_cpu, request):
     ],
 )
 def test_only_convolutions_that_keep_the_size_have_it(options, has_own_gradient):
-    conv = SpatialConv(3, 4, **options)
-    assert conv.on_cpu
-    assert (conv.conv2d_on_cpu is not None) == has_own_gradient
+    conv = Conv2d(3, 4, **options)
+    assert isinstance(conv.conv2d, SameSizeConv2d) == has_own_gradient
+    with layers.choose("Ascend"):
+        assert isinstance(Conv2d(3, 4, **options).conv2d, ops.Conv2D)
     assert [p.name for p in conv.get_parameters()] == ["weight", "bias"]
 
 
@@ -142,10 +143,11 @@ def network_gradients(tae, video):
 
 @pytest.mark.usefixtures("pynative_mode")
 def test_the_network_has_the_same_gradients_in_the_form_for_other_devices(make_tae, make_video):
-    tae, other, video = make_tae(), make_tae(), make_video(3, 8, 8)
-    for _, cell in other.cells_and_names():
-        if hasattr(cell, "on_cpu"):
-            cell.on_cpu = False
+    tae, video = make_tae(), make_video(3, 8, 8)
+    with layers.choose("Ascend"):
+        other = make_tae()
+    found = {type(cell).__module__ for _, cell in other.cells_and_names()}
+    assert "mg.models.layers.plain" in found and "mg.models.layers.cpu" not in found
     value, found = network_gradients(tae, video)
     expected_value, expected = network_gradients(other, video)
     np.testing.assert_allclose(value, expected_value, rtol=1e-5)
@@ -154,3 +156,12 @@ def test_the_network_has_the_same_gradients_in_the_form_for_other_devices(make_t
     for actual, gradient in zip(found, expected, strict=True):
         limit = 1e-5 * max(np.abs(gradient).max(), floor)
         np.testing.assert_allclose(actual, gradient, rtol=0, atol=limit)
+
+
+def test_another_device_is_refused_and_the_choice_ends_with_its_block():
+    with pytest.raises(ValueError, match="one of Ascend, GPU, CPU"), layers.choose("ascend"):
+        pass
+    with pytest.raises(ZeroDivisionError), layers.choose("Ascend"):
+        assert layers.operations() is plain
+        1 / 0  # noqa: B018
+    assert layers.operations() is cpu

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mg.models.tae.normalisation import GroupNorm
+from mg.models.tae.layers import GroupNorm
 from mg.training.config import LossSettings, OptimSettings
 from mg.training.step import TrainStep
 from mg.training.tae_loss import TAELoss

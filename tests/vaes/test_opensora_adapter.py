@@ -9,7 +9,7 @@ import pytest
 from mindspore import Tensor
 from safetensors import safe_open
 
-from mg.models.tae.layers import fold_frames
+from mg.models.layers.frames import fold_frames
 from mg.vaes import VideoVAE
 from mg.vaes.opensora import OPENSORA_CONFIG, OpenSoraVAE
 

@@ -17,7 +17,7 @@ from mindspore.common.initializer import Uniform, initializer
 from mindspore.ops import constexpr
 
 from mg.models.opensora_vae.config import TemporalVAEConfig
-from mg.models.tae.normalisation import GroupNorm
+from mg.models.tae.layers import GroupNorm
 
 __all__ = ["CausalConv3d", "ResBlock", "double_time", "make_blocks", "make_norm"]
 

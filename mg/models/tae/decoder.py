@@ -2,11 +2,12 @@
 
 from mindspore import Tensor, nn
 
-from mg.models.tae.activation import SiLU
+from mg.models.layers.convolution import Conv2_5d
+from mg.models.layers.devices import operations
+from mg.models.layers.frames import fold_frames
 from mg.models.tae.config import TAEConfig
-from mg.models.tae.layers import Conv2_5d, fold_frames
+from mg.models.tae.layers import GroupNorm
 from mg.models.tae.levels import Level, Middle
-from mg.models.tae.normalisation import GroupNorm
 from mg.models.tae.patches import unfold_patches
 from mg.models.tae.resampling import SpatialUpsample, TemporalUpsample
 
@@ -60,7 +61,7 @@ class Decoder(nn.Cell):
                 for level in range(config.num_levels)
             ]
         )
-        self.silu = SiLU()
+        self.silu = operations().SiLU()
         self.norm_out = GroupNorm(widths[0], config.norm_groups, per_frame=config.norm_per_frame)
         self.conv_out = Conv2_5d(widths[0], config.out_ch * config.patch_volume)
         self.patch = (config.patch_size_t, config.patch_size)

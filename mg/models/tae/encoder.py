@@ -2,11 +2,12 @@
 
 from mindspore import Tensor, nn
 
-from mg.models.tae.activation import SiLU
+from mg.models.layers.convolution import Conv2_5d
+from mg.models.layers.devices import operations
+from mg.models.layers.frames import unfold_frames
 from mg.models.tae.config import TAEConfig
-from mg.models.tae.layers import Conv2_5d, unfold_frames
+from mg.models.tae.layers import GroupNorm
 from mg.models.tae.levels import Level, Middle
-from mg.models.tae.normalisation import GroupNorm
 from mg.models.tae.patches import fold_patches
 from mg.models.tae.resampling import SpatialDownsample, TemporalDownsample
 
@@ -59,7 +60,7 @@ class Encoder(nn.Cell):
             ]
         )
         self.mid = Middle(widths[-1], config=config)
-        self.silu = SiLU()
+        self.silu = operations().SiLU()
         self.norm_out = GroupNorm(widths[-1], config.norm_groups, per_frame=config.norm_per_frame)
         num_moments = 2 if config.double_z else 1
         self.conv_out = Conv2_5d(widths[-1], num_moments * config.z_channels)

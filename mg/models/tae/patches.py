@@ -1,11 +1,11 @@
 """Blocks of pixels and frames into channels and back, around the TAE's layers.
 
-Not in the paper, where a patch is one pixel of one frame. Layouts are those of `layers.py`.
+Not in the paper, where a patch is one pixel of one frame. Layouts are those of `mg.models.layers`.
 """
 
 from mindspore import Tensor, ops
 
-from mg.models.tae.layers import fold_frames, unfold_frames
+from mg.models.layers.frames import fold_frames, unfold_frames
 
 __all__ = ["fold_patches", "unfold_patches"]
 

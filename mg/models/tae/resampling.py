@@ -1,6 +1,6 @@
 """Halving and doubling a video in space and in time, in the folded layout.
 
-Layouts and precision are those of `layers.py`.
+Layouts and precision are those of `mg.models.layers`.
 
 Source: Movie Gen (arXiv 2410.13720) section 3.1.1.
 """
@@ -9,8 +9,9 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
-from mg.models.tae.convolution import ChannelBias, SwapChannels
-from mg.models.tae.layers import SpatialConv, TemporalConv, channel_rows, folded_frames
+from mg.models.layers.convolution import Conv2d, TemporalConv
+from mg.models.layers.devices import operations
+from mg.models.layers.frames import channel_rows, folded_frames
 
 __all__ = ["SpatialDownsample", "SpatialUpsample", "TemporalDownsample", "TemporalUpsample"]
 
@@ -20,7 +21,7 @@ class SpatialDownsample(nn.Cell):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = SpatialConv(channels, channels, kernel_size=3, stride=2, padding=(0, 1, 0, 1))
+        self.conv = Conv2d(channels, channels, kernel_size=3, stride=2, padding=(0, 1, 0, 1))
 
     def construct(self, x: Tensor) -> Tensor:
         return self.conv(x)  # (B*T, C, H/2, W/2)
@@ -40,14 +41,14 @@ class SpatialUpsample(nn.Cell):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.conv = SpatialConv(channels, channels, kernel_size=3, padding=1)
+        self.conv = Conv2d(channels, channels, kernel_size=3, padding=1)
         # (4, 3): the kernel above from (w0, w1, w2); over both axes (9, 16)
         spread = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
         self.spread = Tensor(np.ascontiguousarray(np.kron(spread, spread).T))
         self.conv_transpose = ops.Conv2DTranspose(channels, 4, pad_mode="pad", pad=1, stride=2)
-        self.swap = SwapChannels(channels, channels)
+        self.swap = operations().SwapChannels(channels, channels)
         self.matmul = ops.MatMul()
-        self.bias_add = ChannelBias()
+        self.bias_add = operations().ChannelBias()
 
     def construct(self, x: Tensor) -> Tensor:
         total, channels, height, width = x.shape

@@ -14,10 +14,12 @@ import numpy as np
 from mindspore import Parameter, Tensor, ops
 
 from mg.models.autoencoder import LOGVAR_MAX, LOGVAR_MIN, Autoencoder
+from mg.models.layers.convolution import Conv2d
+from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.tae.config import TAE_CONFIG, TAEConfig
 from mg.models.tae.decoder import Decoder
 from mg.models.tae.encoder import Encoder
-from mg.models.tae.layers import ResnetBlock, SpatialConv, fold_frames, unfold_frames
+from mg.models.tae.layers import ResnetBlock
 from mg.models.tae.memory import estimated_memory_gb
 from mg.tiling.sizes import Tiling
 from mg.weights.load import explain_config_mismatch, load_tae_tensors
@@ -79,14 +81,10 @@ class TemporalAutoencoder(Autoencoder):
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
         self.quant_conv = (
-            SpatialConv(num_moments, num_moments, kernel_size=1)
-            if self.config.use_quant_conv
-            else None
+            Conv2d(num_moments, num_moments, kernel_size=1) if self.config.use_quant_conv else None
         )
         self.post_quant_conv = (
-            SpatialConv(channels, channels, kernel_size=1)
-            if self.config.use_post_quant_conv
-            else None
+            Conv2d(channels, channels, kernel_size=1) if self.config.use_post_quant_conv else None
         )
         if recompute:
             for _, cell in self.cells_and_names():

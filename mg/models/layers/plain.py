@@ -1,0 +1,55 @@
+"""The arithmetic of layers as the papers define it, for every device; `cpu` has the same names."""
+
+from mindspore import Tensor, nn, ops
+
+__all__ = ["ChannelBias", "NormaliseGroups", "SiLU", "SwapChannels", "convolution"]
+
+Padding = int | tuple[int, int, int, int]  # of all sides, or (top, bottom, left, right)
+
+
+def convolution(
+    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: Padding = 0
+) -> ops.Conv2D:
+    """Return the 2-D convolution of x (N, Cin, H, W) with a weight (Cout, Cin, k, k)."""
+    return ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride)
+
+
+ChannelBias = ops.BiasAdd  # x + b for x (N, C, H, W) and b (C,)
+
+
+class SiLU(nn.Cell):
+    """x sigmoid(x), of any shape, in the dtype of x (arXiv 1702.03118)."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.silu(x)
+
+
+class SwapChannels(nn.Cell):
+    """Swap the first two axes of a weight (Cout, Cin, h, w): its transposition, channel-wise."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+
+    def construct(self, weight: Tensor) -> Tensor:
+        return weight.transpose(1, 0, 2, 3)
+
+
+class NormaliseGroups(nn.Cell):
+    """y = weight (x - mean) / sqrt(variance + epsilon) + bias, with the statistics of each group.
+
+    A group is C/G channels of all frames of a clip (B, T, C, H, W), in float32 (arXiv 1803.08494).
+    """
+
+    def __init__(self, channels: int, num_groups: int, epsilon: float) -> None:
+        super().__init__()
+        self.num_groups = num_groups
+        self.epsilon = epsilon
+        self.mean = ops.ReduceMean(keep_dims=True)
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        batch, num_frames = x.shape[:2]
+        groups = x.reshape(batch, num_frames, self.num_groups, -1)
+        centred = groups - self.mean(groups, (1, 3))
+        variance = self.mean(ops.square(centred), (1, 3))
+        y = (centred * ops.rsqrt(variance + self.epsilon)).reshape(x.shape)
+        return y * weight.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
