@@ -7,6 +7,7 @@ image VAE.
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from mg.latent_spec import LatentSpec
 from mg.models.known_names import check_known
 
 __all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
@@ -46,7 +47,8 @@ class TAEConfig:
     num_res_blocks: int = 2  # residual blocks of an encoder level (a decoder level has one more)
     attn_resolutions: tuple[int, ...] = ()  # nominal resolutions whose blocks attend
     dropout: float = 0.0  # inside the residual blocks, while training
-    scaling_factor: float = 1.5305  # z * scaling_factor + shift_factor is what a generator sees
+    # A generator sees scaling_factor * z + shift_factor, whatever weights the TAE started from.
+    scaling_factor: float = 1.5305
     shift_factor: float = 0.0609
     use_post_quant_conv: bool = False  # 1x1 convolution before the decoder
     use_quant_conv: bool = False  # 1x1 convolution after the encoder
@@ -148,6 +150,20 @@ class TAEConfig:
     def spatial_compression(self) -> int:
         """Pixels per latent pixel, along height and along width."""
         return 2 ** (self.num_levels - 1)
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The size of the latents and the scale that a generator sees them at."""
+        side = self.spatial_compression
+        return LatentSpec(
+            channels=self.z_channels,
+            t=self.temporal_compression,
+            h=side,
+            w=side,
+            factor=self.scaling_factor,
+            offset=self.shift_factor,
+            video_channels=self.in_channels,
+        )
 
     @classmethod
     def from_mapping(cls, mapping: "Mapping | TAEConfig") -> "TAEConfig":
