@@ -100,7 +100,9 @@ def encoded_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarr
         size = frame_size(clip, config.image_size, tae.config.spatial_compression)
         if config.memory_budget_gb is not None:
             budget = config.memory_budget_gb
-            tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=budget)
+            tae.tiling = Tiling.auto(
+                tae.spec, *size, memory_gb=tae.memory_gb, memory_budget_gb=budget
+            )
         frames = read_frames(clip.path, size, rescale=config.image_size is not None)
         for mean, _ in encode_frames(tae, frames):
             yield clip.name, mean

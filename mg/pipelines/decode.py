@@ -77,7 +77,9 @@ def decode_latent_files(
                 )
             if memory_budget_gb is not None:
                 size = (latent.info.height, latent.info.width)
-                tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
+                tae.tiling = Tiling.auto(
+                    tae.spec, *size, memory_gb=tae.memory_gb, memory_budget_gb=memory_budget_gb
+                )
             pieces = _pieces(tae, latent.mean)
             video = decode_latents(tae, pieces, latent.info.num_frames, map_tiles=map_tiles)
             if team.is_main:

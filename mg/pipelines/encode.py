@@ -89,7 +89,9 @@ def encode_videos(
             size = info.height, info.width
             try:
                 if memory_budget_gb is not None:
-                    tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
+                    tae.tiling = Tiling.auto(
+                        tae.spec, *size, memory_gb=tae.memory_gb, memory_budget_gb=memory_budget_gb
+                    )
                 info = dataclasses.replace(info, settings=info.settings | _precision(tae))
                 if not overwrite and _is_finished(paths[name], info):
                     outcome.finished_before.append(name)

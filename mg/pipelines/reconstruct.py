@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -278,10 +279,12 @@ class _Job:
     def _choose_tiles(self, size: tuple[int, int]) -> None:
         if self.settings.memory_budget_gb is not None:
             self.tae.tiling = Tiling.auto(
-                self.tae.config,
+                self.tae.spec,
                 *size,
+                memory_gb=functools.partial(
+                    self.tae.memory_gb, batch_size=self.settings.batch_size
+                ),
                 memory_budget_gb=self.settings.memory_budget_gb,
-                batch_size=self.settings.batch_size,
             )
 
     def _shown(self, original: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:

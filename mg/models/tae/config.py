@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from mg.known_names import check_known
+from mg.latent_spec import LatentSpec
 
 __all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
 
@@ -46,7 +47,8 @@ class TAEConfig:
     num_res_blocks: int = 2  # residual blocks of an encoder level (a decoder level has one more)
     attn_resolutions: tuple[int, ...] = ()  # nominal resolutions whose blocks attend
     dropout: float = 0.0  # inside the residual blocks, while training
-    scaling_factor: float = 1.5305  # z * scaling_factor + shift_factor is what a generator sees
+    # A generator sees scaling_factor * z + shift_factor, whatever weights the TAE started from.
+    scaling_factor: float = 1.5305
     shift_factor: float = 0.0609
     use_post_quant_conv: bool = False  # 1x1 convolution before the decoder
     use_quant_conv: bool = False  # 1x1 convolution after the encoder
@@ -158,6 +160,20 @@ class TAEConfig:
     def patch_volume(self) -> int:
         """Pixels that each channel of the video becomes as many channels of."""
         return self.patch_size_t * self.patch_size**2
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The size of the latents and the scale that a generator sees them at."""
+        side = self.spatial_compression
+        return LatentSpec(
+            channels=self.z_channels,
+            t=self.temporal_compression,
+            h=side,
+            w=side,
+            factor=self.scaling_factor,
+            offset=self.shift_factor,
+            video_channels=self.in_channels,
+        )
 
     @classmethod
     def from_mapping(cls, mapping: "Mapping | TAEConfig") -> "TAEConfig":
