@@ -13,11 +13,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main, save_config
+from mg.conditions.text.build import UNITS, build_text_encoders
+from mg.conditions.text.cache import fill_text_cache
+from mg.conditions.text.prompts import with_fps
 from mg.data.captions import read_captions
 from mg.device import DeviceConfig, setup_device
-from mg.text.build import UNITS, build_text_encoders
-from mg.text.cache import fill_text_cache
-from mg.text.prompts import with_fps
 
 logger = logging.getLogger("mg")
 

@@ -207,7 +207,7 @@ def _text_network_and_inputs(kind: str) -> tuple["nn.Cell", tuple[Any, ...]]:
     import numpy as np
     from mindspore import Tensor, nn
 
-    from mg.text.text_networks import build_text_network
+    from mg.conditions.text.text_networks import build_text_network
 
     class LastStates(nn.Cell):
         """Call the network as `run_text_network` does, without the class of its result."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mg.conditions.text.sources import TextSource
 from mg.data.bucket_order import BucketOrder, clip_order
 from mg.data.buckets import Bucket
 from mg.data.dataset import Dataset
 from mg.data.image_steps import ImageSteps
 from mg.data.latent_files import read_latent
 from mg.data.latent_manifest import LatentClip, LatentManifest
-from mg.data.text_sources import TextSource
 
 __all__ = ["LatentBatch", "LatentDataset", "LatentDraw"]
 

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mg import __version__
+from mg.conditions.text.build import build_text_encoder, build_text_encoders
+from mg.conditions.text.encoder import TextEncoder
+from mg.conditions.text.pretrained import PRETRAINED_KINDS
 from mg.files import sha256_of_file, write_text
 from mg.json_file import read_json_object
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
-from mg.text.build import build_text_encoder, build_text_encoders
-from mg.text.encoder import TextEncoder
-from mg.text.pretrained import PRETRAINED_KINDS
 from mg.weights.load import check_tensors, load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import config_metadata
@@ -65,7 +65,8 @@ class GeneratorDefaults:
         fps: frames per second of the videos that it was trained on.
         guidance: weight of the text; 1 turns classifier-free guidance off.
         steps: of the sampler.
-        fps_prefix: whether its captions had the frame rate in front (`mg.text.prompts.with_fps`).
+        fps_prefix: whether its captions had the frame rate in front
+            (`mg.conditions.text.prompts.with_fps`).
     """
 
     num_frames: int
@@ -155,7 +156,8 @@ def save_generator(
         transformer_config: of the network.
         tae: the autoencoder whose latents the transformer was trained on: the network, the path of
             its weights, or its tensors and config, which are written in the precision they have.
-        text_encoders: in the order of the transformer's; or their specs (`mg.text.build`).
+        text_encoders: in the order of the transformer's; or their specs
+            (`mg.conditions.text.build`).
         defaults: see `GeneratorDefaults`; a mapping with its fields will do.
         overwrite: whether a generator that is there may be replaced.
 

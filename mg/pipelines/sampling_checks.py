@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mg.conditions.text.prompts import with_fps
 from mg.pipelines.generator_folder import GeneratorParts
 from mg.pipelines.sampling_settings import SamplingSettings
-from mg.text.prompts import with_fps
 
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo

@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
+from mg.conditions.text.encoder import TextEncoder
 from mg.data.transforms import from_model_range
 from mg.flow.guidance import guided_velocity
 from mg.flow.noise import initial_noise
@@ -22,7 +23,6 @@ from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, loa
 from mg.pipelines.sampling_checks import check_request, texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite, decode_latents
-from mg.text.encoder import TextEncoder
 from mg.tiling.sizes import Tiling
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from mg.conditions.text.cache import TextCache
+from mg.conditions.text.encoder import TextEncoder
+from mg.conditions.text.prompts import with_fps
+from mg.conditions.text.sources import CachedText, EncodedText, TextSource
 from mg.data.captions import read_captions
 from mg.data.latent_dataset import LatentDataset, LatentDraw
 from mg.data.latent_manifest import LatentClip, LatentManifest, build_latent_manifest
-from mg.data.text_sources import CachedText, EncodedText, TextSource
 from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import Ranks
 from mg.pipelines.autoencoder import tensors_hash
 from mg.pipelines.generator_folder import GeneratorDefaults
-from mg.text.cache import TextCache
-from mg.text.encoder import TextEncoder
-from mg.text.prompts import with_fps
 from mg.training.denoiser_config import TextSettings, TrainDenoiserConfig
 from mg.weights.load import load_tae_tensors
 

@@ -11,8 +11,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from mg.conditions.text.build import build_text_encoders
+from mg.conditions.text.sources import TextSource
 from mg.data.latent_dataset import LatentBatch
-from mg.data.text_sources import TextSource
 from mg.flow.noise import keyed_noise
 from mg.flow.times import draw_times
 from mg.models.denoiser_config import DenoiserConfig, TextInput
@@ -21,7 +22,6 @@ from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
-from mg.text.build import build_text_encoders
 from mg.training.denoiser_config import TrainDenoiserConfig
 from mg.training.denoiser_data import build_datasets, generator_defaults, text_sources
 from mg.training.flow_loss import FlowLoss

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from mg.conditions.text.encoder import TextEmbedding, TextEncoder
+from mg.conditions.text.sources import TextSource
 from mg.data.image_writer import write_png
-from mg.data.text_sources import TextSource
 from mg.data.video_writer import write_video
 from mg.models.movie_gen.transformer import MovieGenTransformer
 from mg.pipelines.generator_folder import GeneratorParts
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo, seeds_of
-from mg.text.encoder import TextEmbedding, TextEncoder
 from mg.training.denoiser_config import SampleVideoSettings
 
 __all__ = ["EncoderOfSource", "SampleVideos", "check_samples", "grid"]

@@ -12,6 +12,9 @@ import pytest
 from mindspore import nn
 
 from mg.cli import run_main
+from mg.conditions.text.build import build_text_encoder
+from mg.conditions.text.byte_encoder import ByteEncoder
+from mg.conditions.text.cache import fill_text_cache
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video_writer import write_video
 from mg.models.denoiser_config import TextInput
@@ -20,9 +23,6 @@ from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import save_generator
-from mg.text.build import build_text_encoder
-from mg.text.byte_encoder import ByteEncoder
-from mg.text.cache import fill_text_cache
 from mg.training.checkpoint import save_final_weights
 from mg.weights.tae_layers import tae_shapes
 

@@ -323,7 +323,7 @@ def test_an_image_ratio_needs_images_and_videos(manifest):
 
 def test_reading_latents_loads_no_mindspore():
     code = (
-        "import sys, mg.data.latent_dataset, mg.data.text_sources\n"
+        "import sys, mg.data.latent_dataset, mg.conditions.text.sources\n"
         "sys.exit('mindspore' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

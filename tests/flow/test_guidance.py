@@ -148,11 +148,11 @@ def test_a_scale_that_cannot_be_is_refused(scale):
 
 
 def test_guidance_without_the_other_text_is_refused():
-    with pytest.raises(ValueError, match=r"guidance scale 7.5 needs the text of the uncond"):
+    with pytest.raises(ValueError, match=r"guidance scale 7.5 needs the conditions of the un"):
         guided_velocity(Network(), make_text(0))
 
 
 @pytest.mark.parametrize("other", [make_text(1, num_rows=3), make_text(1)[:1]])
 def test_unconditional_text_that_does_not_fit_is_refused(other):
-    with pytest.raises(ValueError, match="the unconditional text has the shapes"):
+    with pytest.raises(ValueError, match="the unconditional branch has the shapes"):
         guided_velocity(Network(), make_text(0), other)

@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import pytest
 
+from mg.conditions.text.build import build_text_encoder
 from mg.files import sha256_of_file
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generator_folder import GeneratorDefaults, load_generator, save_generator
-from mg.text.build import build_text_encoder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

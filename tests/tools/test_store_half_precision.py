@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mg.conditions.text.build import build_text_encoder
 from mg.models.denoiser_config import TextInput
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.pipelines.generator_folder import load_generator, save_generator
-from mg.text.build import build_text_encoder
 from mg.weights.load import load_tae_tensors
 
 ROOT = Path(__file__).parents[2]

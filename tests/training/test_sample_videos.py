@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mg.data.text_sources import CachedText, EncodedText
-from mg.text.build import build_text_encoder
-from mg.text.cache import TextCache, fill_text_cache
+from mg.conditions.text.build import build_text_encoder
+from mg.conditions.text.cache import TextCache, fill_text_cache
+from mg.conditions.text.sources import CachedText, EncodedText
 from mg.training.sample_videos import EncoderOfSource, grid
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from mg.conditions.text.byte_encoder import ByteEncoder
+from mg.conditions.text.sources import EncodedText
 from mg.data.buckets import Bucket
 from mg.data.captions import read_captions
 from mg.data.latent_dataset import LatentDataset
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.latent_manifest import build_latent_manifest
-from mg.data.text_sources import EncodedText
 from mg.parallel.ranks import ONE_RANK
-from mg.text.byte_encoder import ByteEncoder
 from mg.training.checkpoint_store import CheckpointStore
 from mg.training.config import DataSettings, OptimSettings, TrainTAEConfig
 from mg.training.run_log import read_log

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from mg.conditions.text.encoder import TextEncoder, check_max_tokens
+from mg.conditions.text.tokenizers import load_tokenizer, tokenizer_files
 from mg.files import sha256_of_file
 from mg.json_file import read_json, read_json_object
-from mg.text.encoder import TextEncoder, check_max_tokens
-from mg.text.tokenizers import load_tokenizer, tokenizer_files
 from mg.weights.checkpoint_file import find_weights, read_weights
 from mg.weights.safetensors_file import (
     INDEX_SUFFIX,
@@ -98,7 +98,7 @@ class PretrainedTextEncoder(TextEncoder):
         return ids
 
     def embed(self, tokens: Sequence[list[int]]) -> list[np.ndarray]:
-        from mg.text.text_networks import run_text_network  # imports MindSpore
+        from mg.conditions.text.text_networks import run_text_network  # imports MindSpore
 
         longest = max(len(row) for row in tokens)
         length = min(self.max_tokens, -(-longest // LENGTH_STEP) * LENGTH_STEP)
@@ -112,7 +112,7 @@ class PretrainedTextEncoder(TextEncoder):
 
     @functools.cached_property
     def _network(self) -> Any:
-        from mg.text.text_networks import build_text_network, load_text_network
+        from mg.conditions.text.text_networks import build_text_network, load_text_network
 
         tensors: dict[str, np.ndarray] = {}
         try:

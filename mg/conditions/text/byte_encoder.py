@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mg.text.encoder import TextEncoder, check_max_tokens
+from mg.conditions.text.encoder import TextEncoder, check_max_tokens
 
 __all__ = ["END_ID", "PAD_ID", "ByteEncoder", "byte_ids"]
 

@@ -39,7 +39,7 @@ class TextEncoder(abc.ABC):
 
     Attributes:
         name: what the encoder is called in configs; no two encoders of a model share one.
-        spec: the text from which `mg.text.build.build_text_encoder` makes this encoder again.
+        spec: the text from which `mg.conditions.text.build` makes this encoder again.
         width: D, the size of a token's embedding.
         max_tokens: L, the number of tokens of every embedding, mark of the end included.
     """

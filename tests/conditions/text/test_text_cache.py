@@ -6,9 +6,9 @@ import shlex
 import numpy as np
 import pytest
 
-from mg.text.build import build_text_encoder
-from mg.text.byte_encoder import ByteEncoder
-from mg.text.cache import (
+from mg.conditions.text.build import build_text_encoder
+from mg.conditions.text.byte_encoder import ByteEncoder
+from mg.conditions.text.cache import (
     EncoderInfo,
     FillCounts,
     TextCache,
@@ -16,7 +16,7 @@ from mg.text.cache import (
     fill_text_cache,
     read_text_embedding,
 )
-from mg.text.encoder import TextEmbedding
+from mg.conditions.text.encoder import TextEmbedding
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 
 TEXTS = ["a red circle", "a blue square", "a red circle"]

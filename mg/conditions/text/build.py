@@ -2,9 +2,9 @@
 
 import re
 
-from mg.text.byte_encoder import ByteEncoder
-from mg.text.encoder import TextEncoder
-from mg.text.pretrained import PRETRAINED_KINDS, PretrainedTextEncoder
+from mg.conditions.text.byte_encoder import ByteEncoder
+from mg.conditions.text.encoder import TextEncoder
+from mg.conditions.text.pretrained import PRETRAINED_KINDS, PretrainedTextEncoder
 
 __all__ = ["UNITS", "build_text_encoder", "build_text_encoders"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from mg.conditions.text.byte_encoder import byte_ids
 from mg.quiet_imports import quiet_imports
-from mg.text.byte_encoder import byte_ids
 
 __all__ = ["load_tokenizer", "tokenizer_files"]
 

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from mg.text.build import build_text_encoder, build_text_encoders
-from mg.text.byte_encoder import ByteEncoder
-from mg.text.encoder import TextEmbedding
-from mg.text.prompts import with_fps
+from mg.conditions.text.build import build_text_encoder, build_text_encoders
+from mg.conditions.text.byte_encoder import ByteEncoder
+from mg.conditions.text.encoder import TextEmbedding
+from mg.conditions.text.prompts import with_fps
 
 
 def test_too_long_is_said_and_cut_only_when_asked():
@@ -93,8 +93,9 @@ def test_lists_of_encoders_are_checked():
 
 def test_mindspore_and_transformers_are_not_imported_before_they_are_needed():
     program = (
-        "import sys, mg.text.build, mg.text.cache, mg.text.prompts\n"
-        "mg.text.build.build_text_encoder('word').encode(['a text'])\n"
+        "import sys\n"
+        "from mg.conditions.text import build, cache, prompts, sources\n"
+        "build.build_text_encoder('word').encode(['a text'])\n"
         "print({'mindspore', 'mindone', 'transformers', 'tokenizers'} & sys.modules.keys())"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mg.text.cache import TextCache
-from mg.text.encoder import TextEncoder
+from mg.conditions.text.cache import TextCache
+from mg.conditions.text.encoder import TextEncoder
 
 __all__ = ["CachedText", "EncodedText", "TextSource"]
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from mg.conditions.text.byte_encoder import ByteEncoder, byte_ids
 from mg.quiet_imports import quiet_imports
-from mg.text.byte_encoder import ByteEncoder, byte_ids
 
 TEXTS = [
     "",

@@ -1,4 +1,4 @@
-"""Captions and tiny pretrained encoders for the tests of mg/text."""
+"""Captions and tiny pretrained encoders for the tests of mg/conditions/text."""
 
 import itertools
 import shutil

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from mg.conditions.text.encoder import TextEmbedding, TextEncoder
 from mg.files import write_text
 from mg.json_file import read_json_object
-from mg.text.encoder import TextEmbedding, TextEncoder
 from mg.weights.safetensors_file import (
     read_safetensors,
     read_safetensors_metadata,

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
+from mg.conditions.text.pretrained import PretrainedTextEncoder
+from mg.conditions.text.tokenizers import load_tokenizer
 from mg.quiet_imports import quiet_imports
-from mg.text.pretrained import PretrainedTextEncoder
-from mg.text.tokenizers import load_tokenizer
 from mg.weights.checkpoint_file import save_state_dict_to_file
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mg.text.build import build_text_encoder
-from mg.text.cache import TextCache, cached_encoders, read_text_embedding
+from mg.conditions.text.build import build_text_encoder
+from mg.conditions.text.cache import TextCache, cached_encoders, read_text_embedding
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "encode_text.py"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "encode_text.py"
 
 
 def run(*arguments, cwd):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mg.data.text_sources import CachedText, EncodedText
-from mg.text.byte_encoder import ByteEncoder
-from mg.text.cache import TextCache, fill_text_cache
+from mg.conditions.text.byte_encoder import ByteEncoder
+from mg.conditions.text.cache import TextCache, fill_text_cache
+from mg.conditions.text.sources import CachedText, EncodedText
 
 TEXTS = ["a dog", "", "a cat", "a dog"]
 
