@@ -7,7 +7,6 @@ whole or in shards) and a tokenizer, as transformers saves them.
 
 import functools
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from mg.files import sha256_of_file
+from mg.input_files import read_json
 from mg.text.encoder import TextEncoder, check_max_tokens
 from mg.text.tokenizers import load_tokenizer, tokenizer_files
 from mg.weights.checkpoint_file import find_weights, read_weights
 from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files
+from mg.weights.stored_config import read_config
 
 __all__ = ["PRETRAINED_KINDS", "PretrainedTextEncoder"]
 
@@ -133,19 +134,14 @@ class PretrainedTextEncoder(TextEncoder):
 
 def _read_config(folder: Path, kind: str) -> dict[str, Any]:
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
             f"{path} not found; expected a folder with {CONFIG_FILE}, weights and tokenizer of a "
             f"{kind} encoder"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if isinstance(config, dict) and isinstance(config.get("text_config"), dict):
+    config = read_config(path)
+    if isinstance(config.get("text_config"), dict):
         config = config["text_config"]  # of a whole CLIP
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a config (a JSON object is expected)")
     return config
 
 
@@ -164,7 +160,7 @@ def _weight_files(folder: Path) -> list[Path]:
         return safetensors_files(file) if file.name.endswith(INDEX_SUFFIX) else [file]
     index = folder / TORCH_INDEX
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index)["weight_map"].values()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{index} is not an index of shards: {error}") from error
     for name in names:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mg.files import sha256_of_file, write_text
+from mg.input_files import read_json
 
 __all__ = ["LOCK_NAME", "file_record", "read_lock", "verify_file", "verify_folder", "write_lock"]
 
@@ -27,7 +28,7 @@ def read_lock(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files = read_json(path)["files"]
         if all(isinstance(files[name]["sha256"], str) for name in files):
             return dict(files)
     except (ValueError, KeyError, TypeError, AttributeError):
