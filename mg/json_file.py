@@ -13,6 +13,7 @@ import numpy as np
 
 from mg.console import one_line
 from mg.files import read_bytes
+from mg.input_files import check_input_file
 
 __all__ = ["MAX_BYTES", "parse_json", "read_json", "read_json_object"]
 
@@ -34,9 +35,10 @@ def read_json(path: str | os.PathLike, *, max_bytes: int = MAX_BYTES) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no regular file, too large, or as `parse_json`.
+        ValueError: as `check_input_file` and `parse_json`, or it is too large.
         OSError: it cannot be read.
     """
+    check_input_file(path)
     return parse_json(read_bytes(path, max_bytes=max_bytes), path, max_bytes=max_bytes)
 
 

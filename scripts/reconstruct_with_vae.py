@@ -25,6 +25,7 @@ class ReconstructionConfig(DeviceConfig):
 
     Args:
         vae: folder or weight file of a VAE, or the name of a public one, which is downloaded once.
+        key: the weights to take from a file that holds several, such as ema_state_dict.
         method: family of the VAE: opensora, cogvideox, hunyuan, sd or tae; auto recognises it.
         inflate_method: of a 2-D VAE: central, replicate or average inflates it into a TAE; none
             codes frame by frame.
@@ -41,6 +42,7 @@ class ReconstructionConfig(DeviceConfig):
     """
 
     vae: str
+    key: str | None = None
     method: str = "auto"
     inflate_method: str = "none"
     enable_tile: bool = False
@@ -81,7 +83,7 @@ def main() -> None:
     from mg.pipelines.reconstruct_with_vae import reconstruct_with_vae
     from mg.vaes import VideoVAE
 
-    vae = VideoVAE.from_pretrained(config.vae, config.method, config.inflate_method)
+    vae = VideoVAE.from_pretrained(config.vae, config.method, config.inflate_method, key=config.key)
     if config.enable_tile:
         vae.enable_tiling()
     reconstruct_with_vae(vae, manifest, config.output_path, settings)

@@ -36,7 +36,6 @@ from mg.weights.checkpoint_file import (
     check_writable_suffix,
     find_weights,
     list_tensors,
-    read_weights,
     write_weights,
 )
 from mg.weights.image_vae import DEFAULT_NORM_GROUPS, image_vae_config, temporal_levels
@@ -46,6 +45,7 @@ from mg.weights.inflation import (
     inflate_image_tae,
     inflate_image_vae,
 )
+from mg.weights.own_tensors import read_own_tensors
 from mg.weights.stored_config import (
     config_metadata,
     config_path,
@@ -75,6 +75,7 @@ def parse_arguments() -> argparse.Namespace:
         help="the VAE: a weight file (fp32, fp16 or bf16), an index of shards, or a folder, with "
         "its config.json beside the weights; or a TAE without temporal levels",
     )
+    parser.add_argument("--key", help="which weights of a file that holds several")
     parser.add_argument(
         "--target", required=True, type=Path, help="the file to write: .ckpt or .safetensors"
     )
@@ -123,7 +124,7 @@ def convert(arguments: argparse.Namespace) -> None:
     check_writable_suffix(target)
     refuse_existing([target, config_file], arguments.overwrite)
     file = find_weights(arguments.src)
-    source = read_weights(file)
+    source = read_own_tensors(file, key=arguments.key)
     try:
         inflated, config, assumed = inflate(file, source, arguments)
     except ValueError as error:
@@ -178,7 +179,7 @@ def print_summary(
             f"""\
             source      {arguments.src}
                         {len(source)} tensors, {num_millions(source)} M parameters, \
-{stored_types(arguments.src)}
+{stored_types(arguments.src, arguments.key)}
             sizes       {", ".join(f"{key} {config[key]}" for key in sizes)}
             method      {arguments.method}, temporal padding {config["temporal_padding"]}
             time        {temporal_structure(config)}
@@ -211,9 +212,9 @@ def equality(method: str, config: Mapping[str, Any]) -> str:
     return f"equals its source on images, still clips and {kept} of moving clips"
 
 
-def stored_types(src: Path) -> str:
+def stored_types(src: Path, key: str | None) -> str:
     """Return the number types in the source file, most frequent first."""
-    types = Counter(entry.dtype for entry in list_tensors(src).values())
+    types = Counter(entry.dtype for entry in list_tensors(src, key=key).values())
     return ", ".join(name for name, _ in types.most_common())
 
 

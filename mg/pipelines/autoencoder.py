@@ -35,6 +35,7 @@ class AutoencoderConfig(DeviceConfig):
     Args:
         ckpt_path: weights: our .safetensors or .ckpt, a public MindSpore TAE checkpoint, or an
             SD3.5 image VAE.
+        key: the weights to take from a file that holds several, such as ema_state_dict.
         model_config: YAML or JSON file with keys of TAE_CONFIG; null takes the config that is
             stored with the weights.
         enable_tile: cut frames into overlapping tiles too, to save memory.
@@ -45,6 +46,7 @@ class AutoencoderConfig(DeviceConfig):
     """
 
     ckpt_path: str
+    key: str | None = None
     model_config: str | None = None
     enable_tile: bool = False
     tiling: Tiling = dataclasses.field(default_factory=Tiling)
@@ -77,6 +79,7 @@ def load_autoencoder(config: AutoencoderConfig) -> "TemporalAutoencoder":
         sample_deterministic=True,
         encode_dtype=config.encode_dtype,
         decode_dtype=config.decode_dtype,
+        key=config.key,
     )
     config.tiling.check(tae.spec)
     tae.set_train(False)

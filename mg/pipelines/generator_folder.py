@@ -214,7 +214,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
             fit each other.
     """
     folder = Path(folder)
-    if not (folder / INDEX_FILE).is_file():
+    if not (folder / INDEX_FILE).exists():
         raise FileNotFoundError(
             f"{folder} is no generator: there is no {INDEX_FILE}; expected a folder that "
             "training wrote, with the folders transformer, tae and text"

@@ -51,6 +51,7 @@ class PretrainedVAESettings:
         enabled: whether they are used.
         model_name: a weight file, a folder with one, or a name that
             `scripts/download_weights.py --list` shows.
+        key: the weights to take from a file that holds several, such as ema_state_dict.
         method: what the weights are: tae, sd (a 2-D VAE), opensora, cogvideox or hunyuan; auto
             recognises it; local does, too, and never asks the network.
         inflate_method: of a 2-D VAE: central, replicate or average.
@@ -59,6 +60,7 @@ class PretrainedVAESettings:
 
     enabled: bool = True
     model_name: str | None = None
+    key: str | None = None
     method: str = "auto"
     inflate_method: str = "central"
     freeze_epochs: int = 0

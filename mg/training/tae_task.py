@@ -105,6 +105,7 @@ class TAETask(Task):
             config=None if model is None else model.to_dict(),
             method="auto" if start.method == "local" else start.method,
             inflate_method=start.inflate_method,
+            key=start.key,
         )
         return tensors, model or TAEConfig.from_mapping(stored)
 

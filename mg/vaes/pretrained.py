@@ -1,6 +1,5 @@
 """From a name, a folder or a weight file to a `VideoVAE`."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_wei
 from mg.weights.hub import fetch, find_model
 from mg.weights.image_vae import fields_of_vae_config
 from mg.weights.inflation import METHODS, inflate_image_vae
-from mg.weights.stored_config import stored_tae_config
+from mg.weights.own_tensors import own_tensors
+from mg.weights.stored_config import read_config, stored_tae_config
 from mg.weights.tae_names import infer_tae_config, is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 
@@ -27,8 +27,6 @@ logger = logging.getLogger("mg")
 
 INFLATE_METHODS = (*METHODS, "none")
 
-# Where the VAE stands in a folder that holds a whole pipeline.
-VAE_FOLDERS = ("vae", "hunyuan-video-t2v-720p/vae")
 # What neither names nor shapes of tensors tell, but results depend on.
 UNTOLD_TAE_FIELDS = ("temporal_padding", "norm_groups", "scaling_factor", "shift_factor")
 OPENSORA_CHUNK = 17  # frames that are coded together
@@ -42,6 +40,7 @@ def load_pretrained(
     inflate_options: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | str | os.PathLike | None = None,
     cache_folder: str | os.PathLike | None = None,
+    key: str | None = None,
 ) -> VideoVAE:
     """Return the VAE of a checkpoint; arguments and errors as `VideoVAE.from_pretrained`."""
     for argument, given, known in (
@@ -50,9 +49,10 @@ def load_pretrained(
     ):
         if given not in known:
             raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
-    file = _weights_in(_on_disk(name_or_path, method, cache_folder))
-    tensors = read_weights(file)
+    file = find_weights(_on_disk(name_or_path, method, cache_folder))
+    loaded = read_weights(file, key=key)
     try:
+        tensors = own_tensors(loaded)
         stated = _read_config(config, file)
         cleaned = tae_from_published if is_tae(tensors) else to_diffusers_names
         tensors = cleaned(tensors)
@@ -97,12 +97,6 @@ def _on_disk(
     return fetch(model.name, cache_folder=cache_folder)
 
 
-def _weights_in(path: Path) -> Path:
-    """Return the weight file that a path means: itself, or the VAE's in a folder."""
-    folders = (path / folder for folder in VAE_FOLDERS)
-    return find_weights(next((folder for folder in folders if folder.is_dir()), path))
-
-
 def _read_config(
     config: Mapping[str, Any] | str | os.PathLike | None, file: Path
 ) -> dict[str, Any] | None:
@@ -113,16 +107,9 @@ def _read_config(
         stored = stored_tae_config(file)
         if stored is not None:
             return stored
-        if not (file.parent / CONFIG_FILE).is_file():
+        if not (file.parent / CONFIG_FILE).exists():
             return None
-    path = file.parent / CONFIG_FILE if config is None else Path(config)
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} is not a config (a JSON object is expected)")
-    return fields
+    return read_config(file.parent / CONFIG_FILE if config is None else config)
 
 
 def _completed(

@@ -147,6 +147,7 @@ class VideoVAE(abc.ABC):
         inflate_options: Mapping[str, Any] | None = None,
         config: Mapping[str, Any] | str | os.PathLike | None = None,
         cache_folder: str | os.PathLike | None = None,
+        key: str | None = None,
     ) -> "VideoVAE":
         """Return the VAE of a checkpoint on disk, or of a public one by its name.
 
@@ -165,6 +166,7 @@ class VideoVAE(abc.ABC):
             config: fields, or a JSON file, to use in place of the checkpoint's config.json.
                 Without any, sizes are read off the tensors, and a warning names what is assumed.
             cache_folder: where downloads are kept; None takes the default.
+            key: the weights to take from a file that holds several, such as `ema_state_dict`.
 
         Raises:
             FileNotFoundError: the path, or weights in the folder, do not exist.
@@ -180,6 +182,7 @@ class VideoVAE(abc.ABC):
             inflate_options=inflate_options,
             config=config,
             cache_folder=cache_folder,
+            key=key,
         )
 
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:

@@ -16,7 +16,9 @@ def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
     Args:
         bits: uint16 array of any shape (little-endian bit patterns).
     """
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    wide = np.array(bits, np.uint32)
+    wide <<= np.uint32(16)
+    return wide.view(np.float32)
 
 
 def narrow_to_bfloat16(array: np.ndarray) -> np.ndarray:

@@ -7,9 +7,11 @@ Read: safetensors (single or in shards), PyTorch (zip: `.pt`, `.pth`, `.bin`, `.
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from mg.input_files import check_input_file
 from mg.weights.mindspore_ckpt import list_mindspore_ckpt, read_mindspore_ckpt, write_mindspore_ckpt
 from mg.weights.npz_file import is_npz, list_npz, read_npz
 from mg.weights.safetensors_file import (
@@ -19,6 +21,7 @@ from mg.weights.safetensors_file import (
     read_safetensors,
     write_safetensors,
 )
+from mg.weights.state_dict_tree import names_under
 from mg.weights.tensor_entry import TensorEntry
 from mg.weights.torch_zip import is_torch_zip, list_torch_zip, read_torch_zip
 from mg.weights.torch_zip_writer import write_torch_zip
@@ -36,6 +39,8 @@ __all__ = [
     "save_state_dict_to_file",
     "write_weights",
 ]
+
+Tensor = TypeVar("Tensor")
 
 # Format -> extensions of the files that are written in it.
 FORMATS = {
@@ -57,6 +62,8 @@ FOLDER_PATTERNS = (
     "*.bin",
     "*.npz",
 )
+# Where the autoencoder stands in the folder of a pipeline: diffusers', ours, HunyuanVideo's.
+VAE_FOLDERS = ("vae", "tae", "hunyuan-video-t2v-720p/vae")
 PICKLE_MAGICS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 TAR_MAGIC = (257, b"ustar")
 
@@ -69,20 +76,19 @@ def read_weights(path: str | os.PathLike, *, key: str | None = None) -> dict[str
     Args:
         path: a safetensors, PyTorch, MindSpore or `.npz` file, a `*.safetensors.index.json` of
             shards, or a folder that holds one of these (safetensors are preferred).
-        key: the dict of tensors to take from a PyTorch file that holds several, such as
-            `ema_state_dict` (`mg.weights.torch_zip`).
+        key: the weights to take from a file that holds several: the name of a dict in a PyTorch
+            file, such as `ema_state_dict`, or what the names of the tensors begin with.
 
     Raises:
         FileNotFoundError: no such file, or nothing usable in the folder.
-        ValueError: damaged file, or another format (with what to do about it).
+        ValueError: damaged file, another format (with what to do about it), or no such key.
     """
     path = find_weights(path)
     kind = file_format(path)
     if kind == "pt":
         return read_torch_zip(path, key=key)
-    _refuse_key(path, key)
     readers = {"safetensors": read_safetensors, "ckpt": read_mindspore_ckpt, "npz": read_npz}
-    return readers[kind](path)
+    return _under_key(readers[kind](path), path, key)
 
 
 def list_tensors(path: str | os.PathLike, *, key: str | None = None) -> dict[str, TensorEntry]:
@@ -94,9 +100,8 @@ def list_tensors(path: str | os.PathLike, *, key: str | None = None) -> dict[str
     kind = file_format(path)
     if kind == "pt":
         return list_torch_zip(path, key=key)
-    _refuse_key(path, key)
     listers = {"safetensors": list_safetensors, "ckpt": list_mindspore_ckpt, "npz": list_npz}
-    return listers[kind](path)
+    return _under_key(listers[kind](path), path, key)
 
 
 def load_state_dict_from_file(
@@ -149,10 +154,13 @@ def file_format(path: Path) -> str:
     Raises:
         ValueError: none of these, with what to do about it.
     """
+    check_input_file(path)
     if path.name.endswith(INDEX_SUFFIX):
         return "safetensors"
     with open(path, "rb") as file:
-        head = file.read(sum(map(len, TAR_MAGIC[1:])) + TAR_MAGIC[0])
+        head = file.read(TAR_MAGIC[0] + len(TAR_MAGIC[1]))
+    if not head:
+        raise ValueError(f"{path} is empty (0 bytes); fetch or save it again")
     # A safetensors file begins with its header's length in 8 bytes, then the header's brace. It is
     # asked first: a length may begin with the byte that pickles begin with.
     if head[8:9] == b"{":
@@ -186,13 +194,20 @@ def _zip_format(path: Path) -> str:
     raise ValueError(f"{path} is a zip archive, but neither a PyTorch checkpoint nor numpy arrays")
 
 
-def _refuse_key(path: Path, key: str | None) -> None:
-    if key is not None:
-        raise ValueError(f"key={key!r} has no effect: {path} is no PyTorch file with dicts inside")
+def _under_key(tensors: dict[str, Tensor], path: Path, key: str | None) -> dict[str, Tensor]:
+    """Return the tensors of a file whose names begin with `key` and a dot, without that."""
+    if key is None:
+        return tensors
+    try:
+        return names_under(tensors, key)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def find_weights(path: str | os.PathLike) -> Path:
     """Return the weight file that `path` means: itself, or the one in the folder it names.
+
+    Of the folder of a whole pipeline it is the autoencoder's (`VAE_FOLDERS`).
 
     Raises:
         FileNotFoundError: no such file, or nothing usable in the folder.
@@ -200,9 +215,9 @@ def find_weights(path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        return find_in_folder(path, FOLDER_PATTERNS)
-    if not path.exists():
-        raise FileNotFoundError(f"weights not found: {path} does not exist")
+        inner = (path / name for name in VAE_FOLDERS)
+        return find_in_folder(next(filter(Path.is_dir, inner), path), FOLDER_PATTERNS)
+    check_input_file(path)
     return path
 
 

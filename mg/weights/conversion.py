@@ -12,9 +12,9 @@ from mg.weights.checkpoint_file import (
     file_format,
     find_weights,
     list_tensors,
-    read_weights,
     write_weights,
 )
+from mg.weights.own_tensors import own_tensors, read_own_tensors
 from mg.weights.safetensors_file import INDEX_SUFFIX, read_safetensors_metadata
 
 __all__ = ["DTYPES", "convert_weights"]
@@ -51,16 +51,18 @@ def convert_weights(
     key: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the tensors of `source` to `target`, in the format that its extension names.
+    """Write the network in `source` to `target`, in the format that its extension names.
 
-    Names and shapes stay as they are. The metadata of one safetensors file go into another.
+    Shapes stay as they are, and so do names without the prefixes that wrappers put before all of
+    them; what is not the network's own, such as its loss, is left out (`mg.weights.own_tensors`).
+    The metadata of one safetensors file go into another.
 
     Args:
         source: as for `mg.weights.checkpoint_file.read_weights`.
         target: a name ending in .safetensors, .pt, .pth, .bin (PyTorch) or .ckpt (MindSpore).
         dtype: the type of floating-point tensors in the target, one of `DTYPES`; None keeps each
             as it is. Integers and booleans always stay.
-        key: the dict of tensors in a PyTorch file that holds several.
+        key: the weights to take from a file that holds several (`read_weights`).
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -73,14 +75,15 @@ def convert_weights(
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     check_writable_suffix(target)
     source = find_weights(source)
-    stored = {name: entry.dtype for name, entry in list_tensors(source, key=key).items()}
+    entries = own_tensors(list_tensors(source, key=key))
+    stored = {name: entry.dtype for name, entry in entries.items()}
 
     def convert(name: str, array: np.ndarray) -> np.ndarray:
         # Reading widens bfloat16: without a dtype it goes back to what it was, exactly.
         wanted = dtype or ("bfloat16" if stored[name] == "bfloat16" else None)
         return array if wanted is None or array.dtype.kind != "f" else _cast(name, array, wanted)
 
-    tensors = _Converted(read_weights(source, key=key), convert)
+    tensors = _Converted(read_own_tensors(source, key=key), convert)
     metadata = _metadata(source) if Path(target).suffix == ".safetensors" else None
     write_weights(target, tensors, metadata=metadata, overwrite=overwrite)
 

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from mg.input_files import check_input_file
 from mg.weights.hub_models import HUB_MODELS, HubModel, find_model, is_hub_name
 from mg.weights.lock_file import file_record, read_lock, verify_file, write_lock
 
@@ -84,24 +85,14 @@ def _check_present(model: HubModel, folder: Path) -> list[str]:
         if file in lock and file not in missing:
             verify_file(folder / file, lock[file])
     for file in new:
-        _refuse_placeholder(folder / file)
+        check_input_file(folder / file)
+        if (folder / file).stat().st_size == 0:
+            raise ValueError(f"{folder / file} is empty; delete it and fetch it again")
         lock[file] = file_record(folder / file)
         logger.info("%s: recorded as it is, SHA-256 %s", folder / file, lock[file]["sha256"])
     if new:
         write_lock(folder, lock, source=model.repository)
     return missing
-
-
-def _refuse_placeholder(path: Path) -> None:
-    """Raise ValueError for what often is saved in place of a file: a pointer or a web page."""
-    with open(path, "rb") as file:
-        head = file.read(100).lstrip()
-    kinds = {b"version https://git-lfs": "a Git LFS pointer", b"<": "a web page"}
-    for beginning, kind in kinds.items():
-        if head.startswith(beginning):
-            raise ValueError(f"{path} is {kind}, not the file itself; delete it and fetch it again")
-    if not head:
-        raise ValueError(f"{path} is empty; delete it and fetch it again")
 
 
 def _check_reachable(model: HubModel, folder: Path) -> None:

@@ -99,7 +99,7 @@ def inspect_checkpoint(
 
     Args:
         path: as for `mg.weights.checkpoint_file.read_weights`.
-        key: the dict of tensors in a PyTorch file that holds several.
+        key: the weights to look at in a file that holds several (`read_weights`).
         sha256: whether to hash the file, or each shard. This reads all of it.
 
     Raises:

@@ -10,13 +10,13 @@ import numpy as np
 
 from mg.weights.checkpoint_file import find_weights, read_weights
 from mg.weights.inflation import STRUCTURE_KEYS, inflate_image_vae
+from mg.weights.own_tensors import own_tensors
 from mg.weights.stored_config import stored_tae_config, stored_vae_fields
 from mg.weights.tae_layers import tae_shapes
 from mg.weights.tae_names import (
     check_tensors,
     explain_config_mismatch,
     infer_tae_config,
-    is_published_tae,
     is_tae,
     tae_from_published,
 )
@@ -32,6 +32,7 @@ def load_tae_tensors(
     config: Mapping[str, Any] | None = None,
     method: str = "auto",
     inflate_method: str = "central",
+    key: str | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (float32 tensors under the network's names, the config they are for).
 
@@ -47,6 +48,8 @@ def load_tae_tensors(
             tell; fields that neither tells are left to their defaults.
         method: what the file must hold: `tae`, `sd` (an image VAE), or `auto` for either.
         inflate_method: of an image VAE: `central`, `replicate` or `average`.
+        key: the weights to take from a file that holds several
+            (`mg.weights.checkpoint_file.read_weights`).
 
     Raises:
         FileNotFoundError: no such file.
@@ -54,8 +57,9 @@ def load_tae_tensors(
             does not fit the config (says which field disagrees, or which tensors).
     """
     file = find_weights(path)
-    loaded = read_weights(file)
+    loaded = read_weights(file, key=key)
     try:
+        loaded = own_tensors(loaded)
         _check_method(is_tae(loaded), method, inflate_method)
         if is_tae(loaded):
             return _load_tae(loaded, file, config)
@@ -79,8 +83,7 @@ def _check_method(holds_tae: bool, method: str, inflate_method: str) -> None:
 def _load_tae(
     loaded: Mapping[str, np.ndarray], file: Path, config: Mapping[str, Any] | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    kind = "a published TAE checkpoint" if is_published_tae(loaded) else "TAE weights"
-    logger.info("%s holds %s", file, kind)
+    logger.info("%s holds TAE weights", file)
     tensors = tae_from_published(loaded)
     for name, array in tensors.items():
         if array.dtype.kind != "f":

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from mg.files import atomic_path
+from mg.input_files import check_input_file
 from mg.weights.bfloat16 import is_bfloat16, widen_bfloat16
 from mg.weights.tensor_entry import TensorEntry
 
@@ -49,6 +50,10 @@ TYPE_NAMES = {np.dtype(code): name for name, code in NUMPY_TYPES.items() if name
 CRC_MARK = b"crc_num"
 CRC_LENGTH = len(CRC_MARK) + 10
 SLICE_BYTES = 512 * 2**20  # MindSpore's own limit for one value; a message must stay below 2 GB
+
+MAX_TENSORS = 100_000
+MAX_DIMENSIONS = 32  # numpy's limit
+MAX_SIZE = 2**62
 
 VARINT, LENGTH_DELIMITED = 0, 2  # protobuf wire types
 
@@ -93,8 +98,7 @@ def list_mindspore_ckpt(path: str | os.PathLike) -> dict[str, TensorEntry]:
 def _opened(path: str | os.PathLike) -> Iterator[mmap.mmap]:
     """Yield the file as a memory map; a ValueError inside becomes one that names the file."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"weights not found: {path} is not a file")
+    check_input_file(path)
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes); fetch or save it again")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -172,6 +176,8 @@ def _read_records(data: mmap.mmap, end: int) -> dict[str, _Record]:
         if name != previous:
             if name in records:
                 raise ValueError(f"tensor {name!r} occurs twice")
+            if len(records) == MAX_TENSORS:
+                raise ValueError(f"it has more than {MAX_TENSORS} tensors")
             records[name] = piece
         else:
             if (piece.kind, piece.dims) != (records[name].kind, records[name].dims):
@@ -183,7 +189,11 @@ def _read_records(data: mmap.mmap, end: int) -> dict[str, _Record]:
 
 def _read_value(data: mmap.mmap, begin: int, end: int) -> tuple[str, _Record]:
     """Return (name, record with one piece) of one `Value` message."""
-    found = {number: (start, stop) for number, start, stop in _fields(data, begin, end)}
+    found = {}
+    for number, start, stop in _fields(data, begin, end):
+        if number not in (1, 2, 3) or number in found:
+            raise ValueError(f"the entry at byte {begin} has the field {number}, unknown or twice")
+        found[number] = (start, stop)
     if 3 in found:
         raise ValueError("it holds a hash-table parameter (MapParameter), which is not supported")
     if 1 not in found or 2 not in found:
@@ -192,11 +202,15 @@ def _read_value(data: mmap.mmap, begin: int, end: int) -> tuple[str, _Record]:
     record = _Record(kind="", dims=[])
     for number, start, stop in _fields(data, *found[2]):
         if number == 1:
-            record.dims += _integers(data, start, stop)
+            record.dims += _sizes(data, start, stop)
+            if len(record.dims) > MAX_DIMENSIONS:
+                raise ValueError(f"tensor {name!r} has more than {MAX_DIMENSIONS} axes")
         elif number == 2:
             record.kind = _text(data, start, stop)
-        elif number == 3:
+        elif number == 3 and not record.pieces:
             record.pieces.append((start, stop - start))
+        else:
+            raise ValueError(f"tensor {name!r} has the field {number}, unknown or twice")
     return name, record
 
 
@@ -235,11 +249,16 @@ def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     raise ValueError(f"no number at byte {position}; it is damaged or of another format")
 
 
-def _integers(data: mmap.mmap, begin: int, end: int) -> list[int]:
-    """Return the varints between `begin` and `end` (one, or several if the field is packed)."""
+def _sizes(data: mmap.mmap, begin: int, end: int) -> list[int]:
+    """Return the varints between `begin` and `end` (one, or several if the field is packed).
+
+    Of more than `MAX_DIMENSIONS` only so many and one are read.
+    """
     values = []
-    while begin < end:
+    while begin < end and len(values) <= MAX_DIMENSIONS:
         value, begin = _varint(data, begin, end)
+        if value > MAX_SIZE:
+            raise ValueError(f"the size {value} before byte {begin} is impossible")
         values.append(value)
     return values
 

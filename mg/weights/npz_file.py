@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
+from mg.input_files import check_input_file
 from mg.weights.tensor_entry import TensorEntry
 from mg.weights.zip_members import ZipMembers
 
@@ -62,8 +63,7 @@ def _for_each_array(
     path: Path, convert: Callable[[BinaryIO, _Header], Result]
 ) -> dict[str, Result]:
     """Return what `convert` makes of each array's numbers (an open file) and header, by name."""
-    if not path.is_file():
-        raise FileNotFoundError(f"weights not found: {path} is not a file")
+    check_input_file(path)
     found = {}
     try:
         members = ZipMembers.open(path)

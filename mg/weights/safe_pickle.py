@@ -2,8 +2,9 @@
 
 Python's own `pickle` calls whatever a file names. This machine knows the instructions that plain
 containers, numbers, texts and tensors need (protocols 2 to 5; pickletools in Python's library
-describes each), looks names up in a table of the caller, and refuses everything else. What it
-builds costs no more than the file itself is long, times a constant.
+describes each), looks names up in a table of the caller, and refuses everything else. What training
+programs keep beside weights (`mg.weights.inert_names`) becomes a placeholder, whatever is done with
+it. What the machine builds costs no more than the file itself is long, times a constant.
 """
 
 import struct
@@ -11,11 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mg.weights.inert_names import Inert, inert
+
 __all__ = ["MAX_INSTRUCTIONS", "Function", "read_pickle"]
 
 MAX_INSTRUCTIONS = 1_000_000  # a state dict needs 17 to 35 per tensor
 MAX_NAME_BYTES = 256
-MAX_INTEGER_BYTES = 8
+MAX_INTEGER_BYTES = 32  # random generators have states of 16
 PROTOCOLS = range(2, 6)
 
 
@@ -36,8 +39,8 @@ def read_pickle(
 
     Args:
         data: the whole pickle.
-        names: what each (module, name) stands for: a `Function`, or any inert value. Nothing else
-            can be named, and nothing but a `Function` can be called.
+        names: what each (module, name) stands for: a `Function`, or any value. Beside these only
+            what `mg.weights.inert_names` knows can be named. Nothing but a `Function` is called.
         load_persistent: gets what the pickle states instead of an object that is kept outside of
             it (with PyTorch, a storage); returns what shall stand there.
 
@@ -133,8 +136,8 @@ class _Machine:
         raise ValueError(f"its pickle is damaged: no mark before byte {self.position}")
 
     def _top(self, kind: type) -> Any:
-        """Return the top of the stack, which must be a container that the pickle itself made."""
-        if not self.stack or type(self.stack[-1]) is not kind:
+        """Return the top of the stack: a container that the pickle made, or a placeholder."""
+        if not self.stack or type(self.stack[-1]) not in (kind, Inert):
             raise ValueError(f"its pickle is damaged: no {kind.__name__} at byte {self.position}")
         return self.stack[-1]
 
@@ -156,12 +159,16 @@ class _Machine:
         self._push(tuple(reversed(values)))
 
     def _append(self, values: list[Any]) -> None:
-        self._top(list).extend(values)
+        target = self._top(list)
+        if type(target) is list:
+            target.extend(values)
 
     def _set_items(self, values: list[Any]) -> None:
         target = self._top(dict)
         if len(values) % 2:
             raise ValueError(f"its pickle is damaged: a key without value at byte {self.position}")
+        if type(target) is Inert:
+            return
         for key, value in zip(values[::2], values[1::2], strict=True):
             # Simple keys only: the hash of deeply nested tuples overflows the stack.
             if not isinstance(key, str | int | float | None):
@@ -185,14 +192,16 @@ class _Machine:
         self._push(self.memo[index])
 
     def _name(self, module: Any, name: Any) -> None:
-        known = isinstance(module, str) and isinstance(name, str) and (module, name) in self.names
-        if not known:
+        found = None
+        if isinstance(module, str) and isinstance(name, str):
+            found = self.names.get((module, name)) or inert(module, name)
+        if found is None:
             raise ValueError(
-                f"it names {_shown(module)}.{_shown(name)}, which is not on the list of what a "
-                "state dict needs, and nothing else is loaded (a pickle can run programs). If you "
-                "trust the file, store its bare state dict with PyTorch"
+                f"it names {_shown(module)}.{_shown(name)}, which is not on the list of what "
+                "training programs store with weights, and nothing else is loaded (a pickle can "
+                "run programs); where the file was made, save the network's state dict alone"
             )
-        self._push(self.names[module, name])
+        self._push(found)
 
     def _stack_name(self) -> None:
         name, module = self._pop(), self._pop()
@@ -200,12 +209,23 @@ class _Machine:
 
     def _call(self) -> None:
         arguments, function = self._pop(), self._pop()
+        if type(function) is Inert:
+            self._push(function)
+            return
         if not isinstance(function, Function) or type(arguments) is not tuple:
             raise ValueError(f"its pickle calls what is no function, at byte {self.position}")
         try:
             self._push(function.call(*arguments))
         except TypeError as error:
             raise ValueError(f"its pickle calls with wrong arguments: {error}") from error
+
+    def _new(self, num_arguments: int) -> None:
+        for _ in range(num_arguments):
+            self._pop()
+        kind = self._pop()
+        if type(kind) is not Inert:
+            raise ValueError(f"its pickle makes an object of no class, at byte {self.position}")
+        self._push(kind)
 
     def _build(self) -> None:
         # Attributes of an OrderedDict: PyTorch keeps version numbers there (`_metadata`).
@@ -258,6 +278,8 @@ ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"c": lambda machine: machine._name(machine._line(), machine._line()),
     b"\x93": _Machine._stack_name,
     b"R": _Machine._call,
+    b"\x81": lambda machine: machine._new(1),
+    b"\x92": lambda machine: machine._new(2),
     b"b": _Machine._build,
     b"Q": _Machine._persistent,
 }

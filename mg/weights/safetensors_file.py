@@ -9,7 +9,6 @@ import mmap
 import os
 import re
 import struct
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mg.files import atomic_path
-from mg.json_file import read_json
+from mg.input_files import check_input_file
+from mg.json_file import parse_json, read_json
 from mg.weights.bfloat16 import is_bfloat16, widen_bfloat16
 from mg.weights.tensor_entry import TensorEntry
 
@@ -35,6 +35,7 @@ __all__ = [
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_INDEX_BYTES = 64 << 20  # largest known: 9 MB
 METADATA_KEY = "__metadata__"
+MAX_HEADER_BYTES = 16 * 2**20  # about 100 bytes per tensor
 SHARD_NAME = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
 
 NUMPY_TYPES = {
@@ -172,8 +173,7 @@ def _resolve(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.is_dir():
         return find_in_folder(path, [f"*{INDEX_SUFFIX}", "*.safetensors"])
-    if not path.exists():
-        raise FileNotFoundError(f"weights not found: {path} does not exist")
+    check_input_file(path)
     match = SHARD_NAME.fullmatch(path.name)
     index = path.with_name(match["stem"] + INDEX_SUFFIX) if match else None
     if index is not None and index.exists():
@@ -194,7 +194,7 @@ def _of_all_shards(index_path: Path, read: Callable[[Path], dict[str, Any]]) -> 
     shards: dict[str, dict[str, Any]] = {}
     for shard in dict.fromkeys(weight_map.values()):
         shard_path = index_path.parent / shard
-        if not shard_path.is_file():
+        if not shard_path.exists():
             raise FileNotFoundError(f"{index_path} names the shard {shard}, which is not beside it")
         shards[shard] = read(shard_path)
         expected = {name for name, home in weight_map.items() if home == shard}
@@ -231,10 +231,8 @@ def _read_weight_map(index_path: Path) -> dict[str, str]:
 
 def _checked_header(path: Path) -> dict:
     """Return the header of a safetensors file, after the safetensors package has checked it."""
-    if not path.exists():
-        raise FileNotFoundError(f"weights not found: {path} does not exist")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; a safetensors file is expected here")
+    check_input_file(path)
+    _check_header_length(path)
     try:
         with safe_open(str(path), framework="np"):
             pass
@@ -246,7 +244,7 @@ def _checked_header(path: Path) -> dict:
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         try:
-            header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
+            header = parse_json(file.read(length), "its text", max_bytes=MAX_HEADER_BYTES)
         except ValueError as error:
             raise ValueError(f"{path} has a damaged header: {error}") from error
     # The package's parser also takes other spellings of these, such as lists for objects.
@@ -257,13 +255,15 @@ def _checked_header(path: Path) -> dict:
     return header
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object as a dict; a repeated key, which readers take as they like, fails."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"it has {twice!r} twice")
-    return found
+def _check_header_length(path: Path) -> None:
+    """Raise ValueError if a file's header is longer than any network's, before it is read."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"{path} is not a whole safetensors file: it states a header of {length} bytes, and "
+            f"networks have at most {MAX_HEADER_BYTES}; it is damaged, fetch or save it again"
+        )
 
 
 def _read_file(path: Path) -> dict[str, np.ndarray]:

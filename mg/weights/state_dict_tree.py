@@ -1,10 +1,12 @@
 """Finding the dict of tensors in what a training program has saved: dicts inside dicts."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["WRAPPER_KEYS", "select_tensors"]
+from mg.weights.inert_names import Inert
+
+__all__ = ["WRAPPER_KEYS", "names_under", "select_tensors"]
 
 logger = logging.getLogger("mg")
 
@@ -31,7 +33,8 @@ WRAPPER_KEYS = (
     "vae",
 )
 MAX_DEPTH = 8
-MAX_ITEMS = 200_000
+MAX_ITEMS = 100_000  # of the state dict
+MAX_LOOKED_AT = 1_000_000  # items, while looking for it
 MAX_NAME_LENGTH = 512
 NUM_LISTED = 8
 
@@ -39,14 +42,14 @@ NUM_LISTED = 8
 def select_tensors(tree: Any, leaf_type: type[Leaf], *, key: str | None = None) -> dict[str, Leaf]:
     """Return the tensors of a saved object by name, in its order.
 
-    Without `key`: if a dict has tensors under one of `WRAPPER_KEYS`, that is where the weights
-    are, and the same question is asked of it. Otherwise it is the state dict itself. Names of
-    dicts that remain inside it are joined with dots. What is left out is logged.
+    If a dict has tensors under one of `WRAPPER_KEYS`, that is where the weights are, and the same
+    question is asked of it. Otherwise it is the state dict itself. Names of dicts that remain
+    inside it are joined with dots. What is left out is logged.
 
     Args:
         tree: dicts, lists and anything else, as saved.
         leaf_type: the type of a tensor.
-        key: the dict to take instead, such as `state_dict.gen_model`.
+        key: the dict to begin with instead of the whole, such as `ema_state_dict`.
 
     Raises:
         ValueError: several candidates, no tensors, no such key, or more dicts inside dicts, items
@@ -54,15 +57,12 @@ def select_tensors(tree: Any, leaf_type: type[Leaf], *, key: str | None = None) 
     """
     if isinstance(tree, leaf_type):
         raise ValueError("it holds a single tensor without a name, not a state dict")
-    path, left_out = key, []
-    if key is None:
-        tree, path, left_out = _unwrap(tree, leaf_type)
-    else:
-        tree = _look_up(tree, key)
+    begin = [] if key is None else [key]
+    tree, path, left_out = _unwrap(tree if key is None else _look_up(tree, key), leaf_type, begin)
     tensors: dict[str, Leaf] = {}
     for name, value in _walk(tree):
         if not isinstance(value, leaf_type):
-            left_out.append(f"{path}.{name}" if path else name)
+            left_out.append(_described(f"{path}.{name}" if path else name, value))
         elif name in tensors:
             raise ValueError(f"it holds two tensors called {name!r}")
         else:
@@ -74,26 +74,58 @@ def select_tensors(tree: Any, leaf_type: type[Leaf], *, key: str | None = None) 
     return tensors
 
 
-def _unwrap(tree: Any, leaf_type: type) -> tuple[Any, str, list[str]]:
+def _unwrap(tree: Any, leaf_type: type, begin: list[str]) -> tuple[Any, str, list[str]]:
     """Return the dict that holds the weights, where it was found, and what lies beside it."""
-    path, left_out = [], []
+    path, left_out = [*begin], []
+    budget = MAX_LOOKED_AT
     while isinstance(tree, dict):
-        wrappers = [key for key in WRAPPER_KEYS if _has_leaf(tree.get(key), leaf_type)]
+        wrappers = []
+        for key in WRAPPER_KEYS:
+            found, budget = _look_for_leaf(tree.get(key), leaf_type, budget)
+            wrappers += [key] if found else []
         if not wrappers:
             break
+        if len(path) == MAX_DEPTH:
+            raise ValueError(f"it has more than {MAX_DEPTH} dicts inside one another")
         if len(wrappers) > 1:
             choices = ", ".join(".".join([*path, key]) for key in wrappers)
+            first = ".".join([*path, wrappers[0]])
             raise ValueError(
-                f"it holds several sets of weights: {choices}; say which with key={wrappers[0]!r}"
+                f"it holds several sets of weights: {choices}; say which with key={first!r}"
             )
-        left_out += [".".join([*path, str(key)]) for key in tree if key != wrappers[0]]
+        left_out += [
+            _described(".".join([*path, str(key)[:MAX_NAME_LENGTH]]), value)
+            for key, value in tree.items()
+            if key != wrappers[0]
+        ]
         path.append(wrappers[0])
         tree = tree[wrappers[0]]
     return tree, ".".join(path), left_out
 
 
-def _has_leaf(value: Any, leaf_type: type) -> bool:
-    return isinstance(value, dict) and any(isinstance(item, leaf_type) for _, item in _walk(value))
+def _look_for_leaf(value: Any, leaf_type: type, budget: int) -> tuple[bool, int]:
+    """Return whether a dict has a tensor at any depth, and how many items may still be looked at.
+
+    Raises:
+        ValueError: more items than `budget`; a small file may repeat a large dict many times.
+    """
+    if not isinstance(value, dict):
+        return False, budget
+    waiting = [value]
+    while waiting:
+        holder = waiting.pop()
+        budget -= len(holder)
+        if budget < 0:
+            raise ValueError(f"it has more than {MAX_LOOKED_AT} items in dicts inside one another")
+        items = holder.values() if isinstance(holder, dict) else holder
+        if any(isinstance(item, leaf_type) for item in items):
+            return True, budget
+        waiting += [item for item in items if isinstance(item, dict | list)]
+    return False, budget
+
+
+def _described(name: str, value: Any) -> str:
+    return f"{name} ({value.name})" if isinstance(value, Inert) else name
 
 
 def _look_up(tree: Any, key: str) -> Any:
@@ -105,7 +137,24 @@ def _look_up(tree: Any, key: str) -> Any:
             return value
         if key.startswith(f"{name}.") and isinstance(value, dict):
             return _look_up(value, key.removeprefix(f"{name}."))
-    raise ValueError(f"it has no key={key!r}; there are {_listed([str(name) for name in tree])}")
+    return names_under({str(name): value for name, value in tree.items()}, key)
+
+
+def names_under(items: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the items whose names begin with `key` and a dot, under what follows.
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = {
+        name.removeprefix(f"{key}."): value
+        for name, value in items.items()
+        if name.startswith(f"{key}.")
+    }
+    if not found:
+        begins = list(dict.fromkeys(name.split(".", 1)[0] for name in items))
+        raise ValueError(f"it has no key={key!r}; there are {_listed(begins)}")
+    return found
 
 
 def _walk(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -137,5 +186,5 @@ def _walk(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NUM_LISTED])
+    shown = ", ".join(name[:MAX_NAME_LENGTH] for name in names[:NUM_LISTED])
     return shown + (f", and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else "")

@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mg.json_file import parse_json, read_json
 from mg.weights.image_vae import fields_of_vae_config
 from mg.weights.safetensors_file import read_safetensors_metadata
 
-__all__ = ["config_metadata", "config_path", "stored_tae_config", "stored_vae_fields"]
+__all__ = [
+    "config_metadata",
+    "config_path",
+    "read_config",
+    "stored_tae_config",
+    "stored_vae_fields",
+]
 
 METADATA_KEY = "tae_config"
 TELLING_KEY = "ch_mult"  # in every TAE config, in no image VAE's
@@ -41,11 +48,12 @@ def stored_tae_config(path: str | os.PathLike) -> dict[str, Any] | None:
     if path.suffix == ".safetensors":
         text = read_safetensors_metadata(path).get(METADATA_KEY)
         if text is not None:
-            return _parse(text, f"the config in the header of {path}")
+            place = f"the config in the header of {path}"
+            return _object(parse_json(text, place), place)
     beside = config_path(path)
-    if path.suffix == ".json" or not beside.is_file():
+    if path.suffix == ".json" or not beside.exists():
         return None
-    config = _parse(beside.read_text(encoding="utf-8"), beside)
+    config = read_config(beside)
     return config if TELLING_KEY in config else None
 
 
@@ -66,9 +74,9 @@ def stored_vae_fields(path: str | os.PathLike) -> dict[str, Any] | None:
     """
     path = Path(path)
     beside = (path if path.is_dir() else path.parent) / "config.json"
-    if not beside.is_file():
+    if not beside.exists():
         return None
-    stated = _parse(beside.read_text(encoding="utf-8"), beside)
+    stated = read_config(beside)
     if not any(key in stated for key in KEYS_OF_A_VAE):
         return None
     try:
@@ -77,11 +85,17 @@ def stored_vae_fields(path: str | os.PathLike) -> dict[str, Any] | None:
         raise ValueError(f"{beside}: {error}") from error
 
 
-def _parse(text: str, place: str | Path) -> dict[str, Any]:
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place} is not JSON: {error}") from error
+def read_config(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the fields of a `config.json`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no JSON object, or as `mg.json_file.read_json`.
+    """
+    return _object(read_json(path), path)
+
+
+def _object(config: Any, place: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{place} is not a config (a JSON object is expected)")
     return config

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mg.weights.own_tensors import own_tensors
 from mg.weights.tae_layers import patch_volume
 
 __all__ = [
@@ -18,30 +19,13 @@ __all__ = [
     "count_levels",
     "explain_config_mismatch",
     "infer_tae_config",
-    "is_published_tae",
     "is_tae",
     "tae_from_published",
 ]
 
 logger = logging.getLogger("mg")
 
-WRAPPER_PREFIXES = re.compile(r"(?:autoencoder\.|_backbone\.)+")
 DEAD_PART = ".temb_proj."
-OPTIMIZER_COPY = re.compile(r"(?:adam_m|adam_v|moment1|moment2|moments|accum|stat)\.(.+)")
-TRAINING_SCALARS = frozenset(
-    {
-        "beta1_power",
-        "beta2_power",
-        "current_iterator_step",
-        "epoch_num",
-        "global_step",
-        "last_overflow_iterator_step",
-        "learning_rate",
-        "loss_scale",
-        "scale_sense",
-        "step_num",
-    }
-)
 NUM_LISTED = 8
 
 
@@ -50,45 +34,18 @@ def is_tae(names: Iterable[str]) -> bool:
     return any(name.endswith("encoder.conv_in.conv_spat.weight") for name in names)
 
 
-def is_published_tae(names: Iterable[str]) -> bool:
-    """Return whether the names have what only the published format has: prefixes, `temb_proj`."""
-    return is_tae(names) and any(
-        WRAPPER_PREFIXES.match(name) is not None or DEAD_PART in name for name in names
-    )
-
-
 def tae_from_published(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return TAE tensors under the network's own names.
 
-    Leading `autoencoder.` and `_backbone.` are removed, dead `temb_proj.*` are dropped, and so is
-    what clearly belongs to an optimiser: copies of a parameter (`adam_m.NAME` ...) and known
-    counters (`global_step` ...). Everything else stays, for `check_tensors` to judge.
-
-    Raises:
-        ValueError: two tensors get the same name.
+    Prefixes such as `autoencoder.` and `_backbone.`, and what is the optimiser's, go as
+    `mg.weights.own_tensors` says; dead `temb_proj.*` are dropped. Everything else stays, for
+    `check_tensors` to judge.
     """
-    plain: dict[str, np.ndarray] = {}
-    for name, array in tensors.items():
-        stripped = WRAPPER_PREFIXES.sub("", name, count=1) if WRAPPER_PREFIXES.match(name) else name
-        if stripped in plain:
-            raise ValueError(f"the file holds {stripped!r} twice, under different prefixes")
-        plain[stripped] = array
-    leftovers = {name for name in plain if _is_optimizer_leftover(name, plain.keys())}
-    dead = {name for name in plain if DEAD_PART in name}
-    if leftovers or dead:
-        logger.info(
-            "left out %d tensors of the optimiser and %d unused time-embedding projections",
-            len(leftovers),
-            len(dead - leftovers),
-        )
-    return {name: array for name, array in plain.items() if name not in leftovers | dead}
-
-
-def _is_optimizer_leftover(name: str, all_names: Iterable[str]) -> bool:
-    if name in TRAINING_SCALARS:
-        return True
-    copy = OPTIMIZER_COPY.fullmatch(name)
-    return copy is not None and WRAPPER_PREFIXES.sub("", copy[1], count=1) in all_names
+    own = own_tensors(tensors)
+    living = {name: array for name, array in own.items() if DEAD_PART not in name}
+    if len(living) < len(own):
+        logger.info("left out %d unused time-embedding projections", len(own) - len(living))
+    return living
 
 
 def check_tensors(

@@ -6,14 +6,15 @@ Since version 1.6 `torch.save` writes a zip archive without compression:
     NAME/data/KEY   the numbers of one storage; several tensors may be views of it
     NAME/byteorder  `little` or `big` (newer versions)
 
-No pickle is run: `mg.weights.safe_pickle` reads it as data and knows the names below, nothing
-else. Every size, offset and stride is checked against the storage it is for.
+No pickle is run: `mg.weights.safe_pickle` reads it as data, knows the names below, and leaves out
+what training programs keep beside weights. Every size, offset and stride is checked against the
+storage it is for.
 """
 
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def read_torch_zip(
     """Return the tensors of a PyTorch checkpoint, by name, in the order of the file.
 
     Arrays are read-only views of the memory-mapped file. Only bfloat16, which numpy lacks, is
-    widened to float32 (exactly), and booleans are copied.
+    widened to float32 (exactly), and booleans are copied: each storage once, however many tensors
+    are views of it.
 
     A training checkpoint holds more than weights. If the tensors lie in a dict under one of the
     usual names (`state_dict`, `module`, `model`, `ema_state_dict`, ...), that dict is returned;
@@ -131,8 +133,8 @@ def read_torch_zip(
 
     Args:
         path: the file.
-        key: where the dict of tensors is, with dots between names of dicts inside dicts:
-            `state_dict.gen_model`. Needed when there are several.
+        key: where to begin, with dots between names of dicts inside dicts: `state_dict.gen_model`.
+            Needed when there are several dicts of tensors.
         verify: whether the checksum of each storage is checked. This reads all of the data once;
             without it the arrays read what they need, when they need it, and a damaged file can
             give wrong numbers.
@@ -150,7 +152,7 @@ def read_torch_zip(
         if verify:
             for member in dict.fromkeys(tensor.storage.member for tensor in tensors.values()):
                 members.check(member)
-        return {name: _to_array(members, tensor) for name, tensor in tensors.items()}
+        return _to_arrays(members, tensors)
     except ValueError as error:
         raise ValueError(_explained(path, error)) from error
 
@@ -195,7 +197,7 @@ def _root(members: ZipMembers) -> str:
         raise ValueError(f"its data.pkl lies in {root!r}; one plain folder is expected")
     if f"{root}constants.pkl" in members.entries:
         raise ValueError(
-            "it is a TorchScript program, not a state dict; store its state_dict() with PyTorch"
+            "it is a TorchScript program, not a state dict; save its state_dict() where it was made"
         )
     return root
 
@@ -347,24 +349,53 @@ NAMES: dict[tuple[str, str], Any] = {
 # --- numbers -----------------------------------------------------------------------------------
 
 
-def _to_array(members: ZipMembers, tensor: _Tensor) -> np.ndarray:
-    """Return one tensor: a view of the memory map where its type and alignment allow."""
-    dtype = np.dtype(tensor.kind.code)
-    if 0 in tensor.shape:
-        array = np.empty(tensor.shape, dtype)
-    else:
-        begin, _ = members.locate(tensor.storage.member)
-        count = tensor.storage.num_elements - tensor.offset
-        start = begin + tensor.offset * dtype.itemsize
-        flat = np.frombuffer(members.data, dtype, count=count, offset=start)
+def _extent(tensor: _Tensor) -> tuple[int, int]:
+    """Return the first element of its storage that a tensor has, and the one after its last."""
+    steps = zip(tensor.shape, tensor.strides, strict=True)
+    return tensor.offset, tensor.offset + sum((size - 1) * stride for size, stride in steps) + 1
+
+
+def _to_arrays(members: ZipMembers, tensors: Mapping[str, _Tensor]) -> dict[str, np.ndarray]:
+    """Return the tensors as views of their storages, each of which is there once.
+
+    A storage is a part of the memory map where its type and alignment allow; else that part of it
+    is copied which the tensors use.
+    """
+    extents: dict[_Storage, tuple[int, int]] = {}
+    for tensor in tensors.values():
+        if 0 not in tensor.shape:
+            begin, end = _extent(tensor)
+            first, last = extents.get(tensor.storage, (begin, end))
+            extents[tensor.storage] = (min(begin, first), max(end, last))
+    parts = {storage: _numbers(members, storage, *extents[storage]) for storage in extents}
+    arrays = {}
+    for name, tensor in tensors.items():
+        if 0 in tensor.shape:
+            empty = np.empty(0, np.dtype(tensor.kind.code))
+            arrays[name] = _plain_numbers(empty, tensor.kind).reshape(tensor.shape)
+            continue
+        part = parts[tensor.storage][tensor.offset - extents[tensor.storage][0] :]
         # A stride along one element is never used, and may be anything.
         steps = [
-            stride * dtype.itemsize if size > 1 else 0
+            stride * part.itemsize if size > 1 else 0
             for size, stride in zip(tensor.shape, tensor.strides, strict=True)
         ]
-        array = np.lib.stride_tricks.as_strided(flat, tensor.shape, steps, writeable=False)
-    if tensor.kind.name == "bfloat16":
-        return widen_bfloat16(array)
-    if tensor.kind.name == "bool":
-        return array != 0
-    return array if array.flags.aligned else array.copy()
+        view = np.lib.stride_tricks.as_strided(part, tensor.shape, steps, writeable=False)
+        arrays[name] = view
+    return arrays
+
+
+def _numbers(members: ZipMembers, storage: _Storage, begin: int, end: int) -> np.ndarray:
+    """Return the numbers `begin` to `end` of a storage: a view of the memory map, or a copy."""
+    dtype = np.dtype(storage.kind.code)
+    start = members.locate(storage.member)[0] + begin * dtype.itemsize
+    flat = np.frombuffer(members.data, dtype, count=end - begin, offset=start)
+    plain = _plain_numbers(flat, storage.kind)
+    return plain if plain.flags.aligned else plain.copy()
+
+
+def _plain_numbers(flat: np.ndarray, kind: NumberType) -> np.ndarray:
+    """Return stored numbers as a type that numpy has."""
+    if kind.name == "bfloat16":
+        return widen_bfloat16(flat)
+    return flat != 0 if kind.name == "bool" else flat

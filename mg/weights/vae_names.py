@@ -5,20 +5,14 @@ latent diffusion (LDM: Stable Diffusion's `.ckpt` files, `sdxl_vae.safetensors`)
 original CogVideoX file, which are LDM's with 3-D convolutions.
 """
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from mg.weights.own_tensors import own_tensors
+
 __all__ = ["to_diffusers_names"]
-
-logger = logging.getLogger("mg")
-
-# Wrappers that training frameworks and whole pipelines put around a VAE.
-WRAPPER = r"(?:(?:state_dict|module|first_stage_model|vae)\.)*"
-FIRST_CONV = re.compile(rf"({WRAPPER})encoder\.conv_in(?:\.conv)?\.weight")
-TRAINING_LOSS = "loss."
 
 FORMER_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 LDM_ATTENTION = {
@@ -41,9 +35,8 @@ def to_diffusers_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     """Return a VAE's tensors under the names that diffusers writes today.
 
     Names that are today's already, and those of other networks, stay as they are: whether they fit
-    is for the strict loading to say. Around the VAE, the prefixes `first_stage_model.`, `vae.`,
-    `module.` and `state_dict.` are removed, and what does not belong to it is left out: tensors
-    without the prefix (the diffusion model beside it), and `loss.*` (left over from training).
+    is for the strict loading to say. Prefixes around the VAE, and what is beside it, go as
+    `mg.weights.own_tensors` says.
 
     Args:
         tensors: arrays by name, in any of the grammars of this module. Of the arrays only the 1x1
@@ -52,7 +45,7 @@ def to_diffusers_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     Raises:
         ValueError: two VAEs are in the file, or two tensors get the same name.
     """
-    tensors = _without_surroundings(tensors)
+    tensors = own_tensors(tensors)
     num_levels = _num_ldm_levels(tensors)
     renamed: dict[str, np.ndarray] = {}
     for name, array in tensors.items():
@@ -67,25 +60,6 @@ def to_diffusers_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
             )
         renamed[new] = array
     return renamed
-
-
-def _without_surroundings(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the VAE's own tensors, without the prefix that they share."""
-    prefixes = {match[1] for name in tensors if (match := FIRST_CONV.fullmatch(name))}
-    if len(prefixes) > 1:
-        raise ValueError(
-            f"the file holds {len(prefixes)} VAEs, with the prefixes "
-            f"{', '.join(repr(prefix) for prefix in sorted(prefixes))}; give a file with one"
-        )
-    prefix = prefixes.pop() if prefixes else ""
-    own = {
-        name[len(prefix) :]: array
-        for name, array in tensors.items()
-        if name.startswith(prefix) and not name.startswith(prefix + TRAINING_LOSS)
-    }
-    if len(own) < len(tensors):
-        logger.info("left out %d tensors that are not the VAE's", len(tensors) - len(own))
-    return own
 
 
 def _num_ldm_levels(names: Iterable[str]) -> int:

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from mg.input_files import check_input_file
+
 __all__ = ["ZIP_MAGIC", "ZipMembers"]
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -38,8 +40,7 @@ class ZipMembers:
             ValueError: the directory is damaged or truncated, or names a member twice.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"weights not found: {path} is not a file")
+        check_input_file(path)
         with open(path, "rb") as file:
             try:
                 with zipfile.ZipFile(file) as archive:

@@ -1,6 +1,7 @@
 """PyTorch checkpoints made to do harm, or damaged: nothing runs, and nothing wrong is returned."""
 
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -110,7 +111,13 @@ def test_the_attack_below_is_real(tmp_path):
         ("torch.hub", "load"),
         ("torch._utils", "_rebuild_tensor_v2.__globals__"),
         ("torch.nn.modules.container", "Sequential"),
-        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "fromfile"),
+        ("argparse", "ArgumentParser"),
+        ("argparse", "_sys.exit"),
+        ("pathlib", "os.system"),
+        ("torch.optim", "os.system"),
+        ("omegaconf", "OmegaConf.load()"),
+        ("omegaconfig", "OmegaConf"),
         ("collections", "OrderedDict.fromkeys"),
         ("mg.weights.safe_pickle", "read_pickle"),
         ("mg.weights.torch_zip", "_rebuild_tensor"),
@@ -124,7 +131,8 @@ def test_names_outside_the_list(tmp_path, module, function):
         plain(module) + plain(function) + b"\x93" + plain((f"touch {sentinel}",)) + b"R",
     ):
         archive(tmp_path / "a.pt", tree)
-        assert_refused(tmp_path / "a.pt", f"names {module}.{function}, which is not on the list")
+        named = re.escape(f"names {module}.{function}, which is not on the list")
+        assert_refused(tmp_path / "a.pt", named)
     assert not sentinel.exists()
 
 
@@ -133,8 +141,6 @@ def test_names_outside_the_list(tmp_path, module, function):
     [
         b"(" + plain("touch {}") + b"ios\nsystem\n",  # INST
         b"(" + name("collections", "OrderedDict") + b"o",  # OBJ
-        name("collections", "OrderedDict") + b")\x81",  # NEWOBJ
-        name("collections", "OrderedDict") + b")}\x92",  # NEWOBJ_EX
         b"\x82\x01",  # EXT1
         b"Ptouch\n",  # PERSID, a text
         b"\x97",  # NEXT_BUFFER
@@ -154,6 +160,9 @@ def test_instructions_that_are_not_needed(tmp_path, tree):
     ("tree", "message"),
     [
         (plain("os.system") + plain(("touch",)) + b"R", "calls what is no function"),
+        (name("collections", "OrderedDict") + b")\x81", "an object of no class"),
+        (name("collections", "OrderedDict") + b")}\x92", "an object of no class"),
+        (name("torch", "FloatStorage") + b")\x81", "an object of no class"),
         (call(name("torch", "FloatStorage"), plain(3)), "calls what is no function"),
         (call(name("torch", "float32"), plain(3)), "calls what is no function"),
         (name("collections", "OrderedDict") + plain([1]) + b"R", "calls what is no function"),
@@ -234,6 +243,8 @@ def test_long_names(tmp_path):
         (2**62, (2, 2), (2**62, 1), "leaves its storage"),
         (0, (2,), (2**63 - 1,), "leaves its storage"),
         (0, (5, 2), (2**62, 1), "leaves its storage"),
+        (2**255 - 1, (1,), (1,), "leaves its storage"),
+        (2**255, (1,), (1,), "integer of 33 bytes"),  # no such offset can be written down
         (0, (2**40,), (0,), "repeats its storage"),
         (0, (5, 5), (1, 1), "repeats its storage"),
         (0, (2**40, 2**40), (0, 0), "impossible shape"),
@@ -252,8 +263,6 @@ def test_long_names(tmp_path):
     ],
 )
 def test_views_outside_their_storage(tmp_path, offset, shape, strides, message):
-    if isinstance(offset, int) and offset >= 2**63:
-        message = "integer of 9 bytes"  # no such offset can be written down
     assert_refused(archive(tmp_path / "a.pt", state_dict(tensor(offset, shape, strides))), message)
 
 

@@ -44,6 +44,8 @@ class TemporalAutoencoder(Autoencoder):
             encode does, so the two are set apart.
         recompute: in training, compute the residual blocks' insides again in the backward pass
             instead of keeping them: less memory, more time.
+        key: with `pretrained`, the weights to take from a file that holds several, such as
+            `ema_state_dict`.
 
     Raises:
         ValueError: a config that no network can be built from, or weights that do not fit it.
@@ -63,10 +65,11 @@ class TemporalAutoencoder(Autoencoder):
         encode_dtype: str = "float32",
         decode_dtype: str = "float32",
         recompute: bool = False,
+        key: str | None = None,
     ) -> None:
         tensors = None
         if pretrained is not None:
-            tensors, stored_config = load_tae_tensors(pretrained, config=_as_dict(config))
+            tensors, stored_config = load_tae_tensors(pretrained, config=_as_dict(config), key=key)
             config = stored_config if config is None else config
         super().__init__(
             TAEConfig.from_mapping(TAE_CONFIG if config is None else config),
