@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mg.json_file import read_json
-from mg.pipelines.generated_files import metadata_path, write_generated
+from mg.pipelines.generated_files import write_generated
+from mg.pipelines.output_record import read_record
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 
@@ -128,7 +128,7 @@ class VideoMaker:
             )
             list(videos)
         logger.info("%s: %s", path, request.prompt)
-        return path, read_json(metadata_path(path))
+        return path, read_record(path)
 
 
 def import_gradio() -> ModuleType:

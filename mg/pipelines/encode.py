@@ -28,6 +28,7 @@ from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
+from mg.pipelines.output_record import input_state, refuse_others
 from mg.pipelines.streaming import encode_frames, read_frames
 
 __all__ = ["encode_videos", "frame_size"]
@@ -52,7 +53,8 @@ def encode_videos(
     """Return what became of each clip; the latent of `a/b.mp4` is `OUTPUT_FOLDER/a/b.SUFFIX`.
 
     Any length is encoded in constant memory. A latent that exists and was made from the same video
-    in the same way is left as it is, so a run that was stopped can be started again.
+    (by size and time of the file), with the same weights and settings, is left as it is, so a run
+    that was stopped can be started again.
 
     Args:
         tae: its tiling is used; frames are cut into tiles with its `use_tile`.
@@ -70,8 +72,9 @@ def encode_videos(
         ranks: share the videos, or where there are fewer of them than ranks, the tiles of each.
 
     Raises:
-        ValueError: no video could be encoded, `image_size`, `buckets` or `suffix` is wrong, or an
-            output would lie outside `output_folder`.
+        ValueError: no video could be encoded; `image_size`, `buckets` or `suffix` is wrong; an
+            output would lie outside `output_folder`, or is there already, made from something else
+            (before anything is encoded).
     """
     if suffix not in LATENT_SUFFIXES:
         raise ValueError(f"format {suffix!r}; expected one of {', '.join(LATENT_SUFFIXES)}")
@@ -79,21 +82,21 @@ def encode_videos(
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     paths = output_paths(clips, output_folder, suffix)
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
-    infos = _describe_all(tae, clips.values(), image_size, buckets, outcome)
+    infos = _describe_all(tae, clips.values(), image_size, buckets, memory_budget_gb, outcome)
     names, team = share_files(list(infos), ranks)
+    if not overwrite:
+        outcome.finished_before += [
+            name for name in names if _is_finished(paths[name], infos[name])
+        ]
+    todo = [name for name in names if name not in set(outcome.finished_before)]
     map_tiles = functools.partial(map_over_ranks, ranks=team)
-    total = sum(infos[name].num_frames for name in names)
+    total = sum(infos[name].num_frames for name in todo)
     with tqdm(total=total, desc="encoding", unit="frame", disable=None) as progress:
-        for name in names:
+        for name in todo:
             info = infos[name]
             size = info.height, info.width
+            tae.tiling = dataclasses.replace(tae.tiling, **info.settings["tiling"])
             try:
-                if memory_budget_gb is not None:
-                    tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
-                info = dataclasses.replace(info, settings=info.settings | _precision(tae))
-                if not overwrite and _is_finished(paths[name], info):
-                    outcome.finished_before.append(name)
-                    continue
                 frames = read_frames(clips[name].path, size, rescale=RESIZE in info.settings)
                 if buckets is not None:
                     frames = itertools.islice(frames, info.num_frames)
@@ -137,9 +140,10 @@ def _describe_all(
     clips: Iterable[Clip],
     image_size: int | tuple[int, int] | None,
     buckets: Sequence[Bucket] | None,
+    memory_budget_gb: float | None,
     outcome: Outcome,
 ) -> dict[str, LatentInfo]:
-    """Return what each latent will be, but for the precision; what fits no size has failed."""
+    """Return what each latent will be; what fits no size, or is gone by now, has failed."""
     config, made_with = tae.config, weights_hash(tae)
     is_rescaled = image_size is not None or buckets is not None
     infos = {}
@@ -150,7 +154,10 @@ def _describe_all(
                 size = Bucket(clip.num_frames, height, width)
             else:
                 size = bucket_of_video(Bucket(clip.num_frames, clip.height, clip.width), buckets)
-        except ValueError as error:
+            settings = {RESIZE: "cover"} if is_rescaled else {}
+            settings |= _settings(tae, size, memory_budget_gb)
+            settings["input"] = input_state(clip.path)
+        except (ValueError, OSError) as error:
             outcome.failed[clip.name] = str(error)
             continue
         infos[clip.name] = LatentInfo(
@@ -162,7 +169,7 @@ def _describe_all(
             config=config.to_dict(),
             config_hash=config_hash(config),
             weights_hash=made_with,
-            settings={RESIZE: "cover"} if is_rescaled else {},
+            settings=settings,
         )
     return infos
 
@@ -200,34 +207,28 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
     return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
 
 
-def _precision(tae: TemporalAutoencoder) -> dict[str, Any]:
-    """Return what else decides the numbers of a latent."""
-    tiling = dataclasses.asdict(tae.tiling)
-    if not tae.use_tile:
-        tiling = {"frames": tiling["frames"]}
-    return {"tiling": tiling, "encode_dtype": str(tae.encode_dtype)}
+def _settings(
+    tae: TemporalAutoencoder, size: Bucket, memory_budget_gb: float | None
+) -> dict[str, Any]:
+    """Return what else decides the numbers of a latent: tiles and precision."""
+    tiling = tae.tiling
+    if memory_budget_gb is not None:
+        tiling = Tiling.auto(tae.config, size.height, size.width, memory_budget_gb=memory_budget_gb)
+    sizes = dataclasses.asdict(tiling) if tae.use_tile else {"frames": tiling.frames}
+    return {"tiling": sizes, "encode_dtype": str(tae.encode_dtype)}
 
 
 def _is_finished(path: Path, info: LatentInfo) -> bool:
     """Return whether the latent is there, made from the same video in the same way.
 
     Raises:
-        ValueError: a file is there that is something else.
+        ValueError: a file is there that is something else, or is damaged.
     """
     if not path.exists():
         return False
     found = read_latent_info(path)
-    if found == info:
-        return True
-    names = [f.name for f in dataclasses.fields(info) if _differs(f.name, found, info)]
-    raise ValueError(
-        f"{path} exists, but was made with other settings ({', '.join(names)}); choose another "
-        "output_path, or --overwrite"
-    )
-
-
-def _differs(name: str, found: LatentInfo, info: LatentInfo) -> bool:
-    return getattr(found, name) != getattr(info, name)
+    refuse_others(path, dataclasses.asdict(found), dataclasses.asdict(info))
+    return True
 
 
 def _counted(frames: Iterator[np.ndarray], progress: tqdm) -> Iterator[np.ndarray]:

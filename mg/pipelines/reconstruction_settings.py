@@ -1,6 +1,7 @@
 """What of the videos is reconstructed, and what is written (no MindSpore is imported here)."""
 
 import dataclasses
+from typing import Any
 
 __all__ = ["ReconstructionSettings"]
 
@@ -40,6 +41,13 @@ class ReconstructionSettings:
                 "num_frames=0 streams whole clips one at a time: sample_stride and batch_size "
                 "must be 1"
             )
+
+    def of_result(self, lpips: str | None) -> dict[str, Any]:
+        """Return what of the settings decides numbers and videos, with which LPIPS was measured."""
+        settings = dataclasses.asdict(self)
+        for key in ("overwrite", "lpips_path", "batch_size"):
+            settings.pop(key)
+        return {**settings, "lpips": lpips}
 
     @property
     def num_source_frames(self) -> int:
