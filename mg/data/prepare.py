@@ -27,7 +27,7 @@ from mg.data.prepared_index import (
 )
 from mg.data.transforms import resize_frame
 from mg.data.video import PREPARED_SUFFIX, BrokenVideoError, iterate_frames
-from mg.files import atomic_path
+from mg.files import atomic_path, resolve_under
 
 __all__ = ["open_prepared", "prepare_clips"]
 
@@ -107,7 +107,7 @@ def _reusable_index(folder: Path, settings: PrepareSettings, overwrite: bool) ->
 
 def _remove_pieces(folder: Path, source: PreparedSource) -> None:
     for piece in source.pieces:
-        (folder / piece.file).unlink(missing_ok=True)
+        resolve_under(folder, piece.file).unlink(missing_ok=True)
 
 
 def _prepare_source(clip: Clip, folder: Path, settings: PrepareSettings) -> PreparedSource:

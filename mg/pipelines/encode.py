@@ -21,6 +21,7 @@ from mg.data.latent_files import (
     read_latent_info,
 )
 from mg.data.manifest import Clip, Manifest
+from mg.data.transforms import check_image_size
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
@@ -127,9 +128,11 @@ def _check_sizes(
     if image_size is not None and buckets is not None:
         raise ValueError("give either image_size or buckets: a bucket has a size of its own")
     if image_size is not None:
+        check_image_size("image_size", image_size)
         tae.check_video_shape((1, 3, 1, *_height_width(image_size)))
     for bucket in buckets or ():
         try:
+            check_image_size("size", (bucket.height, bucket.width))
             tae.check_video_shape((1, 3, bucket.num_frames, bucket.height, bucket.width))
         except ValueError as error:
             raise ValueError(f"bucket {bucket}: {error}") from error

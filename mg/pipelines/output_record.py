@@ -26,7 +26,7 @@ __all__ = [
     "refuse_others",
 ]
 
-SIZE_KEY = "num_bytes"
+OUTPUT_KEY = "output"
 MAX_BYTES = 64 << 20  # a long clip's record has numbers for each frame
 
 # Settings of scripts that decide which outputs there are, or how quickly, but not what is in them.
@@ -59,15 +59,19 @@ def record_path(output: Path) -> Path:
 
 def mark_begun(output: Path, made_from: Mapping[str, Any]) -> None:
     """Write the record of an output that is about to be written; replaces an older record."""
-    _write(output, {**made_from, SIZE_KEY: None})
+    _write(output, made_from, {}, num_bytes=None)
 
 
 def mark_finished(output: Path, made_from: Mapping[str, Any], **more: Any) -> None:
     """Write the record of an output that is there now, with what else is to be known of it."""
-    _write(output, {**made_from, SIZE_KEY: output.stat().st_size, **more})
+    _write(output, made_from, more, num_bytes=output.stat().st_size)
 
 
-def _write(output: Path, record: Mapping[str, Any]) -> None:
+def _write(
+    output: Path, made_from: Mapping[str, Any], more: Mapping[str, Any], *, num_bytes: int | None
+) -> None:
+    about = {"name": output.name, "num_bytes": num_bytes}
+    record = {**made_from, OUTPUT_KEY: about, **more}
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(record_path(output), text, overwrite=True)
 
@@ -103,11 +107,16 @@ def is_finished(output: Path, made_from: Mapping[str, Any]) -> bool:
                 "made from; choose another output_path, or --overwrite"
             )
         return False
+    about = record.get(OUTPUT_KEY)
+    if not output.exists() and about is not None and not differing(about, {"name": output.name}):
+        return False  # whatever it was
     refuse_others(record_path(output), record, made_from)
-    expected = record.get(SIZE_KEY, -1)  # older versions did not tell
-    if expected is None or not output.exists():
+    if about is None:  # of an older version
+        return output.exists()
+    refuse_others(record_path(output), about, {"name": output.name})
+    if about.get("num_bytes") is None:  # it was begun only
         return False
-    if expected not in (-1, output.stat().st_size):
+    if about["num_bytes"] != output.stat().st_size:
         raise ValueError(
             f"{output} has changed since it was written; choose another output_path, or --overwrite"
         )

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from mg.data.transforms import check_image_size
+
 __all__ = ["ReconstructionSettings"]
 
 
@@ -36,6 +38,8 @@ class ReconstructionSettings:
         for name, least in (("num_frames", 0), ("sample_stride", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; expected {least} or more")
+        if self.image_size is not None:
+            check_image_size("image_size", self.image_size)
         if not self.num_frames and (self.sample_stride > 1 or self.batch_size > 1):
             raise ValueError(
                 "num_frames=0 streams whole clips one at a time: sample_stride and batch_size "

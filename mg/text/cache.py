@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mg.files import write_text
+from mg.files import remove_abandoned, write_text
 from mg.json_file import read_json_object
-from mg.text.encoder import TextEmbedding, TextEncoder
+from mg.text.encoder import TextEmbedding, TextEncoder, check_max_tokens
+from mg.type_checks import check_types
 from mg.weights.safetensors_file import (
     read_safetensors,
     read_safetensors_metadata,
@@ -41,6 +42,7 @@ __all__ = [
 logger = logging.getLogger("mg")
 
 ENCODER_FILE = "encoder.json"
+MAX_WIDTH = 1 << 17
 NUM_KEY_DIGITS = 16  # of an encoder's folder
 
 
@@ -53,6 +55,12 @@ class EncoderInfo:
     width: int
     max_tokens: int
     identity: str
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_max_tokens(self.max_tokens)
+        if not 1 <= self.width <= MAX_WIDTH:
+            raise ValueError(f"width={self.width}; expected 1 to {MAX_WIDTH}")
 
     @classmethod
     def of(cls, encoder: TextEncoder) -> "EncoderInfo":
@@ -161,6 +169,11 @@ class TextCache:
             overwrite=True,
         )
 
+    def remove_abandoned(self) -> None:
+        """Remove what killed processes left half written."""
+        for folder in (self._folder, *self._folder.glob("??")):
+            remove_abandoned(folder)
+
     def has_whole(self, text: str) -> bool:
         """Return whether a text is there and can be read; damage is logged."""
         try:
@@ -235,6 +248,7 @@ def fill_text_cache(
         ValueError: a text is too long and `truncate` is false; nothing is embedded then.
     """
     cache = TextCache(folder, EncoderInfo.of(encoder))
+    cache.remove_abandoned()
     wanted = list(dict.fromkeys(["", *texts]))
     missing = [text for text in wanted if not cache.has_whole(text)]
     if not truncate:

@@ -30,7 +30,11 @@ def output(tmp_path):
 
 def test_an_output_is_finished_if_it_was_made_from_the_same(output):
     assert is_finished(output, MADE_FROM)
-    assert read_record(output) == {**MADE_FROM, "num_bytes": 5, "frames": {"psnr": [1.0]}}
+    assert read_record(output) == {
+        **MADE_FROM,
+        "output": {"name": "a.mp4", "num_bytes": 5},
+        "frames": {"psnr": [1.0]},
+    }
 
 
 @pytest.mark.parametrize(
@@ -53,10 +57,25 @@ def test_an_output_that_was_not_finished_may_be_written(output):
     assert not is_finished(output, MADE_FROM)
     with pytest.raises(ValueError, match="weights_hash"):
         is_finished(output, {**MADE_FROM, "weights_hash": "b"})
+    mark_finished(output, MADE_FROM)
     output.unlink()
-    mark_finished_record = {**MADE_FROM, "num_bytes": 5}
-    output.with_suffix(".json").write_text(json.dumps(mark_finished_record))
     assert not is_finished(output, MADE_FROM)
+    assert not is_finished(output, {**MADE_FROM, "weights_hash": "b"})
+    output.with_suffix(".json").write_text(json.dumps({"mine": "a table of something"}))
+    with pytest.raises(ValueError, match="made otherwise"):
+        is_finished(output, MADE_FROM)
+
+
+def test_a_record_of_another_output_of_the_same_name_is_not_replaced(output):
+    with pytest.raises(ValueError, match=r"a\.json exists, .* \(name differ\)"):
+        is_finished(output.with_suffix(".png"), MADE_FROM)
+    with pytest.raises(ValueError, match=r"\(weights_hash differ\)"):
+        is_finished(output.with_suffix(".png"), {**MADE_FROM, "weights_hash": "b"})
+
+
+def test_a_record_of_an_older_version_counts(output):
+    output.with_suffix(".json").write_text(json.dumps(MADE_FROM))
+    assert is_finished(output, MADE_FROM)
 
 
 def test_an_output_without_record_or_with_a_damaged_one_is_refused(output):
