@@ -46,16 +46,18 @@ def main() -> None:
     # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.pipelines.decode import decode_latent_files
 
-    tae = load_autoencoder(config)
-    if ranks.is_main:
-        save_config(Path(config.output_path) / RECORD, config)
+    def save_settings() -> None:
+        if ranks.is_main:
+            save_config(Path(config.output_path) / RECORD, config)
+
     decode_latent_files(
-        tae,
+        load_autoencoder(config),
         config.input,
         config.output_path,
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,
         ranks=ranks,
+        on_begin=save_settings,
     )
     log_peak_memory()
 

@@ -79,11 +79,12 @@ def main() -> None:
     # MindSpore takes seconds to import; a wrong setting is answered before.
     from mg.pipelines.encode import encode_videos
 
-    tae = load_autoencoder(config)
-    if ranks.is_main:
-        save_config(Path(config.output_path) / RECORD, config)
+    def save_settings() -> None:
+        if ranks.is_main:
+            save_config(Path(config.output_path) / RECORD, config)
+
     encode_videos(
-        tae,
+        load_autoencoder(config),
         manifest,
         config.output_path,
         image_size=config.image_size,
@@ -92,6 +93,7 @@ def main() -> None:
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,
         ranks=ranks,
+        on_begin=save_settings,
     )
     log_peak_memory()
 

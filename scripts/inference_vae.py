@@ -77,10 +77,18 @@ def main() -> None:
     # MindSpore takes seconds to import; a wrong setting is answered before.
     from mg.pipelines.reconstruct import reconstruct_videos
 
-    tae = load_autoencoder(config)
-    if ranks.is_main:
-        save_config(Path(config.output_path) / RECORD, config)
-    reconstruct_videos(tae, manifest, config.output_path, settings, ranks=ranks)
+    def save_settings() -> None:
+        if ranks.is_main:
+            save_config(Path(config.output_path) / RECORD, config)
+
+    reconstruct_videos(
+        load_autoencoder(config),
+        manifest,
+        config.output_path,
+        settings,
+        ranks=ranks,
+        on_begin=save_settings,
+    )
 
 
 if __name__ == "__main__":

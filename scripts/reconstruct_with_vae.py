@@ -90,8 +90,14 @@ def main() -> None:
     vae = VideoVAE.from_pretrained(config.vae, config.method, config.inflate_method)
     if config.enable_tile:
         vae.enable_tiling()
-    save_config(Path(config.output_path) / RECORD, config)
-    reconstruct_with_vae(vae, manifest, config.output_path, settings, is_tiled=config.enable_tile)
+    reconstruct_with_vae(
+        vae,
+        manifest,
+        config.output_path,
+        settings,
+        is_tiled=config.enable_tile,
+        on_begin=lambda: save_config(Path(config.output_path) / RECORD, config),
+    )
 
 
 if __name__ == "__main__":

@@ -92,7 +92,8 @@ class ClipConfig:
         if low > high or high > MAX_SIDE or low < min(self.height_width):
             raise ValueError(
                 f"short_side_range must be (min, max) with min <= max <= {MAX_SIDE} and min "
-                f"at least the short side of size {self.height_width}, not {tuple(self.short_side_range)}"
+                f"at least the short side of size {self.height_width}, not "
+                f"{tuple(self.short_side_range)}"
             )
 
     @property

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def decode_latent_files(
     memory_budget_gb: float | None = None,
     overwrite: bool = False,
     ranks: Ranks = ONE_RANK,
+    on_begin: Callable[[], None] | None = None,
 ) -> Outcome:
     """Return what became of each latent; `a/b.safetensors` becomes `OUTPUT_FOLDER/a/b.mp4`.
 
@@ -55,6 +56,7 @@ def decode_latent_files(
         memory_budget_gb: choose the tiles for each latent so that this is enough.
         overwrite: whether existing videos are replaced.
         ranks: share the latents, or where there are fewer of them than ranks, the tiles of each.
+        on_begin: called once nothing more can be refused, before the first output is made.
 
     Raises:
         FileNotFoundError: no latent there.
@@ -72,6 +74,8 @@ def decode_latent_files(
         outcome.finished_before += [
             n for n, origin in origins.items() if is_finished(paths[n], origin)
         ]
+    if on_begin is not None:
+        on_begin()
     for name in [name for name in origins if name not in set(outcome.finished_before)]:
         tae.tiling = dataclasses.replace(tae.tiling, **origins[name]["settings"]["tiling"])
         try:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def encode_videos(
     memory_budget_gb: float | None = None,
     overwrite: bool = False,
     ranks: Ranks = ONE_RANK,
+    on_begin: Callable[[], None] | None = None,
 ) -> Outcome:
     """Return what became of each clip; the latent of `a/b.mp4` is `OUTPUT_FOLDER/a/b.SUFFIX`.
 
@@ -71,6 +72,7 @@ def encode_videos(
         memory_budget_gb: choose the tiles for each video so that this is enough.
         overwrite: make all latents again and replace existing ones.
         ranks: share the videos, or where there are fewer of them than ranks, the tiles of each.
+        on_begin: called once nothing more can be refused, before the first output is made.
 
     Raises:
         ValueError: no video could be encoded; `image_size`, `buckets` or `suffix` is wrong; an
@@ -90,6 +92,8 @@ def encode_videos(
             name for name in names if _is_finished(paths[name], infos[name])
         ]
     todo = [name for name in names if name not in set(outcome.finished_before)]
+    if on_begin is not None:
+        on_begin()
     map_tiles = functools.partial(map_over_ranks, ranks=team)
     total = sum(infos[name].num_frames for name in todo)
     with tqdm(total=total, desc="encoding", unit="frame", disable=None) as progress:

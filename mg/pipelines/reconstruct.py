@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,7 @@ def reconstruct_videos(
     settings: ReconstructionSettings,
     *,
     ranks: Ranks = ONE_RANK,
+    on_begin: Callable[[], None] | None = None,
 ) -> ResumableReport:
     """Return the quality of all reconstructed clips; the posterior's mean is decoded.
 
@@ -75,6 +76,7 @@ def reconstruct_videos(
         output_folder: made if missing.
         settings: see there.
         ranks: share the clips; rank 0 writes the report of all.
+        on_begin: called once nothing more can be refused, before the first output is made.
 
     Raises:
         FileExistsError: a video without its `.json` is there.
@@ -91,6 +93,8 @@ def reconstruct_videos(
     own = {name: sizes[name] for name in ranks.share(list(sizes))}
     measured = {} if settings.overwrite else job.finished(own)
     outcome.finished_before.extend(measured)
+    if on_begin is not None:
+        on_begin()
     todo = {name: size for name, size in own.items() if name not in measured}
     results = job.stream(todo, outcome) if not settings.num_frames else job.batch(todo, outcome)
     with tqdm(total=len(todo), desc="reconstructing", unit="clip", disable=None) as progress:

@@ -7,6 +7,7 @@ videos of any length in constant memory, several devices, runs that are continue
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def reconstruct_with_vae(
     settings: ReconstructionSettings,
     *,
     is_tiled: bool = False,
+    on_begin: Callable[[], None] | None = None,
 ) -> ResumableReport:
     """Return the quality of all reconstructed clips; the posterior's mean is decoded.
 
@@ -72,6 +74,7 @@ def reconstruct_with_vae(
         output_folder: made if missing.
         settings: see there; clips go through the network one by one, `num_frames` of each.
         is_tiled: whether the VAE's tiling is enabled, for the records.
+        on_begin: called once nothing more can be refused, before the first output is made.
 
     Raises:
         FileExistsError: a video without its `.json` is there.
@@ -89,6 +92,8 @@ def reconstruct_with_vae(
     report = ResumableReport()
     if not settings.overwrite:
         outcome.finished_before += [n for n in sizes if is_finished(paths[n], origins[n])]
+    if on_begin is not None:
+        on_begin()
     for name, size in tqdm(sizes.items(), desc="reconstructing", unit="clip", disable=None):
         path = paths[name]
         if name in outcome.finished_before:
