@@ -98,13 +98,18 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def remove_abandoned(folder: str | os.PathLike) -> int:
+def remove_abandoned(folder: str | os.PathLike, *, below: bool = False) -> int:
     """Return how many files were removed that killed processes left half written in a folder.
 
     What another process writes at the moment stays: it holds a lock on it.
+
+    Args:
+        folder: where to look.
+        below: also in all folders below it.
     """
     num_removed = 0
-    for path in Path(folder).glob(".*.tmp*"):
+    pattern = ".*.tmp*"
+    for path in Path(folder).rglob(pattern) if below else Path(folder).glob(pattern):
         with contextlib.suppress(OSError):
             age = time.time() - path.lstat().st_mtime
             is_ours = TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink()

@@ -172,8 +172,7 @@ def open_output_folder(
     """
     folder = Path(folder)
     check_writable_folder(folder)
-    for below, _, _ in os.walk(folder):
-        remove_abandoned(below)
+    remove_abandoned(folder, below=True)
     record = folder / record_name
     if overwrite or not folder.exists() or all(path == record for path in folder.iterdir()):
         return
