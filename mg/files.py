@@ -208,7 +208,7 @@ def resolve_under(root: str | os.PathLike, relative: str | os.PathLike) -> Path:
 def sha256_of_file(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular_file(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

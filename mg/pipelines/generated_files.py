@@ -21,7 +21,7 @@ from mg import __version__
 from mg.data.image_writer import write_png
 from mg.data.latent_files import LatentInfo, LatentWriter, read_latent_info
 from mg.data.video_writer import write_video
-from mg.files import check_writable_folder, remove_abandoned
+from mg.files import check_writable_folder, read_bytes, remove_abandoned
 from mg.models.tae.config import LOGVAR_MIN
 from mg.models.tae.tiling import Tiling
 from mg.pipelines.autoencoder import config_hash, weights_hash
@@ -53,6 +53,7 @@ __all__ = [
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 IMAGE_SUFFIX = ".png"
+MAX_PROMPTS_BYTES = 16 << 20
 
 
 def read_prompts(path: str | os.PathLike) -> list[str]:
@@ -60,13 +61,12 @@ def read_prompts(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it has no prompt, or is no UTF-8 text.
+        ValueError: it has no prompt, or is no UTF-8 text of at most 16 MiB in a regular file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"prompts_file not found: {path}")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path, max_bytes=MAX_PROMPTS_BYTES).decode("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"prompts_file not found: {path}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"prompts_file {path} is no UTF-8 text: {error}") from error
     prompts = [line.strip() for line in lines if line.strip()]

@@ -1,6 +1,7 @@
 """Files of generated videos: names, metadata, latents, and that nothing is overwritten unasked."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -243,6 +244,12 @@ def test_prompts_of_a_file(tmp_path):
         read_prompts(file)
     with pytest.raises(FileNotFoundError, match="prompts_file not found"):
         read_prompts(tmp_path / "none.txt")
+
+
+def test_prompts_are_read_from_regular_files_only(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is a named pipe; a regular file is expected"):
+        read_prompts(tmp_path / "pipe")
 
 
 def test_a_png_is_a_frame_under_a_fitting_name(tmp_path):
