@@ -20,7 +20,7 @@ from mg.console import one_line, printable, set_up_console
 from mg.files import write_text
 from mg.yaml_file import parse_yaml, read_yaml
 
-__all__ = ["config_to_yaml", "parse_config", "run_main", "save_config"]
+__all__ = ["config_to_yaml", "parse_config", "plain_settings", "run_main", "save_config"]
 
 Config = TypeVar("Config")
 
@@ -235,7 +235,12 @@ def _plain_message(message: str) -> str:
 
 def config_to_yaml(config: Any) -> str:
     """Return a dataclass as YAML text that `parse_config` reads back to an equal one."""
-    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+    return yaml.safe_dump(plain_settings(config), sort_keys=False)
+
+
+def plain_settings(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as YAML holds them: paths as text, tuples as lists."""
+    return _plain(dataclasses.asdict(config))
 
 
 def _plain(value: Any) -> Any:

@@ -23,10 +23,15 @@ COMMANDS = re.compile(
 )
 
 
-def printable(text: str) -> str:
-    """Return a text that a terminal only shows: no command to it, no endless line, few lines."""
-    lines = text.split("\n", MAX_LINES)
-    if len(lines) > MAX_LINES:
+def printable(text: str, *, max_lines: int = MAX_LINES) -> str:
+    """Return a text that a terminal only shows: no command to it, no endless line.
+
+    Args:
+        text: of one or more lines.
+        max_lines: what exceeds them is left out; reports that were asked for may have many.
+    """
+    lines = text.split("\n", max_lines)
+    if len(lines) > max_lines:
         rest = lines.pop().count("\n") + 1
         lines.append(f"... ({rest} more lines)")
     return "\n".join(COMMANDS.sub(_escaped, _cut(line, MAX_LINE)) for line in lines)

@@ -18,6 +18,7 @@ from mg.conditions.text.cache import fill_text_cache
 from mg.conditions.text.prompts import with_fps
 from mg.data.captions import read_captions
 from mg.device import DeviceConfig, setup_device
+from mg.files import check_writable_folder
 
 logger = logging.getLogger("mg")
 
@@ -63,6 +64,7 @@ class EncodeTextConfig(DeviceConfig):
 def main() -> None:
     """Parse, read captions, embed."""
     config = parse_config(EncodeTextConfig, _lists(sys.argv[1:]), description=__doc__)
+    check_writable_folder(config.output_folder)
     texts = list(config.captions)
     if config.csv_path is not None:
         texts += _captions_of(config)

@@ -74,7 +74,7 @@ def test_the_deep_index_and_the_yaml_bomb_are_refused():
     with pytest.raises(ValueError, match="nested too deeply"):
         read_json(HOSTILE / "deep_index.safetensors.index.json")
     with pytest.raises(ValueError, match="more than 10000 values, counting what aliases repeat"):
-        read_yaml(HOSTILE / "lol_inline.yaml")
+        read_yaml(HOSTILE / "aliases.yaml")
 
 
 def test_a_json_text_means_what_it_says():

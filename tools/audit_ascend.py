@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from audited_networks import FLOAT32_GRAPHS, GRAPHS, network_and_inputs
+from mg.console import printable
 from mg.files import write_text
 from mg.models.tae.config import TAEConfig
 from mg.yaml_file import read_yaml
@@ -328,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise FileExistsError(f"{arguments.json} exists; --overwrite replaces it")
         config = TAEConfig.from_mapping(config)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     import mindspore
 

@@ -9,6 +9,7 @@ Sources that are there already are passed over: start it again after an interrup
 import argparse
 import sys
 
+from mg.console import printable
 from mg.data.manifest import build_manifest
 from mg.data.prepare import prepare_clips
 from mg.data.prepared_index import PrepareSettings
@@ -55,11 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
         prepare_clips(sources, flags.output_path, settings=settings, overwrite=flags.overwrite)
         prepared = build_manifest(video_folder=flags.output_path)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     for entry in sources.rejected:
-        print(f"{entry.name}  left out  {entry.reason}")
-    print(prepared.table())
+        print(printable(f"{entry.name}  left out  {entry.reason}"))
+    print(printable(prepared.table(), max_lines=sys.maxsize))
     return 0
 
 

@@ -5,6 +5,7 @@ Layouts
     latent   (B, C, T', H', W')    unscaled; sizes by the family's `LatentSpec`
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -235,6 +236,24 @@ class Autoencoder(nn.Cell):
     def check_latent_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless (B, C, T', H', W') is a latent of this network."""
         self.spec.check_latent(shape)
+
+    def tiling_within(
+        self, memory_budget_gb: float, height: int, width: int, *, batch_size: int = 1
+    ) -> Tiling:
+        """Return the largest tiles with which a process stays within a budget of memory.
+
+        Args:
+            memory_budget_gb: for the whole process, in GB (10^9 bytes).
+            height, width: of the video, in pixels.
+            batch_size: clips that are encoded or decoded together.
+
+        Raises:
+            ValueError: even the smallest tiles need more; or as `memory_gb`.
+        """
+        memory_gb = functools.partial(self.memory_gb, batch_size=batch_size)
+        return Tiling.auto(
+            self.spec, height, width, memory_gb=memory_gb, memory_budget_gb=memory_budget_gb
+        )
 
     def memory_gb(self, num_frames: int, height: int, width: int, *, batch_size: int = 1) -> float:
         """Return about how much memory a process takes that codes a tile of this size, in GB.

@@ -4,7 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from mg.size_limits import MAX_WIDTH, check_sizes
+
 __all__ = ["DenoiserConfig", "TextInput", "check_whole", "text_input"]
+
+MAX_TOKENS = 1 << 16  # of a text
 
 
 def check_whole(of: object, names: Sequence[str], prefix: str = "") -> None:
@@ -39,6 +43,7 @@ class TextInput:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"a text encoder's name is {self.name!r}; expected text")
         check_whole(self, ("width", "max_tokens"), f"text encoder {self.name}: ")
+        check_sizes(self, {"width": MAX_WIDTH, "max_tokens": MAX_TOKENS})
 
 
 def text_input(item: object) -> TextInput:

@@ -9,7 +9,7 @@ from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.families import DenoiserFamily, denoiser_family
 from mg.training.plateau import PlateauSettings
 from mg.training.setting_checks import check_types, require
-from mg.training.settings import RunSettings
+from mg.training.settings import MAX_WORKERS, RunSettings
 
 __all__ = [
     "DenoiserSettings",
@@ -115,7 +115,10 @@ class LatentDataSettings:
 
     def __post_init__(self) -> None:
         check_types(self, "data.")
-        require(self.num_workers >= 0, f"data.num_workers={self.num_workers}; expected 0 or more")
+        require(
+            0 <= self.num_workers <= MAX_WORKERS,
+            f"data.num_workers={self.num_workers}; expected 0 to {MAX_WORKERS}",
+        )
         require(
             self.scaling_factor is None or self.scaling_factor > 0,
             f"data.scaling_factor={self.scaling_factor}; expected more than 0, or null",

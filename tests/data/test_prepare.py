@@ -173,7 +173,44 @@ def test_a_folder_without_index_is_refused(tmp_path):
         open_prepared(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"version": 99}', '{"version": 1}'])
+PIECE = {"file": "a.npy", "start_frame": 0, "num_frames": 1, "height": 8, "width": 8, "fps": 1}
+
+
+def index_with(piece=None, source=None, settings=None):
+    """Return the text of an index of one piece, with some fields changed."""
+    pieces = [{**PIECE, **(piece or {})}]
+    sources = [{"name": "a", "num_bytes": 1, "mtime_ns": 1, "pieces": pieces, **(source or {})}]
+    content = {"version": 1, "settings": {"short_side": 8, **(settings or {})}, "sources": sources}
+    return json.dumps(content)
+
+
+def test_a_small_index_is_read(tmp_path):
+    (tmp_path / INDEX_NAME).write_text(index_with())
+    assert read_index(tmp_path).pieces()[0].file == "a.npy"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"version": 99}',
+        '{"version": 1}',
+        "[" * 9999,
+        index_with({"num_frames": "1"}),
+        index_with({"num_frames": -1}),
+        index_with({"fps": None}),
+        index_with({"file": 3}),
+        index_with({"file": ["a"]}),
+        index_with({"caption": {}}),
+        index_with(source={"pieces": 3}),
+        index_with(source={"name": ["a"]}),
+        index_with(source={"mtime_ns": "now"}),
+        index_with(settings={"short_side": "8"}),
+        index_with().replace('"fps": 1', '"fps": NaN'),
+        index_with().replace('"fps": 1', '"fps": 1, "fps": 2'),
+    ],
+)
 def test_a_damaged_index_is_refused(tmp_path, content):
     (tmp_path / INDEX_NAME).write_text(content)
     with pytest.raises(ValueError, match="cannot be read as an index"):
@@ -188,6 +225,12 @@ def test_an_index_cannot_point_outside(videos, tmp_path):
     index.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="leads outside"):
         open_prepared(tmp_path / "out")
+    (tmp_path / "secret.npy").touch()
+    content["sources"][0]["pieces"][0]["file"] = "../secret.npy"
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="leads outside"):
+        run(videos, tmp_path / "out", overwrite=True, short_side=9)
+    assert (tmp_path / "secret.npy").exists()
 
 
 @pytest.mark.parametrize(

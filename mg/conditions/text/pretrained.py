@@ -112,13 +112,18 @@ class PretrainedTextEncoder(TextEncoder):
 
     @functools.cached_property
     def _network(self) -> Any:
-        from mg.conditions.text.text_networks import build_text_network, load_text_network
+        from mg.conditions.text.text_networks import (
+            build_text_network,
+            check_text_sizes,
+            load_text_network,
+        )
 
         tensors: dict[str, np.ndarray] = {}
         try:
-            network = build_text_network(self.name, self._config)
             for file in self._weights:
                 tensors |= read_weights(file)
+            check_text_sizes(self._config, tensors)
+            network = build_text_network(self.name, self._config)
             load_text_network(network, self.name, tensors)
         except ValueError as error:
             raise ValueError(f"{self._folder}: {error}") from error
@@ -150,7 +155,7 @@ def _read_config(folder: Path, kind: str) -> dict[str, Any]:
 
 def _number(config: dict[str, Any], key: str, folder: Path) -> int:
     value = config.get(key)
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{folder / CONFIG_FILE}: {key} is {value!r}, expected a positive number")
     return value
 
