@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mg.known_names import check_known
-from mg.models.denoiser_config import TextInput, check_whole
+from mg.models.denoiser_config import (
+    TextInput,
+    check_positive,
+    check_whole,
+    fields_of,
+    grid_of_patches,
+    refuse_shared_tokens,
+)
 
 __all__ = ["PRESETS", "CogVideoXConfig"]
 
@@ -66,11 +73,9 @@ class CogVideoXConfig:
         for name in ("patch_bias", "use_rotary_positional_embeddings"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
-        for name in ("spatial_interpolation_scale", "temporal_interpolation_scale", "norm_eps"):
-            value = getattr(self, name)
-            right = isinstance(value, int | float) and not isinstance(value, bool)
-            if not right or not 0 < value < 1e6:
-                raise ValueError(f"{name}={value!r}; expected a number above 0")
+        check_positive(
+            self, ("spatial_interpolation_scale", "temporal_interpolation_scale", "norm_eps")
+        )
         if self.dropout != 0:
             raise ValueError(f"dropout={self.dropout!r}; the published networks have 0")
         if self.use_rotary_positional_embeddings and self.attention_head_dim % 16:
@@ -114,19 +119,7 @@ class CogVideoXConfig:
             ValueError: another number of axes or channels, or a size that the patch does not
                 divide.
         """
-        shape = tuple(latent_shape)
-        if len(shape) != 5 or shape[1] != self.in_channels or min(shape) < 1:
-            raise ValueError(
-                f"expected a latent (batch, {self.in_channels}, frames, height, width), got {shape}"
-            )
-        axes = ("frames", "height", "width")
-        for axis, size, patch in zip(axes, shape[2:], self.patch, strict=True):
-            if size % patch:
-                raise ValueError(
-                    f"the latent's {axis} {size} is not a multiple of the patch's {patch}; the "
-                    f"latent is {shape}, the patch {self.patch}"
-                )
-        return tuple(size // patch for size, patch in zip(shape[2:], self.patch, strict=True))
+        return grid_of_patches(latent_shape, self.in_channels, self.patch)
 
     def check_inputs(
         self, latent: Sequence[int], t: Sequence[int], *text: Sequence[int]
@@ -162,41 +155,28 @@ class CogVideoXConfig:
         Raises:
             ValueError: more than one rank.
         """
-        if num_ranks != 1:
-            raise ValueError(
-                f"sequence_parallel={num_ranks}: text and video tokens attend to each other "
-                "jointly in this network, which ranks cannot share here; use 1"
-            )
-        return num_tokens
+        return refuse_shared_tokens(num_tokens, num_ranks)
 
     @classmethod
     def from_mapping(cls, mapping: "Mapping[str, Any] | CogVideoXConfig") -> "CogVideoXConfig":
         """Return the config that a config.json, or a mapping with `preset`, describes.
 
         Args:
-            mapping: may have `preset` (one of `PRESETS`), which the other keys change; keys that
-                begin with an underscore only say who wrote it. `text_encoders` and
-                `latent_channels` are taken in place of the fields that say the same.
+            mapping: as for `fields_of`; may have `preset`, one of `PRESETS`, which the other keys
+                change.
 
         Raises:
             ValueError: an unknown key or preset (the nearest right one is named), a wrong value.
         """
         if isinstance(mapping, cls):
             return mapping
-        fields = {key: value for key, value in mapping.items() if not key.startswith("_")}
-        preset = fields.pop("preset", None)
-        for name, value in FIXED.items():
-            if fields.pop(name, value) != value:
-                raise ValueError(f"{name}={mapping[name]!r} is not implemented; expected {value!r}")
-        if "latent_channels" in fields:
-            fields["in_channels"] = fields["out_channels"] = fields.pop("latent_channels")
-        if "text_encoders" in fields:
-            fields |= _text_fields(fields.pop("text_encoders"))
         known = [field.name for field in dataclasses.fields(cls)]
-        check_known(fields, known, kind="key", place="in CogVideoX's config")
+        place = "in CogVideoX's config"
+        fields = fields_of(mapping, known, fixed=FIXED, text_fields=_text_fields, place=place)
+        preset = fields.pop("preset", None)
         if preset is None:
             return cls(**fields)
-        check_known([preset], list(PRESETS), kind="preset", place="of CogVideoX")
+        check_known([preset], list(PRESETS), kind="preset", place=place)
         return dataclasses.replace(PRESETS[preset], **fields)
 
     def to_dict(self) -> dict[str, Any]:
