@@ -1,6 +1,7 @@
 """CogVideoX's and HunyuanVideo's transformers against recorded outputs and gradients."""
 
 import json
+import math
 from pathlib import Path
 
 import mindspore as ms
@@ -54,20 +55,20 @@ def check(network, inputs, recorded):
     target = recorded.get("i:target", np.zeros_like(expected))
     if is_cogvideox:
         expected, target = (x.transpose(0, 2, 1, 3, 4) for x in (expected, target))
-    output = network(*inputs)
-    scale = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(output.asnumpy(), expected, atol=1e-4 * scale)
     goal = Tensor(np.ascontiguousarray(target))
 
     def loss(*inputs):
-        return ((network(*inputs) - goal) ** 2).mean()
+        output = network(*inputs)
+        return ((output - goal) ** 2).mean(), output
 
     parameters = network.trainable_params()
-    value, gradients = ms.value_and_grad(loss, None, weights=ms.ParameterTuple(parameters))(*inputs)
+    function = ms.value_and_grad(loss, None, ms.ParameterTuple(parameters), has_aux=True)
+    (value, output), gradients = function(*inputs)
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(output.asnumpy(), expected, atol=1e-4 * scale)
     assert float(value.asnumpy()) == pytest.approx(float(recorded["loss"]), rel=1e-5)
-    named = {
-        parameter.name: g.asnumpy() for parameter, g in zip(parameters, gradients, strict=True)
-    }
+    gradients = [gradient.asnumpy() for gradient in gradients]
+    named = {p.name: gradient for p, gradient in zip(parameters, gradients, strict=True)}
     assert {f"g:{name}" for name in named} == {key for key in recorded if key.startswith("g:")}
     largest = max(np.abs(recorded[f"g:{name}"]).max() for name in named)
     for name, gradient in named.items():
@@ -119,20 +120,21 @@ def test_angles_before_1_5_are_those_of_a_part_of_the_trained_grid():
 
 
 @pytest.mark.parametrize(
-    ("manifest", "family", "preset", "count"),
+    ("manifest", "family", "preset"),
     [
-        ("cogvideox-2b-transformer", "cogvideox", "2b", 1_693_982_784),
-        ("hunyuanvideo-transformer-diffusers", "hunyuan", "13b", 12_821_012_544),
+        ("cogvideox-2b-transformer", "cogvideox", "2b"),
+        ("hunyuanvideo-transformer-diffusers", "hunyuan", "13b"),
     ],
 )
-def test_names_and_shapes_of_the_published_sizes(manifest, family, preset, count):
+def test_names_and_shapes_of_the_published_sizes(manifest, family, preset):
     path = FIXTURES / "vae_keys" / f"{manifest}.json"
     published = json.loads(path.read_text(encoding="utf-8"))
     family = denoiser_family(family)
     config = family.read_config({"preset": preset})
     shapes = family.shapes(config)
     assert shapes == {name: tuple(shape) for name, (shape, _) in published.items()}
-    assert family.num_parameters(config) == count
+    numbers = sum(math.prod(shape) for shape, _ in published.values())
+    assert family.num_parameters(config) == numbers
 
 
 @pytest.mark.parametrize("family", ["cogvideox", "hunyuan"])
