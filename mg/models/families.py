@@ -17,11 +17,20 @@ from mg.models.denoiser_config import DenoiserConfig
 if TYPE_CHECKING:
     from mg.models.denoiser import Denoiser
 
-__all__ = ["DENOISERS", "DenoiserFamily", "denoiser_family", "denoiser_of_class"]
+__all__ = [
+    "DENOISERS",
+    "DenoiserFamily",
+    "built_shapes",
+    "denoiser_family",
+    "denoiser_of_class",
+    "same_size",
+]
 
 # Family -> the package with its record.
 DENOISERS = {
     "movie_gen": "mg.models.movie_gen",
+    "cogvideox": "mg.models.cogvideox_transformer",
+    "hunyuan": "mg.models.hunyuan_transformer",
 }
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -42,6 +51,7 @@ class DenoiserFamily:
         default_fields: of the config, where the settings of a run say nothing.
         grow: from the tensors of a network and its config to those of a larger config, where a
             later stage of training may start from an earlier one.
+        prediction: what the network predicts, one of `mg.flow.parametrisation.PREDICTIONS`.
     """
 
     name: str
@@ -51,6 +61,7 @@ class DenoiserFamily:
     shapes: Callable[[Any], Shapes]
     default_fields: Mapping[str, Any]
     grow: Callable[[Tensors, Any, Any], dict[str, np.ndarray]]
+    prediction: str = "velocity"
 
     def build(self, config: DenoiserConfig, **options: Any) -> "Denoiser":
         """Return the network of a config, with random weights.
@@ -89,3 +100,38 @@ def denoiser_of_class(class_name: str) -> DenoiserFamily:
             return family
     known = ", ".join(family.class_name for family in families)
     raise ValueError(f"a denoiser of class {class_name!r} is not known; known are {known}")
+
+
+def built_shapes(network: str) -> Callable[[Any], Shapes]:
+    """Return a function from a config to {tensor name: shape} of a network, built without memory.
+
+    Args:
+        network: module and class, "package.module:Class".
+    """
+
+    def shapes(config: Any) -> dict[str, tuple[int, ...]]:
+        from mindspore.nn.utils import no_init_parameters
+
+        module, name = network.split(":")
+        with no_init_parameters():
+            cell = getattr(importlib.import_module(module), name)(config)
+        return {name: tuple(parameter.shape) for name, parameter in cell.parameters_and_names()}
+
+    return shapes
+
+
+def same_size(tensors: Tensors, stored: Any, wanted: Any) -> dict[str, np.ndarray]:
+    """Return the tensors as they are, for networks that do not grow.
+
+    Raises:
+        ValueError: the configs are of different networks; the fields that differ are named.
+    """
+    here, there = wanted.to_dict(), stored.to_dict()
+    differing = [
+        f"{name} is {there.get(name)} there and {here[name]} here"
+        for name in here
+        if here[name] != there.get(name)
+    ]
+    if differing:
+        raise ValueError(f"the weights are of another network: {'; '.join(differing)}")
+    return dict(tensors)

@@ -251,7 +251,7 @@ def _fields(gr: ModuleType, generator: "TextToVideo") -> list["gradio.components
     defaults = generator.defaults
     factors = [
         generator.tae_config.spatial_compression * side
-        for side in generator.transformer_config.patch_size[1:]
+        for side in generator.transformer_config.patch[1:]
     ]
 
     def number(name, value, label, info):

@@ -104,7 +104,7 @@ class SamplingSettings:
             ValueError: a size that the TAE or the patches do not divide, or that the position
                 tables are too small for.
         """
-        patch = transformer.patch_size
+        patch = transformer.patch
         for name, size, side in zip(
             ("height", "width"), (self.height, self.width), patch[1:], strict=True
         ):

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mg.known_names import check_known
-from mg.models.denoiser_config import TextInput, check_whole, text_input
+from mg.models.denoiser_config import TextInput, check_whole, grid_of_patches, text_input
 from mg.size_limits import MAX_LAYERS, MAX_WIDTH, check_num_parameters, check_sizes
 
 __all__ = ["PRESETS", "MovieGenConfig"]
@@ -106,6 +106,10 @@ class MovieGenConfig:
         return self.dim // self.num_heads
 
     @property
+    def patch(self) -> tuple[int, int, int]:
+        return self.patch_size
+
+    @property
     def patch_values(self) -> int:
         """Numbers of the latent in one token."""
         frames, height, width = self.patch_size
@@ -121,25 +125,12 @@ class MovieGenConfig:
             ValueError: another number of axes or channels, a size that is not a multiple of the
                 patch, or a position table smaller than the input.
         """
-        shape = tuple(latent_shape)
-        if len(shape) != 5 or shape[1] != self.latent_channels or min(shape) < 1:
-            raise ValueError(
-                f"expected a latent (batch, {self.latent_channels}, frames, height, width), "
-                f"got {shape}"
-            )
-        axes = ("frames", "height", "width")
-        for axis, size, patch in zip(axes, shape[2:], self.patch_size, strict=True):
-            if size % patch:
-                raise ValueError(
-                    f"the latent's {axis} {size} is not a multiple of the patch's {patch}; the "
-                    f"latent is {shape}, patch_size={self.patch_size}"
-                )
-        grid = tuple(size // patch for size, patch in zip(shape[2:], self.patch_size, strict=True))
+        grid = grid_of_patches(latent_shape, self.latent_channels, self.patch)
         if any(size > rows for size, rows in zip(grid, self.position_table, strict=True)):
             raise ValueError(
                 f"position_table={self.position_table} is smaller than the input's {grid} tokens "
-                f"(frames, height, width; a latent of {shape}): take smaller videos, or grow the "
-                "tables (mg.weights.grow_positions)"
+                f"(frames, height, width; a latent of {tuple(latent_shape)}): take smaller videos, "
+                "or grow the tables (mg.weights.grow_positions)"
             )
         return grid
 

@@ -1,0 +1,224 @@
+"""What a CogVideoX transformer is made of: its config, as diffusers writes it, and the presets.
+
+Source: CogVideoX (arXiv 2408.06072) section 2.3; the fields are those of its config.json.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mg.known_names import check_known
+from mg.models.denoiser_config import (
+    TextInput,
+    check_positive,
+    check_whole,
+    fields_of,
+    grid_of_patches,
+    refuse_shared_tokens,
+)
+
+__all__ = ["PRESETS", "CogVideoXConfig"]
+
+# Fields of a config.json that are accepted with the one value that is implemented.
+FIXED = {
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "activation_fn": "gelu-approximate",
+    "timestep_activation_fn": "silu",
+    "norm_elementwise_affine": True,
+    "use_learned_positional_embeddings": False,
+    "attention_bias": True,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CogVideoXConfig:
+    """The structure of a CogVideoX transformer; the fields are those of its config.json.
+
+    Raises:
+        ValueError: a value that no network can be built from, with what to change.
+    """
+
+    num_layers: int = 30
+    num_attention_heads: int = 30
+    attention_head_dim: int = 64
+    in_channels: int = 16
+    out_channels: int = 16
+    time_embed_dim: int = 512
+    ofs_embed_dim: int | None = None  # of the image-to-video offset (CogVideoX 1.5)
+    text_embed_dim: int = 4096
+    max_text_seq_length: int = 226
+    patch_size: int = 2  # pixels of the latent along height and width
+    patch_size_t: int | None = None  # frames of the latent (CogVideoX 1.5: 2)
+    patch_bias: bool = True
+    sample_width: int = 90  # of the latents that it was trained on
+    sample_height: int = 60
+    sample_frames: int = 49  # of video
+    temporal_compression_ratio: int = 4
+    spatial_interpolation_scale: float = 1.875
+    temporal_interpolation_scale: float = 1.0
+    use_rotary_positional_embeddings: bool = False
+    dropout: float = 0.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        whole = [
+            *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels"),
+            *("out_channels", "time_embed_dim", "text_embed_dim", "max_text_seq_length"),
+            *("patch_size", "sample_width", "sample_height", "sample_frames"),
+            "temporal_compression_ratio",
+        ]
+        optional = [n for n in ("ofs_embed_dim", "patch_size_t") if getattr(self, n) is not None]
+        check_whole(self, [*whole, *optional])
+        for name in ("patch_bias", "use_rotary_positional_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
+        check_positive(
+            self, ("spatial_interpolation_scale", "temporal_interpolation_scale", "norm_eps")
+        )
+        if self.dropout != 0:
+            raise ValueError(f"dropout={self.dropout!r}; the published networks have 0")
+        if self.use_rotary_positional_embeddings and self.attention_head_dim % 16:
+            raise ValueError(
+                f"attention_head_dim={self.attention_head_dim}: rotary positions share it as "
+                "1/4, 3/8, 3/8, so it must be a multiple of 16"
+            )
+        if not self.use_rotary_positional_embeddings and self.dim % 16:
+            raise ValueError(
+                f"the width {self.dim} (heads x head_dim) must be a multiple of 16 for the "
+                "positions of frames, rows and columns"
+            )
+        if self.ofs_embed_dim is not None and self.ofs_embed_dim != self.time_embed_dim:
+            raise ValueError(
+                f"ofs_embed_dim={self.ofs_embed_dim} differs from time_embed_dim="
+                f"{self.time_embed_dim}; the two embeddings are added"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Width of a token."""
+        return self.num_attention_heads * self.attention_head_dim
+
+    @property
+    def latent_channels(self) -> int:
+        return self.in_channels
+
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        """Frames, rows and columns of the latent in one token."""
+        return self.patch_size_t or 1, self.patch_size, self.patch_size
+
+    @property
+    def text_encoders(self) -> tuple[TextInput, ...]:
+        return (TextInput("t5", self.text_embed_dim, self.max_text_seq_length),)
+
+    def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, int, int]:
+        """Return the tokens of a latent (B, C, T, H, W) along frames, height and width.
+
+        Raises:
+            ValueError: another number of axes or channels, or a size that the patch does not
+                divide.
+        """
+        return grid_of_patches(latent_shape, self.in_channels, self.patch)
+
+    def check_inputs(
+        self, latent: Sequence[int], t: Sequence[int], *text: Sequence[int]
+    ) -> tuple[int, int, int]:
+        """Return `token_grid` of a latent if tensors of these shapes fit the network.
+
+        Args:
+            latent: (B, C, T, H, W).
+            t: (B,).
+            text: embedding (B, L, text_embed_dim); its mask (B, L), which is not used; the offset
+                (B,) of a network that has one.
+
+        Raises:
+            ValueError: they do not; the message names the tensor, its shape and the right one.
+        """
+        grid = self.token_grid(latent)
+        if tuple(t) != (latent[0],):
+            raise ValueError(f"t has the shape {tuple(t)}, expected ({latent[0]},): one per clip")
+        if len(text) not in (1, 2, 3):
+            raise ValueError(f"expected a text embedding and its mask, got {len(text)} tensors")
+        values = tuple(text[0])
+        right = len(values) == 3 and values[::2] == (latent[0], self.text_embed_dim)
+        if not right or not 1 <= values[1] <= self.max_text_seq_length:
+            raise ValueError(
+                f"expected a text embedding (batch {latent[0]}, at most "
+                f"{self.max_text_seq_length} tokens, width {self.text_embed_dim}), got {values}"
+            )
+        return grid
+
+    def tokens_per_rank(self, num_tokens: int, num_ranks: int) -> int:
+        """Return how many tokens each rank has; only one rank can have them all.
+
+        Raises:
+            ValueError: more than one rank.
+        """
+        return refuse_shared_tokens(num_tokens, num_ranks)
+
+    @classmethod
+    def from_mapping(cls, mapping: "Mapping[str, Any] | CogVideoXConfig") -> "CogVideoXConfig":
+        """Return the config that a config.json, or a mapping with `preset`, describes.
+
+        Args:
+            mapping: as for `fields_of`; may have `preset`, one of `PRESETS`, which the other keys
+                change.
+
+        Raises:
+            ValueError: an unknown key or preset (the nearest right one is named), a wrong value.
+        """
+        if isinstance(mapping, cls):
+            return mapping
+        known = [field.name for field in dataclasses.fields(cls)]
+        place = "in CogVideoX's config"
+        fields = fields_of(mapping, known, fixed=FIXED, text_fields=_text_fields, place=place)
+        preset = fields.pop("preset", None)
+        if preset is None:
+            return cls(**fields)
+        check_known([preset], list(PRESETS), kind="preset", place=place)
+        return dataclasses.replace(PRESETS[preset], **fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields of config.json."""
+        return {**dataclasses.asdict(self), **FIXED}
+
+
+def _text_fields(encoders: Sequence[TextInput]) -> dict[str, int]:
+    if len(encoders) != 1:
+        raise ValueError(f"CogVideoX takes one text encoder, got {len(encoders)}")
+    return {
+        "text_embed_dim": encoders[0].width,
+        "max_text_seq_length": encoders[0].max_tokens,
+    }
+
+
+PRESETS: dict[str, CogVideoXConfig] = {
+    "tiny": CogVideoXConfig(
+        num_layers=4,
+        num_attention_heads=4,
+        time_embed_dim=128,
+        text_embed_dim=256,
+        max_text_seq_length=16,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=16,
+        use_rotary_positional_embeddings=True,
+    ),
+    "100m": CogVideoXConfig(num_layers=8, num_attention_heads=16, text_embed_dim=256),
+    "2b": CogVideoXConfig(),
+    "5b": CogVideoXConfig(
+        num_layers=42, num_attention_heads=48, use_rotary_positional_embeddings=True
+    ),
+    "1.5-5b": CogVideoXConfig(
+        num_layers=42,
+        num_attention_heads=48,
+        use_rotary_positional_embeddings=True,
+        patch_size_t=2,
+        patch_bias=False,
+        sample_width=170,
+        sample_height=96,
+        sample_frames=81,
+        max_text_seq_length=224,
+    ),
+}

@@ -1,0 +1,19 @@
+"""CogVideoX's video transformer as a family of denoisers."""
+
+from mg.models.cogvideox_transformer.config import CogVideoXConfig
+from mg.models.families import DenoiserFamily, built_shapes, same_size
+
+__all__ = ["FAMILY"]
+
+NETWORK = "mg.models.cogvideox_transformer.transformer:CogVideoXTransformer"
+
+FAMILY = DenoiserFamily(
+    name="cogvideox",
+    class_name="CogVideoXTransformer3DModel",
+    network=NETWORK,
+    read_config=CogVideoXConfig.from_mapping,
+    shapes=built_shapes(NETWORK),
+    default_fields={"preset": "tiny"},
+    grow=same_size,
+    prediction="v",
+)

@@ -1,0 +1,265 @@
+"""CogVideoX's video transformer: what a network of 2b, 5b or 1.5 makes of a noisy latent.
+
+Layouts
+    latent   (B, C, T, H, W)   the official border has (B, T, C, H, W); here as everywhere else
+    tokens   (B, L, D)         text first, then patches of the latent, width fastest
+    heads    (B, L, H, d)      D = H d
+It predicts v, and its time is a step from 0 (data) to 999 (noise): see `mg.flow.parametrisation`.
+Source: CogVideoX (arXiv 2408.06072) section 2.3; names as diffusers has them.
+"""
+
+from collections.abc import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
+
+from mg.models.cogvideox_transformer.config import CogVideoXConfig
+from mg.models.cogvideox_transformer.positions import position_waves, rotations
+from mg.models.denoiser import Denoiser
+from mg.models.layers.tokens import (
+    GeluFeedForward,
+    LayerNorm,
+    Linear,
+    attend,
+    gate_tokens,
+    has_flash_attention,
+    modulate,
+    rotate_pairs,
+    time_waves,
+)
+
+__all__ = ["CogVideoXTransformer"]
+
+QK_NORM_EPS = 1e-6
+PUBLISHED_OFFSET = 2.0  # of CogVideoX 1.5, image to video
+
+
+class CogVideoXTransformer(Denoiser):
+    """The transformer; calling it gives v.
+
+    Args:
+        config: the network's config, as a `CogVideoXConfig` or a mapping with its fields.
+        dtype: precision of the computation, "float32", "float16" or "bfloat16"; parameters, norms
+            and softmax are float32 in any case.
+        recompute_every: in training, compute the insides of every n-th block again in the backward
+            pass instead of keeping them: less memory, more time. 1 is all blocks, 0 is none.
+
+    Raises:
+        ValueError: a config that no network can be built from, a precision that the device lacks.
+    """
+
+    family = "cogvideox"
+
+    def __init__(
+        self,
+        config: Mapping | CogVideoXConfig,
+        *,
+        dtype: str = "float32",
+        recompute_every: int = 0,
+        sequence: None = None,
+    ) -> None:
+        config = CogVideoXConfig.from_mapping(config)
+        super().__init__(config, dtype=dtype)
+        self.check_inputs = constexpr(config.check_inputs)
+        self.positions = constexpr(_positions_of(config))
+        self.patch_embed = PatchEmbedding(config)
+        self.time_embedding = TimeEmbedding(config.dim, config.time_embed_dim)
+        self.has_offset = config.ofs_embed_dim is not None
+        if self.has_offset:
+            self.ofs_embedding = TimeEmbedding(config.ofs_embed_dim, config.ofs_embed_dim)
+        self.time_width, self.ofs_width = config.dim, config.ofs_embed_dim
+        self.is_rotary = config.use_rotary_positional_embeddings
+        flash = has_flash_attention(self.dtype)
+        self.transformer_blocks = nn.CellList(
+            [Block(config, flash=flash) for _ in range(config.num_layers)]
+        )
+        self.norm_final = LayerNorm(config.dim, config.norm_eps)
+        self.norm_out = NormOut(config)
+        patch_t, patch, _ = config.patch
+        self.proj_out = Linear(config.dim, config.out_channels * patch_t * patch**2)
+        self.patch = config.patch
+        self.has_time_patch = config.patch_size_t is not None
+        if recompute_every:
+            for number in range(recompute_every - 1, config.num_layers, recompute_every):
+                self.transformer_blocks[number].recompute()
+
+    def construct(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+        """Return v (B, C, T, H, W) in fp32.
+
+        Args:
+            latent: noisy latent (B, C, T, H, W).
+            t: step of each clip (B,), 0 (data) to 999 (noise).
+            conditions: text embedding (B, L, text_embed_dim), and its mask, which this network
+                does not use: it attends to the padding too. With `ofs_embed_dim` the offset (B,)
+                may follow; without it that of the published pipeline from images is taken.
+        """
+        text = conditions[0]
+        grid = self.check_inputs(latent.shape, t.shape, text.shape)
+        x = self.patch_embed(latent.astype(self.dtype), text.astype(self.dtype))
+        num_text = text.shape[1]
+        waves, cos, sin = self.positions(grid, num_text)
+        if not self.is_rotary:
+            x = x + waves.astype(self.dtype)  # zero on the text
+        time = self.time_embedding(time_waves(t, self.time_width))  # (B, time_embed_dim) fp32
+        if self.has_offset:
+            offset = conditions[2] if len(conditions) > 2 else t * 0 + PUBLISHED_OFFSET
+            time = time + self.ofs_embedding(time_waves(offset, self.ofs_width))
+        for number in range(len(self.transformer_blocks)):
+            x = self.transformer_blocks[number](x, time, num_text, cos, sin)
+        y = self.norm_final(x[:, num_text:])
+        y = self.proj_out(self.norm_out(y, time))
+        return self.latent_of(y, grid).astype(ms.float32)
+
+    def latent_of(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Return tokens (B, L, ...) as a latent (B, C, T, H, W)."""
+        frames, height, width = grid
+        pt, p, _ = self.patch
+        batch = tokens.shape[0]
+        if not self.has_time_patch:  # channels, rows, columns of a patch
+            x = tokens.reshape(batch, frames, height, width, -1, p, p)
+            x = x.transpose(0, 4, 1, 2, 5, 3, 6)
+            return x.reshape(batch, -1, frames, height * p, width * p)
+        x = tokens.reshape(batch, frames, height, width, -1, pt, p, p)
+        x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
+        return x.reshape(batch, -1, frames * pt, height * p, width * p)
+
+
+def _positions_of(config: CogVideoXConfig):
+    """Return a function from a token grid and a length of text to the constants of positions."""
+
+    def positions(grid: tuple[int, int, int], num_text: int) -> tuple[Tensor, Tensor, Tensor]:
+        if not config.use_rotary_positional_embeddings:
+            waves = position_waves(config, grid)
+            text = np.zeros((num_text, config.dim), np.float32)
+            none = Tensor(np.zeros((1, 1), np.float32))
+            return Tensor(np.concatenate((text, waves))[None]), none, none
+        cos, sin = rotations(config, grid)
+        # Text is not turned.
+        still = np.zeros((num_text, config.attention_head_dim), np.float32)
+        cos, sin = np.concatenate((still + 1, cos)), np.concatenate((still, sin))
+        shape = (1, -1, 1, config.attention_head_dim)
+        return Tensor(np.zeros((1, 1, 1), np.float32)), *(
+            Tensor(table.reshape(shape)) for table in (cos, sin)
+        )
+
+    return positions
+
+
+class PatchEmbedding(nn.Cell):
+    """Text and patches of the latent as tokens of one width, text first."""
+
+    def __init__(self, config: CogVideoXConfig) -> None:
+        super().__init__()
+        pt, p, _ = config.patch
+        self.patch = config.patch
+        if config.patch_size_t is not None:  # with a bias, whatever patch_bias says
+            self.proj = Linear(config.in_channels * pt * p * p, config.dim)
+        else:  # stored as the convolution that it is, with stride = kernel
+            self.proj = Linear(
+                config.in_channels * p * p,
+                config.dim,
+                has_bias=config.patch_bias,
+                weight_shape=(config.dim, config.in_channels, p, p),
+            )
+        self.text_proj = Linear(config.text_embed_dim, config.dim)
+
+    def construct(self, latent: Tensor, text: Tensor) -> Tensor:
+        """Return tokens (B, L_text + L, D)."""
+        batch, channels, frames, height, width = latent.shape
+        pt, p, _ = self.patch
+        x = latent.reshape(batch, channels, frames // pt, pt, height // p, p, width // p, p)
+        x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
+        x = self.proj(x.reshape(batch, -1, channels * pt * p * p))
+        return ops.concat((self.text_proj(text), x), axis=1)
+
+
+class TimeEmbedding(nn.Cell):
+    """W_2 SiLU(W_1 waves), (B, width) in fp32."""
+
+    def __init__(self, waves: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = Linear(waves, width)
+        self.linear_2 = Linear(width, width)
+
+    def construct(self, waves: Tensor) -> Tensor:
+        return self.linear_2(ops.silu(self.linear_1(waves)))
+
+
+class ModulatedNorm(nn.Cell):
+    """LayerNorm whose scale and shift, and a gate, follow the time, apart for text and video."""
+
+    def __init__(self, config: CogVideoXConfig) -> None:
+        super().__init__()
+        self.linear = Linear(config.time_embed_dim, 6 * config.dim)
+        self.norm = LayerNorm(config.dim, config.norm_eps)
+
+    def construct(self, x: Tensor, time: Tensor, num_text: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tokens (B, L, D), and the gates of video and of text (B, D)."""
+        values = self.linear(ops.silu(time))  # (B, 6 D)
+        shift, scale, gate, text_shift, text_scale, text_gate = ops.chunk(values, 6, axis=1)
+        x = self.norm(x)
+        text = modulate(x[:, :num_text], text_shift, text_scale)
+        video = modulate(x[:, num_text:], shift, scale)
+        return ops.concat((text, video), axis=1), gate, text_gate
+
+
+class JointAttention(nn.Cell):
+    """Attention of all tokens, text and video, to all; positions turn those of the video."""
+
+    def __init__(self, config: CogVideoXConfig, *, flash: bool) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.num_attention_heads
+        self.flash = flash
+        self.is_rotary = config.use_rotary_positional_embeddings
+        self.norm_q = LayerNorm(config.attention_head_dim, QK_NORM_EPS)
+        self.norm_k = LayerNorm(config.attention_head_dim, QK_NORM_EPS)
+        self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
+        self.to_out = nn.CellList([Linear(dim, dim)])
+
+    def construct(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        batch, length, dim = x.shape
+        shape = (batch, length, self.heads, dim // self.heads)
+        query = self.norm_q(self.to_q(x).reshape(shape))
+        key = self.norm_k(self.to_k(x).reshape(shape))
+        value = self.to_v(x).reshape(shape)
+        if self.is_rotary:
+            query, key = rotate_pairs(query, cos, sin), rotate_pairs(key, cos, sin)
+        return self.to_out[0](attend(query, key, value, flash=self.flash))
+
+
+class Block(nn.Cell):
+    """x + gate attention(norm(x)), then x + gate feed_forward(norm(x))."""
+
+    def __init__(self, config: CogVideoXConfig, *, flash: bool) -> None:
+        super().__init__()
+        self.norm1 = ModulatedNorm(config)
+        self.attn1 = JointAttention(config, flash=flash)
+        self.norm2 = ModulatedNorm(config)
+        self.ff = GeluFeedForward(config.dim, 4 * config.dim)
+
+    def construct(self, x: Tensor, time: Tensor, num_text: int, cos: Tensor, sin: Tensor) -> Tensor:
+        y, gate, text_gate = self.norm1(x, time, num_text)
+        x = x + _gated(self.attn1(y, cos, sin), gate, text_gate, num_text)
+        y, gate, text_gate = self.norm2(x, time, num_text)
+        return x + _gated(self.ff(y), gate, text_gate, num_text)
+
+
+def _gated(y: Tensor, gate: Tensor, text_gate: Tensor, num_text: int) -> Tensor:
+    text = gate_tokens(y[:, :num_text], text_gate)
+    return ops.concat((text, gate_tokens(y[:, num_text:], gate)), axis=1)
+
+
+class NormOut(nn.Cell):
+    """The last norm, whose shift and scale follow the time."""
+
+    def __init__(self, config: CogVideoXConfig) -> None:
+        super().__init__()
+        self.linear = Linear(config.time_embed_dim, 2 * config.dim)
+        self.norm = LayerNorm(config.dim, config.norm_eps)
+
+    def construct(self, x: Tensor, time: Tensor) -> Tensor:
+        shift, scale = ops.chunk(self.linear(ops.silu(time)), 2, axis=1)
+        return modulate(self.norm(x), shift, scale)

@@ -1,0 +1,1 @@
+"""HunyuanVideo's video transformer (arXiv 2412.03603)."""

@@ -1,0 +1,494 @@
+"""HunyuanVideo's video transformer: the flow of a noisy latent, given a time and two texts.
+
+Layouts
+    latent   (B, C, T, H, W)
+    tokens   (B, L, D)      patches of the latent, width fastest; text has its own, (B, L_t, D)
+    heads    (B, L, H, d)   D = H d
+It predicts noise - data, and its time is 1000 sigma, 1000 noise to 0 data: see
+`mg.flow.parametrisation`.
+Source: HunyuanVideo (arXiv 2412.03603) section 4.2; names as diffusers has them.
+"""
+
+from collections.abc import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
+
+from mg.models.denoiser import Denoiser
+from mg.models.hunyuan_transformer.config import HunyuanVideoConfig
+from mg.models.layers.tokens import (
+    GeluFeedForward,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    attend,
+    gate_tokens,
+    has_flash_attention,
+    modulate,
+    rotate_pairs,
+    time_waves,
+)
+
+__all__ = ["HunyuanVideoTransformer"]
+
+NORM_EPS = 1e-6
+WAVES = 256  # width of the embedding of a number
+MASKED_LOGIT = -1e9  # exp() of it is exactly 0 in fp32
+PUBLISHED_GUIDANCE = 6000.0  # 1000 times the weight that the published pipeline has by default
+
+
+class HunyuanVideoTransformer(Denoiser):
+    """The transformer; calling it gives the flow, noise - data.
+
+    Args:
+        config: the network's config, as a `HunyuanVideoConfig` or a mapping with its fields.
+        dtype: precision of the computation, "float32", "float16" or "bfloat16"; parameters, norms
+            and softmax are float32 in any case.
+        recompute_every: in training, compute the insides of every n-th block again in the backward
+            pass instead of keeping them: less memory, more time. 1 is all blocks, 0 is none.
+
+    Raises:
+        ValueError: a config that no network can be built from, a precision that the device lacks.
+    """
+
+    family = "hunyuan"
+
+    def __init__(
+        self,
+        config: Mapping | HunyuanVideoConfig,
+        *,
+        dtype: str = "float32",
+        recompute_every: int = 0,
+        sequence: None = None,
+    ) -> None:
+        config = HunyuanVideoConfig.from_mapping(config)
+        super().__init__(config, dtype=dtype)
+        self.flash = has_flash_attention(self.dtype)
+        self.num_heads = config.num_attention_heads
+        self.patch = config.patch
+        self.check_inputs = constexpr(config.check_inputs)
+        self.rotations = constexpr(_rotations_of(config))
+        self.has_guidance = config.guidance_embeds
+        self.x_embedder = PatchEmbedding(config)
+        self.context_embedder = TextRefiner(config)
+        self.time_text_embed = Conditions(config)
+        self.transformer_blocks = nn.CellList(
+            [DoubleBlock(config, flash=self.flash) for _ in range(config.num_layers)]
+        )
+        self.single_transformer_blocks = nn.CellList(
+            [SingleBlock(config, flash=self.flash) for _ in range(config.num_single_layers)]
+        )
+        self.norm_out = NormOut(config)
+        values = config.out_channels * config.patch_size_t * config.patch_size**2
+        self.proj_out = Linear(config.dim, values)
+        if recompute_every:
+            blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
+            for block in blocks[recompute_every - 1 :: recompute_every]:
+                block.recompute()
+
+    def construct(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
+        """Return noise - data (B, C, T, H, W) in fp32.
+
+        Args:
+            latent: noisy latent (B, C, T, H, W).
+            t: time of each clip (B,), 0 (data) to 1000 (noise).
+            conditions: text embedding (B, L, text_embed_dim) and mask (B, L); pooled embedding
+                (B, 1, pooled_projection_dim) and mask (B, 1), which is not used; 1000 times the
+                weight of guidance (B,), without which that of the published pipeline is taken.
+        """
+        shapes = ()
+        for condition in conditions:
+            shapes += (condition.shape,)
+        grid = self.check_inputs(latent.shape, t.shape, *shapes)  # frames, height, width
+        text, mask, pooled = conditions[0].astype(self.dtype), conditions[1], conditions[2]
+        guidance = conditions[4] if len(conditions) > 4 else t * 0 + PUBLISHED_GUIDANCE
+        x = self.x_embedder(latent.astype(self.dtype))  # (B, L, D)
+        text = self.context_embedder(text, t, mask)  # (B, L_t, D)
+        time = self.time_text_embed(t, pooled, guidance)  # (B, D) fp32
+        cos, sin = self.rotations(grid)
+        logits = self.key_logits(mask, x.shape[1])
+        for number in range(len(self.transformer_blocks)):
+            x, text = self.transformer_blocks[number](x, text, time, logits, cos, sin)
+        num_tokens = x.shape[1]
+        x = ops.concat((x, text), axis=1)
+        for number in range(len(self.single_transformer_blocks)):
+            x = self.single_transformer_blocks[number](x, num_tokens, time, logits, cos, sin)
+        y = self.proj_out(self.norm_out(x[:, :num_tokens], time))
+        return self.latent_of(y, grid).astype(ms.float32)
+
+    def key_logits(self, mask: Tensor, num_tokens: int) -> Tensor:
+        """Return what `attend` takes as mask: video counts, and the text that the mask has."""
+        batch, num_text = mask.shape
+        left_out = 1.0 - mask.astype(ms.float32)  # (B, L_t)
+        left_out = ops.concat((ops.zeros((batch, num_tokens), ms.float32), left_out), axis=1)
+        length = num_tokens + num_text
+        if self.flash:
+            left_out = left_out.reshape(batch, 1, 1, length) > 0.5
+            return ops.broadcast_to(left_out, (batch, 1, length, length))
+        logits = left_out.reshape(batch, 1, 1, length) * MASKED_LOGIT
+        # In full: adding with broadcasting in every layer takes three times longer on CPU.
+        return ops.broadcast_to(logits, (batch, self.num_heads, length, length))
+
+    def latent_of(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Return tokens (B, L, C pt p p) as a latent (B, C, T, H, W)."""
+        frames, height, width = grid
+        pt, p, _ = self.patch
+        batch = tokens.shape[0]
+        x = tokens.reshape(batch, frames, height, width, -1, pt, p, p)
+        x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
+        return x.reshape(batch, -1, frames * pt, height * p, width * p)
+
+
+def _rotations_of(config: HunyuanVideoConfig):
+    """Return a function from a token grid to cosine and sine of its tokens' angles."""
+
+    def rotations(grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+        shape = (1, -1, 1, config.attention_head_dim)
+        angles = _angles(config, grid)
+        return tuple(
+            Tensor(table.astype(np.float32).reshape(shape))
+            for table in (np.cos(angles), np.sin(angles))
+        )
+
+    return rotations
+
+
+def _angles(config: HunyuanVideoConfig, grid: tuple[int, int, int]) -> np.ndarray:
+    """Return the angle of each number of a head at each token, (L, d); pairs have the same."""
+    parts = []
+    for axis, (count, width) in enumerate(zip(grid, config.rope_axes_dim, strict=True)):
+        rates = config.rope_theta ** (-np.arange(0, width, 2) / width)
+        angles = (np.arange(count)[:, None] * rates).repeat(2, axis=1)  # (count, width)
+        shape = [1, 1, 1, width]
+        shape[axis] = count
+        parts.append(np.broadcast_to(angles.reshape(shape), (*grid, width)))
+    return np.concatenate(parts, axis=-1).reshape(-1, config.attention_head_dim)
+
+
+class PatchEmbedding(nn.Cell):
+    """Patches of the latent as tokens."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        pt, p, _ = self.patch = config.patch
+        self.proj = Linear(  # stored as the convolution that it is, with stride = kernel
+            config.in_channels * pt * p * p,
+            config.dim,
+            weight_shape=(config.dim, config.in_channels, pt, p, p),
+        )
+
+    def construct(self, latent: Tensor) -> Tensor:
+        """Return tokens (B, L, D) of (B, C, T, H, W)."""
+        batch, channels, frames, height, width = latent.shape
+        pt, p, _ = self.patch
+        x = latent.reshape(batch, channels, frames // pt, pt, height // p, p, width // p, p)
+        x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
+        return self.proj(x.reshape(batch, -1, channels * pt * p * p))
+
+
+class NumberEmbedding(nn.Cell):
+    """W_2 SiLU(W_1 waves(number)), (B, D) in fp32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear_1 = Linear(WAVES, width)
+        self.linear_2 = Linear(width, width)
+
+    def construct(self, number: Tensor) -> Tensor:
+        return self.linear_2(ops.silu(self.linear_1(time_waves(number, WAVES))))
+
+
+class VectorEmbedding(nn.Cell):
+    """W_2 SiLU(W_1 x) of a vector per clip, (B, D) in fp32."""
+
+    def __init__(self, in_width: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = Linear(in_width, width)
+        self.linear_2 = Linear(width, width)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.linear_2(ops.silu(self.linear_1(x.astype(ms.float32))))
+
+
+class TimeAndText(nn.Cell):
+    """Sum of the embeddings of the time and of the mean of the text's tokens."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        self.timestep_embedder = NumberEmbedding(config.dim)
+        self.text_embedder = VectorEmbedding(config.text_embed_dim, config.dim)
+
+    def construct(self, t: Tensor, text: Tensor) -> Tensor:
+        return self.timestep_embedder(t) + self.text_embedder(text)
+
+
+class Conditions(nn.Cell):
+    """Sum of the embeddings of the time, the pooled text and the weight of guidance."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        self.timestep_embedder = NumberEmbedding(config.dim)
+        self.has_guidance = config.guidance_embeds
+        if config.guidance_embeds:
+            self.guidance_embedder = NumberEmbedding(config.dim)
+        self.text_embedder = VectorEmbedding(config.pooled_projection_dim, config.dim)
+
+    def construct(self, t: Tensor, pooled: Tensor, guidance: Tensor) -> Tensor:
+        """Return (B, D) of a time (B,), a pooled text (B, 1, P) and a weight (B,)."""
+        time = self.timestep_embedder(t)
+        if self.has_guidance:
+            time = time + self.guidance_embedder(guidance)
+        return time + self.text_embedder(pooled.reshape(pooled.shape[0], -1))
+
+
+class TextRefiner(nn.Cell):
+    """Text tokens at the width of the network, which have attended to each other."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        self.time_text_embed = TimeAndText(config)
+        self.proj_in = Linear(config.text_embed_dim, config.dim)
+        self.token_refiner = RefinerBlocks(config)
+        self.num_heads = config.num_attention_heads
+
+    def construct(self, text: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+        """Return tokens (B, L, D) of an embedding (B, L, text_embed_dim)."""
+        batch, length = mask.shape
+        counts = mask.astype(ms.float32)
+        total = counts.sum(axis=1).reshape(batch, 1)
+        weights = (counts / ops.maximum(total, ops.ones_like(total))).reshape(batch, 1, length)
+        pooled = ops.bmm(weights, text.astype(ms.float32)).reshape(batch, -1)
+        time = self.time_text_embed(t, pooled)
+        return self.token_refiner(self.proj_in(text), time, self.logits(counts))
+
+    def logits(self, counts: Tensor) -> Tensor:
+        """Return what to add to logits: valid tokens attend to valid ones, all to the first."""
+        batch, length = counts.shape
+        pairs = counts.reshape(batch, length, 1) * counts.reshape(batch, 1, length)
+        first = Tensor((np.arange(length) == 0).astype(np.float32)).reshape(1, 1, length)
+        logits = (1.0 - ops.maximum(pairs, first)) * MASKED_LOGIT
+        shape = (batch, self.num_heads, length, length)
+        return ops.broadcast_to(logits.reshape(batch, 1, length, length), shape)
+
+
+class RefinerBlocks(nn.Cell):
+    """The blocks of the refiner, in a row."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        self.refiner_blocks = nn.CellList(
+            [RefinerBlock(config) for _ in range(config.num_refiner_layers)]
+        )
+
+    def construct(self, x: Tensor, time: Tensor, logits: Tensor) -> Tensor:
+        for number in range(len(self.refiner_blocks)):
+            x = self.refiner_blocks[number](x, time, logits)
+        return x
+
+
+class RefinerBlock(nn.Cell):
+    """x + gate attention(norm(x)), then x + gate feed_forward(norm(x)); the gates follow time."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(config.dim, NORM_EPS)
+        self.attn = RefinerAttention(config)
+        self.norm2 = LayerNorm(config.dim, NORM_EPS)
+        self.ff = SiluFeedForward(config.dim, config.mlp_dim)
+        self.norm_out = Gates(config)
+
+    def construct(self, x: Tensor, time: Tensor, logits: Tensor) -> Tensor:
+        gate, gate_of_ff = ops.chunk(self.norm_out(time), 2, axis=1)  # (B, D) each
+        x = x + gate_tokens(self.attn(self.norm1(x), logits), gate)
+        return x + gate_tokens(self.ff(self.norm2(x)), gate_of_ff)
+
+
+class RefinerAttention(nn.Cell):
+    """Attention of text tokens to each other."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.num_attention_heads
+        self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
+        self.to_out = nn.CellList([Linear(dim, dim)])
+
+    def construct(self, x: Tensor, logits: Tensor) -> Tensor:
+        batch, length, dim = x.shape
+        shape = (batch, length, self.heads, dim // self.heads)
+        query, key, value = self.to_q(x), self.to_k(x), self.to_v(x)
+        mixed = attend(query.reshape(shape), key.reshape(shape), value.reshape(shape), logits)
+        return self.to_out[0](mixed)
+
+
+class Gates(nn.Cell):
+    """W SiLU(time), (B, 2 D)."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        self.linear = Linear(config.dim, 2 * config.dim)
+
+    def construct(self, time: Tensor) -> Tensor:
+        return self.linear(ops.silu(time))
+
+
+class SiluFeedForward(nn.Cell):
+    """W_2 SiLU(W_1 x), named `net.0.proj` and `net.2`."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.net = nn.CellList([_SiluMap(width, inner), nn.Identity(), Linear(inner, width)])
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[0](x))
+
+
+class _SiluMap(nn.Cell):
+    """SiLU(W x + b)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = Linear(width, inner)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.silu(self.proj(x))
+
+
+class Modulation(nn.Cell):
+    """Normalised tokens, scaled and shifted as the time says, and what else it says."""
+
+    def __init__(self, config: HunyuanVideoConfig, *, num_values: int) -> None:
+        super().__init__()
+        self.num_values = num_values
+        self.linear = Linear(config.dim, num_values * config.dim)
+        self.norm = LayerNorm(config.dim, NORM_EPS, has_weights=False)
+
+    def values(self, time: Tensor) -> tuple[Tensor, ...]:
+        """Return `num_values` of (B, D): shift, scale, gate, and again for the second part."""
+        return ops.chunk(self.linear(ops.silu(time)), self.num_values, axis=1)
+
+
+class JointAttention(nn.Cell):
+    """Attention of video and text tokens, each with maps of their own, to all of them."""
+
+    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
+        super().__init__()
+        dim, head = config.dim, config.attention_head_dim
+        self.heads = config.num_attention_heads
+        self.flash = flash
+        self.norm_q, self.norm_k = RMSNorm(head, NORM_EPS), RMSNorm(head, NORM_EPS)
+        self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
+        self.add_k_proj, self.add_v_proj = Linear(dim, dim), Linear(dim, dim)
+        self.add_q_proj = Linear(dim, dim)
+        self.to_out = nn.CellList([Linear(dim, dim)])
+        self.to_add_out = Linear(dim, dim)
+        self.norm_added_q, self.norm_added_k = RMSNorm(head, NORM_EPS), RMSNorm(head, NORM_EPS)
+
+    def construct(
+        self, x: Tensor, text: Tensor, logits: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        batch, length, dim = x.shape
+        shape = (batch, -1, self.heads, dim // self.heads)
+        query = rotate_pairs(self.norm_q(self.to_q(x).reshape(shape)), cos, sin)
+        key = rotate_pairs(self.norm_k(self.to_k(x).reshape(shape)), cos, sin)
+        text_query = self.norm_added_q(self.add_q_proj(text).reshape(shape))
+        text_key = self.norm_added_k(self.add_k_proj(text).reshape(shape))
+        query = ops.concat((query, text_query), axis=1)
+        key = ops.concat((key, text_key), axis=1)
+        value = ops.concat((self.to_v(x), self.add_v_proj(text)), axis=1).reshape(shape)
+        mixed = attend(query, key, value, logits, flash=self.flash)
+        return self.to_out[0](mixed[:, :length]), self.to_add_out(mixed[:, length:])
+
+
+class DoubleBlock(nn.Cell):
+    """Video and text attend to each other; all else they have apart."""
+
+    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
+        super().__init__()
+        self.norm1 = Modulation(config, num_values=6)
+        self.norm1_context = Modulation(config, num_values=6)
+        self.attn = JointAttention(config, flash=flash)
+        self.norm2 = LayerNorm(config.dim, NORM_EPS, has_weights=False)
+        self.ff = GeluFeedForward(config.dim, config.mlp_dim)
+        self.norm2_context = LayerNorm(config.dim, NORM_EPS, has_weights=False)
+        self.ff_context = GeluFeedForward(config.dim, config.mlp_dim)
+
+    def construct(
+        self, x: Tensor, text: Tensor, time: Tensor, logits: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        shift, scale, gate, ff_shift, ff_scale, ff_gate = self.norm1.values(time)
+        t_shift, t_scale, t_gate, t_ff_shift, t_ff_scale, t_ff_gate = self.norm1_context.values(
+            time
+        )
+        y, text_y = self.attn(
+            modulate(self.norm1.norm(x), shift, scale),
+            modulate(self.norm1_context.norm(text), t_shift, t_scale),
+            logits,
+            cos,
+            sin,
+        )
+        x = x + gate_tokens(y, gate)
+        text = text + gate_tokens(text_y, t_gate)
+        y = self.ff(modulate(self.norm2(x), ff_shift, ff_scale))
+        text_y = self.ff_context(modulate(self.norm2_context(text), t_ff_shift, t_ff_scale))
+        return x + gate_tokens(y, ff_gate), text + gate_tokens(text_y, t_ff_gate)
+
+
+class SharedAttention(nn.Cell):
+    """Attention of all tokens with the same maps; positions turn those of the video."""
+
+    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
+        super().__init__()
+        dim, head = config.dim, config.attention_head_dim
+        self.heads = config.num_attention_heads
+        self.flash = flash
+        self.norm_q, self.norm_k = RMSNorm(head, NORM_EPS), RMSNorm(head, NORM_EPS)
+        self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
+
+    def construct(
+        self, x: Tensor, num_tokens: int, logits: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        batch, length, dim = x.shape
+        shape = (batch, length, self.heads, dim // self.heads)
+        query = self.turned(self.norm_q(self.to_q(x).reshape(shape)), num_tokens, cos, sin)
+        key = self.turned(self.norm_k(self.to_k(x).reshape(shape)), num_tokens, cos, sin)
+        return attend(query, key, self.to_v(x).reshape(shape), logits, flash=self.flash)
+
+    def turned(self, x: Tensor, num_tokens: int, cos: Tensor, sin: Tensor) -> Tensor:
+        """Return heads of which the first `num_tokens`, those of the video, are turned."""
+        return ops.concat((rotate_pairs(x[:, :num_tokens], cos, sin), x[:, num_tokens:]), axis=1)
+
+
+class SingleBlock(nn.Cell):
+    """x + gate W [attention(norm(x)), gelu(W' norm(x))] of all tokens alike."""
+
+    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
+        super().__init__()
+        self.attn = SharedAttention(config, flash=flash)
+        self.norm = Modulation(config, num_values=3)
+        self.proj_mlp = Linear(config.dim, config.mlp_dim)
+        self.proj_out = Linear(config.dim + config.mlp_dim, config.dim)
+
+    def construct(
+        self, x: Tensor, num_tokens: int, time: Tensor, logits: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        shift, scale, gate = self.norm.values(time)
+        y = modulate(self.norm.norm(x), shift, scale)
+        mlp = ops.gelu(self.proj_mlp(y), approximate="tanh")
+        mixed = self.attn(y, num_tokens, logits, cos, sin)
+        return x + gate_tokens(self.proj_out(ops.concat((mixed, mlp), axis=2)), gate)
+
+
+class NormOut(nn.Cell):
+    """The last norm; scale and shift, in this order, follow the time."""
+
+    def __init__(self, config: HunyuanVideoConfig) -> None:
+        super().__init__()
+        self.linear = Linear(config.dim, 2 * config.dim)
+        self.norm = LayerNorm(config.dim, NORM_EPS, has_weights=False)
+
+    def construct(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = ops.chunk(self.linear(ops.silu(time)), 2, axis=1)
+        return modulate(self.norm(x), shift, scale)

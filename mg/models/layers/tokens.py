@@ -1,0 +1,206 @@
+"""Layers of transformers: linear maps, norms and attention over tokens.
+
+Layouts
+    tokens   (B, L, D)      D is the width
+    heads    (B, L, H, d)   D = H d
+Each cell computes in the dtype of its input and casts its fp32 weights to it; normalisation and
+softmax are always fp32. Parameters are named `weight` and `bias`, as checkpoints have them.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import Uniform, Zero, initializer
+
+__all__ = [
+    "GeluFeedForward",
+    "LayerNorm",
+    "Linear",
+    "RMSNorm",
+    "attend",
+    "gate_tokens",
+    "has_flash_attention",
+    "modulate",
+    "rotate_pairs",
+    "time_waves",
+]
+
+LONGEST_PERIOD = 10000.0
+
+
+def has_flash_attention(dtype: ms.Type) -> bool:
+    """Return whether Ascend's flash attention is to be used: it takes half precision alone."""
+    return ms.get_context("device_target") == "Ascend" and dtype != ms.float32
+
+
+class Linear(nn.Cell):
+    """y = x W^T + b over the last axis.
+
+    Args:
+        in_width, out_width: numbers per token.
+        has_bias: whether there is a b.
+        weight_shape: in which a checkpoint stores W, such as that of a convolution whose patches
+            do not overlap; None is (out_width, in_width).
+        starts_at_zero: whether W does.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        has_bias: bool = True,
+        weight_shape: tuple[int, ...] | None = None,
+        starts_at_zero: bool = False,
+    ) -> None:
+        super().__init__()
+        start = Zero() if starts_at_zero else Uniform(math.sqrt(3.0 / in_width))
+        shape = weight_shape or (out_width, in_width)
+        self.shape = (out_width, in_width)
+        self.weight = Parameter(initializer(start, shape), name="weight")
+        self.bias = (
+            Parameter(Tensor(np.zeros(out_width, np.float32)), name="bias") if has_bias else None
+        )
+        # The primitives: the gradient of `ops.matmul` copies its operands to transpose them, and
+        # BiasAdd needs no workspace of the size of its result.
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        y = self.matmul(rows, self.weight.reshape(self.shape).astype(x.dtype))
+        if self.bias is not None:
+            y = self.bias_add(y, self.bias.astype(x.dtype))
+        return y.reshape((*x.shape[:-1], self.shape[0]))
+
+
+class LayerNorm(nn.Cell):
+    """Layer normalisation over the last axis, computed in fp32.
+
+    Args:
+        width: length of that axis.
+        eps: added to the variance.
+        has_weights: whether it scales and shifts what it has normalised.
+    """
+
+    def __init__(self, width: int, eps: float, *, has_weights: bool = True) -> None:
+        super().__init__()
+        ones, zeros = (Tensor(np.full(width, value, np.float32)) for value in (1, 0))
+        self.weight = Parameter(ones, name="weight") if has_weights else ones
+        self.bias = Parameter(zeros, name="bias") if has_weights else zeros
+        self.norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=eps)
+
+    def construct(self, x: Tensor) -> Tensor:
+        # As rows: on CPU over more axes it takes several times longer.
+        rows = x.reshape(-1, x.shape[-1]).astype(ms.float32)
+        return self.norm(rows, self.weight, self.bias)[0].reshape(x.shape).astype(x.dtype)
+
+
+class RMSNorm(nn.Cell):
+    """x weight / sqrt(mean(x^2) + eps) over the last axis, computed in fp32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = Parameter(Tensor(np.ones(width, np.float32)), name="weight")
+        self.eps = eps
+        self.mean = ops.ReduceMean(keep_dims=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).astype(ms.float32)
+        inverse = ops.rsqrt(self.mean(rows * rows, -1) + self.eps)
+        return (rows * inverse * self.weight).reshape(x.shape).astype(x.dtype)
+
+
+class GeluFeedForward(nn.Cell):
+    """W_2 gelu(W_1 x), with gelu by its tanh formula; named `net.0.proj` and `net.2`."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.net = nn.CellList([_GeluMap(width, inner), nn.Identity(), Linear(inner, width)])
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[0](x))
+
+
+class _GeluMap(nn.Cell):
+    """gelu(W x + b)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = Linear(width, inner)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.gelu(self.proj(x), approximate="tanh")
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Return x (1 + scale) + shift for tokens (B, L, D) and values per clip (B, D)."""
+    batch, _, width = x.shape
+    shape = (batch, 1, width)
+    return x * (1.0 + scale).reshape(shape).astype(x.dtype) + shift.reshape(shape).astype(x.dtype)
+
+
+def gate_tokens(x: Tensor, gate: Tensor) -> Tensor:
+    """Return gate x for tokens (B, L, D) and values per clip (B, D)."""
+    return x * gate.reshape(x.shape[0], 1, x.shape[2]).astype(x.dtype)
+
+
+def time_waves(t: Tensor, width: int) -> Tensor:
+    """Return cosine and sine of times (B,) at width / 2 rates, (B, width) in fp32."""
+    half = width // 2
+    rates = LONGEST_PERIOD ** (-np.arange(half) / half)
+    angles = t.astype(ms.float32).reshape(-1, 1) * Tensor(rates.reshape(1, -1).astype(np.float32))
+    return ops.concat((ops.cos(angles), ops.sin(angles)), axis=1)
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return heads (B, L, H, d) with each pair of neighbouring numbers turned by an angle.
+
+    Args:
+        x: queries or keys.
+        cos, sin: of the angles, (1, L, 1, d), the two numbers of a pair alike.
+    """
+    batch, length, heads, width = x.shape
+    pairs = x.reshape(-1, 2)
+    # (a, b) -> (-b, a), as a product: slices of pairs have a slow gradient on CPU.
+    turned = ops.MatMul()(pairs, Tensor(np.array([[0, 1], [-1, 0]], np.float32)).astype(x.dtype))
+    turned = turned.reshape(batch, length, heads, width)
+    return x * cos.astype(x.dtype) + turned * sin.astype(x.dtype)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, flash: bool = False
+) -> Tensor:
+    """Return softmax(q k^T / sqrt(d) + mask) v, (B, Lq, D), with the softmax in fp32.
+
+    Args:
+        query: (B, Lq, H, d).
+        key, value: (B, Lk, H, d).
+        mask: logits to add, (B, H, Lq, Lk) or broadcastable; of flash attention bool, true where a
+            key is left out. None for all keys.
+        flash: use Ascend's flash attention (fp16 and bf16 only).
+    """
+    batch, num_queries, heads, width = query.shape
+    num_keys = key.shape[1]
+    if flash:
+        return ops.flash_attention_score(
+            query.reshape(batch, num_queries, heads * width),
+            key.reshape(batch, num_keys, heads * width),
+            value.reshape(batch, num_keys, heads * width),
+            heads,
+            attn_mask=mask,
+            scalar_value=width**-0.5,
+            input_layout="BSH",
+        )
+    # (B, L, H, d) -> (B, H, L, d); scaling q instead of the product keeps fp16 in range
+    query = (query * width**-0.5).transpose(0, 2, 1, 3)
+    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+    logits = ops.BatchMatMul(transpose_b=True)(query, key).astype(ms.float32)  # (B, H, Lq, Lk)
+    if mask is not None:
+        logits = logits + mask
+    # As rows: on CPU the gradient over an axis of more than two takes three times longer.
+    weights = ops.softmax(logits.reshape(-1, num_keys), axis=-1).reshape(logits.shape)
+    mixed = ops.BatchMatMul()(weights.astype(value.dtype), value)  # (B, H, Lq, d)
+    return mixed.transpose(0, 2, 1, 3).reshape(batch, num_queries, heads * width)
