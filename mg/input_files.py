@@ -134,7 +134,7 @@ def _finite(text: str) -> float:
 
 def _check_depth(value: Any, place: str | Path) -> None:
     level = [value]
-    for _ in range(MAX_JSON_DEPTH + 1):
+    for _ in range(MAX_JSON_DEPTH):
         level = [
             item
             for holder in level

@@ -51,7 +51,7 @@ CRC_MARK = b"crc_num"
 CRC_LENGTH = len(CRC_MARK) + 10
 SLICE_BYTES = 512 * 2**20  # MindSpore's own limit for one value; a message must stay below 2 GB
 
-MAX_TENSORS = 100_000
+MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 32  # numpy's limit
 MAX_SIZE = 2**62
 
