@@ -214,6 +214,19 @@ def test_impossible_networks_are_refused(clip_folder):
         PretrainedTextEncoder("clip", clip_folder).encode(["w6"])
 
 
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("t5", "num_layers"), ("t5", "d_ff"), ("t5", "num_heads"), ("clip", "num_hidden_layers"),
+     ("clip", "hidden_size"), ("clip", "max_position_embeddings")],
+)  # fmt: skip
+def test_sizes_that_no_weights_have_are_refused(folder_of, kind, field):
+    folder = folder_of[kind]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, field: 10**9}))
+    with pytest.raises(ValueError, match=f"{field}=1000000000; that is more than its weights can"):
+        PretrainedTextEncoder(kind, folder)
+
+
 def test_sentencepiece_tokenizer(tmp_path, captions):
     from sentencepiece import SentencePieceTrainer
 
