@@ -90,7 +90,7 @@ def check_config(family: str, config: Mapping[str, Any], shapes: Shapes) -> None
     differing += [
         f"{key}: the file has {len(found[key])} levels, the config names {config[key]}"
         for key in ("down_block_types", "up_block_types")
-        if key in config and len(_plain(config[key])) != len(found[key])
+        if key in config and not _is_list_of(config[key], len(found[key]))
     ]
     if differing:
         raise ValueError("the weights are of another config: " + "; ".join(differing))
@@ -98,6 +98,10 @@ def check_config(family: str, config: Mapping[str, Any], shapes: Shapes) -> None
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _is_list_of(value: Any, length: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == length
 
 
 def warn_of_assumed(fields: Mapping[str, Any]) -> None:

@@ -15,6 +15,8 @@ from fault_experiments.training_process import (
     with_changes,
 )
 from fault_experiments.training_runs import _fault_of_checkpoint, _fault_of_start
+from fault_experiments.weight_bombs import BOMBS, Reading
+from fault_experiments.weight_bombs import _fault as bomb_fault
 
 
 @pytest.fixture
@@ -109,3 +111,15 @@ def test_a_bad_step_that_changes_anything_is_noticed():
     assert _fault_of_step("a gradient of NaN", log, [before, touched, later]) is None
     stuck = _fault_of_step("a batch of NaN", log, [before, before, before])
     assert stuck == "the next step changed nothing"
+
+
+def test_a_bomb_that_goes_off_is_noticed():
+    bomb = BOMBS["chain"]
+    assert bomb_fault("chain", bomb, Reading(f"no: {bomb.refusal}", 0.5, 60.0)) is None
+    assert "it was read" in bomb_fault("chain", bomb, Reading("", 0.5, 60.0))
+    assert "other" in bomb_fault("chain", bomb, Reading("other", 0.5, 60.0))
+    assert "1.5 s" in bomb_fault("chain", bomb, Reading(bomb.refusal, 1.5, 60.0))
+    assert "201 MB" in bomb_fault("chain", bomb, Reading(bomb.refusal, 0.5, 201.0))
+    views = BOMBS["shared_half"]
+    assert bomb_fault("shared_half", views, Reading("", 0.1, 60.0)) is None
+    assert "refused" in bomb_fault("shared_half", views, Reading("refused", 0.1, 60.0))

@@ -14,6 +14,7 @@ import pytest
 
 from mg.weights.bfloat16 import narrow_to_bfloat16, widen_bfloat16
 from mg.weights.checkpoint_file import find_weights, read_weights
+from mg.weights.conversion import convert_weights
 from mg.weights.safetensors_file import read_safetensors
 from mg.weights.tensor_entry import TensorEntry
 from mg.weights.torch_zip import list_torch_zip, read_torch_zip
@@ -264,6 +265,26 @@ def test_settings_of_training_frameworks_are_never_imported(tmp_path):
     path = write_archive(tmp_path / "a.pt", table(tree))
     assert {name: a.item() for name, a in read_torch_zip(path).items()} == {"w": 3}
     assert "omegaconf" not in sys.modules and "torch" not in sys.modules
+
+
+def test_an_average_converts_to_clean_names(tmp_path):
+    """The layout of CausalVideoVAE's training checkpoints, version 1.2."""
+    generator = {"encoder.conv_in.weight": one(1), "decoder.conv_out.weight": one(2)}
+    average = {f"module.{name}": one(5) for name in generator}
+    tree = {
+        "epoch": plain(7),
+        "state_dict": table(
+            {"gen_model": table(generator), "dics_model": table({"main.0.weight": one(9)})}
+        ),
+        "ema_state_dict": table({**average, "module.loss.logvar": tensor(0, (), ())}),
+    }
+    path = write_archive(tmp_path / "a.ckpt", table(tree))
+    for key, expected in (("ema_state_dict", [5, 5]), ("state_dict", [1, 2])):
+        target = tmp_path / f"{key}.safetensors"
+        convert_weights(path, target, key=key)
+        converted = read_safetensors(target)
+        assert sorted(converted) == sorted(generator)
+        assert [converted[name].item() for name in generator] == expected
 
 
 def test_a_choice_is_the_callers(tmp_path):
