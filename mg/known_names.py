@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["check_known"]
 
+MAX_SHOWN = 100
+
 
 def check_known(names: Iterable[str], known: Sequence[str], *, kind: str, place: str) -> None:
     """Raise ValueError for the first of `names` that is not among those known.
@@ -17,6 +19,7 @@ def check_known(names: Iterable[str], known: Sequence[str], *, kind: str, place:
     """
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
+            shown = str(name)[:MAX_SHOWN]  # of a name from a file, however long
+            near = difflib.get_close_matches(shown, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known {kind}s: {list(known)}"
-            raise ValueError(f"unknown {kind} {name!r} {place}; {hint}")
+            raise ValueError(f"unknown {kind} {shown!r} {place}; {hint}")

@@ -33,6 +33,7 @@ from fault_experiments import (
     config_bombs,
     latents,
     training_runs,
+    weight_bombs,
     wrong_settings,
 )
 from mg.cli import run_main
@@ -45,6 +46,7 @@ EXPERIMENTS = {
     **checkpoints.EXPERIMENTS,
     **latents.EXPERIMENTS,
     **config_bombs.EXPERIMENTS,
+    **weight_bombs.EXPERIMENTS,
     **training_runs.EXPERIMENTS,
     **bad_inputs.EXPERIMENTS,
     **wrong_settings.EXPERIMENTS,

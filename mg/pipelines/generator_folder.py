@@ -29,6 +29,7 @@ from mg.json_file import read_json_object
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
+from mg.weights.config_sizes import check_config_sizes
 from mg.weights.load import check_tensors, load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import config_metadata
@@ -227,6 +228,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     _check_fit(config, tae_config, encoders)
     tensors = read_safetensors(folder / WEIGHTS[0])
     try:
+        check_config_sizes(config.to_dict(), {name: a.shape for name, a in tensors.items()})
         check_tensors(tensors, parameter_shapes(config))
     except ValueError as error:
         raise ValueError(

@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mg.weights.config_sizes import check_config_sizes
 from mg.weights.image_vae import DEFAULT_NORM_GROUPS, assumed_scaling
 
-__all__ = ["assumed_config", "warn_of_assumed"]
+__all__ = ["assumed_config", "check_config", "warn_of_assumed"]
 
 logger = logging.getLogger("mg")
 
@@ -26,6 +27,14 @@ BLOCKS = {
     "cogvideox": ("CogVideoXDownBlock3D", "CogVideoXUpBlock3D"),
     "hunyuan": ("HunyuanVideoDownBlock3D", "HunyuanVideoUpBlock3D"),
 }
+# Fields that the shapes determine, in the configs of all publishers.
+COMPARED = (
+    "in_channels",
+    "out_channels",
+    "latent_channels",
+    "block_out_channels",
+    "layers_per_block",
+)
 
 
 def assumed_config(family: str, shapes: Shapes) -> dict[str, Any]:
@@ -56,6 +65,43 @@ def assumed_config(family: str, shapes: Shapes) -> dict[str, Any]:
         )
     warn_of_assumed(assumed)
     return {**config, **assumed}
+
+
+def check_config(family: str, config: Mapping[str, Any], shapes: Shapes) -> None:
+    """Raise ValueError, naming the fields, if a config is of another network than the tensors.
+
+    Args:
+        family: any; what can be compared is, and sizes that no tensors could have are refused.
+        config: the checkpoint's.
+        shapes: of the tensors, by name (diffusers' names of today).
+    """
+    check_config_sizes(config, shapes)
+    if family not in BLOCKS:
+        return
+    try:
+        found = _config_of_shapes(family, shapes)
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"the weights are no whole network's: {error} is missing") from error
+    differing = [
+        f"{key}: the file says {found[key]}, the config says {config[key]}"
+        for key in COMPARED
+        if key in config and _plain(config[key]) != found[key]
+    ]
+    differing += [
+        f"{key}: the file has {len(found[key])} levels, the config names {config[key]}"
+        for key in ("down_block_types", "up_block_types")
+        if key in config and not _is_list_of(config[key], len(found[key]))
+    ]
+    if differing:
+        raise ValueError("the weights are of another config: " + "; ".join(differing))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _is_list_of(value: Any, length: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == length
 
 
 def warn_of_assumed(fields: Mapping[str, Any]) -> None:

@@ -77,10 +77,11 @@ def family_of_config(config: Mapping[str, Any]) -> str | None:
     Raises:
         ValueError: it is the config of a class of no known family.
     """
-    stated = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    stated = stated or config.get("model_type")
+    architectures = config.get("architectures")
+    first = next(iter(architectures), None) if isinstance(architectures, list | tuple) else None
+    stated = config.get("_class_name") or first or config.get("model_type")
     if stated is not None:
-        if stated not in CLASS_FAMILIES:
+        if not isinstance(stated, str) or stated not in CLASS_FAMILIES:
             raise ValueError(
                 f"the config is of class {stated!r}; known are {', '.join(CLASS_FAMILIES)}"
             )

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from mg.models.tae.config import TAEConfig
-from mg.vaes.assumed_config import assumed_config, warn_of_assumed
+from mg.vaes.assumed_config import assumed_config, check_config, warn_of_assumed
 from mg.vaes.families import FAMILIES, family_class, recognise
 from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
 from mg.weights.hub import fetch, find_model
 from mg.weights.image_vae import fields_of_vae_config
 from mg.weights.inflation import METHODS, inflate_image_vae
+from mg.weights.load import check_tae_config
 from mg.weights.own_tensors import own_tensors
 from mg.weights.stored_config import read_config, stored_tae_config
 from mg.weights.tae_names import infer_tae_config, is_tae, tae_from_published
@@ -62,6 +63,9 @@ def load_pretrained(
             raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
         logger.info("%s holds weights of family %s", file, family)
         stated = _completed(stated, family, tensors)
+        check_config(family, stated, shapes)
+        if family == "tae":
+            check_tae_config(tensors, stated)
         if family == "sd" and inflate_method != "none":
             return _inflated(tensors, stated, inflate_method, inflate_options or {})
         if inflate_options or inflate_method not in ("central", "none"):

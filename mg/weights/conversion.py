@@ -12,9 +12,10 @@ from mg.weights.checkpoint_file import (
     file_format,
     find_weights,
     list_tensors,
+    read_weights,
     write_weights,
 )
-from mg.weights.own_tensors import own_tensors, read_own_tensors
+from mg.weights.own_tensors import own_names, own_tensors
 from mg.weights.safetensors_file import INDEX_SUFFIX, read_safetensors_metadata
 
 __all__ = ["DTYPES", "convert_weights"]
@@ -75,15 +76,17 @@ def convert_weights(
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     check_writable_suffix(target)
     source = find_weights(source)
-    entries = own_tensors(list_tensors(source, key=key))
-    stored = {name: entry.dtype for name, entry in entries.items()}
+    entries = list_tensors(source, key=key)
+    stored = {name: entry.dtype for name, entry in own_tensors(entries).items()}
+    names = own_names({name: entry.shape for name, entry in entries.items()})
 
     def convert(name: str, array: np.ndarray) -> np.ndarray:
         # Reading widens bfloat16: without a dtype it goes back to what it was, exactly.
         wanted = dtype or ("bfloat16" if stored[name] == "bfloat16" else None)
         return array if wanted is None or array.dtype.kind != "f" else _cast(name, array, wanted)
 
-    tensors = _Converted(read_own_tensors(source, key=key), convert)
+    loaded = read_weights(source, key=key)
+    tensors = _Converted({own: loaded[name] for name, own in names.items()}, convert)
     metadata = _metadata(source) if Path(target).suffix == ".safetensors" else None
     write_weights(target, tensors, metadata=metadata, overwrite=overwrite)
 

@@ -14,6 +14,7 @@ from typing import Any
 from mg.files import sha256_of_file
 from mg.weights.checkpoint_file import file_format, find_weights, list_tensors
 from mg.weights.families import FAMILIES, guess_family
+from mg.weights.own_tensors import own_names
 from mg.weights.safetensors_file import safetensors_files
 from mg.weights.tensor_entry import TensorEntry
 
@@ -86,6 +87,7 @@ class CheckpointReport:
             f"tensors     {len(self.tensors)}: {kinds}",
             f"parameters  {self.num_parameters:,}",
         ]
+        lines += _own_lines({name: entry.shape for name, entry in self.tensors.items()})
         for file in self.files:
             lines.append(f"bytes       {file.num_bytes:,}  {file.path.name}")
             lines += [f"sha256      {file.sha256}"] if file.sha256 else []
@@ -119,6 +121,19 @@ def inspect_checkpoint(
         tensors=tensors,
         family=guess_family({name: entry.shape for name, entry in tensors.items()}),
     )
+
+
+def _own_lines(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return lines about what loading and conversion take off the names, and leave out."""
+    try:
+        names = own_names(shapes)
+    except ValueError as error:  # several networks, from which `key` chooses
+        return [f"network     {error}"]
+    prefixes = {name.removesuffix(own) for name, own in names.items() if name != own}
+    lines = [f"prefix      {_printable(prefix)} (taken off by loading)" for prefix in prefixes]
+    if len(names) < len(shapes):
+        lines.append(f"beside it   {len(shapes) - len(names)} tensors (left out by loading)")
+    return lines
 
 
 def _tree_lines(tensors: Mapping[str, TensorEntry]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mg.weights.checkpoint_file import find_weights, read_weights
+from mg.weights.config_sizes import check_config_sizes
 from mg.weights.inflation import STRUCTURE_KEYS, inflate_image_vae
 from mg.weights.own_tensors import own_tensors
 from mg.weights.stored_config import stored_tae_config, stored_vae_fields
@@ -21,7 +22,13 @@ from mg.weights.tae_names import (
     tae_from_published,
 )
 
-__all__ = ["check_tensors", "explain_config_mismatch", "infer_tae_config", "load_tae_tensors"]
+__all__ = [
+    "check_tae_config",
+    "check_tensors",
+    "explain_config_mismatch",
+    "infer_tae_config",
+    "load_tae_tensors",
+]
 
 logger = logging.getLogger("mg")
 
@@ -92,7 +99,7 @@ def _load_tae(
             )
     stored = stored_tae_config(file) or {}
     config = {**infer_tae_config(tensors), **stored} if config is None else dict(config)
-    _check_fit(tensors, config, stored)
+    check_tae_config(tensors, config, stored)
     return {name: array.astype(np.float32, copy=False) for name, array in tensors.items()}, config
 
 
@@ -114,7 +121,7 @@ def _load_image_vae(
     if config is None or stated is not None:
         _warn_of_scaling(file, found, stated)
     config = found if config is None else dict(config)
-    _check_fit(tensors, config, stated or {})
+    check_tae_config(tensors, config, stated)
     return tensors, config
 
 
@@ -136,10 +143,28 @@ def _warn_of_scaling(
         logger.warning("the config has %s, but %s was made with %s", ours, file, own)
 
 
+def check_tae_config(
+    tensors: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    stored: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise ValueError unless the tensors of a TAE, and what is stored with them, fit a config.
+
+    Args:
+        tensors: under the network's own names.
+        config: with keys of `TAE_CONFIG`.
+        stored: the config that is stored with the tensors, or what of it is known.
+    """
+    check_config_sizes(config, {name: array.shape for name, array in tensors.items()})
+    try:
+        _check_fit(tensors, config, stored or {})
+    except TypeError as error:
+        raise ValueError(f"a value in the config is of a wrong type: {error}") from error
+
+
 def _check_fit(
     tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], stored: Mapping[str, Any]
 ) -> None:
-    """Raise ValueError unless the tensors, and the config stored with them, fit `config`."""
     mismatches = explain_config_mismatch(tensors, config)
     # No shape tells these, but with other ones the same weights give other numbers.
     for key in ("temporal_padding", "norm_groups", "norm_per_frame", "patch_size", "patch_size_t"):

@@ -51,9 +51,10 @@ CRC_MARK = b"crc_num"
 CRC_LENGTH = len(CRC_MARK) + 10
 SLICE_BYTES = 512 * 2**20  # MindSpore's own limit for one value; a message must stay below 2 GB
 
-MAX_TENSORS = 100_000
+MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 32  # numpy's limit
 MAX_SIZE = 2**62
+MAX_NAME_BYTES = 1024
 
 VARINT, LENGTH_DELIMITED = 0, 2  # protobuf wire types
 
@@ -264,6 +265,8 @@ def _sizes(data: mmap.mmap, begin: int, end: int) -> list[int]:
 
 
 def _text(data: mmap.mmap, begin: int, end: int) -> str:
+    if end - begin > MAX_NAME_BYTES:
+        raise ValueError(f"bytes {begin} to {end} should be a name but are too many")
     try:
         return data[begin:end].decode("utf-8")
     except UnicodeDecodeError as error:

@@ -23,6 +23,7 @@ HEADER_READERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 NUMBER_KINDS = "biufc"
+MAX_REASON = 300  # characters; zipfile quotes what it finds
 MAX_COMPRESSION = 1100  # deflate cannot do better than about 1032
 
 
@@ -118,7 +119,8 @@ def _for_each_array(
                         found[name] = convert(file, _read_header(file, entry, kinds))
     # On damaged archives zipfile, zlib and numpy raise whatever their parts raise.
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as a numpy archive: {error}") from error
+        reason = str(error)[:MAX_REASON]
+        raise ValueError(f"{path} cannot be read as a numpy archive: {reason}") from error
     return found
 
 

@@ -20,6 +20,7 @@ MAX_INSTRUCTIONS = 1_000_000  # a state dict needs 17 to 35 per tensor
 MAX_NAME_BYTES = 256
 MAX_INTEGER_BYTES = 32  # random generators have states of 16
 PROTOCOLS = range(2, 6)
+STOP = ord(".")
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,26 @@ class _Machine:
     def run(self) -> Any:
         """Return what is on the stack at the instruction STOP."""
         for _ in range(MAX_INSTRUCTIONS):
-            start = self.position
-            code = self._bytes(1)
-            if code == b".":
+            code = self._byte()
+            if code == STOP:
                 return self._pop()
-            action = ACTIONS.get(code)
+            action = ACTIONS[code]
             if action is None:
                 raise ValueError(
-                    f"its pickle has the instruction {code!r} at byte {start}, which no state dict "
-                    "needs; it is damaged, or made to do harm"
+                    f"its pickle has the instruction {bytes([code])!r} at byte "
+                    f"{self.position - 1}, which no state dict needs; it is damaged, or made to do "
+                    "harm"
                 )
             action(self)
         raise ValueError(f"its pickle has more than {MAX_INSTRUCTIONS} instructions")
 
     # --- reading arguments ---
+
+    def _byte(self) -> int:
+        if self.position >= len(self.data):
+            raise ValueError(f"its pickle ends in the middle, at byte {len(self.data)}")
+        self.position += 1
+        return self.data[self.position - 1]
 
     def _bytes(self, count: int) -> bytes:
         end = self.position + count
@@ -144,12 +151,12 @@ class _Machine:
     # --- instructions ---
 
     def _protocol(self) -> None:
-        protocol = self._number("B")
+        protocol = self._byte()
         if protocol not in PROTOCOLS:
             raise ValueError(f"its pickle has protocol {protocol}; 2 to 5 are known")
 
     def _integer(self) -> None:
-        num_bytes = self._number("B")
+        num_bytes = self._byte()
         if num_bytes > MAX_INTEGER_BYTES:
             raise ValueError(f"its pickle has an integer of {num_bytes} bytes")
         self._push(int.from_bytes(self._bytes(num_bytes), "little", signed=True))
@@ -243,7 +250,7 @@ def _shown(part: Any) -> str:
     return part[:60] if part.isprintable() else ascii(part[:60])
 
 
-ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
+BY_CODE: dict[bytes, Callable[[_Machine], None]] = {
     b"\x80": _Machine._protocol,
     b"\x95": lambda machine: machine._bytes(8),  # FRAME: only a hint for readers of streams
     b"(": lambda machine: machine._push(MARK),
@@ -251,14 +258,14 @@ ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x88": lambda machine: machine._push(True),
     b"\x89": lambda machine: machine._push(False),
     b"J": lambda machine: machine._push(machine._number("i")),
-    b"K": lambda machine: machine._push(machine._number("B")),
+    b"K": lambda machine: machine._push(machine._byte()),
     b"M": lambda machine: machine._push(machine._number("H")),
     b"\x8a": _Machine._integer,
     b"G": lambda machine: machine._push(struct.unpack(">d", machine._bytes(8))[0]),
     b"X": lambda machine: machine._push(machine._text(machine._number("I"))),
-    b"\x8c": lambda machine: machine._push(machine._text(machine._number("B"))),
+    b"\x8c": lambda machine: machine._push(machine._text(machine._byte())),
     b"B": lambda machine: machine._push(machine._bytes(machine._number("I"))),
-    b"C": lambda machine: machine._push(machine._bytes(machine._number("B"))),
+    b"C": lambda machine: machine._push(machine._bytes(machine._byte())),
     b")": lambda machine: machine._push(()),
     b"t": lambda machine: machine._push(tuple(machine._pop_to_mark())),
     b"\x85": lambda machine: machine._tuple(1),
@@ -270,10 +277,10 @@ ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"}": lambda machine: machine._push({}),
     b"s": _Machine._set_item,
     b"u": lambda machine: machine._set_items(machine._pop_to_mark()),
-    b"q": lambda machine: machine._memoize(machine._number("B")),
+    b"q": lambda machine: machine._memoize(machine._byte()),
     b"r": lambda machine: machine._memoize(machine._number("I")),
     b"\x94": lambda machine: machine._memoize(len(machine.memo)),
-    b"h": lambda machine: machine._recall(machine._number("B")),
+    b"h": lambda machine: machine._recall(machine._byte()),
     b"j": lambda machine: machine._recall(machine._number("I")),
     b"c": lambda machine: machine._name(machine._line(), machine._line()),
     b"\x93": _Machine._stack_name,
@@ -283,3 +290,4 @@ ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"b": _Machine._build,
     b"Q": _Machine._persistent,
 }
+ACTIONS = [BY_CODE.get(bytes([code])) for code in range(256)]

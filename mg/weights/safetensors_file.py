@@ -35,6 +35,7 @@ __all__ = [
 INDEX_SUFFIX = ".safetensors.index.json"
 MAX_INDEX_BYTES = 64 << 20  # largest known: 9 MB
 METADATA_KEY = "__metadata__"
+MAX_NAME_LENGTH = 1024
 MAX_HEADER_BYTES = 16 * 2**20  # about 100 bytes per tensor
 SHARD_NAME = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
 
@@ -249,6 +250,8 @@ def _checked_header(path: Path) -> dict:
             raise ValueError(f"{path} has a damaged header: {error}") from error
     # The package's parser also takes other spellings of these, such as lists for objects.
     for name, entry in header.items():
+        if len(name) > MAX_NAME_LENGTH:
+            raise ValueError(f"{path} has a damaged header: a name of {len(name)} characters")
         plain = isinstance(entry, dict)
         if not plain or (name != METADATA_KEY and not isinstance(entry["dtype"], str)):
             raise ValueError(f"{path} has a damaged header: {name!r} is described oddly")

@@ -34,7 +34,7 @@ WRAPPER_KEYS = (
 )
 MAX_DEPTH = 8
 MAX_ITEMS = 100_000  # of the state dict
-MAX_LOOKED_AT = 1_000_000  # items, while looking for it
+MAX_LOOKED_AT = 400_000  # items, while looking for it
 MAX_NAME_LENGTH = 512
 NUM_LISTED = 8
 

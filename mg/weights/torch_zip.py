@@ -295,7 +295,7 @@ def _view(storage: _Storage, kind: NumberType, offset: Any, shape: Any, strides:
     if num_elements > storage.num_elements:
         raise ValueError(
             f"a tensor of shape {_shown(shape)} repeats its storage of {storage.num_elements} "
-            "numbers; store it after .contiguous()"
+            "numbers; save it as a tensor of its own where the file was made"
         )
     return _Tensor(storage, kind, offset, shape, strides)
 

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mg.input_files import check_input_file
 
@@ -16,6 +17,8 @@ __all__ = ["ZIP_MAGIC", "ZipMembers"]
 ZIP_MAGIC = b"PK\x03\x04"
 ENCRYPTED = 0x1  # bits of an entry's flags
 UTF8_NAME = 0x800
+MAX_DIRECTORY_BYTES = 4 * 2**20  # about 90 bytes per member
+MAX_END_BYTES = 2**16 + 22 + 76  # what may follow the directory: a comment, and where it is
 # Signature, 3 x 2 bytes (version, flags, method), 16 bytes (times, CRC, sizes), two lengths.
 LOCAL_HEADER = struct.Struct("<4sHHH16xHH")
 
@@ -42,6 +45,7 @@ class ZipMembers:
         path = Path(path)
         check_input_file(path)
         with open(path, "rb") as file:
+            _check_directory_size(file)
             try:
                 with zipfile.ZipFile(file) as archive:
                     listed, directory_begin = archive.infolist(), archive.start_dir
@@ -122,3 +126,28 @@ class ZipMembers:
             raise ValueError(f"its member {name!r} has {length} bytes; at most {max_bytes} are due")
         self.check(name)
         return self.data[begin : begin + length]
+
+
+def _check_directory_size(file: BinaryIO) -> None:
+    """Raise ValueError if an archive states a directory that would fill the memory.
+
+    Archives without a statement are left to `zipfile` to refuse.
+    """
+    begin = max(file.seek(0, os.SEEK_END) - MAX_END_BYTES, 0)
+    file.seek(begin)
+    tail = file.read()
+    stated = _number_behind(tail, b"PK\x05\x06", 12, "<I")
+    if stated == 0xFFFFFFFF:  # large archives state it elsewhere
+        stated = _number_behind(tail, b"PK\x06\x06", 40, "<Q")
+    if stated > MAX_DIRECTORY_BYTES:
+        raise ValueError(
+            f"its zip directory states {stated} bytes; expected at most {MAX_DIRECTORY_BYTES}"
+        )
+
+
+def _number_behind(tail: bytes, signature: bytes, place: int, kind: str) -> int:
+    """Return the number of a `struct` format at `place` of a last record; 0 without one."""
+    begin = tail.rfind(signature)
+    if begin < 0 or begin + place + struct.calcsize(kind) > len(tail):
+        return 0
+    return struct.unpack_from(kind, tail, begin + place)[0]

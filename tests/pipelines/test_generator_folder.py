@@ -121,6 +121,16 @@ def test_damaged_weights_are_refused(copy):
         load_generator(copy)
 
 
+@pytest.mark.parametrize(
+    ("file", "field"),
+    [("transformer", "num_layers"), ("transformer", "ffn_dim"), ("tae", "num_res_blocks")],
+)
+def test_sizes_that_no_weights_have_are_refused(copy, file, field):
+    edit(copy / file / "config.json", **{field: 10**9})
+    with pytest.raises(ValueError, match=f"{field}=1000000000; that is more than its weights can"):
+        load_generator(copy)
+
+
 def test_another_text_encoder_than_in_training_is_refused(copy):
     entry = {"spec": "word,width=32,max_tokens=12", "identity": "word of another version"}
     edit(copy / "text" / "config.json", encoders=[entry])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fault_experiments.bad_numbers import _fault_of_step
-from fault_experiments.config_bombs import _fault_of as bomb_fault
+from fault_experiments.config_bombs import _fault_of as config_bomb_fault
 from fault_experiments.latents import _fault_of_reading, write_small_latent
 from fault_experiments.training_process import (
     TINY_SETTINGS,
@@ -19,6 +19,8 @@ from fault_experiments.training_process import (
     with_changes,
 )
 from fault_experiments.training_runs import _fault_of_checkpoint, _fault_of_start
+from fault_experiments.weight_bombs import BOMBS, Reading
+from fault_experiments.weight_bombs import _fault as bomb_fault
 
 
 @pytest.fixture
@@ -116,13 +118,15 @@ def test_a_latent_that_ends_in_another_error_is_noticed(tmp_path, monkeypatch):
 
 def test_a_bomb_that_is_read_or_takes_too_much_is_noticed():
     def of(*outcome):
-        return bomb_fault("a.json", SimpleNamespace(returncode=0, stdout=json.dumps(outcome)))
+        return config_bomb_fault(
+            "a.json", SimpleNamespace(returncode=0, stdout=json.dumps(outcome))
+        )
 
     assert of("a.json is too deep", 0.5, 150 << 10) is None
     for outcome in (("was read", 0, 0), ("a.json", 1.5, 0), ("a.json", 0, 300 << 10)):
         assert of(*outcome).startswith(f"a.json: {outcome[0]} (")
     crashed = SimpleNamespace(returncode=-11, stderr="Segmentation fault")
-    assert "Segmentation" in bomb_fault("a.json", crashed)
+    assert "Segmentation" in config_bomb_fault("a.json", crashed)
 
 
 def test_a_bad_step_that_changes_anything_is_noticed():
@@ -143,3 +147,15 @@ def test_a_bad_step_that_changes_anything_is_noticed():
     assert _fault_of_step("a gradient of NaN", log, [before, touched, later]) is None
     stuck = _fault_of_step("a batch of NaN", log, [before, before, before])
     assert stuck == "the next step changed nothing"
+
+
+def test_a_bomb_that_goes_off_is_noticed():
+    bomb = BOMBS["chain"]
+    assert bomb_fault("chain", bomb, Reading(f"no: {bomb.refusal}", 0.5, 60.0)) is None
+    assert "it was read" in bomb_fault("chain", bomb, Reading("", 0.5, 60.0))
+    assert "other" in bomb_fault("chain", bomb, Reading("other", 0.5, 60.0))
+    assert "1.5 s" in bomb_fault("chain", bomb, Reading(bomb.refusal, 1.5, 60.0))
+    assert "201 MB" in bomb_fault("chain", bomb, Reading(bomb.refusal, 0.5, 201.0))
+    views = BOMBS["shared_half"]
+    assert bomb_fault("shared_half", views, Reading("", 0.1, 60.0)) is None
+    assert "refused" in bomb_fault("shared_half", views, Reading("refused", 0.1, 60.0))

@@ -1,5 +1,6 @@
 """From names, folders and files to a VAE, and back to a folder."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -208,10 +209,76 @@ def test_bare_weights_name_what_is_assumed(tmp_path, all_vaes, saved_image_vae, 
 
 def test_weights_that_do_not_fit_their_config_are_refused():
     config = json.loads((VAES / "cogvae" / "config.json").read_text())
-    with pytest.raises(ValueError, match=r"cogvae.*: .*misshapen .*encoder\.conv_in\.conv\.weight"):
+    with pytest.raises(ValueError, match=r"cogvae.*: block_out_channels: the file says \[8, 8, 8"):
         VideoVAE.from_pretrained(
             VAES / "cogvae", config={**config, "block_out_channels": [16, 16, 16, 16]}
         )
+    types = [*config["down_block_types"], "CogVideoXDownBlock3D"]
+    with pytest.raises(ValueError, match="down_block_types: the file has 4 levels, the config"):
+        VideoVAE.from_pretrained(VAES / "cogvae", config={**config, "down_block_types": types})
+
+
+HUGE = 10**9
+
+
+@pytest.mark.parametrize("inflate_method", ["none", "central"])
+@pytest.mark.parametrize(
+    ("folder", "field", "value"),
+    [
+        *itertools.product(["kl", "cogvae", "hyvae"], ["layers_per_block"], [HUGE, 1000]),
+        *itertools.product(["kl", "cogvae", "hyvae"], ["block_out_channels"], [[HUGE] * 4]),
+        ("kl", "latent_channels", HUGE),
+        ("cogvae", "in_channels", 4096),
+        ("hyvae", "norm_num_groups", HUGE),
+    ],
+)
+def test_sizes_that_no_weights_have_are_refused_before_anything_is_built(
+    monkeypatch, folder, field, value, inflate_method
+):
+    monkeypatch.setattr(mg.vaes.pretrained, "family_class", None)
+    monkeypatch.setattr(mg.vaes.pretrained, "inflate_image_vae", None)
+    config = json.loads((VAES / folder / "config.json").read_text())
+    with pytest.raises(ValueError, match=rf"{field}(=1000|: the file says)"):
+        VideoVAE.from_pretrained(
+            VAES / folder, inflate_method=inflate_method, config={**config, field: value}
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("ch", HUGE), ("num_res_blocks", HUGE), ("z_channels", 512), ("ch_mult", [1] * 5000)],
+)
+def test_a_tae_of_such_sizes_is_refused_before_anything_is_built(
+    monkeypatch, all_vaes, tmp_path, field, value
+):
+    from mg.models.tae.tae import TemporalAutoencoder
+
+    write_weights(tmp_path / "a.safetensors", all_vaes["tae"].tensors())
+    config = {**all_vaes["tae"].config, field: value}
+    (tmp_path / "a.json").write_text(json.dumps(config))
+    monkeypatch.setattr(mg.vaes.pretrained, "family_class", None)
+    monkeypatch.setattr("mg.models.tae.tae.Encoder", None)
+    for load in (VideoVAE.from_pretrained, lambda path: TemporalAutoencoder(pretrained=path)):
+        with pytest.raises(ValueError, match=rf"{field}(=1000|: the file says)"):
+            load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("family", ["tae", "sd", "cogvideox", "hunyuan"])
+def test_training_checkpoints_of_every_family(all_vaes, tmp_path, family):
+    """Prefixes, an average under a key of its own, a step, a loss: the network is the same."""
+    vae = all_vaes[family]
+    prefix = "module._orig_mod."
+    tensors = {f"{prefix}{name}": array for name, array in vae.tensors().items()}
+    tensors |= {f"{prefix}loss.logvar": np.zeros((), np.float32), "step": np.array(7)}
+    others = {f"ema.{name}": 2 * array for name, array in tensors.items() if name != "step"}
+    for number, name in enumerate(("a.safetensors", "a.ckpt", "a.pt")):
+        folder = tmp_path / str(number) / "vae"
+        write_weights(folder / name, {**tensors, **others})
+        (folder / "config.json").write_text(json.dumps(vae.stored_config()))
+        for key, factor in ((prefix.rstrip("."), 1), ("ema", 2)):
+            loaded = VideoVAE.from_pretrained(folder.parent, "auto", "none", key=key)
+            for tensor, array in vae.tensors().items():
+                assert np.array_equal(loaded.tensors()[tensor], factor * array), tensor
 
 
 @pytest.mark.parametrize("method", ["central", "replicate", "average"])

@@ -74,6 +74,16 @@ def test_families_of_files():
         assert "family      sd: 2-D VAE" in str(report)
 
 
+def test_what_loading_takes_off_is_told(tmp_path):
+    tensors = {f"module.{name}": array for name, array in TENSORS.items()}
+    write_weights(tmp_path / "a.pt", tensors)
+    assert "prefix      module. (taken off by loading)\n" in str(inspect_checkpoint(tmp_path))
+    tensors |= {"loss.logvar": np.zeros(()), "discriminator.main.0.bias": np.zeros(3)}
+    write_weights(tmp_path / "a.pt", tensors, overwrite=True)
+    text = str(inspect_checkpoint(tmp_path))
+    assert "beside it   2 tensors (left out by loading)\n" in text and "prefix      module" in text
+
+
 def test_names_cannot_steer_the_terminal(tmp_path):
     write_weights(tmp_path / "a.safetensors", {"a\x1b[2J.w\n": np.ones(1, np.float32)})
     text = str(inspect_checkpoint(tmp_path))

@@ -1,15 +1,20 @@
 """PyTorch checkpoints: a real one, what is written here, views, and dicts inside dicts."""
 
+import argparse
+import collections
+import datetime
 import logging
 import pickle
+import sys
 import zipfile
-from pathlib import Path
+from pathlib import Path, PosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
 
 from mg.weights.bfloat16 import narrow_to_bfloat16, widen_bfloat16
 from mg.weights.checkpoint_file import find_weights, read_weights
+from mg.weights.conversion import convert_weights
 from mg.weights.safetensors_file import read_safetensors
 from mg.weights.tensor_entry import TensorEntry
 from mg.weights.torch_zip import list_torch_zip, read_torch_zip
@@ -215,6 +220,71 @@ def test_wrappers_are_taken_off(tmp_path, caplog):
         read_torch_zip(path, key="ema")
     with pytest.raises(ValueError, match="no tensors under key='epoch'"):
         read_torch_zip(path, key="epoch")
+
+
+BESIDE = {
+    "args": argparse.Namespace(lr=1e-4, nested={"a": [1, 2]}),
+    "path": PosixPath("/data/run"),
+    "windows": PureWindowsPath("C:/data"),
+    "score": np.float64(0.25),
+    "flag": np.bool_(True),
+    "random": np.random.default_rng(0).bit_generator.state,
+    "numbers": np.arange(3),
+    "when": datetime.datetime(2026, 11, 28, tzinfo=datetime.timezone.utc),
+    "counts": collections.defaultdict(list, {"a": [1]}),
+    "names": {"a", "b"},
+    "span": range(3),
+    "complex": 1j,
+    "bytes": b"\x00\xff",
+    "large": 2**100,
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3])  # what PyTorch writes, and may be asked to write
+def test_what_stands_beside_weights_is_left_out_and_listed(tmp_path, caplog, protocol):
+    beside = {name: pickle.dumps(value, protocol)[2:-1] for name, value in BESIDE.items()}
+    weights = {"w": one(3), "epoch": plain(np.int64(7)), "best": plain(np.float32(0.5))}
+    for name, tree in {
+        "wrapped.pt": {**beside, "state_dict": table(weights), "step": one(5)},
+        "flat.pt": {**beside, **weights},
+    }.items():
+        path = write_archive(tmp_path / name, table(tree))
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="mg"):
+            assert {name: a.item() for name, a in read_torch_zip(path).items()} == {"w": 3}
+        for listed in ("args (argparse.Namespace)", "path (pathlib.PosixPath)", "score (numpy."):
+            assert listed in caplog.text
+        assert list_torch_zip(path).keys() == {"w"}
+
+
+def test_settings_of_training_frameworks_are_never_imported(tmp_path):
+    """Names of packages that are not even installed: what they hold is left out."""
+    config = b"comegaconf.dictconfig\nDictConfig\n)\x81}" + plain("_content") + plain({"a": 1})
+    schedule = b"ctorch.optim.lr_scheduler\nLambdaLR\n(" + plain(3) + b"tR"
+    tree = {"w": one(3), "config": config + b"sb", "schedule": schedule}
+    path = write_archive(tmp_path / "a.pt", table(tree))
+    assert {name: a.item() for name, a in read_torch_zip(path).items()} == {"w": 3}
+    assert "omegaconf" not in sys.modules and "torch" not in sys.modules
+
+
+def test_an_average_converts_to_clean_names(tmp_path):
+    """The layout of CausalVideoVAE's training checkpoints, version 1.2."""
+    generator = {"encoder.conv_in.weight": one(1), "decoder.conv_out.weight": one(2)}
+    average = {f"module.{name}": one(5) for name in generator}
+    tree = {
+        "epoch": plain(7),
+        "state_dict": table(
+            {"gen_model": table(generator), "dics_model": table({"main.0.weight": one(9)})}
+        ),
+        "ema_state_dict": table({**average, "module.loss.logvar": tensor(0, (), ())}),
+    }
+    path = write_archive(tmp_path / "a.ckpt", table(tree))
+    for key, expected in (("ema_state_dict", [5, 5]), ("state_dict", [1, 2])):
+        target = tmp_path / f"{key}.safetensors"
+        convert_weights(path, target, key=key)
+        converted = read_safetensors(target)
+        assert sorted(converted) == sorted(generator)
+        assert [converted[name].item() for name in generator] == expected
 
 
 def test_a_choice_is_the_callers(tmp_path):

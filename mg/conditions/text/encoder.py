@@ -76,9 +76,9 @@ class TextEncoder(abc.ABC):
                 is no list of texts.
         """
         tokens = self._tokens_of(texts, truncate)
+        embedded = self.embed(tokens) if tokens else []
         values = np.zeros((len(tokens), self.max_tokens, self.width), np.float32)  # (B, L, D)
         mask = np.zeros(values.shape[:2], bool)  # (B, L)
-        embedded = self.embed(tokens) if tokens else []
         for i, rows in enumerate(embedded):
             values[i, : len(rows)] = rows
             mask[i, : len(rows)] = True

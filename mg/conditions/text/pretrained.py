@@ -18,7 +18,9 @@ from mg.conditions.text.encoder import TextEncoder, check_max_tokens
 from mg.conditions.text.tokenizers import load_tokenizer, tokenizer_files
 from mg.files import sha256_of_file
 from mg.json_file import read_json, read_json_object
-from mg.weights.checkpoint_file import find_weights, read_weights
+from mg.weights.checkpoint_file import find_weights, list_tensors, read_weights
+from mg.weights.config_sizes import check_config_sizes
+from mg.weights.own_tensors import own_tensors
 from mg.weights.safetensors_file import (
     INDEX_SUFFIX,
     MAX_INDEX_BYTES,
@@ -70,6 +72,7 @@ class PretrainedTextEncoder(TextEncoder):
             width = "hidden_size"
         self.width = _number(self._config, width, self._folder)
         self._num_ids = _number(self._config, vocabulary, self._folder)
+        self._check_sizes()
         self.max_tokens = self._checked_max_tokens(max_tokens)
         self.spec = f"{kind}:{self._folder},max_tokens={self.max_tokens}"
 
@@ -114,7 +117,6 @@ class PretrainedTextEncoder(TextEncoder):
     def _network(self) -> Any:
         from mg.conditions.text.text_networks import (
             build_text_network,
-            check_text_sizes,
             load_text_network,
         )
 
@@ -122,12 +124,19 @@ class PretrainedTextEncoder(TextEncoder):
         try:
             for file in self._weights:
                 tensors |= read_weights(file)
-            check_text_sizes(self._config, tensors)
             network = build_text_network(self.name, self._config)
-            load_text_network(network, self.name, tensors)
+            load_text_network(network, self.name, own_tensors(tensors))
         except ValueError as error:
             raise ValueError(f"{self._folder}: {error}") from error
         return network
+
+    def _check_sizes(self) -> None:
+        """Raise ValueError if the config states sizes that the weights cannot have."""
+        entries = {}
+        for file in self._weights:
+            entries |= list_tensors(file)
+        shapes = {name: entry.shape for name, entry in entries.items()}
+        check_config_sizes(self._config, shapes, place=self._folder / CONFIG_FILE)
 
     def _checked_max_tokens(self, max_tokens: int | None) -> int:
         if self.name != "clip":
