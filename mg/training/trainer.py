@@ -23,7 +23,7 @@ from mg.training.reports import (
     record_bad_step,
     validation_line,
 )
-from mg.training.run_log import RunLog, read_log, save_curves
+from mg.training.run_log import RunLog, read_log, save_curves, write_log
 from mg.training.run_state import RunState
 from mg.training.schedule import learning_rate
 from mg.training.settings import RunSettings
@@ -78,11 +78,7 @@ class Trainer:
             self.stage = task.stages[0]
             task.enter(self.stage)
         self.best_score = -math.inf
-        self.validations = [
-            entry
-            for entry in read_log(self.output / "validation.jsonl")
-            if config.resume and entry["step"] <= self.step
-        ]
+        self.validations = [e for e in self._stored_validations() if e["step"] <= self.step]
         if self.validations:
             self.best_score = max(map(task.metric.score, self.validations))
 
@@ -92,6 +88,19 @@ class Trainer:
             return True  # or let the loading say that there is nothing to resume
         logger.warning("%s has no checkpoint yet: starting from the beginning.", self.output)
         return False
+
+    def _stored_validations(self) -> list[dict]:
+        metric = self.task.metric
+        if not self.config.resume or not self.ranks.is_main:
+            return []
+        return read_log(self._validation_log, (metric.key, metric.parts_key))
+
+    @property
+    def _validation_log(self) -> Path:
+        return self.output / "validation.jsonl"
+
+    def _stored_log(self) -> list[dict]:
+        return read_log(self.output / "log.jsonl", ("loss", "seconds"))
 
     # -- the run ---------------------------------------------------------------------------------
 
@@ -391,14 +400,13 @@ class Trainer:
         if measured is None:
             return None
         entry = {"step": self.step, **measured}
-        self.validations.append(entry)
-        with RunLog(self.output / "validation.jsonl", first_step=self.step) as log:
-            log.write(entry)
+        self.validations = [e for e in self.validations if e["step"] < self.step] + [entry]
+        write_log(self._validation_log, self.validations)
         metric = self.task.metric
         logger.info("Step %d: held-out %s", self.step, validation_line(entry, metric))
         save_curves(
             self.output / "curves.png",
-            read_log(self.output / "log.jsonl"),
+            self._stored_log(),
             self.validations,
             metric,
         )
@@ -430,7 +438,7 @@ class Trainer:
                 last_lines.insert(0, f"Original | reconstruction: {video}")
             last_lines.insert(0, f"Curves: {self.output / 'curves.png'}")
         report = closing_report(
-            read_log(self.output / "log.jsonl"),
+            self._stored_log(),
             self.validations,
             self.task.metric,
             first_line=f"Done: {self.step} steps, {self.guard.num_skipped} skipped.",
