@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mg.training.run_lock import refuse_if_held
 from mg.training.settings import RunSettings
 
 __all__ = ["check_output"]
@@ -12,6 +13,7 @@ def check_output(config: RunSettings) -> None:
 
     Raises:
         FileExistsError: it holds another run.
+        ValueError: another run is at work there.
         NotADirectoryError: there can be no folder.
     """
     output = Path(config.output_path)
@@ -19,6 +21,7 @@ def check_output(config: RunSettings) -> None:
     place = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not place.is_dir():
         raise NotADirectoryError(f"output_path={output}: {place} is a file, not a folder")
+    refuse_if_held(output)
     holds_run = (output / "config.yaml").exists()
     if holds_run and not (config.resume or config.overwrite):
         raise FileExistsError(
