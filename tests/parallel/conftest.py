@@ -75,6 +75,12 @@ def _descendants(pid):
 
 
 @pytest.fixture(scope="session")
+def descendants():
+    """Return a function that lists the process ids of all below a process."""
+    return _descendants
+
+
+@pytest.fixture(scope="session")
 def make_videos():
     """Return a function that writes videos of two frames of 16x16 into a folder; it gives that."""
 
