@@ -73,6 +73,21 @@ class Progress:
     bad_clips: dict[str, str] = dataclasses.field(default_factory=dict)
     plateau: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Progress":
+        """Return what a checkpoint holds of a run.
+
+        Raises:
+            ValueError: something that this version does not know.
+        """
+        unknown = sorted(set(document) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(
+                f"progress.json holds {', '.join(map(repr, unknown))}, which is unknown here: the "
+                "checkpoint is of another version of mg; go on with that version"
+            )
+        return cls(**document)
+
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list, list]:
     """Return two lists of texts `name: old -> new`: harmless changes, and those that tell.

@@ -252,6 +252,21 @@ def test_a_manifest_of_another_version_or_with_a_path_is_refused(store):
             store.load()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"colour": "red"}, {"files": {"a": {"size": 1}}}, {"files": {"a": 7}}, {"files": [1]}],
+)
+def test_a_manifest_with_unknown_values_is_told_in_one_line(store, change):
+    path = save(store, 1) / "manifest.json"
+    content = {**json.loads(path.read_text()), **change}
+    del content["sha256"]
+    path.write_text(checkpoint_manifest._sealed_text(content))
+    with pytest.raises(
+        ValueError, match=r"is whole:\n  step_00000001: manifest.json holds other.*$"
+    ):
+        store.load()
+
+
 def test_nothing_to_resume(store):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*nothing to resume"):
         store.load()
