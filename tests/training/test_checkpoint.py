@@ -74,5 +74,7 @@ def test_progress_survives_json_exactly():
 def test_progress_of_another_version_is_refused_in_one_line():
     document = dataclasses.asdict(Progress(step=4))
     assert Progress.from_document(json.loads(json.dumps(document))) == Progress(step=4)
-    with pytest.raises(ValueError, match=r"^progress\.json holds 'phase', 'zeal', which is unknown"):
+    with pytest.raises(
+        ValueError, match=r"^progress\.json holds 'phase', 'zeal', which is unknown"
+    ):
         Progress.from_document({**document, "zeal": 1, "phase": 2})
