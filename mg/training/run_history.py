@@ -6,7 +6,7 @@ from typing import Any
 from mg.training.metric import Metric
 from mg.training.run_log import read_log, save_curves, write_log
 
-__all__ = ["LOG_NAME", "RunHistory"]
+__all__ = ["LOG_NAME", "VALIDATIONS_NAME", "RunHistory"]
 
 LOG_NAME, VALIDATIONS_NAME, CURVES_NAME = "log.jsonl", "validation.jsonl", "curves.png"
 
