@@ -15,7 +15,7 @@ from mindspore import Tensor, nn, ops
 from mg.data.clips import ClipDataset
 from mg.data.manifest import build_manifest
 from mg.parallel.ranks import ONE_RANK
-from mg.training import checkpoint_store
+from mg.training import checkpoint_store, run_history
 from mg.training.checkpoint import save_final_weights
 from mg.training.checkpoint_store import CheckpointStore
 from mg.training.config import (
@@ -103,6 +103,12 @@ class SmallTask(Task):
 
     def next_command(self, weights):
         return f"look at {weights}"
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Leave out the drawing of curves, which takes longer than a run."""
+    monkeypatch.setattr(run_history, "save_curves", lambda *arguments: None)
 
 
 @pytest.fixture
