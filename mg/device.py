@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import Iterator
 
 __all__ = ["DeviceConfig", "runs_on_cpu", "setup_device"]
@@ -56,12 +57,32 @@ def setup_device(config: DeviceConfig) -> str:
         # Otherwise threads that hand operators on spin for cores they share with the operators:
         # 10 to 30 times slower on one core. It also makes errors name the right line.
         ms.runtime.launch_blocking()
+    _refuse_stored_graphs()
     if config.jit_level != "default":
         ms.set_context(jit_config={"jit_level": config.jit_level})
     fell_back = config.device == "auto" and device != "Ascend"
     reason = "No Ascend device is usable here: running" if fell_back else "Running"
     logger.info("%s on %s (%s mode).", reason, device, config.mode)
     return device
+
+
+def _refuse_stored_graphs() -> None:
+    """Turn MindSpore's cache of compiled graphs off, and say so if it was on.
+
+    It knows a graph by its place in the order of compiling and by the scripts' source alone
+    (MindSpore 2.10): a run that is resumed behind the first phase gets the first one's graph, one
+    with another config that of the old config, and neither is told.
+    """
+    import mindspore as ms
+
+    variable = os.environ.get("MS_COMPILER_CACHE_ENABLE", "0")
+    is_on = ms.get_context("enable_compile_cache")
+    if is_on or (is_on is None and variable not in ("", "0")):
+        logger.warning(
+            "MindSpore's cache of compiled graphs cannot be used, it would give graphs of other "
+            "phases and settings: MS_COMPILER_CACHE_ENABLE has no effect here."
+        )
+        ms.set_context(enable_compile_cache=False)
 
 
 def runs_on_cpu() -> bool:

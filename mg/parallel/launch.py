@@ -2,7 +2,8 @@
 
 What msrun does for one machine, with these differences: when a rank dies the others are ended
 within a second and the message names it (msrun waits half a minute for its scheduler);
-SIGTERM and Ctrl-C reach the ranks, so that they can save; rank 0 speaks on the console.
+SIGTERM and Ctrl-C reach the ranks, so that they can save; rank 0 speaks on the console. On Linux a
+launcher that is killed takes all it has started with it.
 The environment variables are those of MindSpore's dynamic cluster startup.
 """
 
@@ -24,6 +25,8 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 0.5  # for the rank that failed first to end: one that merely lost it may be quicker
 NUM_LOG_LINES = 20  # of a failed rank's log that are shown
 SCHEDULER = "from mindspore import communication; communication.init()"
+
+END_WITH_US = (sys.executable, "-I", "-S", str(Path(__file__).with_name("end_with_parent.py")))
 
 
 def launch(num_ranks: int, command: Sequence[str], log_folder: str | os.PathLike) -> int:
@@ -81,6 +84,8 @@ class _Cluster:
         self, command: Sequence[str], variables: dict[str, str], log_name: str | None
     ) -> subprocess.Popen:
         environment = {**os.environ, **self.shared, **variables}
+        if sys.platform == "linux":
+            command = [*END_WITH_US, str(os.getpid()), *map(str, command)]
         # In sessions of their own, so that Ctrl-C reaches them through us alone.
         if log_name is None:
             return subprocess.Popen(command, env=environment, start_new_session=True)

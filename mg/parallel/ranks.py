@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from mg.parallel.channel import Channel
+from mg.parallel.end_with_parent import end_with_msrun
 
 __all__ = ["ONE_RANK", "Ranks", "init_ranks"]
 
@@ -93,6 +94,7 @@ def init_ranks() -> Ranks:
             )
         return ONE_RANK
     expected = _expected_size(role)
+    end_with_msrun()
     from mindspore import communication
 
     communication.init()  # takes hccl on Ascend, nccl on GPU, mccl on CPU

@@ -12,7 +12,7 @@ from mg.files import write_text
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import config_metadata
 
-__all__ = ["Progress", "changed_settings", "save_final_weights"]
+__all__ = ["Progress", "changed_settings", "flat_settings", "save_final_weights"]
 
 # Settings that may change on resume without changing what was computed so far.
 FREE_SETTINGS = (
@@ -73,6 +73,21 @@ class Progress:
     bad_clips: dict[str, str] = dataclasses.field(default_factory=dict)
     plateau: dict[str, float | None] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Progress":
+        """Return what a checkpoint holds of a run.
+
+        Raises:
+            ValueError: something that this version does not know.
+        """
+        unknown = sorted(set(document) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(
+                f"progress.json holds {', '.join(map(repr, unknown))}, which is unknown here: the "
+                "checkpoint is of another version of mg; go on with that version"
+            )
+        return cls(**document)
+
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list, list]:
     """Return two lists of texts `name: old -> new`: harmless changes, and those that tell.
@@ -80,7 +95,7 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple
     Args:
         before, now: settings as nested mappings of plain values, as JSON gives them.
     """
-    old, new = _flat(before), _flat(now)
+    old, new = flat_settings(before), flat_settings(now)
     harmless, telling = [], []
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
@@ -90,11 +105,12 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple
     return harmless, telling
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted name."""
     flat = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
+            flat.update(flat_settings(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

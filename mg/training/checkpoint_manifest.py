@@ -90,11 +90,17 @@ def read_manifest(folder: Path) -> Manifest:
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ValueError(f"{MANIFEST} has format {version}, only {FORMAT_VERSION} is known here")
-    files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
+    try:
+        files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
+        manifest = Manifest(files=files, **content)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{MANIFEST} holds other things than this version knows: {error}"
+        ) from error
     for name in files:
         if Path(name).name != name or "\\" in name:
             raise ValueError(f"{MANIFEST} names {name!r}, which is no plain file name")
-    return Manifest(files=files, **content)
+    return manifest
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:

@@ -123,8 +123,8 @@ class CheckpointStore:
 
         Raises:
             ValueError: a name or value that cannot be stored.
-            OSError: it could not be written (disk full?); older checkpoints are intact, and
-                saving may be tried again.
+            OSError: it could not be written (disk full?) and is not there; older checkpoints are
+                intact, and saving may be tried again.
         """
         _check_names(step, tensors, documents, metadata or {})
         self._clear_leftovers()
@@ -146,9 +146,14 @@ class CheckpointStore:
             shutil.rmtree(temporary, ignore_errors=True)
             if not isinstance(error, OSError):
                 raise
-            raise OSError(
-                f"could not save {target} ({error.strerror or error}); older ones are intact"
-            ) from error
+            reason = error.strerror or error
+            if not _is_committed(target, serial):
+                raise OSError(
+                    f"could not save {target} ({reason}); older ones are intact"
+                ) from error
+            # Older ones stay, since this one may not be on disk yet.
+            logger.warning("Saved %s, but what had to follow failed: %s", target, reason)
+            return target
         self._damaged.discard(target)  # the name may have been that of a removed one
         self._remove_old()
         return target
@@ -309,6 +314,14 @@ def _check_names(
     unknown = sorted(set(metadata) - set(tensors))
     if unknown:
         raise ValueError(f"metadata for {unknown}, but the tensors are {sorted(tensors)}")
+
+
+def _is_committed(folder: Path, serial: int) -> bool:
+    """Return whether a checkpoint of this save is there, as far as it can be read."""
+    try:
+        return read_manifest(folder).serial == serial
+    except (ValueError, OSError):
+        return False
 
 
 def _flush_folder(folder: Path) -> None:

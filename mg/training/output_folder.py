@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mg.files import check_writable_folder
+from mg.training.run_lock import refuse_if_held
 from mg.training.settings import RunSettings
 
 __all__ = ["check_output"]
@@ -13,10 +14,12 @@ def check_output(config: RunSettings) -> None:
 
     Raises:
         FileExistsError: it holds another run.
+        ValueError: another run is at work there.
         OSError: there can be no folder, or it cannot be written to.
     """
     output = Path(config.output_path)
     check_writable_folder(output)
+    refuse_if_held(output)
     holds_run = (output / "config.yaml").exists()
     if holds_run and not (config.resume or config.overwrite):
         raise FileExistsError(

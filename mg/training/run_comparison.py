@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mg.training.run_history import LOG_NAME
 from mg.training.run_log import read_log
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "read_run",
 ]
 
-LOG_NAME = "log.jsonl"
 TIMING_WORDS = ("second", "minute", "wait")
 
 Entry = Mapping[str, Any]
@@ -233,7 +233,7 @@ def read_run(path: str | Path) -> list[dict[str, Any]]:
     path = path / LOG_NAME if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no training log: {path}")
-    entries = read_log(path)
+    entries = read_log(path, ("loss",))
     if not entries:
         raise ValueError(f"{path} holds no step; expected JSON lines with a step each")
     return entries

@@ -2,27 +2,76 @@
 
 import json
 import logging
+import re
+import zlib
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mg.files import atomic_path, write_text
 from mg.training.metric import MAX_LISTED, Metric
 
-__all__ = ["RunLog", "read_log", "save_curves"]
+__all__ = ["RunLog", "read_log", "save_curves", "write_log"]
 
 logger = logging.getLogger("mg")
 
+CHECKSUM, CHECKSUM_DIGITS = "crc32", 8  # the last field of each line
+DAMAGED_LINE_END = re.compile(rb'(\}[^\n])(\{"step")')  # so that the next line is not lost too
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a JSON-lines log; a last line cut short by a crash is left out."""
-    entries = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+
+def read_log(path: Path, needed: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Return the entries of a JSON-lines log; damaged lines are left out, and a warning says which.
+
+    Each line ends with the CRC-32 of what stands before it, so that no changed bit is taken for a
+    number. A last line that a crash cut short counts as damaged too.
+
+    Args:
+        path: the log; there need not be one.
+        needed: keys without which an entry is of no use, besides `step`.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    entries, damaged = [], []
+    for number, line in enumerate(DAMAGED_LINE_END.sub(rb"\1\n\2", content).split(b"\n"), start=1):
+        entry = _entry_of(line)
+        if entry is not None and entry.keys() >= {"step", *needed}:
+            entries.append(entry)
+        elif line:
+            damaged.append(str(number))
+    if damaged:
+        more = f" and {len(damaged) - MAX_LISTED} more" if len(damaged) > MAX_LISTED else ""
+        numbers = ", ".join(damaged[:MAX_LISTED])
+        logger.warning("%s: left out damaged lines: %s%s.", path, numbers, more)
     return entries
+
+
+def write_log(path: Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write a log of these entries, which have a `step` in front; it replaces an older one."""
+    write_text(path, "".join(map(_line_of, entries)), overwrite=True)
+
+
+def _line_of(entry: Mapping[str, Any]) -> str:
+    text = json.dumps(dict(entry))[:-1]
+    return f"{text}{_end_of(text.encode())}\n"
+
+
+def _end_of(text: bytes) -> str:
+    return f', "{CHECKSUM}": "{zlib.crc32(text):0{CHECKSUM_DIGITS}x}"}}'
+
+
+def _entry_of(line: bytes) -> dict[str, Any] | None:
+    """Return what a line holds, without its checksum; None: it is damaged."""
+    text = line[: -len(_end_of(b""))]
+    is_sealed = line == text + _end_of(text).encode()
+    try:
+        entry = json.loads(text + b"}" if is_sealed else line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        return None
+    if not is_sealed:  # older versions wrote no checksum; what looks like one does not fit
+        last = [*entry.values()][-1]
+        return None if isinstance(last, str) and len(last) == CHECKSUM_DIGITS else entry
+    return entry
 
 
 class RunLog:
@@ -42,7 +91,8 @@ class RunLog:
         self, path: Path, *, first_step: int = 0, tensorboard_folder: Path | None = None
     ) -> None:
         self._path = path
-        self._unwritten: list[str] = []
+        self._unwritten = b""
+        self._is_told = False  # that something is unwritten
         self._file = None
         self.forget(first_step)
         self._writer = None
@@ -57,13 +107,15 @@ class RunLog:
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one entry; it must have a `step`."""
-        self._unwritten.append(json.dumps(entry) + "\n")
+        self._unwritten += _line_of(entry).encode()
         try:
-            self._file.write("".join(self._unwritten).encode())
-            self._unwritten = []
+            num_written = self._file.write(self._unwritten)  # not all of it on a full disk
+            self._unwritten = self._unwritten[num_written:]
+            self._is_told = self._is_told and bool(self._unwritten)
         except OSError as error:  # a run does not end for its log: the next entry tries again
-            if len(self._unwritten) == 1:
+            if not self._is_told:
                 logger.warning("%s cannot be written at the moment: %s", self._path, error)
+            self._is_told = True
         if self._writer is not None:
             for key, value in entry.items():
                 if key != "step" and isinstance(value, int | float):
@@ -71,11 +123,10 @@ class RunLog:
 
     def forget(self, first_step: int) -> None:
         """Drop the entries of `first_step` and later, which are about to be written again."""
-        kept = [entry for entry in read_log(self._path) if entry["step"] < first_step]
-        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+        entries = read_log(self._path) if first_step else []
+        write_log(self._path, [entry for entry in entries if entry["step"] < first_step])
         if self._file is not None:
             self._file.close()
-        write_text(self._path, text, overwrite=True)
         self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 (closed in close)
 
     def __enter__(self) -> "RunLog":

@@ -89,7 +89,10 @@ class RunState:
         raise FileNotFoundError(f"no checkpoint in {self.store.folder} was saved by a good step")
 
     def _load(self, stored: StoredCheckpoint) -> Progress:
-        progress = Progress(**stored.document("progress"))
+        try:
+            progress = Progress.from_document(stored.document("progress"))
+        except ValueError as error:
+            raise ValueError(f"{stored.path}: {error}") from error
         task, files = self.task, stored.manifest.files
         for name, network in task.networks.items():
             if f"{name}.safetensors" in files:

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,11 @@ class Task(abc.ABC):
     def metadata(self) -> dict[str, dict[str, str]]:
         """Return texts for the headers of the networks' files in a checkpoint."""
         return {}
+
+    def trained_on(self) -> list[str]:
+        """Return a text for each clip of the data, in order: all there is to it but its place."""
+        clips = map(dataclasses.asdict, self.dataset.manifest.clips)
+        return [json.dumps({**clip, "path": None}) for clip in clips]
 
     def tensors(self) -> dict[str, dict[str, np.ndarray]]:
         """Return copies of the parameters of each network; all ranks must call it."""

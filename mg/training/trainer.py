@@ -16,6 +16,7 @@ from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
 from mg.training.guards import LossScale, StepGuard, Verdict, is_good_step
+from mg.training.rank_agreement import check_same_data, check_same_step
 from mg.training.reports import (
     closing_report,
     merged,
@@ -23,7 +24,9 @@ from mg.training.reports import (
     record_bad_step,
     validation_line,
 )
-from mg.training.run_log import RunLog, read_log, save_curves
+from mg.training.run_history import RunHistory
+from mg.training.run_lock import hold_folder
+from mg.training.run_log import RunLog
 from mg.training.run_state import RunState
 from mg.training.schedule import learning_rate
 from mg.training.settings import RunSettings
@@ -71,6 +74,7 @@ class Trainer:
         self.state = RunState(self.output / "checkpoints", config, task, ranks)
         self.step = 0
         self.batch_offset = 0
+        check_same_data(ranks, self.state.settings, task.trained_on())
         if config.resume and self._has_checkpoint():
             self._take(self.state.resume())
             logger.info("Resuming after step %d.", self.step)
@@ -78,13 +82,11 @@ class Trainer:
             self.stage = task.stages[0]
             task.enter(self.stage)
         self.best_score = -math.inf
-        self.validations = [
-            entry
-            for entry in read_log(self.output / "validation.jsonl")
-            if config.resume and entry["step"] <= self.step
-        ]
-        if self.validations:
-            self.best_score = max(map(task.metric.score, self.validations))
+        self.history = RunHistory(self.output, task.metric)
+        if config.resume and ranks.is_main:
+            self.history.load_validations(self.step)
+            scores = map(task.metric.score, self.history.validations)
+            self.best_score = max(scores, default=-math.inf)
 
     def _has_checkpoint(self) -> bool:
         """Return whether there is a checkpoint; a run killed before its first one has none."""
@@ -102,10 +104,31 @@ class Trainer:
         then, and on ranks other than 0, the answer is None.
 
         Raises:
+            ValueError: another run is at work in the folder.
             FloatingPointError: updates went wrong again and again.
             OSError: the last checkpoint or the final weights could not be written; what was saved
                 before is intact.
         """
+        with self._folder_for_itself():
+            if not self._run_to_the_end():
+                return None
+            final = self.task.export(self.output)
+            if not self.ranks.is_main:
+                return None
+            self._say_what_there_is(final)
+            return final
+
+    def _folder_for_itself(self) -> contextlib.AbstractContextManager:
+        """Return a context in which no other run works in the folder; rank 0 sees to that."""
+        # Once all have come here they have looked at the folder, which rank 0 now changes.
+        check_same_step(self.ranks, self.step)
+        if not self.ranks.is_main:
+            return contextlib.nullcontext()
+        self.output.mkdir(parents=True, exist_ok=True)
+        return hold_folder(self.output)
+
+    def _run_to_the_end(self) -> bool:
+        """Train, validate and save; return False if a signal ended that."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(logging_redirect_tqdm([logging.root]))
             self.stop = stack.enter_context(StopRequest())
@@ -114,23 +137,17 @@ class Trainer:
             if self.ranks.any(self._is_asked_to_stop()):
                 self.save()
                 logger.info("Stopped after step %d; go on with --resume=true.", self.step)
-                return None
+                return False
             if self.step < self.config.steps:
                 minutes = self.config.max_minutes
                 logger.info("max_minutes=%g is over; ending after step %d.", minutes, self.step)
             self.save(score=self.validate())
             if self.sample_interval is not None:
                 self.sample()
-        final = self.task.export(self.output)
-        if not self.ranks.is_main:
-            return None
-        self._say_what_there_is(final)
-        return final
+        return True
 
     def _begin(self) -> None:
-        self.ranks.barrier()  # all have looked at the folder, which rank 0 now changes
         if self.ranks.is_main:
-            self.output.mkdir(parents=True, exist_ok=True)
             if not self.config.resume:
                 self.state.store.remove_all()
                 self._bad_steps_path.unlink(missing_ok=True)
@@ -159,9 +176,7 @@ class Trainer:
         if not self.ranks.is_main:
             return contextlib.nullcontext()
         tensorboard = self.output / "tensorboard" if self.config.tensorboard else None
-        return RunLog(
-            self.output / "log.jsonl", first_step=self.step, tensorboard_folder=tensorboard
-        )
+        return RunLog(self.history.log_path, first_step=self.step, tensorboard_folder=tensorboard)
 
     def _loader(self) -> ClipLoader:
         accumulation = self.config.optim.accumulation_steps
@@ -322,7 +337,7 @@ class Trainer:
         self._take(progress)
         guard.num_skipped, guard.num_restores = kept
         self.batch_offset = next_batch - self.step
-        self.validations = [entry for entry in self.validations if entry["step"] <= self.step]
+        self.history.forget_validations(self.step + 1)
         if self.log is not None:
             self.log.forget(self.step)
         logger.warning(
@@ -391,17 +406,9 @@ class Trainer:
         if measured is None:
             return None
         entry = {"step": self.step, **measured}
-        self.validations.append(entry)
-        with RunLog(self.output / "validation.jsonl", first_step=self.step) as log:
-            log.write(entry)
+        self.history.add_validation(entry)
         metric = self.task.metric
         logger.info("Step %d: held-out %s", self.step, validation_line(entry, metric))
-        save_curves(
-            self.output / "curves.png",
-            read_log(self.output / "log.jsonl"),
-            self.validations,
-            metric,
-        )
         return metric.score(entry)
 
     def sample(self) -> None:
@@ -424,14 +431,14 @@ class Trainer:
                 "%d clips could not be read:\n%s", len(bad), self.task.dataset.bad_table()
             )
         last_lines = [f"Weights: {final}", f"Next: {self.task.next_command(final)}"]
-        if self.validations:
+        if self.history.validations:
             video = self.output / "validation" / f"step_{self.step:08d}.mp4"
             if video.is_file():
                 last_lines.insert(0, f"Original | reconstruction: {video}")
-            last_lines.insert(0, f"Curves: {self.output / 'curves.png'}")
+            last_lines.insert(0, f"Curves: {self.history.curves_path}")
         report = closing_report(
-            read_log(self.output / "log.jsonl"),
-            self.validations,
+            self.history.steps(),
+            self.history.validations,
             self.task.metric,
             first_line=f"Done: {self.step} steps, {self.guard.num_skipped} skipped.",
             last_lines=last_lines,

@@ -1,12 +1,18 @@
 """Choosing the device: one clear line, whatever MindSpore itself has to say."""
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import mindspore as ms
 import pytest
 
 from mg import device
 from mg.device import DeviceConfig, setup_device
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +75,40 @@ def test_asking_for_a_device_is_quiet_and_leaves_logging_as_it_was(monkeypatch, 
     assert caplog.messages == [] and capfd.readouterr().err == ""
     assert logging.root.manager.disable == logging.NOTSET
     assert device._is_usable("CPU") is True
+
+
+PRINT_PRODUCT = """
+import sys
+import numpy as np
+from mindspore import Tensor, nn
+from mg.device import DeviceConfig, setup_device
+
+class Times(nn.Cell):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def construct(self, x):
+        return x * self.factor
+
+setup_device(DeviceConfig(device="CPU"))
+print(Times(int(sys.argv[1]))(Tensor(np.float32(1))))
+"""
+
+
+def test_no_graph_of_another_setting_is_taken_from_mindspores_cache(tmp_path):
+    """With the cache, the second process would run the first one's graph."""
+    cache = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(tmp_path)}
+    (tmp_path / "times.py").write_text(PRINT_PRODUCT)
+    for factor in (2, 3):
+        done = subprocess.run(
+            [sys.executable, tmp_path / "times.py", str(factor)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **cache},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.stdout, done.returncode) == (f"{factor}.0\n", 0), done.stderr
+        assert "MS_COMPILER_CACHE_ENABLE has no effect here" in done.stderr
 
 
 @pytest.mark.parametrize(

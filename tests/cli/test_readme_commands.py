@@ -30,9 +30,10 @@ COMMANDS = [
 SMALL_TRAINING = (
     "--steps 1 --data.size 16 --data.sample_n_frames 2 --data.num_workers 0 "
     "--data.mixed_strategy video_only --data.mixed_image_ratio 0 "
-    "--loss.perceptual_loss_weight 0 --optim.warmup_steps 0"
+    "--loss.perceptual_loss_weight 0 --optim.warmup_steps 0 --mode pynative"
 )
-# What is added to a command (found by its beginning) to make it small; later flags win.
+# What is added to a command (found by its beginning) to make it small; later flags win. In PyNative
+# nothing has to be compiled, which takes longer than all the rest.
 ADDED = {
     "python tools/fetch_lpips.py": "",
     "python tools/inflate_vae_to_tae.py": "",
@@ -45,20 +46,19 @@ ADDED = {
         "--validation.num_frames 2 --validation.size 16 --pretrained null --model.ch 8 "
         "--model.ch_mult [1] --model.num_res_blocks 1 --model.norm_groups 4 "
         "--model.attn_type spat_only --model.temporal_downsample_level [0] "
-        "--model.temporal_upsample_level [0]"
+        "--model.temporal_upsample_level [0] --mode pynative"
     ),
     "python tools/prepare_clips.py": "--short_side 16",
     "python tools/fault_inject.py": "--only flip_bits truncate_files --trials 20",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
-    "python scripts/inference_vae.py --ckpt_path assets": "--num_frames 2 --image_size 16",
-    "python scripts/inference_vae.py --ckpt_path outputs": "--num_frames 2 --image_size 16",
+    "python scripts/inference_vae.py": "--num_frames 2 --image_size 16 --mode pynative",
     "python scripts/encode.py --ckpt_path assets/shapes_generator": (
         "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
     ),
     "python scripts/encode.py --ckpt_path assets/tae_tiny": (
-        "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0"
+        "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
     ),
-    "python scripts/decode.py": "--tiling.frames 8 --tiling.overlap_frames 0",
+    "python scripts/decode.py": "--tiling.frames 8 --tiling.overlap_frames 0 --mode pynative",
     "python scripts/download_weights.py": "",
     "python scripts/reconstruct_with_vae.py": "--num_frames 2 --image_size 16",
     "python tools/inspect_checkpoint.py": "",

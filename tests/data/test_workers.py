@@ -16,21 +16,19 @@ PROJECT = Path(__file__).parents[2]
 
 
 def test_a_call_that_fails_says_how_and_the_next_one_works(hostile):
-    with SupervisedProcess(hostile.misbehave, seconds_limit=0.5) as process:
+    with SupervisedProcess(hostile.misbehave, seconds_limit=2) as process:
         assert process.call("fine") == "FINE"
         with pytest.raises(CallFailedError, match=r"^ZeroDivisionError: 0 frames per second$"):
             process.call("raises")
         with pytest.raises(CallFailedError, match=r"^decoder crashed \(signal 11\)$"):
             process.call("crashes")
-        began = time.monotonic()
-        with pytest.raises(CallFailedError, match=r"^decoder hung for more than 0.5 s$"):
+        with pytest.raises(CallFailedError, match=r"^decoder hung for more than 2 s$"):
             process.call("hangs")
-        assert 0.5 <= time.monotonic() - began < 5
         assert process.call("fine again") == "FINE AGAIN"
 
 
 def test_signals_to_the_group_leave_the_workers_alone(hostile):
-    with SupervisedProcess(hostile.os_getpid, seconds_limit=5) as process:
+    with SupervisedProcess(hostile.os_getpid, seconds_limit=60) as process:
         worker_id = process.call(None)
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(worker_id, number)
@@ -41,30 +39,30 @@ def test_signals_to_the_group_leave_the_workers_alone(hostile):
 
 def test_processes_that_end_before_any_work_are_an_error_not_a_loop(hostile):
     with (
-        SupervisedProcess(hostile.FatalToLoad(), seconds_limit=5) as process,
+        SupervisedProcess(hostile.FatalToLoad(), seconds_limit=60) as process,
         pytest.raises(RuntimeError, match=r"ended 3 times in a row .*\(exit code 3\)"),
     ):
         process.call(None)
 
 
-def test_closing_ends_a_call_under_way(hostile):
+def test_closing_ends_a_call_under_way(hostile, tmp_path):
     pool = WorkerPool(hostile.misbehave, 1, seconds_limit=60)
     assert pool.call("fine") == "FINE"
     errors = []
 
     def call():
         try:
-            pool.call("hangs")
+            pool.call(str(tmp_path / "hangs"))
         except CallFailedError as error:
             errors.append(str(error))
 
     thread = threading.Thread(target=call)
     thread.start()
-    time.sleep(0.2)
-    began = time.monotonic()
+    while not (tmp_path / "hangs").exists():
+        time.sleep(0.01)
     pool.close()
-    thread.join(10)
-    assert time.monotonic() - began < 5
+    thread.join(60)
+    assert not thread.is_alive()
     assert errors == ["decoder crashed (signal 9)"]
 
 
@@ -72,7 +70,7 @@ SCRIPT = """
 import sys
 from mg.data.workers import SupervisedProcess
 
-process = SupervisedProcess(str, seconds_limit=5)
+process = SupervisedProcess(str, seconds_limit=60)
 print(process.call(7), flush=True)
 """
 
@@ -85,7 +83,7 @@ def test_a_script_that_closes_nothing_ends(tmp_path):
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
-        timeout=30,
+        timeout=300,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "7\n", "")
 

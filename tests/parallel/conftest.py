@@ -31,9 +31,9 @@ def run_limited():
 
     # msrun takes the first Python on the path.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {"PATH": path, "PYTHONPATH": str(ROOT), "MG_CACHE": os.devnull, "GLOG_v": "3"}
+    variables = {"PATH": path, "PYTHONPATH": str(ROOT), "GLOG_v": "3"}
 
-    def run(command, *, seconds=150, log_folder=None):
+    def run(command, *, seconds=900, log_folder=None):
         code, output = run_once(command, seconds=seconds, log_folder=log_folder)
         if code != 0 and any(sign in output for sign in SEGMENTATION_FAULTS):
             # About once in hundreds of starts MindSpore's own receiver of messages
@@ -72,6 +72,12 @@ def _descendants(pid):
     )
     children = [int(word) for word in listed.stdout.split()]
     return children + [below for child in children for below in _descendants(child)]
+
+
+@pytest.fixture(scope="session")
+def descendants():
+    """Return a function that lists the process ids of all below a process."""
+    return _descendants
 
 
 @pytest.fixture(scope="session")

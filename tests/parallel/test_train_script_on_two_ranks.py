@@ -112,7 +112,7 @@ def run_on_two(run_limited, launch_script, tmp_path_factory):
         folder = tmp_path_factory.mktemp("two")
         save_config(folder / "config.yaml", config)
         command = launch_script(folder, "scripts/train.py", "--config", folder / "config.yaml")
-        code, output = run_limited(command, seconds=400, log_folder=folder)
+        code, output = run_limited(command, log_folder=folder)
         return code, output + (folder / "rank_1.log").read_text()
 
     return run

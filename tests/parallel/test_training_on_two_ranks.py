@@ -70,9 +70,7 @@ def run_on_two(run_limited, launch_script, tmp_path_factory):
         config = dataclasses.replace(config, batch_size=1)
         save_config(folder / "config.yaml", config)
         command = launch_script(folder, script, "--config", folder / "config.yaml")
-        code, output = run_limited(
-            ["env", f"FAULTS={faults}", *command], seconds=400, log_folder=folder
-        )
+        code, output = run_limited(["env", f"FAULTS={faults}", *command], log_folder=folder)
         return code, output + (folder / "rank_1.log").read_text()
 
     return run

@@ -21,7 +21,7 @@ def two(run_limited, launch_script, tmp_path_factory):
     """Return the folder in which two ranks have left their results."""
     folder = tmp_path_factory.mktemp("two")
     command = launch_script(folder / "logs", PROGRAM, folder)
-    code, output = run_limited(command, seconds=400, log_folder=folder / "logs")
+    code, output = run_limited(command, log_folder=folder / "logs")
     assert code == 0, output
     return folder
 

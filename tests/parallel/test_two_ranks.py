@@ -49,7 +49,7 @@ def two(videos, run_limited, free_port, tmp_path_factory):
         "--join=True", f"--log_dir={logs}", PROGRAM, folder, videos,
     ]
     # fmt: on
-    code, output = run_limited(command, seconds=400, log_folder=logs)
+    code, output = run_limited(command, log_folder=logs)
     assert code == 0, output
     return folder
 

@@ -101,7 +101,7 @@ def free_port():
 
 
 def get(address):
-    with urllib.request.urlopen(address, timeout=30) as response:
+    with urllib.request.urlopen(address, timeout=120) as response:
         return response.read().decode()
 
 

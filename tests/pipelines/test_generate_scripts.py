@@ -1,7 +1,6 @@
 """generate.py, eval_prompts.py and demo.py as a user starts them."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +19,9 @@ def run(script, *arguments):
     return subprocess.run(
         [sys.executable, f"scripts/{script}.py", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "MG_CACHE": os.devnull},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

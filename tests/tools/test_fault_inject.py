@@ -39,6 +39,12 @@ def test_saves_that_end_before_any_call_to_the_file_system_leave_a_checkpoint(tm
     assert passed == tried > 100  # three saves make that many calls
 
 
+def test_damaged_logs_shared_folders_and_ranks_that_differ(tmp_path):
+    names = ("flip_log_bits", "share_folder", "compare_ranks")
+    found = results(tmp_path, "--only", *names, "--trials", 4)
+    assert found == dict.fromkeys(names, (4, 4))
+
+
 def test_ten_kills_while_saving_leave_a_checkpoint(tmp_path):
     found = results(tmp_path, "--only", "kill_while_saving", "--trials", 10)
     assert found == {"kill_while_saving": (10, 10)}

@@ -1,6 +1,9 @@
 """What a checkpoint says of its run, and the weights that a run ends with."""
 
+import dataclasses
 import json
+
+import pytest
 
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.training.checkpoint import Progress, changed_settings, save_final_weights
@@ -66,3 +69,12 @@ def test_progress_survives_json_exactly():
     progress = Progress(step=3, running_means={"real": 0.1 + 0.2, "fake": -1 / 3})
     text = json.dumps(progress.__dict__)
     assert Progress(**json.loads(text)) == progress
+
+
+def test_progress_of_another_version_is_refused_in_one_line():
+    document = dataclasses.asdict(Progress(step=4))
+    assert Progress.from_document(json.loads(json.dumps(document))) == Progress(step=4)
+    with pytest.raises(
+        ValueError, match=r"^progress\.json holds 'phase', 'zeal', which is unknown"
+    ):
+        Progress.from_document({**document, "zeal": 1, "phase": 2})

@@ -252,6 +252,21 @@ def test_a_manifest_of_another_version_or_with_a_path_is_refused(store):
             store.load()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"colour": "red"}, {"files": {"a": {"size": 1}}}, {"files": {"a": 7}}, {"files": [1]}],
+)
+def test_a_manifest_with_unknown_values_is_told_in_one_line(store, change):
+    path = save(store, 1) / "manifest.json"
+    content = {**json.loads(path.read_text()), **change}
+    del content["sha256"]
+    path.write_text(checkpoint_manifest._sealed_text(content))
+    with pytest.raises(
+        ValueError, match=r"is whole:\n  step_00000001: manifest.json holds other.*$"
+    ):
+        store.load()
+
+
 def test_nothing_to_resume(store):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*nothing to resume"):
         store.load()
@@ -282,7 +297,7 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("failing", [*FILES, "folder", "LATEST"])
+@pytest.mark.parametrize("failing", [*FILES, "folder"])
 def test_a_full_disk_leaves_the_older_checkpoints_intact(store, monkeypatch, failing):
     save(store, 1)
     save(store, 2)
@@ -311,14 +326,55 @@ def test_a_full_disk_leaves_the_older_checkpoints_intact(store, monkeypatch, fai
         )
         with pytest.raises(OSError, match=message):
             save(store, 3)
-    after = snapshot(store.folder)
-    assert {path: after[path] for path in before} == before
-    if failing != "LATEST":  # the very last write: by then the new one is committed
-        assert after == before
-        assert not list(store.folder.glob(".*"))
-    assert value(store.load()) == (3.0 if failing == "LATEST" else 2.0)
+    assert snapshot(store.folder) == before and not list(store.folder.glob(".*"))
+    assert value(store.load()) == 2.0
     save(store, 4)  # there is room again
     assert value(store.load()) == 4.0
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_could_not_save_is_said_only_of_what_is_not_there(store, monkeypatch, caplog, is_done):
+    """Each call to the file system fails in turn, or does its work and fails all the same (NFS)."""
+    outcomes = []
+    while True:
+        shutil.rmtree(store.folder, ignore_errors=True)
+        save(store, 1)
+        save(store, 2)
+        left = [len(outcomes)]
+        caplog.clear()
+        with monkeypatch.context() as patch:
+            for name in ("open", "chmod", "fsync", "replace"):
+                patch.setattr(os, name, failing_once(getattr(os, name), left, is_done))
+            try:
+                save(store, 3)
+                outcomes.append("saved")
+            except OSError as error:
+                assert "could not save" in str(error) and "; older ones are intact" in str(error)
+                outcomes.append("not saved")
+        assert (3 in store.steps()) == (outcomes[-1] == "saved")
+        assert value(store.load()) == (3.0 if outcomes[-1] == "saved" else 2.0)
+        if left != [-1]:  # there was no such call
+            break
+        assert outcomes[-1] == "not saved" or "Disk quota exceeded" in caplog.text
+    commit = outcomes.index("saved")
+    assert commit > 20 and set(outcomes[commit:]) == {"saved"} and len(outcomes) > commit + 5
+
+
+def failing_once(call, left, is_done):
+    """Return a function that fails when none of its calls (and of its kin's) is left, once."""
+
+    def wrapper(*args, **kwargs):
+        is_this = left[0] == 0
+        left[0] -= left[0] >= 0
+        if not is_this:
+            return call(*args, **kwargs)
+        if is_done:
+            result = call(*args, **kwargs)
+            if isinstance(result, int):
+                os.close(result)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    return wrapper
 
 
 def test_a_value_that_cannot_be_stored_leaves_nothing(store):

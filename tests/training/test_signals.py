@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from mg.training.signals import StopRequest
 
 ROOT = Path(__file__).parents[2]
+SECONDS_LIMIT = 120  # on a busy machine
 
 RUN = """
 import logging, sys, time
@@ -25,7 +25,7 @@ print("saved after", stop.requested, flush=True)
 {after}
 """
 UNTIL_REQUESTED = "while not stop.requested: time.sleep(0.001)"
-# One call of a compiled library, in which Python runs no signal handler.
+# One call of a compiled library, of more than half an hour, in which Python runs no signal handler.
 BUSY = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)"
 
 
@@ -46,7 +46,7 @@ def start(waiting, after=""):
 def test_the_first_signal_lets_the_run_save_and_exit_with_0(number):
     process = start(UNTIL_REQUESTED)
     process.send_signal(number)
-    output, log = process.communicate(timeout=20)
+    output, log = process.communicate(timeout=SECONDS_LIMIT)
     assert process.returncode == 0
     assert output == f"saved after {number.name}\n"
     assert log.splitlines() == [
@@ -59,19 +59,17 @@ def test_the_second_signal_ends_at_once_even_inside_compiled_code(second):
     process = start(BUSY)
     process.send_signal(signal.SIGTERM)
     assert "SIGTERM: finishing the step" in process.stderr.readline()  # not only after the call
-    began = time.monotonic()
     process.send_signal(second)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=SECONDS_LIMIT)
     assert process.returncode == 128 + second
     assert output == ""
-    assert time.monotonic() - began < 5.0
 
 
 def test_after_the_context_signals_work_as_before():
-    process = start("pass", after="time.sleep(20)")
+    process = start("pass", after="time.sleep(600)")
     assert process.stdout.readline() == "saved after None\n"
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=SECONDS_LIMIT)
     assert process.returncode == -signal.SIGTERM
 
 

@@ -1,8 +1,10 @@
 """The training loop around a task that compiles in a moment: guards, stages, signals, resume."""
 
+import dataclasses
 import errno
 import logging
 import math
+import os
 import signal
 
 import mindspore as ms
@@ -13,7 +15,7 @@ from mindspore import Tensor, nn, ops
 from mg.data.clips import ClipDataset
 from mg.data.manifest import build_manifest
 from mg.parallel.ranks import ONE_RANK
-from mg.training import checkpoint_store
+from mg.training import checkpoint_store, run_history
 from mg.training.checkpoint import save_final_weights
 from mg.training.checkpoint_store import CheckpointStore
 from mg.training.config import (
@@ -23,6 +25,7 @@ from mg.training.config import (
     PhaseSettings,
     TrainTAEConfig,
 )
+from mg.training.output_folder import check_output
 from mg.training.run_log import read_log
 from mg.training.stages import plan_stages
 from mg.training.step import TrainStep
@@ -100,6 +103,12 @@ class SmallTask(Task):
 
     def next_command(self, weights):
         return f"look at {weights}"
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Leave out the drawing of curves, which takes longer than a run."""
+    monkeypatch.setattr(run_history, "save_curves", lambda *arguments: None)
 
 
 @pytest.fixture
@@ -210,6 +219,33 @@ def test_a_damaged_checkpoint_is_passed_over(make_trainer, caplog):
     path.write_bytes(content)
     trainer = make_trainer(steps=8, resume=True)
     assert trainer.step == 6 and "network_state.safetensors" in caplog.text
+
+
+def test_damaged_logs_do_not_stop_a_resumed_run(make_trainer, caplog):
+    output = make_trainer(steps=4).run().parent
+    for name in ("log.jsonl", "validation.jsonl"):
+        content = bytearray((output / name).read_bytes())
+        content[20] ^= 1
+        (output / name).write_bytes(content)
+    make_trainer(steps=6, resume=True).run()
+    for name, steps in (("log.jsonl", [1, 2, 3, 4, 5]), ("validation.jsonl", [3, 4, 6])):
+        assert [entry["step"] for entry in read_log(output / name)] == steps
+        assert caplog.text.count(f"{output / name}: left out damaged lines: 1.") == 1
+
+
+def test_a_second_run_in_the_folder_is_refused_while_the_first_is_at_work(make_trainer):
+    first, second = make_trainer(steps=3), make_trainer(steps=3)
+
+    def start_second(number):
+        if number == 1:
+            with pytest.raises(ValueError, match=rf"another run, process {os.getpid()} on host"):
+                second.run()
+            with pytest.raises(ValueError, match=rf"another run, process {os.getpid()} on host"):
+                check_output(dataclasses.replace(second.config, resume=True))
+
+    first.task.on_batch = start_second
+    assert first.run() is not None and store_of(first).load().step == 3
+    check_output(dataclasses.replace(second.config, resume=True))
 
 
 def test_the_newest_and_the_best_are_kept(make_trainer):

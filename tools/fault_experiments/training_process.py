@@ -49,13 +49,9 @@ class TrainingRun:
     Args:
         folder: an existing folder.
         settings: changes of TINY_SETTINGS, by dotted name.
-        cache_graphs: keep compiled graphs between processes. Only for runs whose processes all
-            compile the same graphs in the same order.
     """
 
-    def __init__(
-        self, folder: Path, settings: Mapping[str, Any], *, cache_graphs: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.output = folder / "out"
         self.store = CheckpointStore(self.output / "checkpoints", keep=2)
@@ -69,9 +65,6 @@ class TrainingRun:
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump(content))
         self.environment = {**os.environ, "GLOG_v": "3"}
-        if cache_graphs:
-            self.environment["MS_COMPILER_CACHE_ENABLE"] = "1"
-            self.environment["MS_COMPILER_CACHE_PATH"] = str(folder / "graphs")
         self.num_started = 0
 
     @contextlib.contextmanager

@@ -28,7 +28,7 @@ def kill_training(folder: Path, num_trials: int) -> Trials:
     In the end the run must be, bit by bit, what it is without any kill.
     """
     rng = np.random.default_rng(SEED)
-    run = _new_run(folder / "killed", checkpoint_interval=1, cache_graphs=True)
+    run = _new_run(folder / "killed", checkpoint_interval=1)
     earliest = latest = 0  # steps that the next process may go on from
     for i in range(num_trials):
         is_start_up = i % TRIALS_PER_START_UP_KILL == TRIALS_PER_START_UP_KILL - 1
@@ -48,9 +48,9 @@ def kill_training(folder: Path, num_trials: int) -> Trials:
         yield fault
 
 
-def _new_run(folder: Path, *, cache_graphs: bool, **settings: int) -> TrainingRun:
+def _new_run(folder: Path, **settings: int) -> TrainingRun:
     folder.mkdir()
-    return TrainingRun(folder, settings, cache_graphs=cache_graphs)
+    return TrainingRun(folder, settings)
 
 
 def _fault_of_start(process: TrainingProcess, earliest: int, latest: int) -> str | None:
@@ -84,7 +84,7 @@ def _fault_of_end(run: TrainingRun, folder: Path, earliest: int, latest: int) ->
             return f"the last process failed: {process.messages[-2000:]}"
     if not earliest <= process.first_step <= latest:
         return f"the last process went on from step {process.first_step}, not {earliest}"
-    unbroken = _new_run(folder, checkpoint_interval=MANY_STEPS, cache_graphs=False)
+    unbroken = _new_run(folder, checkpoint_interval=MANY_STEPS)
     with unbroken.start(steps=steps) as process:
         process.finish()
     return checkpoint_difference(run, unbroken, step=steps)
@@ -93,7 +93,7 @@ def _fault_of_end(run: TrainingRun, folder: Path, earliest: int, latest: int) ->
 def end_training(folder: Path, num_trials: int) -> Trials:
     """Ask a training process to end (SIGTERM), see what it saved, and go on with the next."""
     rng = np.random.default_rng(SEED)
-    run = _new_run(folder / "run", checkpoint_interval=MANY_STEPS, cache_graphs=True)
+    run = _new_run(folder / "run", checkpoint_interval=MANY_STEPS)
     for i in range(num_trials):
         is_compiling = i % 4 == 3
         with run.start(steps=MANY_STEPS) as process:

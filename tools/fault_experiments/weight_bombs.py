@@ -206,10 +206,10 @@ BOMBS = {
     "many_tensors": Bomb("a.ckpt", many_tensors, "more than 50000 tensors"),
     "large_header": Bomb("a.safetensors", large_header, "states a header of"),
     "deep_index": Bomb(
-        "deep_index.safetensors.index.json", lambda: b"[" * 3000, "lists and objects inside"
+        "deep_index.safetensors.index.json", lambda: b"[" * 3000, "nested too deeply"
     ),
     "deep_config": Bomb(
-        "config.json", lambda: b'{"a":' * 900 + b"1" + b"}" * 900, "lists and objects inside"
+        "config.json", lambda: b'{"a":' * 900 + b"1" + b"}" * 900, "nested too deeply"
     ),
     "wide_config": Bomb("config.json", lambda: b"[" + b"{}," * 2_000_000 + b"0]", "too many"),
     "wide_config_of_4_mb": Bomb(
