@@ -19,6 +19,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mg.data.pixel_conversion import to_rgb
 from mg.data.truncation import num_missing_bytes
 
 __all__ = [
@@ -231,7 +232,7 @@ def _decode(path: Path) -> Iterator[av.VideoFrame]:
 
 def _to_rgb(frame) -> np.ndarray:
     """Return a decoded frame as uint8 (H, W, 3) RGB, turned the way it is meant to be shown."""
-    image = frame.to_ndarray(format="rgb24")
+    image = to_rgb(frame)
     num_quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as in np.rot90
     return np.ascontiguousarray(np.rot90(image, num_quarter_turns)) if num_quarter_turns else image
 

@@ -65,9 +65,9 @@ class TAEConfig:
     attn_type: str = "vanilla"  # "vanilla": spatial, then temporal attention; "spat_only"
     temporal_downsample_level: tuple[int, ...] = (0, 1, 2)  # encoder levels that halve T
     temporal_upsample_level: tuple[int, ...] = (3, 2, 1)  # decoder levels that double T
-    # "published": as the public MindSpore weights were trained: temporal down pads two copies of
-    # the last frame at the tail, temporal up pads one zero frame at each end.
-    # "replicate": as in the paper: both pad one copy of the first and of the last frame.
+    # What the decoder's layers that double T see past the ends of a clip. "published": zeros, as
+    # the public MindSpore weights were trained. "replicate": the first and the last frame again, as
+    # in the paper. All other temporal layers repeat the end frames either way.
     temporal_padding: str = "published"
     # Groups of every GroupNorm. With as many groups as channels it would normalise each channel
     # by itself and erase a clip's mean colour; narrow networks need fewer groups.
