@@ -172,8 +172,8 @@ PACKAGES = (
         _photographs(
             BACKGROUNDS,
             "Bridge_by_Sander_Klootwijk.jpg Dragonfly_by_Bolly.jpg Picture_0B_by_freespace.jpg "
-            "Picture_1A_by_freespace.jpg Wine_by_Jakkub_Mede.jpg aitzgorri_by_Aitzol_Berasategi.jpg "
-            "free_by_Peter_Nerlich.jpg friends_by_Aitzol_Berasategi.jpg "
+            "Picture_1A_by_freespace.jpg Wine_by_Jakkub_Mede.jpg free_by_Peter_Nerlich.jpg "
+            "aitzgorri_by_Aitzol_Berasategi.jpg friends_by_Aitzol_Berasategi.jpg "
             "greentock_by_Peter_Nerlich.jpg life_by_Aitzol_Berasategi.jpg "
             "picosdeeuropa_by_Aitzol_Berasategi.jpg seeding_by_Clements_Engelhardt.jpg "
             "sunset_by_Aitzol_Berasategi.jpg",
@@ -381,9 +381,7 @@ def is_flat(frames: np.ndarray) -> bool:
     return bool(grey.std(axis=1).mean() < MIN_FRAME_STD or ground.mean() > MAX_GROUND_SHARE)
 
 
-def render_move(
-    photograph: np.ndarray, other: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def render_move(photograph: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a camera move over a photograph, uint8 (MOVE_NUM_FRAMES, *MOVE_SIZE, 3).
 
     In every second one, on average, a piece of the other photograph moves before it.

@@ -49,7 +49,7 @@ def camera_move(
     # Half of what a turned window covers along y and x, in pixels of the clip.
     cos, sin = np.abs(np.cos(angles)).max(), np.abs(np.sin(angles)).max()
     half = (size * cos + size[::-1] * sin) / 2
-    limit = (extent / (2 * half)).min()
+    limit = 0.999 * (extent / (2 * half)).min()  # less a little for rounding
     # Photograph pixels per pixel of the clip, at the first and the last frame.
     least = min(1.0, limit)
     first = np.clip((extent / size).min() * rng.uniform(*SCALE_RANGE), least, limit)
