@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mg.pipelines.generated_files import metadata_path, write_generated
-from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.sampling_checks import check_request, departures_of
 from mg.pipelines.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -283,7 +283,10 @@ def _handlers(gr: ModuleType, maker: VideoMaker) -> tuple[Callable, Callable]:
         values = (prompt, negative_prompt, num_frames, height, width, steps, guidance, seed)
         with _told_to_the_user(gr):
             request = _request(values)
-            num_steps = request.settings(maker.generator).steps
+            settings = request.settings(maker.generator)
+            if departures := departures_of(maker.generator, [request.prompt], settings):
+                gr.Warning(html.escape(departures, quote=False))
+            num_steps = settings.steps
             progress((0, num_steps), desc="Sampling (the first video compiles the networks)")
 
             def tell(num_done):

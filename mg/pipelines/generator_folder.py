@@ -1,6 +1,7 @@
 """A generator's folder: all that makes videos from text, to be copied and shared as a whole.
 
-    model_index.json   class, version, defaults for sampling, SHA-256 of the weights
+    model_index.json   class, version, defaults for sampling, SHA-256 of the weights, and what the
+                       generator was trained on: words, sizes, lengths, example prompts
     transformer/       config.json  diffusion_pytorch_model.safetensors
     tae/               config.json  diffusion_pytorch_model.safetensors
     text/              config.json: the text encoders
@@ -25,6 +26,7 @@ from mg.files import sha256_of_file, write_text
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
+from mg.pipelines.training_scope import TrainingScope
 from mg.text.build import build_text_encoder, build_text_encoders
 from mg.text.encoder import TextEncoder
 from mg.text.pretrained import PRETRAINED_KINDS
@@ -124,6 +126,7 @@ class GeneratorParts:
         text_encoders: ready to encode.
         defaults: for sampling.
         sha256: of the weight files, by their path inside the folder.
+        scope: what the generator was trained on; None where the folder does not say.
     """
 
     folder: Path
@@ -134,6 +137,7 @@ class GeneratorParts:
     text_encoders: list[TextEncoder]
     defaults: GeneratorDefaults
     sha256: Mapping[str, str]
+    scope: TrainingScope | None = None
 
 
 def save_generator(
@@ -144,6 +148,7 @@ def save_generator(
     tae: "TemporalAutoencoder | str | os.PathLike | tuple[Mapping[str, np.ndarray], TAEConfig]",
     text_encoders: Sequence[TextEncoder | str],
     defaults: Mapping[str, Any] | GeneratorDefaults,
+    scope: TrainingScope | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a generator's folder: all of it, or nothing.
@@ -156,6 +161,7 @@ def save_generator(
             its weights, or its tensors and config, which are written in the precision they have.
         text_encoders: in the order of the transformer's; or their specs (`mg.text.build`).
         defaults: see `GeneratorDefaults`; a mapping with its fields will do.
+        scope: what the generator was trained on; None where that is not known.
         overwrite: whether a generator that is there may be replaced.
 
     Raises:
@@ -193,6 +199,8 @@ def save_generator(
             "defaults": dataclasses.asdict(defaults),
             "sha256": {name: sha256_of_file(new / name) for name in WEIGHTS},
         }
+        if scope is not None:
+            index["trained_on"] = dataclasses.asdict(scope)
         _write_json(new / INDEX_FILE, index)
         if folder.exists():
             os.replace(folder, Path(scratch) / "old")
@@ -232,10 +240,20 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     tae_tensors, _ = load_tae_tensors(folder / WEIGHTS[1], config=tae_config.to_dict())
     try:
         defaults = GeneratorDefaults.from_mapping(index.get("defaults", {}))
+        stated = index.get("trained_on")
+        scope = None if stated is None else TrainingScope.from_mapping(stated)
     except ValueError as error:
         raise ValueError(f"{folder / INDEX_FILE}: {error}") from error
     return GeneratorParts(
-        folder, config, tensors, tae_config, tae_tensors, encoders, defaults, index["sha256"]
+        folder,
+        config,
+        tensors,
+        tae_config,
+        tae_tensors,
+        encoders,
+        defaults,
+        index["sha256"],
+        scope,
     )
 
 

@@ -29,7 +29,12 @@ from mg.training.flow_loss import FlowLoss
 from mg.training.flow_validation import FlowValidation
 from mg.training.metric import FLOW_LOSS
 from mg.training.movie_gen_config import TrainMovieGenConfig
-from mg.training.movie_gen_data import build_datasets, generator_defaults, text_sources
+from mg.training.movie_gen_data import (
+    build_datasets,
+    generator_defaults,
+    text_sources,
+    training_scope,
+)
 from mg.training.movie_gen_start import start_tensors
 from mg.training.phases import phase_step, trained_in
 from mg.training.plateau import Plateau
@@ -240,6 +245,7 @@ class MovieGenTask(Task):
                 tae=tae,
                 text_encoders=self.text_encoders,
                 defaults=generator_defaults(self.config, manifest),
+                scope=training_scope(manifest),
                 overwrite=True,
             )
         return path
