@@ -107,8 +107,8 @@ CAMPUS += " " + " ".join(f"campus/holdout/P1070{n}.png" for n in (492, 502, 508,
 FLOWERS = " ".join(f"flowers{n}.png" for n in range(1, 10))
 
 PLASMA = "Autumn BytheWater ColdRipple ColorfulCups EveningGlow FallenLeaf Grey Kite OneStandsOut"
-PLASMA = {name: "2560x1600" for name in f"{PLASMA} Path summer_1am".split()}
-PLASMA |= {"Altai": "5120x2880", "Patak": "5120x2880", "SafeLanding": "5120x2880"}  # drawings
+PLASMA = {name: "2560x1600.jpg" for name in f"{PLASMA} Path summer_1am".split()}
+DRAWINGS = {"Altai": "5120x2880.png", "Patak": "5120x2880.png", "SafeLanding": "5120x2880.jpg"}
 WALLPAPERS, BACKGROUNDS = "./usr/share/wallpapers", "./usr/share/backgrounds"
 
 
@@ -155,8 +155,8 @@ PACKAGES = (
     _debian(
         "plasma-workspace-wallpapers",
         {
-            f"{WALLPAPERS}/{name}/contents/images/{size}.jpg": f"sources/photographs/{name}.jpg"
-            for name, size in PLASMA.items()
+            f"{WALLPAPERS}/{name}/contents/images/{file}": f"sources/photographs/{name}.{file[-3:]}"
+            for name, file in (PLASMA | DRAWINGS).items()
         },
     ),
     _debian(

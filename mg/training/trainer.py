@@ -15,6 +15,7 @@ from mg.data.dataset import Batch
 from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
+from mg.training.curves import save_curves
 from mg.training.guards import LossScale, StepGuard, Verdict, is_good_step
 from mg.training.reports import (
     closing_report,
@@ -23,7 +24,7 @@ from mg.training.reports import (
     record_bad_step,
     validation_line,
 )
-from mg.training.run_log import RunLog, read_log, save_curves
+from mg.training.run_log import RunLog, read_log
 from mg.training.run_state import RunState
 from mg.training.schedule import learning_rate
 from mg.training.settings import RunSettings
@@ -401,6 +402,7 @@ class Trainer:
             read_log(self.output / "log.jsonl"),
             self.validations,
             metric,
+            terms=self.task.terms,
         )
         return metric.score(entry)
 
