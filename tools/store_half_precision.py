@@ -55,6 +55,7 @@ def store_generator(source: Path, target: Path, *, overwrite: bool) -> None:
         tae=(halved(parts.tae_tensors), parts.tae_config),
         text_encoders=parts.text_encoders,
         defaults=parts.defaults,
+        scope=parts.scope,
         overwrite=overwrite,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from mg.data.transforms import resize_frame
 from mg.files import atomic_path
 
-__all__ = ["contact_sheet", "write_contact_sheet"]
+__all__ = ["captioned", "contact_sheet", "write_contact_sheet"]
 
 SUFFIXES = (".png", ".jpg")
 # Pixels, but for the scale of the letters.
@@ -92,6 +92,12 @@ def write_contact_sheet(
     with atomic_path(path, overwrite=overwrite) as temporary:
         if not cv2.imwrite(str(temporary), sheet[..., ::-1]):
             raise OSError(f"cannot write the image {path}")
+
+
+def captioned(frame: np.ndarray, caption: str) -> np.ndarray:
+    """Return a frame, uint8 RGB (H, W, 3), on paper with a caption below."""
+    lines = _wrap(caption, frame.shape[1])
+    return _cell(frame, lines, frame.shape[1], len(lines))
 
 
 def _strip(clip: np.ndarray, num_frames: int, frame_height: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a clip of one moving shape shows, measured: colour, shape, motion and background.
+"""What a clip of one moving shape shows, measured: colour, shape, motion, background, and its path.
 
 It answers whether a generated clip follows its caption (`mg/data/synthetic.py`), without a network:
 thresholds, contours and a straight line through the shape's places. Blurry clips are expected.
@@ -11,7 +11,7 @@ import numpy as np
 
 from mg.data.synthetic import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Combination
 
-__all__ = ["ATTRIBUTES", "Judgement", "Seen", "judge_clip"]
+__all__ = ["ATTRIBUTES", "Judgement", "Path", "Seen", "judge_clip"]
 
 ATTRIBUTES = ("colour", "shape", "motion", "background")
 
@@ -42,6 +42,8 @@ MIN_SHARE_OF_FRAMES = 0.5
 # A direction is one if the shape goes so far (share of the side), and across it at most so far as
 # a share of that.
 MIN_DISTANCE, MAX_ASIDE = 0.12, 0.6
+# What stands still has no evenness: its centres scatter by less than this share of the side.
+MIN_SPREAD = 0.005
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,23 @@ NOTHING = Seen(None, 0.0)
 
 
 @dataclass(frozen=True)
+class Path:
+    """How a shape's centre went.
+
+    Attributes:
+        evenness: R^2 of the straight line, even in time, that fits the centres best: 1 for a shape
+            that glides, less for one that rests and jumps, 0 where there is no motion.
+        travel: distance between the centres in the first and the last frame, in shares of the side.
+    """
+
+    evenness: float
+    travel: float
+
+
+NO_PATH = Path(0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What a clip shows. Each name is one of the grammar's, or None."""
 
@@ -63,6 +82,7 @@ class Judgement:
     shape: Seen
     motion: Seen
     background: Seen
+    path: Path
 
     def agreement(self, wanted: Combination) -> dict[str, bool]:
         """Return for each attribute whether the clip shows what was wanted; None never agrees."""
@@ -82,7 +102,7 @@ class _Blob:
 def judge_clip(frames: np.ndarray) -> Judgement:
     """Return what a clip of one moving shape shows.
 
-    A clip without a shape gives None for colour, shape and motion.
+    A clip without a shape gives None for colour, shape and motion, and a path of zeros.
 
     Args:
         frames: uint8 RGB (T, H, W, 3), at least 2 frames of at least 16x16.
@@ -101,15 +121,15 @@ def judge_clip(frames: np.ndarray) -> Judgement:
     found = {t: blob for t, frame in enumerate(frames) if (blob := _find_blob(frame, ground))}
     background = _name_background(ground)
     if len(found) < MIN_SHARE_OF_FRAMES * len(frames):
-        return Judgement(NOTHING, NOTHING, NOTHING, background)
+        return Judgement(NOTHING, NOTHING, NOTHING, background, NO_PATH)
     blobs = list(found.values())
+    times, centres = np.array(list(found)), np.array([blob.centre for blob in blobs])
     return Judgement(
         colour=_name_colour(np.median([blob.colour for blob in blobs], axis=0)),
         shape=_name_shape(np.median([blob.fills for blob in blobs], axis=0)),
-        motion=_name_motion(
-            np.array(list(found)), np.array([b.centre for b in blobs]), len(frames)
-        ),
+        motion=_name_motion(times, centres, len(frames)),
         background=background,
+        path=_path(times, centres),
     )
 
 
@@ -223,3 +243,16 @@ def _name_motion(times: np.ndarray, centres: np.ndarray, num_frames: int) -> See
     unit = np.sign(way) * (np.abs(way) == along)
     name = next(name for name, direction in MOTIONS.items() if np.array_equal(direction, unit))
     return Seen(name, float(1 - aside / along))
+
+
+def _path(times: np.ndarray, centres: np.ndarray) -> Path:
+    """Return evenness and travel of the centres (n, 2) at the times (n,)."""
+    spread = centres - centres.mean(axis=0)
+    total = (spread**2).sum()
+    if len(times) < 2 or total < MIN_SPREAD**2 * len(times):
+        return NO_PATH
+    steps = times - times.mean()
+    slope = steps @ spread / (steps @ steps)  # (x, y) per frame, by least squares
+    rest = ((spread - steps[:, np.newaxis] * slope) ** 2).sum()
+    way = centres[-1] - centres[0]
+    return Path(evenness=float(1 - rest / total), travel=float(np.hypot(*way)))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mg.pipelines.generated_files import write_generated
 from mg.pipelines.output_record import read_record
 from mg.pipelines.page_limits import RequestLimits
-from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.sampling_checks import check_request, departures_of
 from mg.pipelines.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -300,7 +300,10 @@ def _handlers(gr: ModuleType, maker: VideoMaker) -> tuple[Callable, Callable]:
         values = (prompt, negative_prompt, num_frames, height, width, steps, guidance, seed)
         with _told_to_the_user(gr):
             request = _request(values)
-            num_steps = request.settings(maker.generator).steps
+            settings = request.settings(maker.generator)
+            if departures := departures_of(maker.generator, [request.prompt], settings):
+                gr.Warning(html.escape(departures, quote=False))
+            num_steps = settings.steps
             progress((0, num_steps), desc="Sampling (the first video compiles the networks)")
 
             def tell(num_done):

@@ -1,6 +1,7 @@
 """A generator's folder: all that makes videos from text, to be copied and shared as a whole.
 
-    model_index.json   class, version, defaults for sampling, SHA-256 of the weights
+    model_index.json   class, version, defaults for sampling, SHA-256 of the weights, and what the
+                       generator was trained on: words, sizes, lengths, example prompts
     transformer/       config.json  diffusion_pytorch_model.safetensors
     tae/               config.json  diffusion_pytorch_model.safetensors
     text/              config.json: the text encoders
@@ -29,6 +30,7 @@ from mg.json_file import read_json_object
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
+from mg.pipelines.training_scope import TrainingScope
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.load import check_tensors, load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
@@ -127,6 +129,7 @@ class GeneratorParts:
         text_encoders: ready to encode.
         defaults: for sampling.
         sha256: of the weight files, by their path inside the folder.
+        scope: what the generator was trained on; None where the folder does not say.
     """
 
     folder: Path
@@ -137,6 +140,7 @@ class GeneratorParts:
     text_encoders: list[TextEncoder]
     defaults: GeneratorDefaults
     sha256: Mapping[str, str]
+    scope: TrainingScope | None = None
 
 
 def save_generator(
@@ -147,6 +151,7 @@ def save_generator(
     tae: "TemporalAutoencoder | str | os.PathLike | tuple[Mapping[str, np.ndarray], TAEConfig]",
     text_encoders: Sequence[TextEncoder | str],
     defaults: Mapping[str, Any] | GeneratorDefaults,
+    scope: TrainingScope | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a generator's folder: all of it, or nothing.
@@ -160,6 +165,7 @@ def save_generator(
         text_encoders: in the order of the transformer's; or their specs
             (`mg.conditions.text.build`).
         defaults: see `GeneratorDefaults`; a mapping with its fields will do.
+        scope: what the generator was trained on; None where that is not known.
         overwrite: whether a generator that is there may be replaced.
 
     Raises:
@@ -197,6 +203,8 @@ def save_generator(
             "defaults": dataclasses.asdict(defaults),
             "sha256": {name: sha256_of_file(new / name) for name in WEIGHTS},
         }
+        if scope is not None:
+            index["trained_on"] = dataclasses.asdict(scope)
         _write_json(new / INDEX_FILE, index)
         if folder.exists():
             os.replace(folder, Path(scratch) / "old")
@@ -237,10 +245,20 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     tae_tensors, _ = load_tae_tensors(folder / WEIGHTS[1], config=tae_config.to_dict())
     try:
         defaults = GeneratorDefaults.from_mapping(index.get("defaults", {}))
+        stated = index.get("trained_on")
+        scope = None if stated is None else TrainingScope.from_mapping(stated)
     except ValueError as error:
         raise ValueError(f"{folder / INDEX_FILE}: {error}") from error
     return GeneratorParts(
-        folder, config, tensors, tae_config, tae_tensors, encoders, defaults, index["sha256"]
+        folder,
+        config,
+        tensors,
+        tae_config,
+        tae_tensors,
+        encoders,
+        defaults,
+        index["sha256"],
+        scope,
     )
 
 

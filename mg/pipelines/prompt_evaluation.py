@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mg.data.contact_sheet import write_contact_sheet
-from mg.data.synthetic import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Combination, combinations
+from mg.data.synthetic import (
+    BACKGROUNDS,
+    COLOURS,
+    DISTANCE_RANGE,
+    MOTIONS,
+    SHAPES,
+    Combination,
+    combinations,
+)
 from mg.files import check_writable_folder, write_text
 from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
@@ -35,6 +43,10 @@ CHANCE = {
 }
 MAX_VIDEOS_PER_PROMPT = 10_000
 MIN_SIZE = 16  # of what the judge takes, in pixels
+# A shape moves evenly if a straight line explains so much of its path (R^2), and goes as far as
+# those it was trained on if it does so up to this share.
+MIN_EVENNESS, TRAVEL_TOLERANCE = 0.97, 0.1
+PATH_COLUMNS = ("even motion", "full travel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +64,21 @@ class EvaluationRun:
     seen: tuple[Judgement, ...]
 
     def shares(self) -> dict[str, float]:
-        """Return the share of clips with each attribute right, and of those with `all` right."""
+        """Return the share of clips with each attribute right, and of those with `all` right.
+
+        Beside these stand the shares of clips whose shape moves evenly, and as far as in training.
+        """
         agreements = [seen.agreement(w) for w, seen in zip(self.wanted, self.seen, strict=True)]
         shares = {name: float(np.mean([a[name] for a in agreements])) for name in ATTRIBUTES}
-        return shares | {"all": float(np.mean([all(a.values()) for a in agreements]))}
+        shares["all"] = float(np.mean([all(a.values()) for a in agreements]))
+        low, high = DISTANCE_RANGE
+        low, high = low * (1 - TRAVEL_TOLERANCE), high * (1 + TRAVEL_TOLERANCE)
+        paths = [seen.path for seen in self.seen]
+        is_even = [path.evenness >= MIN_EVENNESS for path in paths]
+        is_full = [low <= path.travel <= high for path in paths]
+        for name, values in zip(PATH_COLUMNS, (is_even, is_full), strict=True):
+            shares[name] = float(np.mean(values))
+        return shares
 
 
 def wanted_clips(num_prompts: int | None = None, videos_per_prompt: int = 1) -> list[Combination]:
@@ -164,18 +187,22 @@ def evaluate_prompts(
 
 def table_of(runs: Sequence[EvaluationRun]) -> str:
     """Return the table in Markdown: right in %, a row for each run, and one for chance."""
-    columns = [*ATTRIBUTES, "all"]
+    columns = [*ATTRIBUTES, "all", *PATH_COLUMNS]
     rows = {f"{run.name} ({len(run.wanted)} videos)": run.shares() for run in runs}
     rows["chance"] = CHANCE | {"all": float(np.prod(list(CHANCE.values())))}
     lines = [
         "| right in % | " + " | ".join(columns) + " |",
         "|---|" + "---:|" * len(columns),
         *(
-            f"| {name} | " + " | ".join(f"{100 * shares[c]:.1f}" for c in columns) + " |"
+            f"| {name} | " + " | ".join(_percent(shares.get(column)) for column in columns) + " |"
             for name, shares in rows.items()
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _percentages(shares: dict[str, float]) -> str:

@@ -11,7 +11,7 @@ from mg.pipelines.sampling_settings import SamplingSettings
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo
 
-__all__ = ["check_request", "texts_of"]
+__all__ = ["check_request", "departures_of", "texts_of"]
 
 logger = logging.getLogger("mg")
 
@@ -68,3 +68,15 @@ def check_request(
                 text,
             )
     return shape
+
+
+def departures_of(
+    generator: "GeneratorParts | TextToVideo", prompts: Sequence[str], settings: SamplingSettings
+) -> str:
+    """Return one line that names what of a request the generator was not trained on, or "".
+
+    Arguments as of `check_request`.
+    """
+    if generator.scope is None:
+        return ""
+    return generator.scope.departures(prompts, settings, generator.tae_config)

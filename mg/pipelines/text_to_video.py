@@ -4,6 +4,7 @@ Source: Movie Gen (arXiv 2410.13720) sections 3.1.2, 3.4.2.
 """
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,12 +21,14 @@ from mg.flow.sampler import sample
 from mg.models.movie_gen.transformer import MovieGenTransformer
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, load_generator
-from mg.pipelines.sampling_checks import check_request, texts_of
+from mg.pipelines.sampling_checks import check_request, departures_of, texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite, decode_latents
 from mg.tiling.sizes import Tiling
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
+
+logger = logging.getLogger("mg")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,7 @@ class TextToVideo:
         defaults: for what a call leaves open.
         dtype, decode_dtype: precision of the transformer and of the decoder.
         sha256: of the weight files.
+        scope: what the generator was trained on; None where that is not known.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class TextToVideo:
         self.text_encoders: list[TextEncoder] = parts.text_encoders
         self.defaults: GeneratorDefaults = parts.defaults
         self.sha256 = dict(parts.sha256)
+        self.scope = parts.scope
         self.transformer_config = parts.transformer_config
         self.tae_config = parts.tae_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
@@ -185,6 +190,7 @@ class TextToVideo:
         """Return an iterator over the latent of each prompt, float32 (C, T', H', W'), not scaled.
 
         Checks are made at once, batches are computed when the first latent of each is asked for.
+        What is new to the generator (words, sizes, lengths) gets a warning.
 
         Args:
             prompts: one per video.
@@ -198,6 +204,8 @@ class TextToVideo:
             ValueError: as `check_request`; or the transformer gave what is no number.
         """
         shape = check_request(self, prompts, settings, truncate=truncate)
+        if departures := departures_of(self, prompts, settings):
+            logger.warning("%s", departures)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; expected 1 or more")
         if len(seeds) != len(prompts):

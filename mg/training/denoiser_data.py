@@ -9,7 +9,7 @@ import numpy as np
 
 from mg.conditions.text.cache import TextCache
 from mg.conditions.text.encoder import TextEncoder
-from mg.conditions.text.prompts import with_fps
+from mg.conditions.text.prompts import with_fps, without_fps
 from mg.conditions.text.sources import CachedText, EncodedText, TextSource
 from mg.data.captions import read_captions
 from mg.data.latent_dataset import LatentDataset, LatentDraw
@@ -18,10 +18,11 @@ from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import Ranks
 from mg.pipelines.autoencoder import tensors_hash
 from mg.pipelines.generator_folder import GeneratorDefaults
+from mg.pipelines.training_scope import TrainingScope, scope_of_captions
 from mg.training.denoiser_config import TextSettings, TrainDenoiserConfig
 from mg.weights.load import load_tae_tensors
 
-__all__ = ["build_datasets", "generator_defaults", "text_sources"]
+__all__ = ["build_datasets", "generator_defaults", "text_sources", "training_scope"]
 
 logger = logging.getLogger("mg")
 
@@ -115,6 +116,18 @@ def text_sources(encoders: list[TextEncoder], settings: TextSettings) -> list[Te
     return [
         CachedText(TextCache.open(settings.cache_folder, encoder.identity)) for encoder in encoders
     ]
+
+
+def training_scope(manifest: LatentManifest) -> TrainingScope:
+    """Return the words, sizes and lengths of the training data, for the generator's folder."""
+    tae = TAEConfig.from_mapping(manifest.config)
+    side, factor = tae.spatial_compression, tae.temporal_compression
+    buckets = manifest.buckets()
+    return scope_of_captions(
+        [without_fps(caption) for clip in manifest.clips for caption in clip.captions],
+        [1 if bucket.is_image else bucket.num_frames * factor for bucket in buckets],
+        [(bucket.height * side, bucket.width * side) for bucket in buckets],
+    )
 
 
 def generator_defaults(config: TrainDenoiserConfig, manifest: LatentManifest) -> GeneratorDefaults:

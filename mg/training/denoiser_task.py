@@ -23,7 +23,12 @@ from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
 from mg.training.denoiser_config import TrainDenoiserConfig
-from mg.training.denoiser_data import build_datasets, generator_defaults, text_sources
+from mg.training.denoiser_data import (
+    build_datasets,
+    generator_defaults,
+    text_sources,
+    training_scope,
+)
 from mg.training.flow_loss import FlowLoss
 from mg.training.flow_validation import FlowValidation
 from mg.training.metric import FLOW_LOSS
@@ -247,6 +252,7 @@ class DenoiserTask(Task):
                 tae=tae,
                 text_encoders=self.text_encoders,
                 defaults=generator_defaults(self.config, manifest),
+                scope=training_scope(manifest),
                 overwrite=True,
             )
         return path

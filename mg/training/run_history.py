@@ -1,10 +1,12 @@
 """What a run has written about itself so far: its log, its validations, the picture of both."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mg.training.curves import save_curves
 from mg.training.metric import Metric
-from mg.training.run_log import read_log, save_curves, write_log
+from mg.training.run_log import read_log, write_log
 
 __all__ = ["LOG_NAME", "VALIDATIONS_NAME", "RunHistory"]
 
@@ -51,8 +53,12 @@ class RunHistory:
         """Drop the validations of a step and all later ones, which come again."""
         self.validations = [entry for entry in self.validations if entry["step"] < first_step]
 
-    def add_validation(self, entry: dict[str, Any]) -> None:
+    def add_validation(self, entry: dict[str, Any], terms: Sequence[str]) -> None:
         """Store a validation, in the place of one of the same step, and draw the curves anew.
+
+        Args:
+            entry: what was measured, with its `step`.
+            terms: names of the parts of the training loss, to be drawn too.
 
         Raises:
             OSError: a file could not be written; the next validation writes it again.
@@ -60,4 +66,4 @@ class RunHistory:
         self.forget_validations(entry["step"])
         self.validations.append(entry)
         write_log(self.folder / VALIDATIONS_NAME, self.validations)
-        save_curves(self.curves_path, self.steps(), self.validations, self.metric)
+        save_curves(self.curves_path, self.steps(), self.validations, self.metric, terms=terms)

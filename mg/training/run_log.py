@@ -1,4 +1,4 @@
-"""What a run writes about itself: one JSON line per step, TensorBoard events, a picture."""
+"""What a run writes about itself: one JSON line per step, and TensorBoard events."""
 
 import json
 import logging
@@ -8,10 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mg.files import atomic_path, write_text
-from mg.training.metric import MAX_LISTED, Metric
+from mg.files import write_text
 
-__all__ = ["RunLog", "read_log", "save_curves", "write_log"]
+__all__ = ["RunLog", "read_log", "write_log"]
 
 logger = logging.getLogger("mg")
 
@@ -139,42 +138,3 @@ class RunLog:
         self._file.close()
         if self._writer is not None:
             self._writer.close()
-
-
-def save_curves(
-    path: Path, train: list[dict[str, Any]], validation: list[dict[str, Any]], metric: Metric
-) -> None:
-    """Draw the training loss and the validations over steps into a PNG.
-
-    Validations are drawn by their parts; where these are too many to be told apart, as a whole.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    steps = [entry["step"] for entry in train]
-    left.plot(steps, [entry["loss"] for entry in train], linewidth=0.8)
-    left.set(xlabel="step", ylabel="training loss", title="Loss")
-    if train and min(entry["loss"] for entry in train) > 0:
-        left.set_yscale("log")
-    names = sorted({name for entry in validation for name in entry[metric.parts_key]})
-    curves = {
-        name: [
-            (entry["step"], entry[metric.parts_key][name])
-            for entry in validation
-            if name in entry[metric.parts_key]
-        ]
-        for name in names
-    }
-    if len(names) > MAX_LISTED:
-        curves = {"all": [(entry["step"], entry[metric.key]) for entry in validation]}
-    for name, points in curves.items():
-        right.plot(*zip(*points, strict=True), marker=".", label=name)
-    right.set(xlabel="step", ylabel=metric.label, title="Held-out clips")
-    if validation:
-        right.legend(fontsize="small")
-    with atomic_path(path, overwrite=True) as temporary:
-        figure.savefig(temporary, dpi=120)
-    pyplot.close(figure)

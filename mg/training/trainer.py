@@ -406,7 +406,7 @@ class Trainer:
         if measured is None:
             return None
         entry = {"step": self.step, **measured}
-        self.history.add_validation(entry)
+        self.history.add_validation(entry, self.task.terms)
         metric = self.task.metric
         logger.info("Step %d: held-out %s", self.step, validation_line(entry, metric))
         return metric.score(entry)

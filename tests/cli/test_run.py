@@ -74,7 +74,7 @@ def test_uv_is_used_where_it_is(bootstrap, tmp_path, monkeypatch):
 
 
 def test_arguments_are_passed_on_to_the_demo(bootstrap):
-    start = ("scripts/train_tae.py", "--config", "configs/tae/train/demo.yaml")
+    start = ("scripts/adapt_tae.py", "--config", "configs/tae/train/adapt.yaml")
     assert bootstrap.commands("demo", ["--steps", "3"]) == [(*start, "--steps", "3")]
     flag = ["--video_folder", "mine"]
     assert bootstrap.commands("demo", flag) == [(*start, *flag)]

@@ -7,7 +7,7 @@ import pytest
 from mg.data.synthetic import Combination, synthetic_clip
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
-from mg.metrics.shape_judge import ATTRIBUTES, judge_clip
+from mg.metrics.shape_judge import ATTRIBUTES, Path, judge_clip
 
 NUM_CLIPS = 120
 
@@ -132,6 +132,44 @@ def test_frames_gone_wrong_do_not_matter():
         broken[[2, 7]] = frames[0, 0, 0]  # the shape is gone
         broken[11] = frames[0]  # a jump
         assert all(judge_clip(broken).agreement(wanted).values())
+
+
+def square_at(places):
+    """Return frames of a red square whose left edge is at each of the places (pixels of 64)."""
+    frames = np.zeros((len(places), 64, 64, 3), np.uint8)
+    for frame, left in zip(frames, places, strict=True):
+        frame[24:40, left : left + 16] = (255, 0, 0)
+    return frames
+
+
+def test_an_even_path_is_even_and_as_long_as_it_is():
+    path = judge_clip(square_at(range(4, 36, 2))).path
+    assert path.evenness > 0.999
+    assert path.travel == pytest.approx(30 / 64, abs=0.005)
+
+
+def test_a_jump_between_two_stills_is_not_even():
+    # The best line explains 3/4 n^2 / (n^2 - 1) of a step's variance: 0.753 for n = 16 frames.
+    path = judge_clip(square_at([10] * 8 + [30] * 8)).path
+    assert path.evenness == pytest.approx(0.753, abs=0.01)
+    assert path.travel == pytest.approx(20 / 64, abs=0.005)
+
+
+def test_the_measured_path_of_a_fade_is_uneven_and_short():
+    # What a TAE once made of a clip whose shape goes 22 pixels: places rounded to pixels.
+    places = [37, 37, 37, 37, 36, 36, 34, 33, 30, 28, 26, 25, 24, 24, 23, 23]
+    path = judge_clip(square_at(places)).path
+    assert 0.85 < path.evenness < 0.96
+    assert path.travel == pytest.approx(14 / 64, abs=0.005)
+
+
+def test_synthetic_clips_move_evenly_and_stills_do_not_move():
+    for index in range(12):
+        _, frames = synthetic_clip(index, split="both")
+        path = judge_clip(frames).path
+        assert path.evenness > 0.99 and 0.24 < path.travel < 0.36
+    assert judge_clip(np.repeat(frames[:1], 16, axis=0)).path == Path(0.0, 0.0)
+    assert judge_clip(np.zeros((8, 64, 64, 3), np.uint8)).path == Path(0.0, 0.0)
 
 
 def test_agreement_is_per_attribute():

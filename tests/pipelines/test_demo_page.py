@@ -1,5 +1,6 @@
 """The page over HTTP, as gradio's own client uses it, with tiny networks."""
 
+import dataclasses
 import http.client
 import json
 import re
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,6 +20,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from mg.data.video import VideoReader
+from mg.pipelines import demo_page
 from mg.pipelines.demo_page import (
     PageRequest,
     VideoMaker,
@@ -31,6 +34,7 @@ from mg.pipelines.page_limits import MAX_REQUEST_BYTES
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
+from mg.pipelines.training_scope import scope_of_captions
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
@@ -184,6 +188,18 @@ def test_the_words_are_those_of_the_command_line_and_no_html(client, generator):
     assert "<" not in shown
     shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     assert shown == str(of_command_line.value)
+
+
+def test_what_is_new_to_the_generator_is_told_on_the_page(generator, tmp_path, monkeypatch):
+    scope = scope_of_captions(["a circle"], [8], [(16, 24)])
+    monkeypatch.setattr(generator, "scope", scope)
+    told = []
+    page = SimpleNamespace(Warning=told.append, Error=RuntimeError, Progress=lambda: None)
+    _, generate = demo_page._handlers(page, VideoMaker(generator, tmp_path))
+    fields = {**FIELDS, "prompt": "a <circle> dog", "negative_prompt": ""}
+    names = [field.name for field in dataclasses.fields(demo_page.PageRequest)]
+    generate(*(fields[name] for name in names), progress=lambda *_, **__: None)
+    assert len(told) == 1 and "the words dog; " in told[0]
 
 
 def test_a_failure_of_ours_is_told_too(client, generator, monkeypatch):

@@ -9,9 +9,15 @@ import cv2
 import pytest
 
 from mg.data.synthetic import combinations, parse_caption, synthetic_clip
+from mg.metrics.shape_judge import judge_clip
 from mg.pipelines import prompt_evaluation
 from mg.pipelines.generator_folder import save_generator
-from mg.pipelines.prompt_evaluation import check_evaluation, evaluate_prompts, wanted_clips
+from mg.pipelines.prompt_evaluation import (
+    EvaluationRun,
+    check_evaluation,
+    evaluate_prompts,
+    wanted_clips,
+)
 from mg.pipelines.sampling_settings import SamplingSettings
 
 SETTINGS = SamplingSettings(num_frames=8, height=64, width=64, fps=16, steps=2, guidance=3.0)
@@ -46,9 +52,8 @@ def test_the_table_of_a_generator_that_listens(painter, tmp_path):
     wanted = wanted_clips()
     runs = evaluate_prompts(painter, wanted, tmp_path, settings=SETTINGS, seed=7, batch_size=4)
     assert [run.name for run in runs] == ["guidance 3", "guidance 1", "empty prompt"]
-    assert runs[0].shares() == dict.fromkeys(
-        ("colour", "shape", "motion", "background", "all"), 1.0
-    )
+    columns = ("colour", "shape", "motion", "background", "all", "even motion", "full travel")
+    assert runs[0].shares() == dict.fromkeys(columns, 1.0)
     only = painter.only
     for run in runs[1:]:
         shares = run.shares()
@@ -63,9 +68,18 @@ def test_the_table_of_a_generator_that_listens(painter, tmp_path):
         {"colour": 1 / 6, "shape": 1 / 3, "motion": 1 / 4, "background": 1 / 3}
     )
     table = (tmp_path / "report.md").read_text()
-    assert "| guidance 3 (48 videos) | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in table
-    assert "| chance | 16.7 | 33.3 | 25.0 | 33.3 | 0.5 |" in table
+    assert "| guidance 3 (48 videos) |" + 7 * " 100.0 |" in table
+    assert "| chance | 16.7 | 33.3 | 25.0 | 33.3 | 0.5 |  |  |" in table
     assert cv2.imread(str(tmp_path / "contact_sheet.png")).shape[0] > 16 * 96
+
+
+def test_clips_that_jump_or_hardly_move_are_told_from_even_ones():
+    wanted, frames = synthetic_clip(0, split="held_out")
+    jump = frames[[0] * 8 + [15] * 8]
+    short = frames[:8]
+    seen = tuple(judge_clip(clip) for clip in (frames, jump, short, frames))
+    shares = EvaluationRun("guidance 3", (wanted,) * 4, seen).shares()
+    assert shares["even motion"] == 0.75 and shares["full travel"] == 0.75
 
 
 def test_all_rows_start_from_the_same_noise(painter, tmp_path):
@@ -106,7 +120,7 @@ def test_the_script(painter, generator_parts, tmp_path, monkeypatch, capsys):
     script.main()
     table = capsys.readouterr().out
     assert table == (tmp_path / "report" / "report.md").read_text()
-    assert "| guidance 3 (6 videos) | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in table
+    assert "| guidance 3 (6 videos) |" + 7 * " 100.0 |" in table
     assert painter.requests[0][2].steps == 5 and painter.requests[0][2].num_frames == 8
     with pytest.raises(FileExistsError, match="--overwrite"):
         script.main()

@@ -10,6 +10,7 @@ from mg.data.transforms import from_model_range
 from mg.flow.noise import initial_noise
 from mg.pipelines.generator_folder import load_generator, save_generator
 from mg.pipelines.text_to_video import TextToVideo, seeds_of
+from mg.pipelines.training_scope import scope_of_captions
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -176,6 +177,16 @@ def test_a_long_prompt_is_cut_when_asked_and_that_is_said(generator, caplog):
     expected = pipeline.text_encoders[0].encode(["word " * 12], truncate=True)
     np.testing.assert_array_equal(seen[0].asnumpy(), expected.values)
     assert seen[1].asnumpy().all()
+
+
+def test_what_is_new_to_the_generator_gets_one_warning(generator, caplog):
+    model = generator(lambda latent: latent)
+    model.scope = scope_of_captions(["a red circle"], [8], [(16, 24)])
+    with caplog.at_level(logging.WARNING, logger="mg"):
+        model(["a dog", "a red cat"], steps=1)
+        model("a red circle", steps=1)
+    model.scope = None
+    assert len(caplog.messages) == 1 and "the words dog, cat." in caplog.messages[0]
 
 
 def test_the_frame_rate_is_in_the_text_if_it_was_in_training(generator_parts, tmp_path):

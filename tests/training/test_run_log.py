@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from mg.training.curves import save_curves
 from mg.training.metric import PSNR
 from mg.training.reports import closing_report, validation_line
-from mg.training.run_log import RunLog, read_log, save_curves, write_log
+from mg.training.run_log import RunLog, read_log, write_log
 
 
 def test_a_log_drops_the_steps_that_are_run_again(tmp_path):
@@ -106,18 +107,6 @@ def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypa
     monkeypatch.setattr(builtins, "__import__", without_tensorboard)
     with pytest.raises(ValueError, match="pip install tensorboardX"):
         RunLog(tmp_path / "log.jsonl", tensorboard_folder=tmp_path / "events")
-
-
-def test_curves_of_any_run_are_drawn(tmp_path):
-    nan, inf = float("nan"), float("inf")
-    train = [{"step": i, "loss": loss} for i, loss in enumerate([1.0, nan, inf, 0.1])]
-    validation = [
-        {"step": 0, "psnr_per_clip": {"a": 20.0}},
-        {"step": 4, "psnr_per_clip": {"a": 21.0, "b": inf}},
-    ]
-    for name, entries in (("full", (train, validation)), ("empty", ([], []))):
-        save_curves(tmp_path / f"{name}.png", *entries, PSNR)
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_many_held_out_clips_are_neither_all_listed_nor_all_drawn(tmp_path):

@@ -108,7 +108,7 @@ class SmallTask(Task):
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Leave out the drawing of curves, which takes longer than a run."""
-    monkeypatch.setattr(run_history, "save_curves", lambda *arguments: None)
+    monkeypatch.setattr(run_history, "save_curves", lambda *arguments, **options: None)
 
 
 @pytest.fixture

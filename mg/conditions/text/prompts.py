@@ -3,7 +3,7 @@
 import math
 import re
 
-__all__ = ["with_fps"]
+__all__ = ["with_fps", "without_fps"]
 
 PREFIX = re.compile(r"FPS-\d+\b")
 
@@ -26,3 +26,8 @@ def with_fps(prompt: str, fps: float) -> str:
     if PREFIX.match(prompt):
         raise ValueError(f"the prompt {prompt!r} has its frame rate already; leave it out")
     return f"FPS-{round(fps)} {prompt}" if prompt else ""
+
+
+def without_fps(text: str) -> str:
+    """Return a text of `with_fps` without its frame rate; another text as it is."""
+    return PREFIX.sub("", text, count=1).lstrip() if PREFIX.match(text) else text
