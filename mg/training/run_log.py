@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mg.files import write_text
+from mg.training.metric import MAX_LISTED
 
 __all__ = ["RunLog", "read_log", "write_log"]
 
