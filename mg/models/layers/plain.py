@@ -2,7 +2,7 @@
 
 from mindspore import Tensor, nn, ops
 
-__all__ = ["ChannelBias", "NormaliseGroups", "SiLU", "SwapChannels", "convolution"]
+__all__ = ["ChannelBias", "NormaliseGroups", "SiLU", "StackRows", "SwapChannels", "convolution"]
 
 Padding = int | tuple[int, int, int, int]  # of all sides, or (top, bottom, left, right)
 
@@ -32,6 +32,17 @@ class SwapChannels(nn.Cell):
 
     def construct(self, weight: Tensor) -> Tensor:
         return weight.transpose(1, 0, 2, 3)
+
+
+class StackRows(nn.Cell):
+    """Return rows (R', H, W) of (R, H, W) by their numbers, each as often as it is named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gather = ops.Gather()
+
+    def construct(self, x: Tensor, rows: Tensor) -> Tensor:
+        return self.gather(x, rows, 0)
 
 
 class NormaliseGroups(nn.Cell):
