@@ -16,6 +16,7 @@ from mg.models.layers.plain import convolution as plain_convolution
 
 __all__ = [
     "ChannelBias",
+    "ConvolveDoubled",
     "DenseConv2d",
     "NormaliseGroups",
     "NormaliseWithStatistics",
@@ -128,6 +129,38 @@ class DenseConv2d(nn.Cell):
             return self.turn_back(self.by_turned_weight(x, dout, shape))
         shape = (self.out_channels, self.in_channels, *self.kernel_shape)
         return self.by_weight(dout, x, shape)
+
+
+class ConvolveDoubled(nn.Cell):
+    """Double H and W, nearest neighbour, then convolve, as one transposed convolution.
+
+    Along one axis, with pixels doubled and taps w0, w1, w2,
+
+        y_2i = w0 x_{i-1} + (w1 + w2) x_i        y_2i+1 = (w0 + w1) x_i + w2 x_{i+1}
+
+    which is a transposed convolution with stride 2, padding 1 and kernel (w2, w1+w2, w0+w1, w0):
+    per pixel of x it takes 4 * 4 products instead of 4 * 3 * 3, and no doubled copy of x.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        # (4, 3): the kernel above from (w0, w1, w2); over both axes (9, 16)
+        spread = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
+        self.spread = Tensor(np.ascontiguousarray(np.kron(spread, spread).T))
+        # What goes in here is what came out of the convolution that this one is the gradient of.
+        self.transposed = ops.Conv2DTranspose(in_channels, 4, pad_mode="pad", pad=1, stride=2)
+        self.swap = SwapChannels(in_channels, out_channels)
+        self.matmul = ops.MatMul()
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution (N, Cout, 2H, 2W) with a weight (Cout, Cin, 3, 3)."""
+        total, _, height, width = x.shape
+        # (Cout, Cin, 3, 3) -> (Cin * Cout, 9) -> (Cin, Cout, 4, 4)
+        weight = self.swap(weight).reshape(-1, 9)
+        weight = self.matmul(weight, self.spread.astype(weight.dtype))
+        weight = weight.reshape(self.in_channels, self.out_channels, 4, 4)
+        return self.transposed(x, weight, (total, self.out_channels, 2 * height, 2 * width))
 
 
 class ChannelBias(nn.Cell):

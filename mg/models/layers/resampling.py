@@ -4,18 +4,31 @@ Layouts and precision: see `mg.models.layers`.
 """
 
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
+from mg.models.layers.convolution import drawn_weight, zero_bias
+from mg.models.layers.devices import operations
 from mg.models.layers.frames import mix_frames
+from mg.models.layers.plain import resize_nearest
 
-__all__ = ["linear_weights", "resize_linear", "resize_nearest"]
+__all__ = ["DoubledConv2d", "linear_weights", "resize_linear", "resize_nearest"]
 
 
-def resize_nearest(x: Tensor, factor: int) -> Tensor:
-    """Return (N, C, H * factor, W * factor): each pixel of x (N, C, H, W) repeated."""
-    size = (x.shape[2] * factor, x.shape[3] * factor)
-    return ops.ResizeNearestNeighbor(size)(x)
+class DoubledConv2d(nn.Cell):
+    """Double H and W, nearest neighbour; then a 3x3 convolution of each frame."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = drawn_weight((out_channels, in_channels, 3, 3))
+        self.bias = zero_bias(out_channels)
+        self.convolve = operations().ConvolveDoubled(in_channels, out_channels)
+        self.bias_add = operations().ChannelBias()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return (N, Cout, 2H, 2W) of x (N, Cin, H, W)."""
+        y = self.convolve(x, self.weight.astype(x.dtype))
+        return self.bias_add(y, self.bias.astype(x.dtype))
 
 
 def resize_linear(x: Tensor, num_frames: int, factors: tuple[int, int, int]) -> Tensor:
