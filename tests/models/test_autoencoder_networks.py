@@ -10,6 +10,8 @@ from mindspore import Tensor, ops
 
 from mg.models.autoencoder_kl.config import AutoencoderKLConfig
 from mg.models.autoencoder_kl.network import AutoencoderKL
+from mg.models.cogvideox_vae.config import CogVideoXVAEConfig
+from mg.models.cogvideox_vae.network import CogVideoXVAE
 from mg.models.hunyuan_vae.config import HunyuanVideoVAEConfig
 from mg.models.hunyuan_vae.network import HunyuanVideoVAE
 from mg.vaes.networks import built_without_values, load_network
@@ -20,6 +22,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 # Family -> config, network, reference
 FAMILIES = {
     "kl": (AutoencoderKLConfig, AutoencoderKL),
+    "cogvae": (CogVideoXVAEConfig, CogVideoXVAE),
     "hyvae": (HunyuanVideoVAEConfig, HunyuanVideoVAE),
 }
 

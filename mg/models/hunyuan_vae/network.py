@@ -193,9 +193,9 @@ class Encoder(nn.Cell):
     def construct(self, video: Tensor) -> Tensor:
         num_frames = video.shape[2]
         x = self.conv_in(fold_frames(video), num_frames)
-        for block, factor in zip(self.down_blocks, self.in_time, strict=True):
+        for level, block in enumerate(self.down_blocks):
             x = block(x, num_frames)
-            num_frames = (num_frames - 1) // factor + 1
+            num_frames = (num_frames - 1) // self.in_time[level] + 1
         x = self.mid_block(x, num_frames)
         x = self.conv_out(self.silu(self.conv_norm_out(x, num_frames)), num_frames)
         return unfold_frames(x, num_frames)
@@ -224,9 +224,9 @@ class Decoder(nn.Cell):
         num_frames = latent.shape[2]
         x = self.conv_in(fold_frames(latent), num_frames)
         x = self.mid_block(x, num_frames)
-        for block, factor in zip(self.up_blocks, self.in_time, strict=True):
+        for level, block in enumerate(self.up_blocks):
             x = block(x, num_frames)
-            num_frames = (num_frames - 1) * factor + 1
+            num_frames = (num_frames - 1) * self.in_time[level] + 1
         x = self.conv_out(self.silu(self.conv_norm_out(x, num_frames)), num_frames)
         return unfold_frames(x, num_frames)
 

@@ -10,6 +10,7 @@ __all__ = [
     "StackRows",
     "SwapChannels",
     "convolution",
+    "resize_nearest",
 ]
 
 
