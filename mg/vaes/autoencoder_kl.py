@@ -1,42 +1,20 @@
 """2-D VAEs (Stable Diffusion 1/2, XL, 3.5) as a `VideoVAE` that codes frame by frame."""
 
-from collections.abc import Mapping
-from fractions import Fraction
-from typing import Any
-
-from mindspore import Tensor, ops
-
-from mg.latent_spec import LatentSpec
-from mg.models.layers.frames import fold_frames, unfold_frames
-from mg.vaes.mindone_vae import MindoneVAE, check_tile, spec_of_diffusers
+from mg.models.autoencoder_kl.config import AutoencoderKLConfig
+from mg.models.autoencoder_kl.network import AutoencoderKL
+from mg.vaes.blended_tiles import check_tile
+from mg.vaes.diffusers_vae import DiffusersVAE
 
 __all__ = ["AutoencoderKLVAE"]
 
-# Frames that go through the network together: more cost memory and gain nothing.
-FRAMES_AT_ONCE = 8
 
-
-class AutoencoderKLVAE(MindoneVAE):
+class AutoencoderKLVAE(DiffusersVAE):
     """A 2-D VAE, each frame an image of its own: no compression in time, any number of frames."""
 
     family = "sd"
     class_name = "AutoencoderKL"
-
-    @classmethod
-    def spec_of(cls, config: Mapping[str, Any]) -> LatentSpec:
-        return spec_of_diffusers(config, t=1)
-
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        parts = [super(AutoencoderKLVAE, self).moments(images) for images in _image_batches(video)]
-        means, logvars = zip(*parts, strict=True)
-        return tuple(unfold_frames(ops.concat(p), video.shape[2]) for p in (means, logvars))
-
-    def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
-        parts = [
-            super(AutoencoderKLVAE, self).frames_from(images, None)
-            for images in _image_batches(latent)
-        ]
-        return unfold_frames(ops.concat(parts), latent.shape[2])
+    config_class = AutoencoderKLConfig
+    network_class = AutoencoderKL
 
     def enable_tiling(
         self,
@@ -54,21 +32,9 @@ class AutoencoderKLVAE(MindoneVAE):
         Raises:
             ValueError: tiles that are not square or do not fit the network's compression.
         """
-        size = height or width or self.config.get("sample_size", 512)
+        size = height or width or self.config["sample_size"]
         if width not in (None, size):
             raise ValueError(f"tiles of {height}x{width} pixels: this family's tiles are square")
         overlap = size // 4 if overlap_pixels is None else overlap_pixels
-        check_tile("height and width", size, overlap, self.compression.h)
-        network = self.network
-        network.tile_sample_min_size = size
-        network.tile_latent_min_size = size // self.compression.h
-        # A fraction, not a float: products with it are cut to whole pixels.
-        network.tile_overlap_factor = Fraction(overlap, size)
-        network.enable_tiling()
-
-
-def _image_batches(video: Tensor) -> list[Tensor]:
-    """Return the frames of (B, C, T, H, W) as batches of images (at most 8, C, H, W), in order."""
-    images = fold_frames(video)  # (B*T, C, H, W)
-    starts = range(0, images.shape[0], FRAMES_AT_ONCE)
-    return [images[start : start + FRAMES_AT_ONCE] for start in starts]
+        tile = check_tile("height and width", size, overlap, self.compression.h)
+        self.tiles = (tile, tile)

@@ -1,30 +1,25 @@
 """CogVideoX's 3-D causal VAE as a `VideoVAE`."""
 
-from collections.abc import Mapping
-from fractions import Fraction
-from typing import Any
-
-from mg.latent_spec import LatentSpec
-from mg.vaes.mindone_vae import MindoneVAE, check_tile, spec_of_diffusers
+from mg.models.cogvideox_vae.config import CogVideoXVAEConfig
+from mg.models.cogvideox_vae.network import CogVideoXVAE as CogVideoXNetwork
+from mg.vaes.blended_tiles import check_tile
+from mg.vaes.diffusers_vae import DiffusersVAE
 
 __all__ = ["CogVideoXVAE"]
 
 
-class CogVideoXVAE(MindoneVAE):
+class CogVideoXVAE(DiffusersVAE):
     """CogVideoX's VAE: 4x8x8, 8k+1 frames; it codes 8 frames after 8, the first with one more.
 
-    Other lengths of 4k+1 frames can be encoded too, but their latent of an even number of frames
-    decodes to 4 frames per latent frame, the first included: not the frames that went in. They are
-    therefore completed to 8k+1 like all others.
+    Other lengths of 4k+1 frames have a latent too, of an even number of frames, but it decodes to 4
+    frames per latent frame, the first included: not the frames that went in. `encode` therefore
+    completes them to 8k+1 like all others; `moments` takes them as they are, as diffusers does.
     """
 
     family = "cogvideox"
     class_name = "AutoencoderKLCogVideoX"
-
-    @classmethod
-    def spec_of(cls, config: Mapping[str, Any]) -> LatentSpec:
-        t = config.get("temporal_compression_ratio", 4)
-        return spec_of_diffusers(config, t=t, head=1, step=2 * t)
+    config_class = CogVideoXVAEConfig
+    network_class = CogVideoXNetwork
 
     def enable_tiling(
         self,
@@ -39,19 +34,18 @@ class CogVideoXVAE(MindoneVAE):
             height, width: of a tile in pixels; by default half of the config's sample_height and
                 sample_width.
             overlap_pixels: of neighbouring tiles; by default 1/6 of the height and 1/5 of the
-                width.
+                width, rounded down to whole pixels of the latent.
 
         Raises:
             ValueError: tiles that do not fit the network's compression.
         """
-        height = height or self.config.get("sample_height", 480) // 2
-        width = width or self.config.get("sample_width", 720) // 2
-        overlap_height = height // 6 if overlap_pixels is None else overlap_pixels
-        overlap_width = width // 5 if overlap_pixels is None else overlap_pixels
-        check_tile("height", height, overlap_height, self.compression.h)
-        check_tile("width", width, overlap_width, self.compression.w)
-        # Fractions, not floats: products with them are cut to whole pixels.
-        network = self.network
-        network.tile_overlap_factor_height = Fraction(overlap_height, height)
-        network.tile_overlap_factor_width = Fraction(overlap_width, width)
-        network.enable_tiling(tile_sample_min_height=height, tile_sample_min_width=width)
+        height = height or self.config["sample_height"] // 2
+        width = width or self.config["sample_width"] // 2
+        side = self.compression.h
+        overlaps = height // 6 // side * side, width // 5 // side * side
+        if overlap_pixels is not None:
+            overlaps = overlap_pixels, overlap_pixels
+        self.tiles = (
+            check_tile("height", height, overlaps[0], side),
+            check_tile("width", width, overlaps[1], side),
+        )

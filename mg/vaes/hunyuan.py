@@ -1,24 +1,20 @@
 """HunyuanVideo's 3-D causal VAE as a `VideoVAE`."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
-from mg.latent_spec import LatentSpec
-from mg.vaes.mindone_vae import MindoneVAE, check_tile, spec_of_diffusers
+from mindspore import Tensor, nn
+
+from mg.models.hunyuan_vae.config import HunyuanVideoVAEConfig, in_the_terms_of_diffusers
+from mg.models.hunyuan_vae.network import HunyuanVideoVAE as HunyuanVideoNetwork
+from mg.vaes.blended_tiles import Tile, check_tile, coded_in_frame_tiles
+from mg.vaes.diffusers_vae import DiffusersVAE
 
 __all__ = ["HunyuanVideoVAE"]
 
-# Fields of the original config.json -> those of diffusers. The tensors have the same names.
-ORIGINAL_CLASS = "AutoencoderKLCausal3D"
-ORIGINAL_FIELDS = {"time_compression_ratio": "temporal_compression_ratio"}
-ORIGINAL_BLOCKS = {
-    "DownEncoderBlockCausal3D": "HunyuanVideoDownBlock3D",
-    "UpDecoderBlockCausal3D": "HunyuanVideoUpBlock3D",
-}
-DROPPED_FIELDS = ("sample_size", "sample_tsize")  # the original's tile sizes
 
-
-class HunyuanVideoVAE(MindoneVAE):
+class HunyuanVideoVAE(DiffusersVAE):
     """HunyuanVideo's VAE: 4x8x8, 4k+1 frames.
 
     Clips of more than 16 frames are coded in overlapping tiles of 17 frames, with `enable_tiling`
@@ -27,26 +23,23 @@ class HunyuanVideoVAE(MindoneVAE):
 
     family = "hunyuan"
     class_name = "AutoencoderKLHunyuanVideo"
+    config_class = HunyuanVideoVAEConfig
+    network_class = HunyuanVideoNetwork
 
-    @classmethod
-    def network_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the config as diffusers writes it, from the original's too."""
-        if config.get("_class_name") != ORIGINAL_CLASS:
-            return dict(config)
-        translated = {
-            ORIGINAL_FIELDS.get(key, key): value
-            for key, value in config.items()
-            if key not in DROPPED_FIELDS
-        }
-        for key in ("down_block_types", "up_block_types"):
-            if key in translated:
-                translated[key] = [ORIGINAL_BLOCKS.get(name, name) for name in translated[key]]
-        return {**translated, "_class_name": cls.class_name}
+    def __init__(self, network: nn.Cell, config: Mapping[str, Any]) -> None:
+        super().__init__(network, in_the_terms_of_diffusers(config))
+        self.frame_tile: Tile | None = None
+        self.enable_frame_tiles()
 
-    @classmethod
-    def spec_of(cls, config: Mapping[str, Any]) -> LatentSpec:
-        t = config.get("temporal_compression_ratio", 4)
-        return spec_of_diffusers(config, t=t, head=1, step=t)
+    def encoded(self, video: Tensor) -> Tensor:
+        factor = Fraction(1, self.compression.t)
+        return coded_in_frame_tiles(super().encoded, video, self.frame_tile, factor)
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        tile, factor = self.frame_tile, self.compression.t
+        if tile is not None:
+            tile = tile.times(Fraction(1, factor))
+        return coded_in_frame_tiles(super().decoded, latent, tile, Fraction(factor))
 
     def enable_tiling(
         self,
@@ -60,13 +53,10 @@ class HunyuanVideoVAE(MindoneVAE):
         Raises:
             ValueError: tiles that do not fit the network's compression.
         """
-        check_tile("height", height, overlap_pixels, self.compression.h)
-        check_tile("width", width, overlap_pixels, self.compression.w)
-        self.network.enable_tiling(
-            tile_sample_min_height=height,
-            tile_sample_min_width=width,
-            tile_sample_stride_height=height - overlap_pixels,
-            tile_sample_stride_width=width - overlap_pixels,
+        side = self.compression.h
+        self.tiles = (
+            check_tile("height", height, overlap_pixels, side),
+            check_tile("width", width, overlap_pixels, side),
         )
 
     def enable_frame_tiles(self, frames: int = 16, overlap_frames: int = 4) -> None:
@@ -75,12 +65,8 @@ class HunyuanVideoVAE(MindoneVAE):
         Raises:
             ValueError: no multiples of the compression in time.
         """
-        check_tile("frames", frames, overlap_frames, self.compression.t)
-        network = self.network
-        network.tile_sample_min_num_frames = frames
-        network.tile_sample_stride_num_frames = frames - overlap_frames
-        network.use_framewise_encoding = network.use_framewise_decoding = True
+        self.frame_tile = check_tile("frames", frames, overlap_frames, self.compression.t)
 
     def disable_frame_tiles(self) -> None:
         """Code clips of any length in one piece: most exact, most memory."""
-        self.network.use_framewise_encoding = self.network.use_framewise_decoding = False
+        self.frame_tile = None

@@ -13,22 +13,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mindspore as ms
-import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import nn
 from mindspore.nn.utils import no_init_parameters
 
 from mg.cpu_stand_ins import install_stand_ins
-from mg.parameters import set_values
 from mg.quiet_imports import quiet_imports
-from mg.weights.tae_names import check_tensors
-from mg.weights.vae_names import to_diffusers_names
 
 __all__ = [
     "CLASS_NAMES",
     "build_network",
-    "load_network",
-    "network_shapes",
-    "network_tensors",
     "pynative_mode",
 ]
 
@@ -65,50 +58,6 @@ def build_network(
     return network.set_train(False)
 
 
-def network_shapes(class_name: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return {name: shape} of the tensors of such a network; no memory is taken for weights.
-
-    Args:
-        class_name: as for `build_network`.
-        config: as for `build_network`.
-
-    Raises:
-        ValueError: as `build_network`.
-    """
-    return _shapes(build_network(class_name, config, initialize=False))
-
-
-def load_network(network: nn.Cell, tensors: Mapping[str, np.ndarray]) -> None:
-    """Give a network the weights of a file.
-
-    Args:
-        network: from `build_network`.
-        tensors: arrays by name, floating-point of any precision; the names may be diffusers' of
-            today, with the former attention names, or LDM's (`mg.weights.vae_names`).
-
-    Raises:
-        ValueError: tensors that are missing, left over, of another shape, or not floating-point;
-            the network is then unchanged.
-    """
-    tensors = to_diffusers_names(tensors)
-    check_tensors(tensors, _shapes(network))
-    for name, array in tensors.items():
-        if array.dtype.kind != "f":
-            raise ValueError(
-                f"tensor {name!r} holds {array.dtype}, expected floating-point numbers"
-            )
-    for name, parameter in network.parameters_and_names():
-        _set(parameter, tensors[name])
-
-
-def network_tensors(network: nn.Cell) -> dict[str, np.ndarray]:
-    """Return {name: array} of a network's weights, under diffusers' names."""
-    # Copies: on CPU `asnumpy` shows the parameter's memory, which later steps write to.
-    return {
-        name: np.array(parameter.asnumpy()) for name, parameter in network.parameters_and_names()
-    }
-
-
 @contextlib.contextmanager
 def pynative_mode() -> Iterator[None]:
     """Run what is in the block line by line, whichever mode is set outside."""
@@ -118,17 +67,6 @@ def pynative_mode() -> Iterator[None]:
         yield
     finally:
         ms.set_context(mode=before)
-
-
-def _shapes(network: nn.Cell) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(parameter.shape) for name, parameter in network.parameters_and_names()}
-
-
-def _set(parameter: Parameter, values: np.ndarray) -> None:
-    if parameter.has_init:  # built without values
-        parameter.set_data(Tensor(np.array(values), parameter.dtype))
-    else:
-        set_values(parameter, values)
 
 
 def _network_class(class_name: str) -> type[nn.Cell]:

@@ -8,7 +8,7 @@ from mindspore import Tensor, ops
 from mg.models import layers
 from mg.models.layers import cpu, plain
 from mg.models.layers.convolution import Conv2d
-from mg.models.layers.cpu import ChannelBias, SameSizeConv2d
+from mg.models.layers.cpu import ChannelBias, DenseConv2d
 
 both_forms = pytest.mark.parametrize("form", [cpu, plain])
 both_modes = pytest.mark.parametrize("mode", ["graph_mode", "pynative_mode"])
@@ -48,7 +48,7 @@ def test_same_size_convolution(mode, channels, kernel_size, size, request):
     weight = random_tensor(rng, c_out, c_in, kernel_size, kernel_size)
     dout = random_tensor(rng, frames, c_out, height, width)
     plain = ops.Conv2D(c_out, kernel_size, pad_mode="pad", pad=kernel_size // 2)
-    found = gradients(SameSizeConv2d(c_in, c_out, kernel_size), x, weight, dout)
+    found = gradients(DenseConv2d(c_in, c_out, kernel_size, kernel_size // 2), x, weight, dout)
     for actual, expected in zip(found, gradients(plain, x, weight, dout), strict=True):
         assert_close(actual, expected, 1e-5)
 
@@ -63,7 +63,7 @@ def test_in_half_precision(mode, channels, request):
     weight = random_tensor(rng, c_out, c_in, 3, 3, dtype=ms.float16)
     dout = random_tensor(rng, 2, c_out, 6, 5, dtype=ms.float16)
     plain = ops.Conv2D(c_out, 3, pad_mode="pad", pad=1)
-    found = gradients(SameSizeConv2d(c_in, c_out, 3), x, weight, dout)
+    found = gradients(DenseConv2d(c_in, c_out, 3, 1), x, weight, dout)
     for actual, expected in zip(found, gradients(plain, x, weight, dout), strict=True):
         assert_close(actual, expected, 4e-3)
 
@@ -125,7 +125,7 @@ def test_channels_are_swapped_forward_and_backward(mode, form, request):
 )
 def test_only_convolutions_that_keep_the_size_have_it(options, has_own_gradient):
     conv = Conv2d(3, 4, **options)
-    assert isinstance(conv.conv2d, SameSizeConv2d) == has_own_gradient
+    assert isinstance(conv.conv2d, DenseConv2d) == has_own_gradient
     with layers.choose("Ascend"):
         assert isinstance(Conv2d(3, 4, **options).conv2d, ops.Conv2D)
     assert [p.name for p in conv.get_parameters()] == ["weight", "bias"]

@@ -10,13 +10,8 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from mg.parameters import set_values
-from mg.vaes.mindone_networks import (
-    build_network,
-    load_network,
-    network_shapes,
-    network_tensors,
-    pynative_mode,
-)
+from mg.vaes.mindone_networks import build_network, pynative_mode
+from mg.vaes.networks import load_network, network_shapes, network_tensors
 from mg.weights.safetensors_file import read_safetensors
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

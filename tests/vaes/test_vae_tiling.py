@@ -1,4 +1,4 @@
-"""Tiles of the families whose networks are mindone's: exact where tiles can be exact.
+"""Tiles that are blended as diffusers does it: exact where tiles can be exact.
 
 Each tile has its own statistics of normalisation and its own borders, so that a tiled result
 differs from the untiled one. Here both effects are taken away: of every 3x3 kernel only the centre
@@ -108,11 +108,10 @@ def test_default_tiles_are_the_configs(new_vae):
     vae = new_vae("cogvideox")
     vae.config.update(sample_height=480, sample_width=720)
     vae.enable_tiling()
-    network = vae.network
-    assert (network.tile_sample_min_height, network.tile_sample_min_width) == (240, 360)
-    assert (network.tile_latent_min_height, network.tile_latent_min_width) == (30, 45)
-    assert int(30 * network.tile_overlap_factor_height) == 5  # as in diffusers
-    assert int(45 * network.tile_overlap_factor_width) == 9
+    assert vae.tiles == ((240, 200), (360, 288))  # overlaps of 5 and 9 latent pixels, as diffusers
+    vae.config.update(sample_height=64, sample_width=96)
+    vae.enable_tiling()
+    assert vae.tiles == ((32, 32), (48, 40))  # 1/6 of 32 pixels is no latent pixel
 
 
 def test_tiles_of_the_tae(all_vaes):

@@ -11,15 +11,17 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter, SigmoidGrad
 
-from mg.models.layers.plain import Padding
+from mg.models.layers.plain import Padding, StackRows
 from mg.models.layers.plain import convolution as plain_convolution
 
 __all__ = [
     "ChannelBias",
+    "ConvolveDoubled",
+    "DenseConv2d",
     "NormaliseGroups",
     "NormaliseWithStatistics",
-    "SameSizeConv2d",
     "SiLU",
+    "StackRows",
     "SwapChannels",
     "convolution",
 ]
@@ -29,8 +31,8 @@ def convolution(
     in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: Padding = 0
 ) -> nn.Cell | ops.Conv2D:
     """Return the 2-D convolution of x (N, Cin, H, W) with a weight (Cout, Cin, k, k)."""
-    if kernel_size > 1 and stride == 1 and padding == kernel_size // 2:
-        return SameSizeConv2d(in_channels, out_channels, kernel_size)
+    if kernel_size > 1 and stride == 1 and padding in (0, kernel_size // 2):
+        return DenseConv2d(in_channels, out_channels, kernel_size, padding)
     return plain_convolution(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
 
 
@@ -79,8 +81,8 @@ class _TurnKernel(nn.Cell):
         return ops.reshape(self.matmul(kernels, self.reversal.astype(weight.dtype)), swapped.shape)
 
 
-class SameSizeConv2d(nn.Cell):
-    """Conv2D of x (N, Cin, H, W) with a weight (Cout, Cin, k, k), k odd, to the same H and W.
+class DenseConv2d(nn.Cell):
+    """Conv2D of x (N, Cin, H, W) with a weight (Cout, Cin, k, k) at stride 1.
 
     The same as `ops.Conv2D`, apart from its gradients. With y_p = sum_d W_d x_{p+d},
 
@@ -93,17 +95,18 @@ class SameSizeConv2d(nn.Cell):
     the convolution goes from, so it is computed in this form where y has fewer channels than x.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_shape = (kernel_size, kernel_size)
-        pad = kernel_size // 2
-        self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=pad)
-        self.backward = ops.Conv2D(in_channels, kernel_size, pad_mode="pad", pad=pad)
-        gradient = {"pad_mode": "pad", "pad": pad, "pad_list": (pad,) * 4}
+        self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=padding)
+        transposed = kernel_size - 1 - padding
+        self.backward = ops.Conv2D(in_channels, kernel_size, pad_mode="pad", pad=transposed)
+        gradient = {"pad_mode": "pad", "pad": padding, "pad_list": (padding,) * 4}
+        turned = {"pad_mode": "pad", "pad": transposed, "pad_list": (transposed,) * 4}
         self.by_input = ops.Conv2DBackpropInput(out_channels, kernel_size, **gradient)
         self.by_weight = Conv2DBackpropFilter(out_channels, self.kernel_shape, **gradient)
-        self.by_turned_weight = Conv2DBackpropFilter(in_channels, self.kernel_shape, **gradient)
+        self.by_turned_weight = Conv2DBackpropFilter(in_channels, self.kernel_shape, **turned)
         self.turn = _TurnKernel(in_channels, out_channels, kernel_size)
         self.turn_back = _TurnKernel(out_channels, in_channels, kernel_size)
 
@@ -126,6 +129,38 @@ class SameSizeConv2d(nn.Cell):
             return self.turn_back(self.by_turned_weight(x, dout, shape))
         shape = (self.out_channels, self.in_channels, *self.kernel_shape)
         return self.by_weight(dout, x, shape)
+
+
+class ConvolveDoubled(nn.Cell):
+    """Double H and W, nearest neighbour, then convolve, as one transposed convolution.
+
+    Along one axis, with pixels doubled and taps w0, w1, w2,
+
+        y_2i = w0 x_{i-1} + (w1 + w2) x_i        y_2i+1 = (w0 + w1) x_i + w2 x_{i+1}
+
+    which is a transposed convolution with stride 2, padding 1 and kernel (w2, w1+w2, w0+w1, w0):
+    per pixel of x it takes 4 * 4 products instead of 4 * 3 * 3, and no doubled copy of x.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        # (4, 3): the kernel above from (w0, w1, w2); over both axes (9, 16)
+        spread = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
+        self.spread = Tensor(np.ascontiguousarray(np.kron(spread, spread).T))
+        # What goes in here is what came out of the convolution that this one is the gradient of.
+        self.transposed = ops.Conv2DTranspose(in_channels, 4, pad_mode="pad", pad=1, stride=2)
+        self.swap = SwapChannels(in_channels, out_channels)
+        self.matmul = ops.MatMul()
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution (N, Cout, 2H, 2W) with a weight (Cout, Cin, 3, 3)."""
+        total, _, height, width = x.shape
+        # (Cout, Cin, 3, 3) -> (Cin * Cout, 9) -> (Cin, Cout, 4, 4)
+        weight = self.swap(weight).reshape(-1, 9)
+        weight = self.matmul(weight, self.spread.astype(weight.dtype))
+        weight = weight.reshape(self.in_channels, self.out_channels, 4, 4)
+        return self.transposed(x, weight, (total, self.out_channels, 2 * height, 2 * width))
 
 
 class ChannelBias(nn.Cell):

@@ -2,7 +2,22 @@
 
 from mindspore import Tensor, nn, ops
 
-__all__ = ["ChannelBias", "NormaliseGroups", "SiLU", "SwapChannels", "convolution"]
+__all__ = [
+    "ChannelBias",
+    "ConvolveDoubled",
+    "NormaliseGroups",
+    "SiLU",
+    "StackRows",
+    "SwapChannels",
+    "convolution",
+    "resize_nearest",
+]
+
+
+def resize_nearest(x: Tensor, factor: int) -> Tensor:
+    """Return (N, C, H * factor, W * factor): each pixel of x (N, C, H, W) repeated."""
+    return ops.ResizeNearestNeighbor((x.shape[2] * factor, x.shape[3] * factor))(x)
+
 
 Padding = int | tuple[int, int, int, int]  # of all sides, or (top, bottom, left, right)
 
@@ -32,6 +47,29 @@ class SwapChannels(nn.Cell):
 
     def construct(self, weight: Tensor) -> Tensor:
         return weight.transpose(1, 0, 2, 3)
+
+
+class StackRows(nn.Cell):
+    """Return rows (R', H, W) of (R, H, W) by their numbers, each as often as it is named."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gather = ops.Gather()
+
+    def construct(self, x: Tensor, rows: Tensor) -> Tensor:
+        return self.gather(x, rows, 0)
+
+
+class ConvolveDoubled(nn.Cell):
+    """Double H and W of x (N, Cin, H, W), nearest neighbour; then a 3x3 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv2d = convolution(in_channels, out_channels, 3, padding=1)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution (N, Cout, 2H, 2W) with a weight (Cout, Cin, 3, 3)."""
+        return self.conv2d(resize_nearest(x, 2), weight)
 
 
 class NormaliseGroups(nn.Cell):

@@ -6,11 +6,12 @@ Source: Movie Gen (arXiv 2410.13720) section 3.1.1.
 """
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 
 from mg.models.layers.attention import attend
-from mg.models.layers.convolution import Conv2_5d, Conv2d, drawn_weight, zero_bias
+from mg.models.layers.convolution import Conv2_5d, Conv2d
 from mg.models.layers.devices import operations
+from mg.models.layers.linear import Linear
 from mg.models.layers.normalisation import GroupNormOfClips
 
 __all__ = [
@@ -97,31 +98,16 @@ class SpatialAttention(nn.Cell):
         return x + self.proj_out(h)
 
 
-class Projection(nn.Cell):
-    """A dense layer over the last axis, computing in the dtype of its input."""
-
-    def __init__(self, channels: int, *, starts_at_zero: bool = False) -> None:
-        super().__init__()
-        self.weight = drawn_weight((channels, channels), starts_at_zero=starts_at_zero)
-        self.bias = zero_bias(channels)
-        self.matmul = ops.MatMul(transpose_b=True)  # the primitive, as in `TemporalConv`
-
-    def construct(self, x: Tensor) -> Tensor:
-        tokens = x.reshape(-1, x.shape[-1])
-        y = self.matmul(tokens, self.weight.astype(x.dtype))
-        return (y + self.bias.astype(x.dtype)).reshape(x.shape)
-
-
 class TemporalAttention(nn.Cell):
     """x plus single-head attention over the frames at each pixel."""
 
     def __init__(self, channels: int, *, norm_groups: int, norm_per_frame: bool = False) -> None:
         super().__init__()
         self.norm = GroupNorm(channels, norm_groups, per_frame=norm_per_frame)
-        self.to_q = Projection(channels)
-        self.to_k = Projection(channels)
-        self.to_v = Projection(channels)
-        self.proj_out = Projection(channels, starts_at_zero=True)
+        self.to_q = Linear(channels, channels)
+        self.to_k = Linear(channels, channels)
+        self.to_v = Linear(channels, channels)
+        self.proj_out = Linear(channels, channels, starts_at_zero=True)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         total, channels, height, width = x.shape

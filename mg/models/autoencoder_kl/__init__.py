@@ -1,0 +1,1 @@
+"""Stable Diffusion's image autoencoder."""

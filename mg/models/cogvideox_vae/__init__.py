@@ -1,0 +1,1 @@
+"""CogVideoX's video autoencoder."""

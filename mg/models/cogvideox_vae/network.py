@@ -1,0 +1,358 @@
+"""CogVideoX's causal video autoencoder (`AutoencoderKLCogVideoX` of diffusers).
+
+Layouts
+    video    (B, 3, T, H, W)           in [-1, 1], T = 8k + 1, or 1
+    latent   (B, C, 2k + 1, H/8, W/8)
+    folded   (B*T, C, H, W)            inside
+Videos are coded in chunks of 8 frames (2 of latent), the first with one more. Normalisation sees
+its chunk alone; convolutions see the end of the chunk before: each hands the last 2 frames that
+went into it on to the next chunk, its `past`.
+A chunk with an odd number of frames has a first frame that stands for itself: it is never merged
+with others on the way down, nor doubled on the way up.
+Names of parameters are diffusers'. Precision: see `mg.models.layers`.
+
+Source: CogVideoX (arXiv 2408.06072) section 2.1.
+"""
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
+
+from mg.models.cogvideox_vae.config import CogVideoXVAEConfig, chunk_lengths
+from mg.models.layers.convolution import Conv2d
+from mg.models.layers.convolution3d import CausalConv3d, Conv3d
+from mg.models.layers.devices import operations
+from mg.models.layers.frames import fold_frames, mix_frames, take_frames, unfold_frames
+from mg.models.layers.moments import split_moments
+from mg.models.layers.normalisation import GroupNorm
+from mg.models.layers.plain import resize_nearest
+from mg.models.layers.resampling import DoubledConv2d
+
+__all__ = ["CogVideoXVAE"]
+
+# Frames of video, and of latent, that are coded together.
+FRAMES_AT_ONCE, LATENTS_AT_ONCE = 8, 2
+
+Past = tuple[Tensor, ...]  # the frames that convolutions hand on, in their order; () at the start
+
+
+class CausalConv(nn.Cell):
+    """Causal convolution: in time the first frame is repeated, in space zeros are added."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.conv = CausalConv3d(in_channels, out_channels, kernel_size=kernel_size)
+
+    def construct(self, x: Tensor, num_frames: int, past: Past, keeps_past: bool):
+        """Return the convolution, and the frames of x to hand on, as a tuple of one or none."""
+        kept = ()
+        if keeps_past:
+            ends = (num_frames - 2 if num_frames > 1 else 0, num_frames - 1)
+            kept = (take_frames(x, num_frames, ends),)
+        before = past[0] if len(past) > 0 else None
+        return self.conv(x, num_frames, before), kept
+
+
+class PlainNorm(GroupNorm):
+    """The encoder's normalisation, over groups of channels of a chunk."""
+
+    def construct(self, x: Tensor, num_frames: int, latent: Tensor | None) -> Tensor:
+        return self.with_weights(x, num_frames, self.weight, self.bias)
+
+
+class PointwiseConv(nn.Cell):
+    """1x1x1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = Conv3d(in_channels, out_channels, kernel_size=1)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class SpatialNorm(nn.Cell):
+    """The decoder's: scale and shift come from the latent, stretched to the size of the features.
+
+        y = norm(x) * scale(z) + shift(z)
+
+    (arXiv 2209.09002). scale and shift are 1x1x1 convolutions, so they act before z is stretched.
+    """
+
+    def __init__(self, channels: int, config: CogVideoXVAEConfig) -> None:
+        super().__init__()
+        self.norm_layer = GroupNorm(channels, config.norm_num_groups)
+        self.conv_y = PointwiseConv(config.latent_channels, channels)
+        self.conv_b = PointwiseConv(config.latent_channels, channels)
+
+    def construct(self, x: Tensor, num_frames: int, latent: Tensor) -> Tensor:
+        """Return y for x (B*T, C, H, W); the latent is (B, C', T', H', W')."""
+        num_latents, factor = latent.shape[2], x.shape[2] // latent.shape[3]
+        z = fold_frames(latent)
+        stretched = _stretched(num_latents, num_frames)
+        scale = take_frames(self.conv_y(z), num_latents, stretched)
+        shift = take_frames(self.conv_b(z), num_latents, stretched)
+        y = self.norm_layer(x, num_frames)
+        return y * resize_nearest(scale, factor) + resize_nearest(shift, factor)
+
+
+@constexpr
+def _stretched(num_latents: int, num_frames: int) -> tuple[int, ...]:
+    """Return which frame of latent each frame of the chunk belongs to."""
+    if num_frames == 1 or num_frames % 2 == 0:
+        return tuple(i * num_latents // num_frames for i in range(num_frames))
+    rest = num_frames - 1
+    return (0, *(1 + i * (num_latents - 1) // rest for i in range(rest)))
+
+
+class ResnetBlock(nn.Cell):
+    """x + conv(SiLU(norm(conv(SiLU(norm(x)))))), with a 1x1x1 on x if the channels change."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, config: CogVideoXVAEConfig, *, decodes: bool
+    ) -> None:
+        super().__init__()
+        self.norm1 = make_norm(in_channels, config, decodes=decodes)
+        self.norm2 = make_norm(out_channels, config, decodes=decodes)
+        self.conv1 = CausalConv(in_channels, out_channels)
+        self.conv2 = CausalConv(out_channels, out_channels)
+        self.silu = operations().SiLU()
+        self.conv_shortcut = None
+        if in_channels != out_channels:
+            self.conv_shortcut = Conv3d(in_channels, out_channels, kernel_size=1)
+
+    def construct(
+        self, x: Tensor, num_frames: int, latent: Tensor | None, past: Past, keeps_past: bool
+    ) -> tuple[Tensor, Past]:
+        h = self.silu(self.norm1(x, num_frames, latent))
+        h, first = self.conv1(h, num_frames, past[:1], keeps_past)
+        h = self.silu(self.norm2(h, num_frames, latent))
+        h, second = self.conv2(h, num_frames, past[1:], keeps_past)
+        x = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return h + x, first + second
+
+
+def make_norm(channels: int, config: CogVideoXVAEConfig, *, decodes: bool) -> nn.Cell:
+    """Return the normalisation of the encoder or of the decoder."""
+    if decodes:
+        return SpatialNorm(channels, config)
+    return PlainNorm(channels, config.norm_num_groups, epsilon=config.norm_eps)
+
+
+class Downsample(nn.Cell):
+    """Halve H and W by a 3x3 convolution with stride 2, and, where asked, T by the mean of two."""
+
+    def __init__(self, channels: int, *, halves_time: bool) -> None:
+        super().__init__()
+        self.halves_time = halves_time
+        self.conv = Conv2d(channels, channels, kernel_size=3, stride=2, padding=(0, 1, 0, 1))
+
+    def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        if self.halves_time and num_frames > 1:
+            x = mix_frames(x, num_frames, _means_of_pairs(num_frames))
+        return self.conv(x)
+
+
+@constexpr
+def _means_of_pairs(num_frames: int) -> Tensor:
+    """Return the weights (T', T) of means of two frames; of an odd T the first is kept."""
+    alone = num_frames % 2
+    weights = np.kron(np.eye((num_frames + 1) // 2), [0.5, 0.5])
+    if alone:
+        weights = weights[:, 1:]
+        weights[0, 0] = 1.0
+    return Tensor(weights.astype(np.float32))
+
+
+class Upsample(nn.Cell):
+    """Double H and W by nearest neighbour, then a 3x3 convolution; where asked, repeat frames.
+
+    The convolution is one of each frame by itself, so frames are repeated after it, not before.
+    """
+
+    def __init__(self, channels: int, *, doubles_time: bool) -> None:
+        super().__init__()
+        self.doubles_time = doubles_time
+        self.conv = DoubledConv2d(channels, channels)
+
+    def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        x = self.conv(x)
+        if self.doubles_time and num_frames > 1:
+            x = take_frames(x, num_frames, _twice(num_frames))
+        return x
+
+
+@constexpr
+def _twice(num_frames: int) -> tuple[int, ...]:
+    """Return the numbers of all frames twice; of an odd number of frames, the first once."""
+    return tuple(i // 2 for i in range(2 * num_frames))[num_frames % 2 :]
+
+
+class Blocks(nn.Cell):
+    """Residual blocks, of which the first changes the number of channels, then resampling."""
+
+    def __init__(
+        self,
+        num_blocks: int,
+        in_channels: int,
+        out_channels: int,
+        config: CogVideoXVAEConfig,
+        *,
+        decodes: bool,
+        downsampler: Downsample | None = None,
+        upsampler: Upsample | None = None,
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * num_blocks
+        self.resnets = nn.CellList(
+            [
+                ResnetBlock(widths[i], widths[i + 1], config, decodes=decodes)
+                for i in range(num_blocks)
+            ]
+        )
+        self.downsamplers = None if downsampler is None else nn.CellList([downsampler])
+        self.upsamplers = None if upsampler is None else nn.CellList([upsampler])
+
+    def construct(
+        self, x: Tensor, num_frames: int, latent: Tensor | None, past: Past, keeps_past: bool
+    ) -> tuple[Tensor, Past]:
+        kept = ()
+        for i, block in enumerate(self.resnets):
+            x, frames = block(x, num_frames, latent, past[2 * i : 2 * i + 2], keeps_past)
+            kept = kept + frames
+        if self.downsamplers is not None:
+            x = self.downsamplers[0](x, num_frames)
+        if self.upsamplers is not None:
+            x = self.upsamplers[0](x, num_frames)
+        return x, kept
+
+
+class Encoder(nn.Cell):
+    """A chunk of video (B, 3, T, H, W) -> moments (B, 2 C, T', H/8, W/8), mean before logvar."""
+
+    def __init__(self, config: CogVideoXVAEConfig) -> None:
+        super().__init__()
+        widths, num_blocks = config.block_out_channels, config.layers_per_block
+        self.halves_time = config.resamples_time
+        self.conv_in = CausalConv(config.in_channels, widths[0])
+        blocks = []
+        for level, width in enumerate(widths):
+            is_last = level == config.num_levels - 1
+            sampler = None if is_last else Downsample(width, halves_time=self.halves_time[level])
+            below = widths[max(level - 1, 0)]
+            blocks.append(
+                Blocks(num_blocks, below, width, config, decodes=False, downsampler=sampler)
+            )
+        self.down_blocks = nn.CellList(blocks)
+        self.mid_block = Blocks(2, widths[-1], widths[-1], config, decodes=False)
+        self.norm_out = PlainNorm(widths[-1], config.norm_num_groups)
+        self.silu = operations().SiLU()
+        self.conv_out = CausalConv(widths[-1], 2 * config.latent_channels)
+        self.per_level = 2 * num_blocks  # convolutions with a past
+
+    def construct(self, video: Tensor, keeps_past: bool, *past: Tensor) -> tuple[Tensor, ...]:
+        """Return the moments, and what the convolutions hand on where `keeps_past`."""
+        num_frames = video.shape[2]
+        x, kept = self.conv_in(fold_frames(video), num_frames, past[:1], keeps_past)
+        start = 1
+        for level, block in enumerate(self.down_blocks):
+            own = past[start : start + self.per_level]
+            x, frames = block(x, num_frames, None, own, keeps_past)
+            kept, start = kept + frames, start + self.per_level
+            if self.halves_time[level]:
+                num_frames = (num_frames + 1) // 2
+        x, frames = self.mid_block(x, num_frames, None, past[start : start + 4], keeps_past)
+        x = self.silu(self.norm_out(x, num_frames, None))
+        x, last = self.conv_out(x, num_frames, past[start + 4 :], keeps_past)
+        return (unfold_frames(x, num_frames), *kept, *frames, *last)
+
+
+class Decoder(nn.Cell):
+    """A chunk of latent (B, C, T', H/8, W/8) -> video (B, 3, T, H, W)."""
+
+    def __init__(self, config: CogVideoXVAEConfig) -> None:
+        super().__init__()
+        widths, num_blocks = config.block_out_channels[::-1], config.layers_per_block + 1
+        self.doubles_time = config.resamples_time
+        self.conv_in = CausalConv(config.latent_channels, widths[0])
+        self.mid_block = Blocks(2, widths[0], widths[0], config, decodes=True)
+        blocks = []
+        for level, width in enumerate(widths):
+            is_last = level == config.num_levels - 1
+            sampler = None if is_last else Upsample(width, doubles_time=self.doubles_time[level])
+            above = widths[max(level - 1, 0)]
+            blocks.append(Blocks(num_blocks, above, width, config, decodes=True, upsampler=sampler))
+        self.up_blocks = nn.CellList(blocks)
+        self.norm_out = SpatialNorm(widths[-1], config)
+        self.silu = operations().SiLU()
+        self.conv_out = CausalConv(widths[-1], config.out_channels)
+        self.per_level = 2 * num_blocks  # convolutions with a past
+
+    def construct(self, latent: Tensor, keeps_past: bool, *past: Tensor) -> tuple[Tensor, ...]:
+        """Return the video, and what the convolutions hand on where `keeps_past`."""
+        num_frames = latent.shape[2]
+        x, kept = self.conv_in(fold_frames(latent), num_frames, past[:1], keeps_past)
+        x, frames = self.mid_block(x, num_frames, latent, past[1:5], keeps_past)
+        kept, start = kept + frames, 5
+        for level, block in enumerate(self.up_blocks):
+            own = past[start : start + self.per_level]
+            x, frames = block(x, num_frames, latent, own, keeps_past)
+            kept, start = kept + frames, start + self.per_level
+            if self.doubles_time[level] and num_frames > 1:
+                num_frames = 2 * num_frames - num_frames % 2
+        x = self.silu(self.norm_out(x, num_frames, latent))
+        x, last = self.conv_out(x, num_frames, past[start:], keeps_past)
+        return (unfold_frames(x, num_frames), *kept, *last)
+
+
+class CogVideoXVAE(nn.Cell):
+    """CogVideoX's autoencoder: 4x8x8, coded chunk after chunk.
+
+    A latent of an odd number of frames decodes to 4k + 1, one of an even number to 4k: clips of
+    8k + 1 frames come back as long as they were.
+
+    Args:
+        config: the structure; None takes the published network's.
+        chunked: whether chunks of 8 frames are coded one by one, as the weights were trained and
+            diffusers codes; else all frames together, whose normalisation then sees all of them.
+    """
+
+    def __init__(self, config: CogVideoXVAEConfig | None = None, *, chunked: bool = True) -> None:
+        super().__init__()
+        self.config = config = CogVideoXVAEConfig() if config is None else config
+        self.chunked = chunked
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and logvar (B, C, T', H', W') in fp32 of a video (B, 3, T, H, W)."""
+        lengths = _lengths(video.shape[2], FRAMES_AT_ONCE if self.chunked else None)
+        return split_moments(_in_chunks(self.encoder, video, lengths))
+
+    def frames_from(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
+        """Return the video (B, 3, T, H, W) in fp32 of an unscaled latent (B, C, T', H', W')."""
+        lengths = _lengths(latent.shape[2], LATENTS_AT_ONCE if self.chunked else None)
+        return _in_chunks(self.decoder, latent, lengths).astype(ms.float32)
+
+    def construct(self, video: Tensor) -> Tensor:
+        """Return the reconstruction of a video from the mean of its posterior."""
+        return self.frames_from(self.moments(video)[0].astype(video.dtype))
+
+
+@constexpr
+def _lengths(num_frames: int, frames_at_once: int | None) -> tuple[int, ...]:
+    return chunk_lengths(num_frames, frames_at_once)
+
+
+def _in_chunks(coder: nn.Cell, x: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """Return what `coder` makes of the chunks of x (B, C, T, H, W), one after the other."""
+    if len(lengths) == 1:
+        return coder(x, False)[0]
+    parts, past, start = [], (), 0
+    for length in lengths:
+        results = coder(x[:, :, start : start + length], True, *past)
+        parts.append(results[0])
+        past = results[1:]
+        start = start + length
+    return ops.concat(parts, 2)

@@ -1,0 +1,143 @@
+"""What the configs of diffusers' autoencoders have in common: fields of a config.json, checked."""
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self
+
+from mg.latent_spec import LatentSpec, diffusers_scaling
+
+__all__ = ["DiffusersConfig"]
+
+logger = logging.getLogger("mg")
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusersConfig:
+    """Base of the configs: fields with the names and defaults of the class in diffusers.
+
+    Subclasses state in `FIXED` which fields have one right value here, and in `IGNORED` those that
+    say nothing about the network.
+
+    Raises:
+        ValueError: a value that no network can be built from, with what was expected.
+    """
+
+    FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    IGNORED: ClassVar[tuple[str, ...]] = ()
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    scaling_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._check_type(field.name, field.default)
+        wrong = [width for width in self.block_out_channels if width % self.norm_num_groups]
+        if wrong or not self.block_out_channels:
+            raise ValueError(
+                f"block_out_channels={list(self.block_out_channels)}; expected multiples of "
+                f"norm_num_groups={self.norm_num_groups}, one for each level"
+            )
+
+    def _check_type(self, name: str, default: Any) -> None:
+        value = getattr(self, name)
+        if isinstance(default, tuple):
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise ValueError(f"{name}={value!r}; expected a list of whole numbers")
+            value = tuple(value)
+            object.__setattr__(self, name, value)
+            right, kind = all(_is_size(item) for item in value), "a list of whole numbers"
+        elif isinstance(default, bool):
+            right, kind = isinstance(value, bool), "true or false"
+        elif isinstance(default, int):
+            right, kind = _is_size(value), "a whole number of 1 or more"
+        elif isinstance(default, float):
+            right, kind = isinstance(value, int | float) and type(value) is not bool, "a number"
+        else:  # None: what is stated, if anything, is a number or a list of numbers
+            right, kind = value is None or isinstance(value, int | float | list | tuple), "numbers"
+        if not right:
+            raise ValueError(f"{name}={value!r}; expected {kind}")
+
+    @property
+    def num_levels(self) -> int:
+        return len(self.block_out_channels)
+
+    @property
+    def frame_rule(self) -> dict[str, int]:
+        """The fields of a `LatentSpec` about frames; an image network codes each by itself."""
+        return {"t": 1}
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The size of the latents and the scale that a generator sees them at."""
+        side = 2 ** (self.num_levels - 1)
+        return LatentSpec(
+            self.latent_channels,
+            h=side,
+            w=side,
+            video_channels=self.in_channels,
+            **self.frame_rule,
+            **diffusers_scaling(dataclasses.asdict(self)),
+        )
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Return the config that the fields of a config.json describe.
+
+        Fields that it lacks have their defaults; unknown ones are warned about and ignored, as in
+        diffusers.
+
+        Args:
+            mapping: the fields.
+
+        Raises:
+            ValueError: a wrong value, or one for which there is no network here.
+        """
+        if isinstance(mapping, cls):
+            return mapping
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name, allowed in cls.FIXED.items():
+            if mapping.get(name, allowed[0]) not in allowed:
+                expected = " or ".join(map(repr, allowed))
+                raise ValueError(f"{name}={mapping[name]!r}; supported is {expected} alone")
+        cls._check_blocks(mapping)
+        unknown = [
+            name
+            for name in mapping
+            if not (name in known or name in cls.FIXED or name in cls.IGNORED)
+            and not name.startswith("_")
+            and name not in ("down_block_types", "up_block_types")
+        ]
+        if unknown:
+            logger.warning("fields of the config without a meaning here: %s", ", ".join(unknown))
+        return cls(**{name: value for name, value in mapping.items() if name in known})
+
+    @classmethod
+    def _check_blocks(cls, mapping: Mapping[str, Any]) -> None:
+        levels = len(mapping.get("block_out_channels", cls.block_out_channels))
+        for field, block in (("down_block_types", cls.DOWN), ("up_block_types", cls.UP)):
+            blocks = mapping.get(field)
+            if blocks is not None and list(blocks) != [block] * levels:
+                raise ValueError(f"{field}={list(blocks)}; expected {levels} times {block!r}")
+
+    DOWN: ClassVar[str] = ""
+    UP: ClassVar[str] = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values (lists for tuples) that JSON can hold."""
+        fields = {
+            "down_block_types": [self.DOWN] * self.num_levels,
+            "up_block_types": [self.UP] * self.num_levels,
+            **{name: allowed[0] for name, allowed in self.FIXED.items()},
+            **dataclasses.asdict(self),
+        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 1

@@ -1,0 +1,1 @@
+"""HunyuanVideo's video autoencoder."""

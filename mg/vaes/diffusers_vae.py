@@ -1,0 +1,78 @@
+"""What the VAEs that diffusers knows have in common."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, ClassVar
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mg.models.diffusers_config import DiffusersConfig
+from mg.vaes.blended_tiles import Tile, coded_in_tiles
+from mg.vaes.networks import built_without_values, load_network, network_shapes, network_tensors
+from mg.vaes.video_vae import VideoVAE
+
+__all__ = ["DiffusersVAE"]
+
+
+class DiffusersVAE(VideoVAE):
+    """A network with the config, the names and the tiles of a class in diffusers.
+
+    Subclasses set `config_class` and `network_class`.
+
+    Args:
+        network: the network, with its weights.
+        config: fields of the checkpoint's config.json; the class's defaults fill the rest.
+    """
+
+    config_class: ClassVar[type[DiffusersConfig]]
+    network_class: ClassVar[type[nn.Cell]]
+
+    def __init__(self, network: nn.Cell, config: Mapping[str, Any]) -> None:
+        super().__init__(network, {**network.config.to_dict(), **config}, spec=network.config.spec)
+        self.tiles: tuple[Tile, Tile] | None = None
+        network.set_train(False)
+
+    @classmethod
+    def _build(cls, config: Mapping[str, Any]) -> nn.Cell:
+        config = cls.config_class.from_mapping(config)
+        return built_without_values(lambda: cls.network_class(config))
+
+    @classmethod
+    def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        return network_shapes(cls._build(config))
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    ) -> "DiffusersVAE":
+        network = cls._build(config)
+        load_network(network, tensors)
+        return cls(network, config)
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.chunk(self.encoded(video), 2, axis=1)
+
+    def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
+        return self.decoded(latent)
+
+    def encoded(self, video: Tensor) -> Tensor:
+        """Return mean and logvar (B, 2 C, T', H', W') of a video, in tiles where they are on."""
+        factor = Fraction(1, self.compression.h)
+        return coded_in_tiles(self._moments_of_tile, video, self.tiles, factor)
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) of a latent, in tiles where they are on."""
+        tiles, side = self.tiles, self.compression.h
+        if tiles is not None:
+            tiles = tuple(tile.times(Fraction(1, side)) for tile in tiles)
+        return coded_in_tiles(self.network.frames_from, latent, tiles, Fraction(side))
+
+    def _moments_of_tile(self, video: Tensor) -> Tensor:
+        return ops.concat(self.network.moments(video), 1)
+
+    def disable_tiling(self) -> None:
+        self.tiles = None
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return network_tensors(self.network)
