@@ -234,7 +234,7 @@ def test_sizes_that_the_weights_do_not_have_are_refused_before_anything_is_built
     monkeypatch.setattr("mg.text.text_networks.build_text_network", build)
     config = json.loads((clip_folder / "config.json").read_text())
     (clip_folder / "config.json").write_text(json.dumps({**config, field: value}))
-    with pytest.raises(ValueError, match=f"config.json has {field}={value!r}, but the weights are"):
+    with pytest.raises(ValueError, match=rf"config.json.* {field}(=| is ){value!r}, "):
         PretrainedTextEncoder("clip", clip_folder).encode(["w6"])
 
 
