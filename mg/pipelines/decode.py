@@ -73,9 +73,10 @@ def decode_latent_files(
         outcome.finished_before += [
             n for n, origin in origins.items() if is_finished(paths[n], origin)
         ]
+    finished = set(outcome.finished_before)
     if on_begin is not None:
         on_begin()
-    for name in [name for name in origins if name not in set(outcome.finished_before)]:
+    for name in [name for name in origins if name not in finished]:
         tae.tiling = dataclasses.replace(tae.tiling, **origins[name]["settings"]["tiling"])
         try:
             latent = read_latent(files[name])

@@ -90,7 +90,8 @@ def encode_videos(
         outcome.finished_before += [
             name for name in names if _is_finished(paths[name], infos[name])
         ]
-    todo = [name for name in names if name not in set(outcome.finished_before)]
+    finished = set(outcome.finished_before)
+    todo = [name for name in names if name not in finished]
     if on_begin is not None:
         on_begin()
     map_tiles = functools.partial(map_over_ranks, ranks=team)

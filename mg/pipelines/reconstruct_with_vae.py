@@ -92,11 +92,12 @@ def reconstruct_with_vae(
     report = ResumableReport()
     if not settings.overwrite:
         outcome.finished_before += [n for n in sizes if is_finished(paths[n], origins[n])]
+    finished = set(outcome.finished_before)
     if on_begin is not None:
         on_begin()
     for name, size in tqdm(sizes.items(), desc="reconstructing", unit="clip", disable=None):
         path = paths[name]
-        if name in outcome.finished_before:
+        if name in finished:
             values = numbers_of_record(record_path(path), read_record(path))
             report.add_measured(name, values)
             continue

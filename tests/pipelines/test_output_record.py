@@ -1,6 +1,7 @@
 """What outputs were made from: nothing of something else is passed off as finished."""
 
 import json
+import os
 
 import pytest
 
@@ -129,6 +130,24 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     assert not (tmp_path / "new").exists()
     with pytest.raises(NotADirectoryError, match=r"a\.mp4 is a file, not a folder"):
         open_output_folder(tmp_path / "a.mp4" / "b", "decode.yaml", settings, overwrite=True)
+
+
+def test_names_that_are_no_utf8_are_kept(tmp_path):
+    output, made_from = tmp_path / "a.mp4", {"source": os.fsdecode(b"caf\xe9 \xc3\xa9")}
+    output.touch()
+    mark_finished(output, made_from)
+    assert is_finished(output, made_from)
+    assert "é" in output.with_suffix(".json").read_text(encoding="utf-8")
+
+
+def test_what_a_killed_run_left_below_the_folder_is_removed(tmp_path):
+    left = tmp_path / "sub" / ".clip.k3_x9abc.tmp.safetensors"
+    left.parent.mkdir()
+    left.touch()
+    os.utime(left, (1e9, 1e9))
+    (tmp_path / "sub" / "clip.safetensors").touch()
+    open_output_folder(tmp_path, "encode.yaml", {}, overwrite=False)
+    assert [path.name for path in left.parent.iterdir()] == ["clip.safetensors"]
 
 
 def test_names_that_cannot_be_written_are_refused_before_any_work(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 
 from mg.conditions.text.encoder import TextEncoder, check_max_tokens
 from mg.conditions.text.tokenizers import load_tokenizer, tokenizer_files
+from mg.console import one_line
 from mg.files import sha256_of_file
 from mg.json_file import read_json, read_json_object
 from mg.weights.checkpoint_file import find_weights, list_tensors, read_weights
@@ -35,6 +36,7 @@ PRETRAINED_KINDS = tuple(MAX_TOKENS)
 
 CONFIG_FILE = "config.json"
 TORCH_INDEX = "pytorch_model.bin.index.json"
+MAX_SIZE = 1 << 20  # of width, vocabulary and positions
 LENGTH_STEP = 32  # what is computed is padded to a multiple of it, not always to max_tokens
 
 
@@ -164,8 +166,11 @@ def _read_config(folder: Path, kind: str) -> dict[str, Any]:
 
 def _number(config: dict[str, Any], key: str, folder: Path) -> int:
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{folder / CONFIG_FILE}: {key} is {value!r}, expected a positive number")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIZE:
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: {key} is {one_line(repr(value))}, expected a whole number "
+            f"from 1 to {MAX_SIZE}"
+        )
     return value
 
 

@@ -103,7 +103,7 @@ def test_wrong_settings_are_refused():
         ByteEncoder(unit="letter")
     with pytest.raises(ValueError, match="width=100; expected a multiple of 32"):
         ByteEncoder(width=100)
-    with pytest.raises(ValueError, match="max_tokens=1; expected at least 2"):
+    with pytest.raises(ValueError, match="max_tokens=1; expected 2 to 65536"):
         ByteEncoder(max_tokens=1)
 
 
