@@ -16,7 +16,6 @@ from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video_writer import write_video
 from mg.models.movie_gen.config import MovieGenConfig, TextInput
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
-from mg.models.tae.config import TAEConfig
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import save_generator
 from mg.text.build import build_text_encoder
@@ -24,16 +23,9 @@ from mg.text.byte_encoder import ByteEncoder
 from mg.text.cache import fill_text_cache
 from mg.training.checkpoint import save_final_weights
 from mg.weights.tae_layers import tae_shapes
+from tests.tiny import TAE
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-TAE = TAEConfig(
-    ch=32,
-    ch_mult=(1, 1),
-    num_res_blocks=1,
-    z_channels=4,
-    temporal_downsample_level=(0,),
-    temporal_upsample_level=(1,),
-)
 WORD = "word,width=32,max_tokens=8"
 CAPTIONS = ("a red square", "a blue circle")
 LONG = "word " * 8
