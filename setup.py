@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent
 
 # gradio's newest asks for a hub client that breaks transformers 4.57; keep the hub below 1.0.
 DEMO = ["gradio>=6.17,<7", "huggingface_hub<1.0"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.15.0", *DEMO]
+TEST = ["pytest>=8", "pytest-xdist>=3.7", "ruff==0.15.0", *DEMO]
 
 setup(
     name="mg",

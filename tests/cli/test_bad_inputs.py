@@ -20,22 +20,14 @@ from mg.data.video_writer import write_video
 from mg.models.denoiser_config import TextInput
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
-from mg.models.tae.config import TAEConfig
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import save_generator
 from mg.training.checkpoint import save_final_weights
 from mg.weights.tae_layers import tae_shapes
+from tests.tiny import TAE
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 HOSTILE = Path(__file__).parents[1] / "fixtures" / "hostile"
-TAE = TAEConfig(
-    ch=32,
-    ch_mult=(1, 1),
-    num_res_blocks=1,
-    z_channels=4,
-    temporal_downsample_level=(0,),
-    temporal_upsample_level=(1,),
-)
 WORD = "word,width=32,max_tokens=8"
 CAPTIONS = ("a red square", "a blue circle")
 LONG = "word " * 8

@@ -15,9 +15,9 @@ from mg.data.video_writer import write_video
 from mg.models.denoiser_config import TextInput
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
-from mg.models.tae.config import TAEConfig
 from mg.pipelines.generator_folder import save_generator
 from mg.weights.tae_layers import tae_shapes
+from tests.tiny import TAE
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,14 +94,6 @@ def write_generator(assets: Path) -> None:
     def drawn(shapes):
         return {name: 0.1 * rng.standard_normal(s, np.float32) for name, s in shapes.items()}
 
-    tae = TAEConfig(
-        ch=32,
-        ch_mult=(1, 1),
-        num_res_blocks=1,
-        z_channels=4,
-        temporal_downsample_level=(0,),
-        temporal_upsample_level=(1,),
-    )
     transformer = MovieGenConfig(
         num_layers=1,
         dim=32,
@@ -115,7 +107,7 @@ def write_generator(assets: Path) -> None:
         assets / "shapes_generator",
         transformer_tensors=drawn(parameter_shapes(transformer)),
         transformer_config=transformer,
-        tae=(drawn(tae_shapes(tae.to_dict())), tae),
+        tae=(drawn(tae_shapes(TAE.to_dict())), TAE),
         text_encoders=["word,width=32"],
         defaults={"num_frames": 4, "size": (16, 16), "fps": 16, "steps": 1},
     )

@@ -14,18 +14,10 @@ from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.launch import launch
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import config_metadata
+from tests.tiny import TAE_OF_IMAGES
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
-CONFIG = {
-    "ch": 32,
-    "ch_mult": [1],
-    "num_res_blocks": 1,
-    "z_channels": 4,
-    "attn_type": "spat_only",
-    "temporal_downsample_level": [],
-    "temporal_upsample_level": [],
-}
 
 
 def python(code):
@@ -162,7 +154,7 @@ def test_a_killed_rank_ends_the_run_at_once(tmp_path, run_limited, launch_script
 
 
 def test_a_script_on_two_ranks(tmp_path, run_limited, launch_script, make_videos):
-    tae = TemporalAutoencoder(CONFIG)
+    tae = TemporalAutoencoder(TAE_OF_IMAGES)
     write_weights(
         tmp_path / "tae.safetensors", tae.tensors(), metadata=config_metadata(tae.config.to_dict())
     )

@@ -11,7 +11,6 @@ import pytest
 from mg.cli import save_config
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video import VideoReader
-from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.training.checkpoint import save_final_weights
@@ -29,16 +28,9 @@ from mg.training.run_log import read_log
 from mg.training.settings import OptimSettings
 from mg.weights.checkpoint_file import read_weights
 from mg.weights.tae_layers import tae_shapes
+from tests.tiny import TAE, TRANSFORMER
 
-TAE = TAEConfig(
-    ch=32,
-    ch_mult=(1, 1),
-    num_res_blocks=1,
-    z_channels=4,
-    temporal_downsample_level=(0,),
-    temporal_upsample_level=(1,),
-)
-MODEL = {"num_layers": 1, "dim": 24, "ffn_dim": 32, "num_heads": 3, "position_table": (2, 4, 4)}
+MODEL = {**TRANSFORMER, "dim": 24, "num_heads": 3}
 NUM_STEPS, LIMIT = 2, 1e-5
 
 

@@ -14,7 +14,6 @@ import pytest
 from mg.cli import save_config
 from mg.data.video_writer import write_video
 from mg.models.discriminator_config import DiscriminatorConfig
-from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import ONE_RANK
 from mg.training.checkpoint_store import CheckpointStore
 from mg.training.config import (
@@ -26,6 +25,7 @@ from mg.training.config import (
 )
 from mg.training.run_log import read_log
 from mg.training.tae_trainer import TAETrainer
+from tests.tiny import TAE_OF_ONE_LEVEL
 
 PROGRAM = Path(__file__).parent / "programs" / "train_small.py"
 TIMES = ("seconds", "data_seconds")  # of a log entry: all else is the same in equal runs
@@ -128,16 +128,7 @@ def test_the_script_on_two_ranks_trains_like_one_rank_with_twice_the_batch(
         tmp_path / "two",
         steps=3,
         zero_stage=1,
-        model=TAEConfig(
-            ch=8,
-            ch_mult=(1,),
-            num_res_blocks=1,
-            z_channels=4,
-            norm_groups=4,
-            attn_type="spat_only",
-            temporal_downsample_level=(0,),
-            temporal_upsample_level=(0,),
-        ),
+        model=TAE_OF_ONE_LEVEL,
         # Of some biases the gradient is rounding alone, which Adam would make as large as others.
         optim=OptimSettings(lr=1e-3, eps=1e-2, weight_decay=0.1),
         adversarial=AdversarialSettings(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mg.data.video_writer import write_video
-from mg.models.tae.config import TAEConfig
 from mg.training.config import (
     DataSettings,
     LossSettings,
@@ -17,16 +16,10 @@ from mg.training.config import (
     ValidationSettings,
 )
 from mg.training.tae_trainer import TAETrainer
+from tests.tiny import TAE
 
 NUM_FRAMES, SIZE = 4, 16
-MODEL = TAEConfig(
-    ch=32,
-    ch_mult=(1, 1),
-    num_res_blocks=1,
-    z_channels=4,
-    temporal_downsample_level=(0,),
-    temporal_upsample_level=(1,),
-)
+MODEL = TAE
 FROZEN = ["decoder.norm_out.*", "encoder.conv_in.*"]
 
 

@@ -7,20 +7,11 @@ import pytest
 
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.training.checkpoint import Progress, changed_settings, save_final_weights
-
-CONFIG = {
-    "ch": 32,
-    "ch_mult": [1],
-    "num_res_blocks": 1,
-    "z_channels": 4,
-    "attn_type": "spat_only",
-    "temporal_downsample_level": [],
-    "temporal_upsample_level": [],
-}
+from tests.tiny import TAE_OF_IMAGES
 
 
 def test_final_weights_carry_their_config(tmp_path):
-    tae = TemporalAutoencoder(CONFIG)
+    tae = TemporalAutoencoder(TAE_OF_IMAGES)
     path = tmp_path / "tae.safetensors"
     for _ in range(2):  # the second run replaces the first one's
         save_final_weights(path, tae.tensors(), tae.config.to_dict())

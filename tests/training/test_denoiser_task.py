@@ -11,7 +11,6 @@ import pytest
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video import iterate_frames, probe_video
 from mg.models.families import denoiser_family
-from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import ONE_RANK
 from mg.parameters import set_values
 from mg.pipelines.autoencoder import config_hash, tensors_hash
@@ -35,16 +34,8 @@ from mg.training.run_log import read_log
 from mg.training.settings import OptimSettings, PhaseSettings
 from mg.weights.checkpoint_file import read_weights
 from mg.weights.tae_layers import tae_shapes
+from tests.tiny import TAE, TRANSFORMER
 
-TAE = TAEConfig(
-    ch=32,
-    ch_mult=(1, 1),
-    num_res_blocks=1,
-    z_channels=4,
-    temporal_downsample_level=(0,),
-    temporal_upsample_level=(1,),
-)
-MODEL = {"num_layers": 1, "dim": 32, "ffn_dim": 32, "num_heads": 2, "position_table": (2, 4, 4)}
 WORDS = ("red", "green", "blue", "white")
 NUM_STEPS = 12
 PROMPTS = ["a red square", "a white square", ""]
@@ -104,7 +95,7 @@ def make_config(data):
         held_out = {"csv_path": str(data / "held_out.csv"), "interval": 3, "num_times": 2}
         return TrainDenoiserConfig(
             output_path=str(output_path),
-            model={**MODEL, **(model or {})},
+            model={**TRANSFORMER, **(model or {})},
             text=TextSettings(**{"encoders": ["word,width=32"], "dropout": 0.2, **(text or {})}),
             optim=OptimSettings(lr=2e-2, ema_decay=0.9, weight_decay=0.01),
             validation=FlowValidationSettings(

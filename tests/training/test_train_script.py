@@ -1,5 +1,6 @@
 """scripts/train_tae.py as a user starts it."""
 
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -21,6 +22,7 @@ from mg.training.checkpoint_store import CheckpointStore
 from mg.training.run_log import read_log
 from mg.training.tae_trainer import TAETrainer
 from mg.weights.checkpoint_file import read_weights
+from tests.tiny import TAE
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "train_tae.py"
@@ -172,16 +174,7 @@ def test_clips_that_are_all_too_short(refused, videos):
 @pytest.fixture(scope="module")
 def other_weights(tmp_path_factory):
     """Return the weights of a network that is not TINY's."""
-    tae = TemporalAutoencoder(
-        {
-            "ch": 32,
-            "ch_mult": [1, 1],
-            "num_res_blocks": 1,
-            "z_channels": 8,
-            "temporal_downsample_level": [0],
-            "temporal_upsample_level": [1],
-        }
-    )
+    tae = TemporalAutoencoder(dataclasses.replace(TAE, z_channels=8))
     path = tmp_path_factory.mktemp("other") / "other.safetensors"
     save_final_weights(path, tae.tensors(), tae.config.to_dict())
     return path

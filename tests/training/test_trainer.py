@@ -149,10 +149,11 @@ def store_of(trainer):
 
 def test_fifty_steps_in_pieces_are_those_of_an_unbroken_run(make_trainer):
     """Ended by signals after steps 7 and 23: weights, moments, averages, log: no bit differs."""
-    unbroken = make_trainer(steps=50)
+    options = {"steps": 50, "checkpoint_interval": 10}
+    unbroken = make_trainer(**options)
     unbroken.run()
     for end in (7, 23, None):
-        trainer = make_trainer(steps=50, folder="pieces", resume=end != 7)
+        trainer = make_trainer(**options, folder="pieces", resume=end != 7)
 
         def stop_at(number, end=end):
             if number == end:
