@@ -3,12 +3,14 @@
 
 python tools/store_half_precision.py --src tae.safetensors --target tae_fp16.safetensors
 python tools/store_half_precision.py --src outputs/movie_gen_demo/generator --target generator_fp16
+
+The folder of a checkpoint of TAE training will do as well: its averaged weights are stored.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
 from mg.files import write_text
-from mg.pipelines.generator_folder import load_generator, save_generator
+from mg.pipelines.generator_folder import INDEX_FILE, load_generator, save_generator
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.load import load_tae_tensors
+from mg.weights.safetensors_file import read_safetensors
 from mg.weights.stored_config import config_metadata, config_path
 
 
@@ -39,10 +42,21 @@ def halved(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def store_tae(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Write TAE weights in float16, with their config in the header and beside them."""
-    tensors, config = load_tae_tensors(source)
+    """Write TAE weights in float16, with their config in the header and beside them.
+
+    Of a checkpoint (a folder) these are the averaged weights, as a run's final ones are.
+    """
+    tensors, config = load_tae_tensors(source / "tae.safetensors" if source.is_dir() else source)
+    if source.is_dir():
+        tensors = tensors | _averaged(source / "tae_state.safetensors", tensors)
     write_weights(target, halved(tensors), metadata=config_metadata(config), overwrite=overwrite)
     write_text(config_path(target), json.dumps(config, indent=1) + "\n", overwrite=overwrite)
+
+
+def _averaged(state: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return what the state of a checkpoint has of averaged weights; none where none are kept."""
+    arrays = read_safetensors(state)
+    return {name: arrays[f"average.{name}"] for name in names if f"average.{name}" in arrays}
 
 
 def store_generator(source: Path, target: Path, *, overwrite: bool) -> None:
@@ -65,14 +79,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--src", required=True, type=Path, help="TAE weights with their config, or a generator"
+        "--src",
+        required=True,
+        type=Path,
+        help="TAE weights with their config, the folder of a checkpoint, or that of a generator",
     )
     parser.add_argument(
         "--target", required=True, type=Path, help="the .safetensors, or the folder, to write"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     arguments = parser.parse_args()
-    store = store_generator if arguments.src.is_dir() else store_tae
+    store = store_generator if (arguments.src / INDEX_FILE).is_file() else store_tae
     store(arguments.src, arguments.target, overwrite=arguments.overwrite)
     files = [arguments.target, *arguments.target.rglob("*")]
     size = sum(path.stat().st_size for path in files if path.is_file())
