@@ -17,7 +17,8 @@ from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.files import write_text
-from mg.pipelines.clip_results import ResumableReport, find_lpips, measure
+from mg.metrics.report import QualityReport
+from mg.pipelines.clip_results import find_lpips, measure
 from mg.pipelines.decode import DEFAULT_FPS
 from mg.pipelines.encode import frame_size
 from mg.pipelines.outcome import Outcome
@@ -36,7 +37,7 @@ def reconstruct_with_vae(
     manifest: Manifest,
     output_folder: str | os.PathLike,
     settings: ReconstructionSettings,
-) -> ResumableReport:
+) -> QualityReport:
     """Return the quality of all reconstructed clips; the posterior's mean is decoded.
 
     Writes `clips/NAME.mp4` for each clip, and `report.json` and `report.txt` for all.
@@ -62,7 +63,7 @@ def reconstruct_with_vae(
     sizes = _sizes(clips, settings, vae.compression.h, outcome)
     # One network for all clips: a report has the same metrics for each.
     network = find_lpips(settings.lpips_path, min(sizes.values(), key=min)) if sizes else None
-    report = ResumableReport()
+    report = QualityReport()
     for name, size in tqdm(sizes.items(), desc="reconstructing", unit="clip", disable=None):
         try:
             original = _read(clips[name], settings, size)
@@ -113,7 +114,7 @@ def _code(vae: VideoVAE, original: np.ndarray) -> np.ndarray:
 
 
 def _write_report(
-    folder: Path, report: ResumableReport, outcome: Outcome, *, overwrite: bool
+    folder: Path, report: QualityReport, outcome: Outcome, *, overwrite: bool
 ) -> None:
     table = report.table()
     content = {"left_out": outcome.failed, **json.loads(report.to_json())}

@@ -1,0 +1,34 @@
+"""The figures that reports know: the unit of each, its digits, and which way is good."""
+
+from dataclasses import dataclass
+
+__all__ = ["FIGURES", "Figure"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How one figure is shown and averaged.
+
+    Args:
+        unit: for tables and plots, "" for none.
+        digits: behind the point.
+        best: "high", "low", or "original" where the original's own figure, or 1 for a ratio, is
+            the best.
+        may_lack: whether frames or clips may have no such figure (NaN): they are left out of means.
+            Elsewhere NaN stays NaN.
+    """
+
+    unit: str
+    digits: int
+    best: str
+    may_lack: bool = False
+
+
+FIGURES = {
+    "psnr": Figure("dB", 3, "high"),
+    "ssim": Figure("", 4, "high"),
+    "ms_ssim": Figure("", 4, "high"),
+    "lpips": Figure("", 4, "low"),
+    "lpips_vgg": Figure("", 4, "low"),
+    "lpips_alex": Figure("", 4, "low"),
+}

@@ -1,0 +1,185 @@
+"""The metrics by name: what each needs, and one object that measures a pair of clips by several."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mg.files import sha256_of_file
+from mg.metrics.frames import checked_pair
+from mg.metrics.lpips import load_lpips, lpips, lpips_weights_path
+from mg.metrics.ms_ssim import ms_ssim
+from mg.metrics.protocol import MetricSettings
+from mg.metrics.psnr import psnr
+from mg.metrics.ssim import ssim
+
+__all__ = ["METRICS", "Measures", "MetricOptions", "parse_metrics"]
+
+# Figures of one pair of clips: an array with a number per frame (or per last frames), or one of no
+# axes for the whole clip.
+Values = dict[str, np.ndarray]
+Measure = Callable[[np.ndarray, np.ndarray], Values]
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricOptions:
+    """What metrics need beside the protocol; none of it changes a figure.
+
+    Args:
+        batch_size: frames, or windows of frames, that go through a network together.
+        lpips_path: weights of LPIPS in place of those that were fetched.
+    """
+
+    batch_size: int = 8
+    lpips_path: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}; expected 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Args:
+        build: returns what measures a pair of clips, and the file of its weights if it has one.
+        figures: that it gives.
+        min_frames: that a clip needs.
+        needs_network: whether MindSpore is needed.
+    """
+
+    build: Callable[[MetricSettings, MetricOptions], tuple[Measure, Path | None]]
+    figures: tuple[str, ...]
+    min_frames: int = 1
+    needs_network: bool = False
+
+
+class Measures:
+    """Measures pairs of clips by several metrics; networks are loaded once, when it is made.
+
+    Args:
+        names: of `METRICS`, as `parse_metrics` gives them.
+        settings: of the protocol.
+        options: see there.
+
+    Raises:
+        ValueError: an unknown name.
+        FileNotFoundError: weights are missing; the message has the command that fetches them.
+    """
+
+    def __init__(
+        self, names: Sequence[str], settings: MetricSettings, options: MetricOptions | None = None
+    ) -> None:
+        _check_names(names)
+        options = options or MetricOptions()
+        self.names = list(names)
+        self._measures, self._weights = {}, {}
+        for name in names:
+            self._measures[name], weights = METRICS[name].build(settings, options)
+            if weights is not None:
+                self._weights[name] = sha256_of_file(weights)
+
+    def weights(self) -> dict[str, str]:
+        """Return the SHA-256 of each metric's weights, by metric."""
+        return dict(self._weights)
+
+    def __call__(
+        self, reference: np.ndarray, generated: np.ndarray, names: Sequence[str] | None = None
+    ) -> tuple[Values, dict[str, str]]:
+        """Return the figures of a pair of clips, and why metrics had to be left out, by metric.
+
+        Args:
+            reference: frames (T, H, W, 3), uint8, or floats in [0, 255].
+            generated: frames of the same shape and kind.
+            names: metrics to measure; None takes all.
+
+        Raises:
+            ValueError: the clips cannot be compared, or hold NaN or infinity.
+        """
+        num_frames, _, _ = checked_pair(reference, generated)
+        for which, frames in (("original", reference), ("generated video", generated)):
+            _check_finite(which, frames)
+        values: Values = {}
+        left_out: dict[str, str] = {}
+        for name in self.names if names is None else names:
+            least = METRICS[name].min_frames
+            if num_frames < least:
+                left_out[name] = f"{name} needs at least {least} frames, here are {num_frames}"
+                continue
+            try:
+                values |= self._measures[name](reference, generated)
+            except ValueError as error:
+                left_out[name] = str(error)
+        return values, left_out
+
+
+def parse_metrics(text: str | Sequence[str], settings: MetricSettings) -> list[str]:
+    """Return the metrics that a list of names, or a text with commas between, stands for.
+
+    "lpips" stands for the backbone that the protocol names, "all" for all that there are.
+
+    Raises:
+        ValueError: an unknown name, or none.
+    """
+    given = text.split(",") if isinstance(text, str) else text
+    names = [name.strip() for name in given if name.strip()]
+    if "all" in names:
+        return list(METRICS)
+    names = [f"lpips_{settings.lpips_net}" if name == "lpips" else name for name in names]
+    _check_names(names)
+    return list(dict.fromkeys(names))
+
+
+def _check_names(names: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise ValueError(
+            f"unknown metric {', '.join(unknown) or '(none given)'}; there are "
+            f"{', '.join(METRICS)}, lpips (the protocol's backbone) and all"
+        )
+
+
+def _check_finite(which: str, frames: np.ndarray) -> None:
+    if frames.dtype == np.uint8:
+        return
+    for index, frame in enumerate(frames):
+        if not np.isfinite(frame).all():
+            raise ValueError(f"frame {index} of the {which} holds NaN or infinity")
+
+
+def _build_psnr(settings: MetricSettings, _options: MetricOptions) -> tuple[Measure, None]:
+    cap = np.inf if settings.psnr_cap is None else settings.psnr_cap
+    return lambda x, y: {"psnr": np.minimum(psnr(x, y), cap)}, None
+
+
+def _build_ssim(settings: MetricSettings, _options: MetricOptions) -> tuple[Measure, None]:
+    return lambda x, y: {"ssim": ssim(x, y, window=settings.ssim_window)}, None
+
+
+def _build_ms_ssim(_settings: MetricSettings, _options: MetricOptions) -> tuple[Measure, None]:
+    return lambda x, y: {"ms_ssim": ms_ssim(x, y)}, None
+
+
+def _lpips_builder(net: str) -> Callable[[MetricSettings, MetricOptions], tuple[Measure, Path]]:
+    def build(settings: MetricSettings, options: MetricOptions) -> tuple[Measure, Path]:
+        is_own = options.lpips_path is not None and net == settings.lpips_net
+        path = Path(options.lpips_path) if is_own else lpips_weights_path(net)
+        network = load_lpips(net, path)
+
+        def measure(x: np.ndarray, y: np.ndarray) -> Values:
+            return {f"lpips_{net}": lpips(x, y, network=network, batch_size=options.batch_size)}
+
+        return measure, path
+
+    return build
+
+
+METRICS = {
+    "psnr": Metric(_build_psnr, ("psnr",)),
+    "ssim": Metric(_build_ssim, ("ssim",)),
+    "ms_ssim": Metric(_build_ms_ssim, ("ms_ssim",)),
+    "lpips_vgg": Metric(_lpips_builder("vgg"), ("lpips_vgg",), needs_network=True),
+    "lpips_alex": Metric(_lpips_builder("alex"), ("lpips_alex",), needs_network=True),
+}
