@@ -31,4 +31,10 @@ FIGURES = {
     "lpips": Figure("", 4, "low"),
     "lpips_vgg": Figure("", 4, "low"),
     "lpips_alex": Figure("", 4, "low"),
+    "warping_error": Figure("", 6, "original", may_lack=True),
+    "warping_error_original": Figure("", 6, "original", may_lack=True),
+    "tof": Figure("px", 3, "low"),
+    "flicker": Figure("levels", 3, "original", may_lack=True),
+    "flicker_original": Figure("levels", 3, "original", may_lack=True),
+    "motion_energy_ratio": Figure("", 3, "original", may_lack=True),
 }

@@ -13,6 +13,7 @@ from mg.metrics.ms_ssim import ms_ssim
 from mg.metrics.protocol import MetricSettings
 from mg.metrics.psnr import psnr
 from mg.metrics.ssim import ssim
+from mg.metrics.temporal import TEMPORAL_FIGURES, temporal_figures
 
 __all__ = ["METRICS", "Measures", "MetricOptions", "parse_metrics"]
 
@@ -118,7 +119,8 @@ class Measures:
 def parse_metrics(text: str | Sequence[str], settings: MetricSettings) -> list[str]:
     """Return the metrics that a list of names, or a text with commas between, stands for.
 
-    "lpips" stands for the backbone that the protocol names, "all" for all that there are.
+    "lpips" stands for the backbone that the protocol names, a figure for the metric that gives it,
+    "all" for all metrics.
 
     Raises:
         ValueError: an unknown name, or none.
@@ -128,6 +130,7 @@ def parse_metrics(text: str | Sequence[str], settings: MetricSettings) -> list[s
     if "all" in names:
         return list(METRICS)
     names = [f"lpips_{settings.lpips_net}" if name == "lpips" else name for name in names]
+    names = [ALIASES.get(name, name) for name in names]
     _check_names(names)
     return list(dict.fromkeys(names))
 
@@ -162,6 +165,10 @@ def _build_ms_ssim(_settings: MetricSettings, _options: MetricOptions) -> tuple[
     return lambda x, y: {"ms_ssim": ms_ssim(x, y)}, None
 
 
+def _build_temporal(_settings: MetricSettings, _options: MetricOptions) -> tuple[Measure, None]:
+    return temporal_figures, None
+
+
 def _lpips_builder(net: str) -> Callable[[MetricSettings, MetricOptions], tuple[Measure, Path]]:
     def build(settings: MetricSettings, options: MetricOptions) -> tuple[Measure, Path]:
         is_own = options.lpips_path is not None and net == settings.lpips_net
@@ -182,4 +189,9 @@ METRICS = {
     "ms_ssim": Metric(_build_ms_ssim, ("ms_ssim",)),
     "lpips_vgg": Metric(_lpips_builder("vgg"), ("lpips_vgg",), needs_network=True),
     "lpips_alex": Metric(_lpips_builder("alex"), ("lpips_alex",), needs_network=True),
+    "temporal": Metric(_build_temporal, TEMPORAL_FIGURES, min_frames=2),
+}
+# What else a metric may be called: the figures of one that gives several.
+ALIASES = {
+    figure: name for name, metric in METRICS.items() for figure in metric.figures if figure != name
 }
