@@ -44,6 +44,8 @@ class EvaluateConfig(DeviceConfig):
         batch_size: frames that go through a network together.
         lpips_path: LPIPS weights of the protocol's backbone; null takes those that
             tools/fetch_lpips.py stored.
+        i3d_path: I3D weights; null takes those that tools/fetch_i3d.py stored.
+        allow_few: give FVD and KVD of fewer clips than the protocol asks for, too.
         overwrite: measure again what is there.
     """
 
@@ -60,6 +62,8 @@ class EvaluateConfig(DeviceConfig):
     subset_size: int | None = None
     batch_size: int = 8
     lpips_path: str | None = None
+    i3d_path: str | None = None
+    allow_few: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -79,12 +83,17 @@ def main() -> None:
         }
     )
     metrics = parse_metrics(config.metric or protocol.measured, protocol.metrics)
-    options = MetricOptions(batch_size=config.batch_size, lpips_path=config.lpips_path)
+    options = MetricOptions(
+        batch_size=config.batch_size, lpips_path=config.lpips_path, i3d_path=config.i3d_path
+    )
     pairs, left_out = find_pairs(
         config.real_video_dir, config.generated_video_dir, subset_size=config.subset_size
     )
     # MindSpore takes seconds to import, and most metrics do without.
-    if any(METRICS[name].needs_network for name in metrics) or "MS_ROLE" in os.environ:
+    if (
+        any(METRICS[name].needs_network for name in metrics if name in METRICS)
+        or "MS_ROLE" in os.environ
+    ):
         setup_device(config)
     evaluate_pairs(
         pairs,
@@ -93,6 +102,7 @@ def main() -> None:
         metrics,
         options=options,
         left_out=left_out,
+        allow_few=config.allow_few,
         overwrite=config.overwrite,
         ranks=init_ranks(),
     )

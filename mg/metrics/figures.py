@@ -36,5 +36,6 @@ FIGURES = {
     "tof": Figure("px", 3, "low"),
     "flicker": Figure("levels", 3, "original", may_lack=True),
     "flicker_original": Figure("levels", 3, "original", may_lack=True),
+    "i3d_distance": Figure("", 3, "low"),
     "motion_energy_ratio": Figure("", 3, "original", may_lack=True),
 }

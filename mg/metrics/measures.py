@@ -8,6 +8,14 @@ import numpy as np
 
 from mg.files import sha256_of_file
 from mg.metrics.frames import checked_pair
+from mg.metrics.i3d import (
+    MIN_I3D_FRAMES,
+    frechet_distance,
+    i3d_of_pair,
+    i3d_weights_path,
+    kernel_distance,
+    load_i3d,
+)
 from mg.metrics.lpips import load_lpips, lpips, lpips_weights_path
 from mg.metrics.ms_ssim import ms_ssim
 from mg.metrics.protocol import MetricSettings
@@ -15,7 +23,15 @@ from mg.metrics.psnr import psnr
 from mg.metrics.ssim import ssim
 from mg.metrics.temporal import TEMPORAL_FIGURES, temporal_figures
 
-__all__ = ["METRICS", "Measures", "MetricOptions", "parse_metrics"]
+__all__ = [
+    "METRICS",
+    "SET_METRICS",
+    "Measures",
+    "MetricOptions",
+    "check_set_size",
+    "figures_of_set",
+    "parse_metrics",
+]
 
 # Figures of one pair of clips: an array with a number per frame (or per last frames), or one of no
 # axes for the whole clip.
@@ -30,10 +46,12 @@ class MetricOptions:
     Args:
         batch_size: frames, or windows of frames, that go through a network together.
         lpips_path: weights of LPIPS in place of those that were fetched.
+        i3d_path: weights of I3D in place of those that were fetched.
     """
 
     batch_size: int = 8
     lpips_path: str | None = None
+    i3d_path: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -120,7 +138,7 @@ def parse_metrics(text: str | Sequence[str], settings: MetricSettings) -> list[s
     """Return the metrics that a list of names, or a text with commas between, stands for.
 
     "lpips" stands for the backbone that the protocol names, a figure for the metric that gives it,
-    "all" for all metrics.
+    "all" for all metrics of pairs. Figures of sets come last, after the metric that they need.
 
     Raises:
         ValueError: an unknown name, or none.
@@ -131,8 +149,47 @@ def parse_metrics(text: str | Sequence[str], settings: MetricSettings) -> list[s
         return list(METRICS)
     names = [f"lpips_{settings.lpips_net}" if name == "lpips" else name for name in names]
     names = [ALIASES.get(name, name) for name in names]
+    of_set = [name for name in names if name in SET_METRICS]
+    names = [name for name in names if name not in SET_METRICS] + ["i3d"] * bool(of_set)
     _check_names(names)
-    return list(dict.fromkeys(names))
+    return list(dict.fromkeys(names + of_set))
+
+
+def figures_of_set(
+    names: Sequence[str], values: Sequence[Values], *, min_clips: int, allow_few: bool = False
+) -> dict[str, float]:
+    """Return the figures of a set of pairs by name.
+
+    Args:
+        names: metrics, from `parse_metrics`; those of pairs are passed over.
+        values: of all pairs, from `Measures`.
+        min_clips: clips below which the figures say little (the protocol has it).
+        allow_few: whether to give them all the same.
+
+    Raises:
+        ValueError: too few clips.
+    """
+    features = [each[FEATURES] for each in values if FEATURES in each]
+    wanted = [name for name in names if name in SET_METRICS]
+    if not wanted:
+        return {}
+    check_set_size(names, len(features), min_clips=min_clips, allow_few=allow_few)
+    real, generated = np.stack(features, axis=1)  # (N, num_classes) each
+    return {name: SET_METRICS[name](real, generated) for name in wanted}
+
+
+def check_set_size(
+    names: Sequence[str], num_clips: int, *, min_clips: int, allow_few: bool
+) -> None:
+    """Raise ValueError if a figure of a set is asked for of too few clips."""
+    wanted = [name.upper() for name in names if name in SET_METRICS]
+    least = 2 if allow_few else min_clips
+    if wanted and num_clips < least:
+        raise ValueError(
+            f"{' and '.join(wanted)} of {num_clips} clips would say more about their number than "
+            f"about the videos; give at least {least}"
+            + ("" if allow_few else ", or add --allow_few, or measure the paired i3d_distance")
+        )
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -140,7 +197,7 @@ def _check_names(names: Sequence[str]) -> None:
     if unknown or not names:
         raise ValueError(
             f"unknown metric {', '.join(unknown) or '(none given)'}; there are "
-            f"{', '.join(METRICS)}, lpips (the protocol's backbone) and all"
+            f"{', '.join([*METRICS, *SET_METRICS])}, lpips (the protocol's backbone) and all"
         )
 
 
@@ -169,6 +226,17 @@ def _build_temporal(_settings: MetricSettings, _options: MetricOptions) -> tuple
     return temporal_figures, None
 
 
+def _build_i3d(_settings: MetricSettings, options: MetricOptions) -> tuple[Measure, Path]:
+    path = i3d_weights_path() if options.i3d_path is None else Path(options.i3d_path)
+    network = load_i3d(path)
+
+    def measure(x: np.ndarray, y: np.ndarray) -> Values:
+        distance, features = i3d_of_pair(x, y, network)
+        return {"i3d_distance": np.array(distance), FEATURES: features}
+
+    return measure, path
+
+
 def _lpips_builder(net: str) -> Callable[[MetricSettings, MetricOptions], tuple[Measure, Path]]:
     def build(settings: MetricSettings, options: MetricOptions) -> tuple[Measure, Path]:
         is_own = options.lpips_path is not None and net == settings.lpips_net
@@ -190,7 +258,11 @@ METRICS = {
     "lpips_vgg": Metric(_lpips_builder("vgg"), ("lpips_vgg",), needs_network=True),
     "lpips_alex": Metric(_lpips_builder("alex"), ("lpips_alex",), needs_network=True),
     "temporal": Metric(_build_temporal, TEMPORAL_FIGURES, min_frames=2),
+    "i3d": Metric(_build_i3d, ("i3d_distance",), min_frames=MIN_I3D_FRAMES, needs_network=True),
 }
+# Figures of a whole set of pairs, made of the features that `i3d` leaves beside its figure.
+SET_METRICS = {"fvd": frechet_distance, "kvd": kernel_distance}
+FEATURES = "i3d_features"  # (2, num_classes): of the original and of the generated video
 # What else a metric may be called: the figures of one that gives several.
 ALIASES = {
     figure: name for name, metric in METRICS.items() for figure in metric.figures if figure != name

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mg.data.manifest import Manifest, build_manifest
 from mg.files import sha256_of_file, write_text
-from mg.metrics.measures import METRICS, Measures, MetricOptions
+from mg.metrics.measures import METRICS, Measures, MetricOptions, check_set_size, figures_of_set
 from mg.metrics.protocol import Protocol
 from mg.metrics.report import QualityReport, without_infinities
 from mg.parallel.ranks import ONE_RANK, Ranks
@@ -71,6 +71,7 @@ def evaluate_pairs(
     *,
     options: MetricOptions | None = None,
     left_out: dict[str, str] | None = None,
+    allow_few: bool = False,
     overwrite: bool = False,
     ranks: Ranks = ONE_RANK,
 ) -> QualityReport:
@@ -87,15 +88,19 @@ def evaluate_pairs(
         metrics: names from `parse_metrics`.
         options: of the metrics; none of them changes a figure.
         left_out: videos without a partner and why, for the report.
+        allow_few: give FVD and KVD of fewer clips than the protocol asks for, too.
         overwrite: measure again what is there.
         ranks: share the pairs; rank 0 writes the report of all.
 
     Raises:
-        ValueError: not one pair could be measured, or the folder holds figures of another protocol
-            or of other files.
+        ValueError: too few pairs for FVD or KVD, not one pair could be measured, or the folder
+            holds figures of another protocol or of other files.
         FileNotFoundError: weights of a metric are missing.
     """
-    job = _Job(Path(output_folder), protocol, metrics, options or MetricOptions(), overwrite)
+    few = {"min_clips": protocol.metrics.min_clips, "allow_few": allow_few}
+    check_set_size(metrics, len(pairs), **few)
+    of_pairs = [name for name in metrics if name in METRICS]
+    job = _Job(Path(output_folder), protocol, of_pairs, options or MetricOptions(), overwrite)
     paths = output_paths([pair.name for pair in pairs], job.folder / "clips", ".json")
     outcome = Outcome(failed=dict(left_out or {}))
     records = {}
@@ -117,12 +122,13 @@ def evaluate_pairs(
     outcome.refuse_total_failure()
     whole = {p.name: Record.from_dict(everything[p.name]) for p in pairs if p.name in everything}
     report = QualityReport(mean_over=protocol.mean_over)
-    wanted = [figure for name in metrics for figure in METRICS[name].figures]
+    wanted = [figure for name in of_pairs for figure in METRICS[name].figures]
     for name, record in whole.items():
         values = {key: value for key, value in record.values.items() if key in wanted}
         report.add_measured(name, values, record.num_frames)
+    of_set = figures_of_set(metrics, [record.values for record in whole.values()], **few)
     if ranks.is_main:
-        job.write_report(report, whole, outcome, {pair.name: pair for pair in pairs})
+        job.write_report(report, whole, of_set, outcome, {pair.name: pair for pair in pairs})
     return report
 
 
@@ -180,6 +186,7 @@ class _Job:
         self,
         report: QualityReport,
         records: dict[str, Record],
+        of_set: dict[str, float],
         outcome: Outcome,
         pairs: dict[str, Pair],
     ) -> None:
@@ -192,7 +199,18 @@ class _Job:
             for metric, why in record.left_out.items()
             if metric in self.metrics
         ]
-        table = "\n".join([label, "", report.table(), *(["", *notes] if notes else [])])
+        table = "\n".join(
+            [
+                label,
+                "",
+                report.table(),
+                *(
+                    f"\n{name.upper()} {of_set[name]:.3f} of {len(records)} clips"
+                    for name in of_set
+                ),
+                *(["", *notes] if notes else []),
+            ]
+        )
         content = {
             "protocol": {
                 "name": self.protocol.name,
@@ -204,6 +222,7 @@ class _Job:
             "made_with": {"numpy": np.__version__, "opencv": cv2.__version__},
             "left_out": outcome.failed,
             "notes": notes,
+            **{name: {"value": value, "num_clips": len(records)} for name, value in of_set.items()},
             **without_infinities(report.summary()),
         }
         texts = {

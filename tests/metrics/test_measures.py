@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mg.metrics.figures import FIGURES
-from mg.metrics.measures import METRICS, Measures, parse_metrics
+from mg.metrics.i3d import frechet_distance, kernel_distance
+from mg.metrics.measures import METRICS, Measures, figures_of_set, parse_metrics
 from mg.metrics.protocol import MetricSettings
 from mg.metrics.psnr import psnr
 from mg.metrics.ssim import ssim
@@ -66,3 +67,20 @@ def test_missing_weights_name_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("MG_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"fetch_lpips\.py --net alex"):
         Measures(["lpips_alex"], SETTINGS)
+
+
+def test_figures_of_sets_need_many_clips():
+    rng = np.random.RandomState(1)
+    values = [{"i3d_features": rng.randn(2, 5)} for _ in range(6)] + [{"psnr": np.zeros(3)}]
+    names = parse_metrics("kvd,psnr,fvd", SETTINGS)
+    assert names == ["psnr", "i3d", "kvd", "fvd"]
+    with pytest.raises(ValueError, match=r"KVD and FVD of 6 clips .* at least 256, or add --allow"):
+        figures_of_set(names, values, min_clips=256)
+    figures = figures_of_set(names, values, min_clips=256, allow_few=True)
+    real, generated = (np.stack([v["i3d_features"][i] for v in values[:6]]) for i in (0, 1))
+    assert figures == {
+        "kvd": kernel_distance(real, generated),
+        "fvd": frechet_distance(real, generated),
+    }
+    assert figures_of_set(names, values, min_clips=6) == figures
+    assert figures_of_set(["psnr"], values, min_clips=256) == {}
