@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.data.video import VideoReader
 from mg.device import DeviceConfig, setup_device
@@ -21,7 +20,7 @@ from mg.metrics.i3d import i3d_features, load_i3d
 from mg.metrics.preparation import prepare_frames
 from mg.metrics.protocol import SizeSettings
 
-CLIP = ROOT / "assets" / "clips" / "test" / "dog_ccbysa4.mp4"
+CLIP = Path(__file__).resolve().parents[1] / "assets" / "clips" / "test" / "dog_ccbysa4.mp4"
 NUM_TIMED = 5
 
 

@@ -45,6 +45,7 @@ class EvaluateConfig(DeviceConfig):
         lpips_path: LPIPS weights of the protocol's backbone; null takes those that
             tools/fetch_lpips.py stored.
         i3d_path: I3D weights; null takes those that tools/fetch_i3d.py stored.
+        pwcnet_path: PWC-Net weights, which flolpips needs.
         allow_few: give FVD and KVD of fewer clips than the protocol asks for, too.
         overwrite: measure again what is there.
     """
@@ -63,6 +64,7 @@ class EvaluateConfig(DeviceConfig):
     batch_size: int = 8
     lpips_path: str | None = None
     i3d_path: str | None = None
+    pwcnet_path: str | None = None
     allow_few: bool = False
     overwrite: bool = False
 
@@ -84,7 +86,10 @@ def main() -> None:
     )
     metrics = parse_metrics(config.metric or protocol.measured, protocol.metrics)
     options = MetricOptions(
-        batch_size=config.batch_size, lpips_path=config.lpips_path, i3d_path=config.i3d_path
+        batch_size=config.batch_size,
+        lpips_path=config.lpips_path,
+        i3d_path=config.i3d_path,
+        pwcnet_path=config.pwcnet_path,
     )
     pairs, left_out = find_pairs(
         config.real_video_dir, config.generated_video_dir, subset_size=config.subset_size

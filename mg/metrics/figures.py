@@ -31,6 +31,8 @@ FIGURES = {
     "lpips": Figure("", 4, "low"),
     "lpips_vgg": Figure("", 4, "low"),
     "lpips_alex": Figure("", 4, "low"),
+    "flolpips": Figure("", 4, "low"),
+    "flolpips_dis": Figure("", 4, "low"),
     "warping_error": Figure("", 6, "original", may_lack=True),
     "warping_error_original": Figure("", 6, "original", may_lack=True),
     "tof": Figure("px", 3, "low"),

@@ -12,7 +12,7 @@ from mg.metrics.weight_files import cached_weights, load_parameters
 if TYPE_CHECKING:  # MindSpore takes seconds to import; nothing here needs it before a load.
     from mg.models.perceptual import LPIPS, LPIPSConfig
 
-__all__ = ["LPIPS_NETS", "load_lpips", "lpips", "lpips_weights_path"]
+__all__ = ["LPIPS_NETS", "load_lpips", "lpips", "lpips_weights_path", "to_images"]
 
 LPIPS_NETS = ("vgg", "alex")
 
@@ -102,13 +102,13 @@ def lpips(
     for start in starts:
         picked = np.minimum(np.arange(start, start + batch_size), num_frames - 1)
         images = [
-            Tensor(_to_images(frames[picked], data_range)) for frames in (reference, reconstruction)
+            Tensor(to_images(frames[picked], data_range)) for frames in (reference, reconstruction)
         ]
         distances.append(network(*images).asnumpy())
     return np.concatenate(distances)[:num_frames].astype(np.float64)
 
 
-def _to_images(frames: np.ndarray, data_range: float) -> np.ndarray:
+def to_images(frames: np.ndarray, data_range: float) -> np.ndarray:
     """Return float32 (N, 3, H, W) in [-1, 1] from frames (N, H, W, 3) in [0, data_range]."""
     scaled = frames.astype(np.float32) * np.float32(2 / data_range) - np.float32(1)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mg.files import sha256_of_file
+from mg.metrics.flolpips import Flow, dis_flow, flolpips, load_pwcnet, pwcnet_flow
 from mg.metrics.frames import checked_pair
 from mg.metrics.i3d import (
     MIN_I3D_FRAMES,
@@ -22,6 +24,9 @@ from mg.metrics.protocol import MetricSettings
 from mg.metrics.psnr import psnr
 from mg.metrics.ssim import ssim
 from mg.metrics.temporal import TEMPORAL_FIGURES, temporal_figures
+
+if TYPE_CHECKING:
+    from mg.models.perceptual import LPIPS
 
 __all__ = [
     "METRICS",
@@ -47,11 +52,13 @@ class MetricOptions:
         batch_size: frames, or windows of frames, that go through a network together.
         lpips_path: weights of LPIPS in place of those that were fetched.
         i3d_path: weights of I3D in place of those that were fetched.
+        pwcnet_path: weights of PWC-Net, which FloLPIPS needs.
     """
 
     batch_size: int = 8
     lpips_path: str | None = None
     i3d_path: str | None = None
+    pwcnet_path: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -67,12 +74,14 @@ class Metric:
         figures: that it gives.
         min_frames: that a clip needs.
         needs_network: whether MindSpore is needed.
+        in_all: whether "all" has it; not where a file of the user's is needed.
     """
 
     build: Callable[[MetricSettings, MetricOptions], tuple[Measure, Path | None]]
     figures: tuple[str, ...]
     min_frames: int = 1
     needs_network: bool = False
+    in_all: bool = True
 
 
 class Measures:
@@ -138,7 +147,8 @@ def parse_metrics(text: str | Sequence[str], settings: MetricSettings) -> list[s
     """Return the metrics that a list of names, or a text with commas between, stands for.
 
     "lpips" stands for the backbone that the protocol names, a figure for the metric that gives it,
-    "all" for all metrics of pairs. Figures of sets come last, after the metric that they need.
+    "all" for all metrics of pairs but FloLPIPS, whose weights are the user's. Figures of sets come
+    last, after the metric that they need.
 
     Raises:
         ValueError: an unknown name, or none.
@@ -146,7 +156,7 @@ def parse_metrics(text: str | Sequence[str], settings: MetricSettings) -> list[s
     given = text.split(",") if isinstance(text, str) else text
     names = [name.strip() for name in given if name.strip()]
     if "all" in names:
-        return list(METRICS)
+        return [name for name, metric in METRICS.items() if metric.in_all]
     names = [f"lpips_{settings.lpips_net}" if name == "lpips" else name for name in names]
     names = [ALIASES.get(name, name) for name in names]
     of_set = [name for name in names if name in SET_METRICS]
@@ -226,6 +236,24 @@ def _build_temporal(_settings: MetricSettings, _options: MetricOptions) -> tuple
     return temporal_figures, None
 
 
+def _flolpips_measure(name: str, flow_of: Flow, lpips_network: "LPIPS") -> Measure:
+    from mg.models.perceptual import LPIPSMaps
+
+    maps = LPIPSMaps(lpips_network)
+    return lambda x, y: {name: flolpips(x, y, maps=maps, flow_of=flow_of)}
+
+
+def _build_flolpips(_settings: MetricSettings, options: MetricOptions) -> tuple[Measure, Path]:
+    network = load_pwcnet(options.pwcnet_path)
+    measure = _flolpips_measure("flolpips", pwcnet_flow(network), load_lpips("alex"))
+    return measure, Path(options.pwcnet_path)
+
+
+def _build_flolpips_dis(_settings: MetricSettings, _options: MetricOptions) -> tuple[Measure, Path]:
+    measure = _flolpips_measure("flolpips_dis", dis_flow(), load_lpips("alex"))
+    return measure, lpips_weights_path("alex")
+
+
 def _build_i3d(_settings: MetricSettings, options: MetricOptions) -> tuple[Measure, Path]:
     path = i3d_weights_path() if options.i3d_path is None else Path(options.i3d_path)
     network = load_i3d(path)
@@ -258,6 +286,12 @@ METRICS = {
     "lpips_vgg": Metric(_lpips_builder("vgg"), ("lpips_vgg",), needs_network=True),
     "lpips_alex": Metric(_lpips_builder("alex"), ("lpips_alex",), needs_network=True),
     "temporal": Metric(_build_temporal, TEMPORAL_FIGURES, min_frames=2),
+    "flolpips": Metric(
+        _build_flolpips, ("flolpips",), min_frames=2, needs_network=True, in_all=False
+    ),
+    "flolpips_dis": Metric(
+        _build_flolpips_dis, ("flolpips_dis",), min_frames=2, needs_network=True
+    ),
     "i3d": Metric(_build_i3d, ("i3d_distance",), min_frames=MIN_I3D_FRAMES, needs_network=True),
 }
 # Figures of a whole set of pairs, made of the features that `i3d` leaves beside its figure.
