@@ -38,6 +38,8 @@ FIGURES = {
     "tof": Figure("px", 3, "low"),
     "flicker": Figure("levels", 3, "original", may_lack=True),
     "flicker_original": Figure("levels", 3, "original", may_lack=True),
+    "vmaf": Figure("", 2, "high"),
+    "xpsnr": Figure("dB", 3, "high"),
     "i3d_distance": Figure("", 3, "low"),
     "motion_energy_ratio": Figure("", 3, "original", may_lack=True),
 }

@@ -24,6 +24,7 @@ from mg.metrics.protocol import MetricSettings
 from mg.metrics.psnr import psnr
 from mg.metrics.ssim import ssim
 from mg.metrics.temporal import TEMPORAL_FIGURES, temporal_figures
+from mg.metrics.vmaf import VMAF_MODEL, ffmpeg_version, vmaf, xpsnr
 
 if TYPE_CHECKING:
     from mg.models.perceptual import LPIPS
@@ -70,14 +71,15 @@ class Metric:
     """One metric.
 
     Args:
-        build: returns what measures a pair of clips, and the file of its weights if it has one.
+        build: returns what measures a pair of clips, and what it measures by: the file of its
+            weights, the version of a program, or None.
         figures: that it gives.
         min_frames: that a clip needs.
         needs_network: whether MindSpore is needed.
         in_all: whether "all" has it; not where a file of the user's is needed.
     """
 
-    build: Callable[[MetricSettings, MetricOptions], tuple[Measure, Path | None]]
+    build: Callable[[MetricSettings, MetricOptions], tuple[Measure, Path | str | None]]
     figures: tuple[str, ...]
     min_frames: int = 1
     needs_network: bool = False
@@ -93,7 +95,7 @@ class Measures:
         options: see there.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or the program of one is missing.
         FileNotFoundError: weights are missing; the message has the command that fetches them.
     """
 
@@ -105,12 +107,13 @@ class Measures:
         self.names = list(names)
         self._measures, self._weights = {}, {}
         for name in names:
-            self._measures[name], weights = METRICS[name].build(settings, options)
-            if weights is not None:
-                self._weights[name] = sha256_of_file(weights)
+            self._measures[name], source = METRICS[name].build(settings, options)
+            if source is not None:
+                is_file = isinstance(source, Path)
+                self._weights[name] = sha256_of_file(source) if is_file else source
 
     def weights(self) -> dict[str, str]:
-        """Return the SHA-256 of each metric's weights, by metric."""
+        """Return the SHA-256 of each metric's weights, or its program's version, by metric."""
         return dict(self._weights)
 
     def __call__(
@@ -254,6 +257,14 @@ def _build_flolpips_dis(_settings: MetricSettings, _options: MetricOptions) -> t
     return measure, lpips_weights_path("alex")
 
 
+def _build_vmaf(_settings: MetricSettings, _options: MetricOptions) -> tuple[Measure, str]:
+    return lambda x, y: {"vmaf": vmaf(x, y)}, f"{VMAF_MODEL}, {ffmpeg_version()}"
+
+
+def _build_xpsnr(_settings: MetricSettings, _options: MetricOptions) -> tuple[Measure, str]:
+    return lambda x, y: {"xpsnr": xpsnr(x, y)}, ffmpeg_version()
+
+
 def _build_i3d(_settings: MetricSettings, options: MetricOptions) -> tuple[Measure, Path]:
     path = i3d_weights_path() if options.i3d_path is None else Path(options.i3d_path)
     network = load_i3d(path)
@@ -286,6 +297,8 @@ METRICS = {
     "lpips_vgg": Metric(_lpips_builder("vgg"), ("lpips_vgg",), needs_network=True),
     "lpips_alex": Metric(_lpips_builder("alex"), ("lpips_alex",), needs_network=True),
     "temporal": Metric(_build_temporal, TEMPORAL_FIGURES, min_frames=2),
+    "vmaf": Metric(_build_vmaf, ("vmaf",)),
+    "xpsnr": Metric(_build_xpsnr, ("xpsnr",)),
     "flolpips": Metric(
         _build_flolpips, ("flolpips",), min_frames=2, needs_network=True, in_all=False
     ),

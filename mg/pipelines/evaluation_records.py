@@ -21,7 +21,7 @@ class Record:
 
     Args:
         made_by: what all figures depend on: the hashes of the protocol and of the two files.
-        weights: SHA-256 of the weights of those metrics that have some, by metric.
+        weights: SHA-256 of the weights, or version of the program, of metrics that have one.
         num_frames: that were measured.
         values: by figure, an array with a number per frame, or one of no axes.
         metrics: that were measured, whether or not they gave a figure.
