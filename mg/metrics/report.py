@@ -154,8 +154,12 @@ class QualityReport:
             num_clips = sum(length > frame for length in self._num_frames.values())
             row: dict = {"frame": frame, "num_clips": num_clips}
             for figure, of_clips in of_frames.items():
-                column = [v[frame] for v in of_clips.values() if len(v) > frame]
-                if len(column):
+                column = [
+                    values[frame]
+                    for name, values in of_clips.items()
+                    if len(values) - self._clips[name][figure].size <= frame < len(values)
+                ]
+                if column:
                     row[figure] = _mean(figure, np.array(column))
             rows.append(row)
         return rows

@@ -39,7 +39,8 @@ def test_twice_the_error_costs_six_decibels(clips):
     """XPSNR weighs pixels by the original alone, so it follows the size of the error as PSNR."""
     reference = clips[0] // 3
     once, twice = (xpsnr(reference, reference + error) for error in (np.uint8(51), np.uint8(102)))
-    np.testing.assert_allclose(once - twice, 20 * np.log10(2), rtol=0, atol=0.1)
+    # The first frame, which has none before it, is weighed in another way.
+    np.testing.assert_allclose((once - twice)[1:], 20 * np.log10(2), rtol=0, atol=0.1)
 
 
 def test_floats_are_rounded(clips):
