@@ -4,9 +4,9 @@
     python tools/report_latents.py --input videos --ckpt_path tae.safetensors --image_size 256
     python tools/report_latents.py --input outputs/latents --json outputs/latents.json
 
-Beside the outliers: local correlation, spectra in space and time, and the channels' eigenspectrum,
-which tell how hard the latents are for a generator (--plot draws them). Comparing the reports of two
-checkpoints on the same videos shows what a regulariser does.
+Beside the outliers: local correlation, spectra in space and time, and the channels'
+eigenspectrum, which tell how hard the latents are for a generator (--plot draws them). Comparing
+the reports of two checkpoints on the same videos shows what a regulariser does.
 """
 
 import dataclasses
