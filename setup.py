@@ -8,7 +8,8 @@ ROOT = Path(__file__).parent
 
 # gradio's newest asks for a hub client that breaks transformers 4.57; keep the hub below 1.0.
 DEMO = ["gradio>=6.17,<7", "huggingface_hub<1.0"]
-TEST = ["pytest>=8", "pytest-xdist>=3.7", "ruff==0.15.0", *DEMO]
+VMAF = ["imageio-ffmpeg>=0.8.1"]
+TEST = ["pytest>=8", "pytest-xdist>=3.7", "ruff==0.15.0", *DEMO, *VMAF]
 
 setup(
     name="mg",
@@ -37,6 +38,7 @@ setup(
     extras_require={
         "test": TEST,
         "demo": DEMO,
+        "vmaf": VMAF,
         "browser": ["playwright>=1.48"],
         "dev": [*TEST, "tensorboardX>=2.6"],
     },

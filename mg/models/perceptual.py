@@ -9,7 +9,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
 
-__all__ = ["LPIPS", "LPIPSConfig"]
+__all__ = ["LPIPS", "LPIPSConfig", "LPIPSMaps"]
 
 # Moves [-1, 1] to the input statistics that the backbones were trained with.
 SHIFT = (-0.030, -0.088, -0.188)
@@ -144,8 +144,8 @@ class LPIPS(nn.Cell):
             raise ValueError(
                 f"LPIPS needs images of at least {self.min_size}x{self.min_size} pixels"
             )
-        x = self._standardise(ops.stop_gradient(reference))
-        y = self._standardise(reconstruction)
+        x = self.standardise(ops.stop_gradient(reference))
+        y = self.standardise(reconstruction)
         distance = ops.zeros((x.shape[0],), mstype.float32)
         for index in range(len(self.stages)):
             x = self.stages[index](x)
@@ -153,7 +153,8 @@ class LPIPS(nn.Cell):
             distance = distance + self.heads[index](x, y)
         return distance
 
-    def _standardise(self, images: Tensor) -> Tensor:
+    def standardise(self, images: Tensor) -> Tensor:
+        """Return images in [-1, 1] with the statistics that the backbones were trained with."""
         return (ops.cast(images, mstype.float32) - self.shift) / self.scale
 
 
@@ -166,9 +167,39 @@ class DistanceHead(nn.Cell):
 
     def construct(self, x: Tensor, y: Tensor) -> Tensor:
         """Return (N,) from two feature maps (N, C, H, W)."""
+        return self.per_pixel(x, y).mean((1, 2))
+
+    def per_pixel(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return (N, H, W) from two feature maps (N, C, H, W)."""
         squared = ops.square(_unit_length(x) - _unit_length(y))
         weighted = squared * self.weight.reshape(1, -1, 1, 1)
-        return weighted.sum(1).mean((1, 2))  # (N, C, H, W) -> (N, H, W) -> (N,)
+        return weighted.sum(1)
+
+
+class LPIPSMaps(nn.Cell):
+    """LPIPS before its mean over space: a map of distances per stage.
+
+    Args:
+        lpips: the network, whose weights it shares.
+    """
+
+    def __init__(self, lpips: LPIPS) -> None:
+        super().__init__(auto_prefix=False)
+        self.lpips = lpips
+
+    def construct(self, reference: Tensor, reconstruction: Tensor) -> tuple[Tensor, ...]:
+        """Return five maps (N, H', W'), finer ones first; LPIPS is the sum of their means.
+
+        Args:
+            reference, reconstruction: images (N, 3, H, W) in [-1, 1].
+        """
+        x, y = self.lpips.standardise(reference), self.lpips.standardise(reconstruction)
+        maps = ()
+        for index in range(len(self.lpips.stages)):
+            x = self.lpips.stages[index](x)
+            y = self.lpips.stages[index](y)
+            maps = (*maps, self.lpips.heads[index].per_pixel(x, y))
+        return maps
 
 
 def _unit_length(features: Tensor) -> Tensor:

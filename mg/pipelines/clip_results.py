@@ -11,14 +11,12 @@ import numpy as np
 from mg.files import sha256_of_file
 from mg.metrics.lpips import load_lpips, lpips, lpips_weights_path
 from mg.metrics.psnr import psnr
-from mg.metrics.report import QualityReport
 from mg.metrics.ssim import ssim
 
 if TYPE_CHECKING:
     from mg.models.perceptual import LPIPS
 
 __all__ = [
-    "ResumableReport",
     "find_lpips",
     "lpips_identity",
     "measure",
@@ -27,19 +25,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("mg")
-
-
-class ResumableReport(QualityReport):
-    """A quality report that also takes clips that were measured before, or piece by piece."""
-
-    def add_measured(self, name: str, values: dict[str, np.ndarray]) -> None:
-        """Keep the numbers of one clip.
-
-        Args:
-            name: unique name of the clip.
-            values: one array (T,) per metric, from `measure`.
-        """
-        self._clips[name] = values
 
 
 def find_lpips(path: str | os.PathLike | None, size: tuple[int, int]) -> "LPIPS | None":

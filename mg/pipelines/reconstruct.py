@@ -19,11 +19,11 @@ from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video import VideoReader
 from mg.data.video_writer import VideoWriter, write_video
 from mg.files import write_text
+from mg.metrics.report import QualityReport
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.clip_results import (
-    ResumableReport,
     find_lpips,
     lpips_identity,
     measure,
@@ -61,7 +61,7 @@ def reconstruct_videos(
     *,
     ranks: Ranks = ONE_RANK,
     on_begin: Callable[[], None] | None = None,
-) -> ResumableReport:
+) -> QualityReport:
     """Return the quality of all reconstructed clips; the posterior's mean is decoded.
 
     Writes `clips/NAME.mp4` and `clips/NAME.json` (what it was made from, quality of each frame) for
@@ -112,7 +112,7 @@ def reconstruct_videos(
 
 def _report_of_all(
     measured: dict[str, dict[str, np.ndarray]], names: list[str], ranks: Ranks
-) -> ResumableReport:
+) -> QualityReport:
     """Return the report of the clips that all ranks have measured, in the order of `names`."""
     lists = {
         clip: {metric: values.tolist() for metric, values in metrics.items()}
@@ -121,7 +121,7 @@ def _report_of_all(
     whole = {}
     for part in ranks.gather_json(lists):
         whole |= part
-    report = ResumableReport()
+    report = QualityReport()
     for name in names:
         if name in whole:
             report.add_measured(name, {k: np.array(v) for k, v in whole[name].items()})
@@ -307,7 +307,7 @@ class _Job:
         mark_finished(self.videos[name], self._made_from(name), frames=numbers_to_json(values))
 
 
-def _write_report(folder: Path, report: ResumableReport, outcome: Outcome, settings: dict) -> None:
+def _write_report(folder: Path, report: QualityReport, outcome: Outcome, settings: dict) -> None:
     """Write the report of all clips as text and JSON, and log the text."""
     table = report.table()
     content = {"settings": settings, "left_out": outcome.failed, **json.loads(report.to_json())}

@@ -19,9 +19,9 @@ from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.files import write_text
+from mg.metrics.report import QualityReport
 from mg.pipelines.autoencoder import tensors_hash
 from mg.pipelines.clip_results import (
-    ResumableReport,
     find_lpips,
     lpips_identity,
     measure,
@@ -60,7 +60,7 @@ def reconstruct_with_vae(
     *,
     is_tiled: bool = False,
     on_begin: Callable[[], None] | None = None,
-) -> ResumableReport:
+) -> QualityReport:
     """Return the quality of all reconstructed clips; the posterior's mean is decoded.
 
     Writes `clips/NAME.mp4` and `clips/NAME.json` (what it was made from, quality of each frame) for
@@ -89,7 +89,7 @@ def reconstruct_with_vae(
     # One network for all clips: a report has the same metrics for each.
     network = find_lpips(settings.lpips_path, min(sizes.values(), key=min)) if sizes else None
     origins = _origins(vae, {name: clips[name] for name in sizes}, settings, network, is_tiled)
-    report = ResumableReport()
+    report = QualityReport()
     if not settings.overwrite:
         outcome.finished_before += [n for n in sizes if is_finished(paths[n], origins[n])]
     finished = set(outcome.finished_before)
@@ -171,7 +171,7 @@ def _code(vae: VideoVAE, original: np.ndarray) -> np.ndarray:
     return from_model_range(decoded[0])
 
 
-def _write_report(folder: Path, report: ResumableReport, outcome: Outcome) -> None:
+def _write_report(folder: Path, report: QualityReport, outcome: Outcome) -> None:
     table = report.table()
     content = {"left_out": outcome.failed, **json.loads(report.to_json())}
     write_text(folder / "report.json", json.dumps(content, indent=2), overwrite=True)

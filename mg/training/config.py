@@ -56,6 +56,11 @@ class LossSettings:
         opl_loss_weight: outlier penalty, mean over the latent. The paper uses 1e5; two published
             re-implementations found that it hurts, so it is off.
         opl_r: standard deviations that are free of the outlier penalty.
+        lcr_weight: local-correlation regulariser (SSVAE, arXiv 2512.05394): latents whose
+            neighbours agree are learnt faster by generators. SSVAE has 0.1, adaptive.
+        lcr_threshold: correlation of neighbours that is enough.
+        lcr_adaptive: scale lcr_weight by the ratio of the gradient norms of reconstruction and
+            regulariser at the latent. Costs one more pass back through the decoder.
         lpips_path: LPIPS weights; null takes those that tools/fetch_lpips.py stored.
         lpips_num_frames: frames of each clip that LPIPS looks at, drawn anew each step; null
             for all.
@@ -67,6 +72,9 @@ class LossSettings:
     kl_loss_weight: float = 1e-6
     opl_loss_weight: float = 0.0
     opl_r: float = 3.0
+    lcr_weight: float = 0.0
+    lcr_threshold: float = 0.75
+    lcr_adaptive: bool = True
     lpips_path: str | None = None
     lpips_num_frames: int | None = None
 
@@ -77,6 +85,10 @@ class LossSettings:
             if field.name.endswith("weight"):
                 require(value >= 0, f"loss.{field.name}={value}; expected 0 or more")
         require(self.opl_r >= 0, f"loss.opl_r={self.opl_r}; expected 0 or more")
+        require(
+            0 < self.lcr_threshold <= 1,
+            f"loss.lcr_threshold={self.lcr_threshold}; expected more than 0, and 1 at most",
+        )
         require(
             self.lpips_num_frames is None or self.lpips_num_frames >= 1,
             f"loss.lpips_num_frames={self.lpips_num_frames}; expected 1 or more, or null",

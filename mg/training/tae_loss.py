@@ -5,6 +5,7 @@ from mindspore import Tensor, nn, ops
 
 from mg.losses.adversarial import adaptive_weight, generator_loss
 from mg.losses.kl import kl_loss
+from mg.losses.local_correlation import local_correlation_loss
 from mg.losses.outlier import outlier_penalty_loss
 from mg.losses.perceptual import PerceptualLoss
 from mg.losses.reconstruction import l1_loss, mse_loss
@@ -16,7 +17,10 @@ from mg.training.config import AdversarialSettings, LossSettings
 
 __all__ = ["LOSS_TERMS", "TAELoss"]
 
-LOSS_TERMS = ("l1", "mse", "lpips", "kl", "opl", "adv", "adv_weight")
+LOSS_TERMS = ("l1", "mse", "lpips", "kl", "opl", "lcr", "lcr_weight", "adv", "adv_weight")
+# Of the regulariser's adaptive weight: one that is satisfied has no gradient. Both losses are
+# means, so their gradients at the latent are small numbers.
+LCR_NORM_FLOOR, MAX_LCR_WEIGHT = 1e-9, 1e4
 
 
 class TAELoss(nn.Cell):
@@ -52,6 +56,9 @@ class TAELoss(nn.Cell):
         self.reconstruction_and_gradient = ms.value_and_grad(self._reconstruction, 0, has_aux=True)
         self.generator_and_gradient = ms.value_and_grad(self._generator, 0)
         self.last_layer_gradient = ms.grad(self._projection, 0)
+        self.mean_of_squares = GradientMean(ranks, [1, 1])
+        self.correlation_gradient = ms.grad(self._local_correlation, 0)
+        self.latent_gradient = ms.grad(self._reconstruction_of_latent, 0)
 
     def construct(
         self, video: Tensor, noise: Tensor, frame_indices: Tensor
@@ -74,6 +81,11 @@ class TAELoss(nn.Cell):
         if settings.opl_loss_weight > 0:
             opl = outlier_penalty_loss(z, settings.opl_r)
             rest = rest + settings.opl_loss_weight * opl
+        lcr, lcr_weight = ops.zeros_like(kl), ops.zeros_like(kl)
+        if settings.lcr_weight > 0:
+            lcr = self._local_correlation(z)
+            lcr_weight = self._correlation_weight(z, video, frame_indices, lcr)
+            rest = rest + lcr_weight * lcr
         if self.discriminator is None:
             main, (l1, mse, lpips) = self._reconstruction(frames, video, frame_indices)
             adv, weight = ops.zeros_like(kl), ops.zeros_like(kl)
@@ -86,7 +98,37 @@ class TAELoss(nn.Cell):
             adv = self._generator(frames)
             weight = ops.ones_like(kl) * self.adversarial.weight
             main = main + weight * adv
-        return main + rest, (l1, mse, lpips, kl, opl, adv, weight), frames
+        return main + rest, (l1, mse, lpips, kl, opl, lcr, lcr_weight, adv, weight), frames
+
+    def _local_correlation(self, z: Tensor) -> Tensor:
+        return local_correlation_loss(z, self.settings.lcr_threshold)
+
+    def _reconstruction_of_latent(self, z: Tensor, video: Tensor, frame_indices: Tensor) -> Tensor:
+        features, num_frames = self.tae.features(z)
+        frames = self._frames(self.tae.last_weight, features, num_frames, video.shape[2])
+        return self._reconstruction(frames, video, frame_indices)[0]
+
+    def _correlation_weight(
+        self, z: Tensor, video: Tensor, frame_indices: Tensor, lcr: Tensor
+    ) -> Tensor:
+        """Return the regulariser's weight: w, or adaptive w |dL_rec/dz| / |dL_lcr/dz|.
+
+        SSVAE takes both norms at the encoder's last layer. The latent z is where both losses meet:
+        all of the encoder sees them through it alone.
+        """
+        settings = self.settings
+        if not settings.lcr_adaptive:
+            return ops.ones_like(lcr) * settings.lcr_weight
+        fixed = ops.stop_gradient(z)
+        squares = self.mean_of_squares(
+            (
+                ops.square(self.latent_gradient(fixed, video, frame_indices)).sum().reshape(1),
+                ops.square(self.correlation_gradient(fixed)).sum().reshape(1),
+            ),
+            lcr,
+        )
+        weight = ops.sqrt(squares[0][0]) / (ops.sqrt(squares[1][0]) + LCR_NORM_FLOOR)
+        return ops.stop_gradient(settings.lcr_weight * ops.clamp(weight, max=MAX_LCR_WEIGHT))
 
     def _frames(self, weight: Tensor, features: Tensor, num_frames: int, num_wanted: int) -> Tensor:
         """Return the decoder's last layer on its features, without the spurious tail."""

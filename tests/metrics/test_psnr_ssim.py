@@ -1,7 +1,8 @@
-"""PSNR and SSIM against scikit-image 0.26.
+"""PSNR and SSIM against scikit-image 0.26, MS-SSIM against sewar 0.4.10.
 
 The expected values come from `peak_signal_noise_ratio(a, b, data_range=...)` and
-`structural_similarity(a, b, channel_axis=-1, data_range=...)` on the clips of `make_clips`.
+`structural_similarity(a, b, channel_axis=-1, data_range=...)` on the clips of `make_clips`, those
+of Gaussian windows with `gaussian_weights=True, sigma=1.5, use_sample_covariance=False`.
 """
 
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from mg.metrics.ms_ssim import SCALE_WEIGHTS, ms_ssim
 from mg.metrics.psnr import psnr
 from mg.metrics.ssim import ssim
 
@@ -17,6 +19,10 @@ PSNR = (37.22359743927994, 23.471477128488736, 17.730674660214987)
 SSIM = (0.9874412046303688, 0.8049949031776681, 0.6235556330355158)
 SSIM_WINDOW_11 = (0.9945399679805154, 0.9027464708560684, 0.790634287464158)
 SSIM_CROP_7X7 = (0.9822546907577058, 0.6630189152821314, 0.2713487020077597)
+SSIM_GAUSSIAN = (0.9791740941384729, 0.7124685450734765, 0.5615583127236301)
+# `sewar.full_ref.msssim` of each channel of the frames of `make_waves`. Its 2x2 means start half a
+# pixel elsewhere, which is worth some 1e-3.
+MS_SSIM_CHANNELS = (0.9549432699035738, 0.9489443750752993, 0.9458216550050845)
 SSIM_FLOATS = (0.9864010322670905, 0.7868657481351259, 0.5750298743598025)
 
 
@@ -31,8 +37,18 @@ def make_clips() -> tuple[np.ndarray, np.ndarray]:
     return reference, np.clip(np.rint(reference + noise), 0, 255).astype(np.uint8)
 
 
+def make_waves() -> tuple[np.ndarray, np.ndarray]:
+    """Return a drawn clip (1, 184, 192, 3) and a noisy copy."""
+    y, x = np.mgrid[0:184, 0:192]
+    waves = [127 + 100 * np.sin(x / 9 + c) * np.cos(y / (7 + c)) for c in range(3)]
+    reference = np.rint(np.stack(waves, -1)).astype(np.uint8)[np.newaxis]
+    noise = np.random.RandomState(0).randint(-30, 31, reference.shape[1:])
+    return reference, np.clip(reference + noise, 0, 255).astype(np.uint8)
+
+
 def test_bytes_agree_with_scikit_image():
     clips = make_clips()
+    np.testing.assert_allclose(ssim(*clips, window="gaussian"), SSIM_GAUSSIAN, rtol=0, atol=1e-9)
     np.testing.assert_allclose(psnr(*clips), PSNR, rtol=0, atol=1e-9)
     np.testing.assert_allclose(ssim(*clips), SSIM, rtol=0, atol=1e-9)
 
@@ -56,6 +72,27 @@ def test_window_size_and_smallest_frame_agree_with_scikit_image():
     np.testing.assert_allclose(
         ssim(reference[:, :7, :7], reconstruction[:, :7, :7]), SSIM_CROP_7X7, rtol=0, atol=1e-9
     )
+
+
+def test_ms_ssim_agrees_with_sewar():
+    expected = np.mean(MS_SSIM_CHANNELS)
+    np.testing.assert_allclose(ms_ssim(*make_waves()), expected, rtol=0, atol=1e-3)
+
+
+def test_ms_ssim_of_flat_frames_is_their_luminance():
+    """No structure to compare: what is left is the coarsest luminance term to its exponent."""
+    reference, darker = (np.full((1, 176, 176, 3), value, np.uint8) for value in (120, 80))
+    c1 = (0.01 * 255) ** 2
+    luminance = (2 * 120 * 80 + c1) / (120**2 + 80**2 + c1)
+    np.testing.assert_allclose(
+        ms_ssim(reference, darker), luminance ** SCALE_WEIGHTS[-1], rtol=0, atol=1e-6
+    )
+    np.testing.assert_allclose(ms_ssim(reference, reference), 1, rtol=0, atol=1e-12)
+
+
+def test_ms_ssim_refuses_small_frames():
+    with pytest.raises(ValueError, match="175x176 are too small for MS-SSIM"):
+        ms_ssim(*[np.zeros((1, 175, 176, 3), np.uint8)] * 2)
 
 
 def test_identical_frames_are_infinite_and_one():
@@ -102,6 +139,8 @@ def test_clips_that_cannot_be_compared(metric, reference, reconstruction, messag
         ((1, 20, 20, 3), {"window_size": 8}, "odd"),
         ((1, 20, 20, 3), {"window_size": 1}, "at least 3"),
         ((1, 20, 20, 3), {"data_range": 0}, "positive"),
+        ((1, 10, 20, 3), {"window": "gaussian"}, "11x11 window"),
+        ((1, 20, 20, 3), {"window": "hann"}, "one of uniform, gaussian"),
     ],
 )
 def test_ssim_refuses(shape, options, message):
@@ -112,7 +151,7 @@ def test_ssim_refuses(shape, options, message):
 
 def test_metrics_import_no_mindspore():
     code = (
-        "import sys, mg.metrics.report, mg.metrics.lpips; "
+        "import sys, mg.metrics.report, mg.metrics.measures; "
         "assert 'mindspore' not in sys.modules and 'skimage' not in sys.modules"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -64,6 +64,37 @@ def test_nan_is_not_hidden():
     assert json.loads(report.to_json())["psnr"] is None
 
 
+def test_figures_of_whole_clips_and_of_last_frames():
+    report = QualityReport()
+    report.add_measured("a", {"psnr": np.full(4, 30.0), "tof": np.array([1.0, 2, 3])})
+    report.add_measured("b", {"tof": np.array([5.0]), "i3d_distance": np.array(7.0)}, num_frames=2)
+    summary = report.summary()
+    assert summary["num_frames"] == 6 and summary["tof"] == pytest.approx((2 + 5) / 2)
+    assert summary["i3d_distance"] == 7 and "i3d_distance" not in summary["clips"][0]
+    rows = summary["per_frame_index"]
+    assert "tof" not in rows[0] and "i3d_distance" not in rows[1]
+    assert [row["tof"] for row in rows[1:]] == [3, 2, 3]
+    np.testing.assert_array_equal(report.per_frame("tof")["a"], [np.nan, 1, 2, 3])
+    by_frames = QualityReport(mean_over="frames")
+    by_frames.add_measured("a", {"psnr": np.array([10.0, 20])})
+    by_frames.add_measured("b", {"psnr": np.array([60.0])})
+    assert by_frames.summary()["psnr"] == pytest.approx(30)
+    with pytest.raises(ValueError, match="mean_over must be one of clips, frames"):
+        QualityReport(mean_over="videos")
+
+
+def test_figures_that_may_lack_are_left_out_of_means():
+    report = QualityReport()
+    report.add_measured("moves", {"flicker": np.array([np.nan, np.nan]), "ssim": np.ones(3)})
+    report.add_measured("stands", {"flicker": np.array([np.nan, 4.0]), "ssim": np.ones(3)})
+    summary = report.summary()
+    assert summary["flicker"] == 4 and math.isnan(summary["clips"][0]["flicker"])
+    assert report.table().splitlines()[1].split() == ["moves", "3", "1.0000", "-"]
+    rows = report.to_csv().splitlines()
+    assert rows[:2] == ["name,num_frames,ssim,flicker", "moves,3,1.0,"]
+    assert report.frames_to_csv().splitlines()[3] == "2,2,1.0,4.0"
+
+
 def test_table_is_aligned_and_complete():
     report = QualityReport()
     report.add("folder/a.mp4", *make_clip(2, 3), lpips=np.array([0.5, 0.25]))

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -39,8 +40,15 @@ def test_videos_and_their_latent_files_give_the_same_report(
 ):
     manifest = build_manifest(video_folder=video_folder)
     encode_videos(make_tae(), manifest, tmp_path / "latents", image_size=16)
-    run_tool("--input", tmp_path / "latents", "--json", tmp_path / "stored.json")
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 4 + 1
+    run_tool(
+        "--input",
+        tmp_path / "latents",
+        "--json",
+        tmp_path / "stored.json",
+        "--plot",
+        tmp_path / "spectra.png",
+    )
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 4 + 1 + 3
     options = ("--ckpt_path", weights, "--image_size", "16", "--json", tmp_path / "encoded.json")
     run_tool("--input", video_folder, *options)
     stored = json.loads((tmp_path / "stored.json").read_text())
@@ -52,7 +60,13 @@ def test_videos_and_their_latent_files_give_the_same_report(
         assert figures["num_values"] == values.size
         assert figures["mean"] == pytest.approx(values.mean(), abs=1e-9)
         assert figures["std"] == pytest.approx(values.std(), rel=1e-6)
-    assert json.loads((tmp_path / "encoded.json").read_text()) == stored
+    encoded = json.loads((tmp_path / "encoded.json").read_text())
+    structures = [each.pop("structure") for each in (stored, encoded)]
+    assert encoded == stored
+    for values in zip(*(each["eigenspectrum"] for each in structures), strict=True):
+        assert values[0] == pytest.approx(values[1], abs=1e-6)
+    image = cv2.imread(str(tmp_path / "spectra.png"))
+    assert image is not None and image.std() > 10
 
 
 def test_a_latent_that_cannot_be_read_is_left_out(
@@ -76,6 +90,7 @@ def test_wrong_use_ends_with_one_clear_line(run_tool, video_folder, tmp_path, ca
         ((*latents, "--image_size", "16"), "['image_size'] are for encoding videos"),
         ((*latents, "--encode_dtype", "float16"), "['encode_dtype'] are for encoding videos"),
         ((*latents, "--json", tmp_path / "there.json"), "there.json exists; choose another"),
+        ((*latents, "--plot", tmp_path / "plot.jpg"), "expected the name of a .png file"),
         ((*latents, "--r", "0"), "r=0.0; expected more than 0"),
     ):
         with pytest.raises(SystemExit) as end:

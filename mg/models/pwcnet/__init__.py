@@ -1,0 +1,1 @@
+"""PWC-Net, a network that estimates optical flow; FloLPIPS weighs by it."""

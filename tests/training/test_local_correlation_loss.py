@@ -1,0 +1,95 @@
+"""The local-correlation regulariser in the autoencoder's loss: its weight and its gradient."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from mg.losses.local_correlation import local_correlation_loss
+from mg.losses.reconstruction import l1_loss
+from mg.models.tae.tae import TemporalAutoencoder
+from mg.training.config import LossSettings
+from mg.training.tae_loss import LOSS_TERMS, TAELoss
+
+MODEL = {
+    "ch": 8,
+    "ch_mult": [1],
+    "num_res_blocks": 1,
+    "z_channels": 4,
+    "norm_groups": 4,
+    "attn_type": "spat_only",
+    "temporal_downsample_level": [0],
+    "temporal_upsample_level": [0],
+}
+
+
+def make_loss(**settings) -> TAELoss:
+    ms.set_seed(0)
+    tae = TemporalAutoencoder(MODEL)
+    rng = np.random.default_rng(0)
+    for parameter in tae.get_parameters():  # none is zero
+        noise = 0.1 * rng.standard_normal(parameter.shape).astype(np.float32)
+        parameter.set_data(Tensor(parameter.asnumpy() + noise))
+    loss = LossSettings(perceptual_loss_weight=0, kl_loss_weight=0, lcr_threshold=1.0, **settings)
+    return TAELoss(tae, loss).set_train()
+
+
+def make_batch() -> tuple[Tensor, Tensor, Tensor]:
+    rng = np.random.default_rng(1)
+    video = rng.uniform(-1, 1, (2, 3, 4, 8, 8)).astype(np.float32)
+    noise = rng.standard_normal((2, 4, 2, 8, 8), np.float32)
+    return Tensor(video), Tensor(noise), Tensor(np.zeros(1, np.int32))
+
+
+def terms_of(result: tuple) -> dict[str, float]:
+    return dict(zip(LOSS_TERMS, (float(term.asnumpy()) for term in result[1]), strict=True))
+
+
+def test_the_adaptive_weight_and_its_gradient_are_those_of_plain_derivatives(in_graph_mode):
+    """The compiled loss against derivatives that are taken piece by piece, line by line."""
+    loss = make_loss(lcr_weight=0.1)
+    tae = loss.tae
+    parameters = ms.ParameterTuple(tae.trainable_params())
+    video, noise, indices = make_batch()
+    step = ms.value_and_grad(loss, None, weights=parameters, has_aux=True)
+    (total, terms, _), gradients = step(video, noise, indices)
+    terms = terms_of((total, terms))
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    z = tae.sample(*tae.moments(video), noise)
+    by_reconstruction = ms.grad(lambda z: l1_loss(tae.frames_from(z), video))(z).asnumpy()
+    by_correlation = ms.grad(lambda z: local_correlation_loss(z, 1.0))(z).asnumpy()
+    weight = 0.1 * np.linalg.norm(by_reconstruction) / np.linalg.norm(by_correlation)
+
+    def plain():
+        z = tae.sample(*tae.moments(video), noise)
+        return l1_loss(tae.frames_from(z), video) + weight * local_correlation_loss(z, 1.0)
+
+    value, expected = ms.value_and_grad(plain, None, weights=parameters)()
+    assert terms["lcr_weight"] == pytest.approx(weight, rel=1e-4)
+    assert terms["lcr"] == pytest.approx(float(local_correlation_loss(z, 1.0)), rel=1e-5)
+    assert float(total.asnumpy()) == pytest.approx(float(value), rel=1e-5)
+    assert weight * terms["lcr"] > 1e-3 * float(value)
+    for parameter, gradient, want in zip(parameters, gradients, expected, strict=True):
+        # The keys' biases change no attention: their gradient is rounding alone.
+        tolerance = 1e-3 * np.abs(want.asnumpy()).max() + 1e-7
+        np.testing.assert_allclose(
+            gradient.asnumpy(), want.asnumpy(), rtol=0, atol=tolerance, err_msg=parameter.name
+        )
+
+
+def test_a_fixed_weight_and_none(pynative_mode):
+    batch = make_batch()
+    without = make_loss()(*batch)
+    fixed = make_loss(lcr_weight=0.5, lcr_adaptive=False)(*batch)
+    terms = terms_of(fixed)
+    assert terms_of(without)["lcr"] == terms_of(without)["lcr_weight"] == 0
+    assert terms["lcr_weight"] == 0.5 and terms["lcr"] > 0.1
+    difference = float(fixed[0].asnumpy()) - float(without[0].asnumpy())
+    assert difference == pytest.approx(0.5 * terms["lcr"], rel=1e-4)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.5])
+def test_refused_thresholds(threshold):
+    with pytest.raises(ValueError, match=r"loss\.lcr_threshold=.*; expected more than 0, and 1"):
+        LossSettings(lcr_weight=0.1, lcr_threshold=threshold)
