@@ -15,7 +15,6 @@ from mg.data.dataset import Dataset
 from mg.data.image_steps import ImageSteps
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import flip_horizontal, resize_and_crop, to_model_range
-from mg.data.video import VideoReader
 
 __all__ = ["ClipBatch", "ClipConfig", "ClipDataset", "ClipDraw"]
 
@@ -223,7 +222,7 @@ class ClipDataset(Dataset):
         num_frames = 1 if draw.is_image else config.sample_n_frames
         span = (num_frames - 1) * config.sample_stride + 1
         start = int(rng.integers(clip.num_frames - span + 1))
-        with VideoReader(clip.path) as reader:
+        with clip.open() as reader:
             frames = reader.read(range(start, start + span, config.sample_stride))
         short_side = None
         if config.short_side_range is not None:

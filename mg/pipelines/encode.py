@@ -21,6 +21,7 @@ from mg.data.latent_files import (
     read_latent_info,
 )
 from mg.data.manifest import Clip, Manifest
+from mg.data.media_rules import READING_VERSION
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
@@ -94,7 +95,7 @@ def encode_videos(
                 if not overwrite and _is_finished(paths[name], info):
                     outcome.finished_before.append(name)
                     continue
-                frames = read_frames(clips[name].path, size, rescale=RESIZE in info.settings)
+                frames = read_frames(clips[name], size, rescale=RESIZE in info.settings)
                 if buckets is not None:
                     frames = itertools.islice(frames, info.num_frames)
                 latents = encode_frames(tae, _counted(frames, progress), map_tiles=map_tiles)
@@ -162,9 +163,14 @@ def _describe_all(
             config=config.to_dict(),
             config_hash=config_hash(config),
             weights_hash=made_with,
-            settings={RESIZE: "cover"} if is_rescaled else {},
+            settings=_reading_of(clip) | ({RESIZE: "cover"} if is_rescaled else {}),
         )
     return infos
+
+
+def _reading_of(clip: Clip) -> dict[str, Any]:
+    """Return what decides how a video becomes frames."""
+    return {"reading": READING_VERSION, "square_pixels": clip.reading.square_pixels}
 
 
 def frame_size(

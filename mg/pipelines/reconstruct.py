@@ -15,8 +15,8 @@ from mindspore import Tensor
 from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest
+from mg.data.media_rules import READING_VERSION
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
-from mg.data.video import VideoReader
 from mg.data.video_writer import VideoWriter, write_video
 from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
@@ -164,6 +164,8 @@ class _Job:
         for key in ("overwrite", "lpips_path", "batch_size"):
             settings.pop(key)
         settings["lpips"] = self.network is not None
+        settings["reading"] = READING_VERSION
+        settings["square_pixels"] = all(c.reading.square_pixels for c in self.clips.values())
         return json.loads(json.dumps({**self._model, **settings}))
 
     def finished(self, sizes: dict[str, tuple[int, int]]) -> dict[str, dict[str, np.ndarray]]:
@@ -205,7 +207,7 @@ class _Job:
         settings = self.settings
         for name in names:
             try:
-                with VideoReader(self.clips[name].path) as reader:
+                with self.clips[name].open() as reader:
                     frames = reader.read(
                         range(0, settings.num_source_frames, settings.sample_stride)
                     )
@@ -269,7 +271,7 @@ class _Job:
                 yield frame
 
         clip = self.clips[name]
-        frames = read_frames(clip.path, size, rescale=self.settings.image_size is not None)
+        frames = read_frames(clip, size, rescale=self.settings.image_size is not None)
         means = (mean for mean, _ in encode_frames(self.tae, remembered(frames)))
         for video in decode_latents(self.tae, means, clip.num_frames):
             reconstruction = from_model_range(video)

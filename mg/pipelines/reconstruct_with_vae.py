@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
-from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.files import write_text
 from mg.pipelines.clip_results import ResumableReport, find_lpips, measure
@@ -98,7 +97,7 @@ def _sizes(
 
 def _read(clip: Clip, settings: ReconstructionSettings, size: tuple[int, int]) -> np.ndarray:
     """Return the frames of a clip, uint8 (T, H, W, 3), scaled and cropped to a size."""
-    with VideoReader(clip.path) as reader:
+    with clip.open() as reader:
         frames = reader.read(range(0, settings.num_source_frames, settings.sample_stride))
     short_side = min(frames.shape[1:3]) if settings.image_size is None else None
     return resize_and_crop(frames, size=size, short_side=short_side)

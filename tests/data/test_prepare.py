@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mg.data import prepare
+from mg.data import manifest, prepare
 from mg.data.clips import ClipConfig, ClipDataset
 from mg.data.manifest import build_manifest
 from mg.data.prepare import open_prepared, prepare_clips
@@ -107,13 +107,13 @@ def test_long_clips_are_cut_into_pieces_without_loss(videos, tmp_path):
 def test_an_interrupted_run_goes_on(videos, tmp_path, monkeypatch):
     decoded = []
 
-    def stop_at_second(path):
+    def stop_at_second(path, *, reading):
         decoded.append(path.parent.name)
         if len(decoded) == 2:
             raise KeyboardInterrupt
-        return iterate_frames(path)
+        return iterate_frames(path, reading=reading)
 
-    monkeypatch.setattr(prepare, "iterate_frames", stop_at_second)
+    monkeypatch.setattr(manifest, "iterate_frames", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         run(videos, tmp_path / "out")
     assert len(open_prepared(tmp_path / "out").clips) == 1
