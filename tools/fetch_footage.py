@@ -38,7 +38,7 @@ from mg.data.prepared_index import (
     read_index,
 )
 from mg.data.transforms import resize_frame
-from mg.data.video import PREPARED_SUFFIX, VideoReader
+from mg.data.video import PREPARED_SUFFIX
 from mg.files import atomic_path, resolve_under
 
 BUNDLED_CLIPS = Path(__file__).resolve().parent.parent / "assets" / "clips" / "train.csv"
@@ -284,7 +284,7 @@ def prepare_training(output: Path, *, seed: int, overwrite: bool = False) -> Non
         _store(image_index, image_folder, clip, clip.name, images)
     stills = build_manifest(video_folder=photographs).clips if photographs.is_dir() else ()
     for number, clip in enumerate(stills):
-        with VideoReader(clip.path) as reader:
+        with clip.open() as reader:
             photograph = _scale_down(reader.read([0])[0], PHOTOGRAPH_SHORT_SIDE)
         rng = np.random.default_rng((seed, number))
         pans = [render_pan(photograph, rng) for _ in range(PANS_PER_PHOTOGRAPH)]

@@ -45,7 +45,7 @@ def read_captions(
             are), a row has no path, a path leaves the folder, or no row has a caption.
     """
     table_path = Path(table_path)
-    if not table_path.is_file():
+    if not table_path.exists():
         raise FileNotFoundError(f"no such table of captions: {table_path}")
     root = Path(video_folder) if video_folder is not None else table_path.parent
     if not root.is_dir():

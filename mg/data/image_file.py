@@ -3,23 +3,32 @@
 import contextlib
 import functools
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from mg.data.frame_times import VARIABLE_RATE, is_variable
-from mg.data.media_rules import IMAGE_FORMATS, BrokenVideoError, NoMediaError, Reading
+from mg.data.media_rules import BrokenVideoError, Reading, image_format
 from mg.data.orientation import Orientation
 from mg.files import open_regular_file
 
 __all__ = ["ImageScan", "iterate_image", "read_image", "scan_image"]
 
+# Pillow's own `Image.open` would try other formats, and has a limit of pixels of its own.
+READERS = {"PNG": PngImageFile, "JPEG": JpegImageFile, "WEBP": WebPImageFile, "BMP": BmpImageFile}
 EXIF_ORIENTATION = 0x0112
 ANIMATED_FORMATS = ("WEBP", "PNG")  # a JPEG's further pictures are previews or other views
+MAX_BYTES_PER_PIXEL = 8  # of a file; four channels of 16 bits, not compressed, take as many
 PNG_BIT_DEPTH = 24  # where it stands in the file (PNG specification, 11.2.2)
 
 
@@ -94,16 +103,27 @@ def _open(path: Path, reading: Reading) -> Iterator[Image.Image]:
     try:
         with (
             open_regular_file(path) as file,
-            Image.open(file, formats=IMAGE_FORMATS) as image,
+            _opened(path, file, reading) as image,
         ):
             reading.check_pixels(path, image.height, image.width)
             yield image
     except BrokenVideoError:
         raise
-    except UnidentifiedImageError as error:
-        raise NoMediaError(f"{path.name}: not a readable image") from error
     except Exception as error:  # Pillow's readers raise all kinds of errors
         raise BrokenVideoError(f"{path.name}: not a readable image ({error})") from error
+
+
+def _opened(path: Path, file: BinaryIO, reading: Reading) -> Image.Image:
+    """Return the image in a file, which may be read as a whole for that."""
+    num_bytes = os.fstat(file.fileno()).st_size
+    if num_bytes > MAX_BYTES_PER_PIXEL * reading.max_pixels:
+        raise BrokenVideoError(
+            f"{path.name}: {num_bytes} bytes are more than an image of the {reading.max_pixels} "
+            "pixels takes that max_pixels allows"
+        )
+    reader = READERS[image_format(file.read(16))]
+    file.seek(0)
+    return reader(file)
 
 
 def _still(path: Path, image: Image.Image) -> np.ndarray:

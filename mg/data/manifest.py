@@ -31,6 +31,7 @@ __all__ = ["Clip", "Manifest", "Rejected", "build_manifest"]
 logger = logging.getLogger("mg")
 
 AS_USUAL = Reading()
+MAX_SUFFIXES_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Manifest:
     Attributes:
         clips: the usable files.
         rejected: files that a table names, or that look like media, but cannot be used.
-        passed_over: what else there is in a folder: how many entries for each reason.
+        passed_over: what else there is in a folder: how many entries for each reason, and how
+            many files of each suffix that are neither video nor image.
     """
 
     clips: tuple[Clip, ...]
@@ -108,10 +110,15 @@ class Manifest:
         """Return what the numbers of clips do not tell: notes on them, and what is passed over."""
         notes = collections.Counter(note for clip in self.clips for note in clip.notes)
         remarks = [f"{number} with {note}" for note, number in sorted(notes.items())]
-        if self.passed_over:
-            entries = (f"{number} {reason}" for reason, number in self.passed_over)
-            remarks.append(f"passed over: {', '.join(entries)}")
-        return remarks
+        others = {what: number for what, number in self.passed_over if what.startswith(".")}
+        entries = [f"{n} {what}" for what, n in self.passed_over if not what.startswith(".")]
+        if others:
+            shown = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+            suffixes = [f"{number} {suffix}" for suffix, number in shown[:MAX_SUFFIXES_SHOWN]]
+            suffixes += ["..."] if len(shown) > MAX_SUFFIXES_SHOWN else []
+            total = sum(others.values())
+            entries.insert(0, f"{total} without video or image ({', '.join(suffixes)})")
+        return remarks + ([f"passed over: {', '.join(entries)}"] if entries else [])
 
 
 def build_manifest(
@@ -199,7 +206,7 @@ class _Task:
 
 def _entries_of_folder(folder: Path, passed_over: collections.Counter[str]) -> list[_Entry]:
     """Return every candidate in a folder, or the one file; count what is none."""
-    if folder.is_file():
+    if not folder.is_dir():
         return [_Entry(folder, folder.name)]
     if (folder / INDEX_NAME).exists():
         return [
@@ -288,7 +295,7 @@ def _probe(task: _Task) -> Clip | Rejected | str:
     except BrokenVideoError as error:
         reason = str(error).removeprefix(f"{entry.path.name}: ")
         if isinstance(error, NoMediaError) and not entry.is_named:
-            return f"{PurePosixPath(entry.name).suffix or 'without suffix'} (no video or image)"
+            return PurePosixPath(entry.name).suffix or ". (no suffix)"
         return Rejected(entry.name, f"broken: {reason}")
     except OSError as error:
         return Rejected(entry.name, f"cannot be opened: {error.strerror or error}")

@@ -1,5 +1,6 @@
 """What counts as video or image, by the content of a file, and how its frames are read."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,13 +8,13 @@ from mg.files import open_regular_file
 
 __all__ = [
     "DEMUXERS",
-    "IMAGE_FORMATS",
     "MEDIA_SUFFIXES",
     "PREPARED_SUFFIX",
     "READING_VERSION",
     "BrokenVideoError",
     "NoMediaError",
     "Reading",
+    "image_format",
     "kind_of_file",
 ]
 
@@ -24,10 +25,13 @@ READING_VERSION = 2
 # Decoded clips of `mg.data.prepare`: uint8 (T, H, W, 3), read through a memory map.
 PREPARED_SUFFIX = ".npy"
 
-# Pillow's names of the image formats that are opened; others, such as PostScript, may run programs.
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
-WEBP_MARKS = (b"RIFF", b"WEBP")  # at bytes 0 and 8
+# How files of the image formats begin that are opened; others, such as PostScript, may run programs.
+IMAGE_STARTS = {
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+    "BMP": re.compile(rb"BM"),
+}
 PREPARED_START = b"\x93NUMPY"
 # Images in containers of video; of large ones FFmpeg would show a single tile.
 IMAGE_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"})
@@ -97,6 +101,11 @@ class Reading:
             )
 
 
+def image_format(head: bytes) -> str | None:
+    """Return which of the image formats that are read begins like this; None for others."""
+    return next((name for name, start in IMAGE_STARTS.items() if start.match(head)), None)
+
+
 def kind_of_file(path: Path) -> str:
     """Return "image", "prepared" or "video" (whatever is neither of the others), by the content.
 
@@ -104,17 +113,16 @@ def kind_of_file(path: Path) -> str:
 
     Raises:
         FileNotFoundError: no such file.
-        BrokenVideoError: the file is empty.
-        NoMediaError: an image of a format that is not read.
+        NoMediaError: an empty file, or an image of a format that is not read.
         ValueError: no regular file.
     """
     with open_regular_file(path) as file:
         head = file.read(32)
     if not head:
-        raise BrokenVideoError(f"{path.name}: the file is empty (0 bytes)")
+        raise NoMediaError(f"{path.name}: the file is empty (0 bytes)")
     if head.startswith(PREPARED_START) or path.suffix.lower() == PREPARED_SUFFIX:
         return "prepared"
-    if head.startswith(IMAGE_STARTS) or (head[:4], head[8:12]) == WEBP_MARKS:
+    if image_format(head) is not None:
         return "image"
     if head[4:8] == b"ftyp" and head[8:12] in IMAGE_BRANDS:
         raise NoMediaError(

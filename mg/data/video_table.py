@@ -16,6 +16,7 @@ __all__ = ["MAX_CHARACTERS", "read_video_table"]
 VIDEO_COLUMNS = ("video", "video_path", "path", "file", "file_name", "filename", "file_path")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
 MAX_CHARACTERS = 131_072  # of a cell; Python's reader of CSV has the same limit
+MAX_LINE = 1 << 21  # characters; what has no ends of lines must not fill the memory
 MAX_JSON_BYTES = 1 << 28  # of a table that has to be in memory as a whole
 
 
@@ -86,14 +87,23 @@ def _find_column(columns: list[str], known: tuple[str, ...], what: str, table_pa
     )
 
 
-def _open_text(table_path: Path, newline: str | None = None) -> TextIO:
-    file = open_regular_file(table_path)
-    return io.TextIOWrapper(file, encoding="utf-8-sig", newline=newline)
+def _open_text(table_path: Path) -> TextIO:
+    return io.TextIOWrapper(open_regular_file(table_path), encoding="utf-8-sig", newline="")
+
+
+def _lines(file: TextIO, table_path: Path) -> Iterator[str]:
+    """Yield the lines of a text, each with its end."""
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE:
+            raise ValueError(f"{table_path}, line {number}: {MAX_LINE} characters or more in it")
+        yield line
 
 
 def _read_csv(table_path: Path) -> tuple[list[str], list[tuple[str, dict]]]:
     """Return the columns and (where it stands, row) of every row."""
-    with _open_text(table_path, newline="") as file:
+    with _open_text(table_path) as file:
         lines = _csv_rows(file, table_path)
         _, columns = next(lines, ("", []))
         rows = []
@@ -109,7 +119,7 @@ def _read_csv(table_path: Path) -> tuple[list[str], list[tuple[str, dict]]]:
 
 def _csv_rows(file: TextIO, table_path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield (where it begins, cells) of every row that is not empty."""
-    reader = csv.reader(file, strict=True)
+    reader = csv.reader(_lines(file, table_path), strict=True)
     while True:
         first_line = reader.line_num + 1
         try:
@@ -146,7 +156,7 @@ def _read_jsonl(table_path: Path) -> tuple[list[str], list[tuple[str, dict]]]:
     with _open_text(table_path) as file:
         rows = [
             (f"line {number}", parse_json(line, f"{table_path}, line {number}"))
-            for number, line in enumerate(file, start=1)
+            for number, line in enumerate(_lines(file, table_path), start=1)
             if line.strip()
         ]
     return _columns(rows, table_path), rows

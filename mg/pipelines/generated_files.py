@@ -59,6 +59,8 @@ def read_prompts(path: str | os.PathLike) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"prompts_file not found: {path}")
+    if path.suffix.lower() in (".csv", ".json", ".jsonl"):
+        raise ValueError(f"prompts_file {path} is a table; expected text with one prompt per line")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
