@@ -25,7 +25,7 @@ READING_VERSION = 2
 # Decoded clips of `mg.data.prepare`: uint8 (T, H, W, 3), read through a memory map.
 PREPARED_SUFFIX = ".npy"
 
-# How files of the image formats begin that are opened; others, such as PostScript, may run programs.
+# How the images begin that are opened; readers of other formats, as of PostScript, run programs.
 IMAGE_STARTS = {
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "JPEG": re.compile(rb"\xff\xd8\xff"),

@@ -17,7 +17,7 @@ VIDEO_COLUMNS = ("video", "video_path", "path", "file", "file_name", "filename",
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
 MAX_CHARACTERS = 131_072  # of a cell; Python's reader of CSV has the same limit
 MAX_LINE = 1 << 21  # characters; what has no ends of lines must not fill the memory
-MAX_JSON_BYTES = 1 << 28  # of a table that has to be in memory as a whole
+MAX_JSON_BYTES = 1 << 26  # of a table that is in memory as a whole; CSV and JSONL have no limit
 
 
 def read_video_table(

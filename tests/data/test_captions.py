@@ -1,10 +1,14 @@
 """Tables of captions: what is read, and what is refused with which words."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from mg.data.captions import CaptionTable, read_captions
+from mg.data.manifest import build_manifest
+from mg.data.video_table import MAX_CHARACTERS
 
 CSV = 'video,caption\na.mp4,"one, two"\nsub/b.mp4,  three \n'
 
@@ -132,3 +136,59 @@ def test_missing_files_are_told(tmp_path):
         read_captions(tmp_path / "none.csv")
     with pytest.raises(FileNotFoundError, match="no such video folder"):
         read_captions(write(tmp_path, "t.csv", CSV), video_folder=tmp_path / "none")
+
+
+MEDIA = Path(__file__).parents[1] / "fixtures" / "media"
+LONG = "x" * (MAX_CHARACTERS + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (MEDIA / "quote.csv", None, r"quote\.csv, line 2: a quote .* never closed"),
+        (MEDIA / "comma.csv", None, r"comma\.csv, line 2: more cells than the header has"),
+        ("t.csv", 'video,caption\na.mp4,"one\nb.mp4,two\nc.mp4,"three"\n',
+         "line 2: text follows a closing quote .* in line 4"),
+        ("t.csv", 'video,caption\na.mp4,"one\n two"\nb.mp4,"three\n', "line 4: a quote .* never"),
+        ("t.csv", f"video,caption\na.mp4,one\nb.mp4,{LONG}\n",
+         "line 3: a cell of more than 131072 characters, the most that is read; is a quote"),
+        ("t.csv", f'video,caption\na.mp4,"{LONG}\n', "line 2: a cell of more than 131072"),
+        ("t.jsonl", f'{{"video": "a", "caption": "{LONG}"}}', "line 1: a cell of 131073"),
+        ("t.json", f'{{"a.mp4": "{LONG}"}}', "entry 1: a cell of 131073 .* 131072 are"),
+        ("t.json", '{"a.mp4": "one", "a.mp4": "two"}', "twice"),
+    ],
+)  # fmt: skip
+def test_both_readers_of_tables_refuse_the_same(tmp_path, name, text, message):
+    path = name if text is None else write(tmp_path, name, text)
+    with pytest.raises(ValueError, match=message):
+        read_captions(path)
+    with pytest.raises(ValueError, match=message):
+        build_manifest(csv_path=path)
+
+
+def test_texts_of_several_lines_and_quotes_are_read(tmp_path):
+    text = 'video,caption\na.mp4,"one\ntwo, ""three"""\n\nb.mp4,it\'s 6" wide\n'
+    table = read_captions(write(tmp_path, "t.csv", text))
+    assert pairs(table, tmp_path) == [("a.mp4", 'one\ntwo, "three"'), ("b.mp4", "it's 6\" wide")]
+    table = read_captions(write(tmp_path, "long.csv", f"video,caption\na.mp4,{LONG[1:]}\n"))
+    assert len(table.videos[0].caption) == MAX_CHARACTERS
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_pipes_and_devices_are_no_tables(tmp_path, name, target):
+    path = tmp_path / name
+    os.mkfifo(path) if target == "pipe" else path.symlink_to(target)
+    words = r"is a (named pipe|device); a regular file is expected"
+    with pytest.raises(ValueError, match=words):
+        read_captions(path)
+    with pytest.raises(ValueError, match=words):
+        build_manifest(csv_path=path)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+def test_tables_without_end_are_not_read_into_memory(tmp_path, name):
+    path = write(tmp_path, name, "")
+    os.truncate(path, 1 << 40)  # takes no space on the disk
+    with pytest.raises(ValueError, match=r"characters or more in it|bytes, the most that is read"):
+        read_captions(path)
