@@ -198,6 +198,8 @@ def _decode(path: Path, reading: Reading) -> Iterator[av.VideoFrame]:
                 num_decoded += 1
         except av.FFmpegError as error:
             reason = reason_of_decoder(error)
+            if num_decoded == 0 and isinstance(error, av.ArgumentError):
+                reason += f"; are its frames of more than max_pixels={reading.max_pixels} pixels?"
             raise BrokenVideoError(
                 f"{path.name}: decoding fails after {num_decoded} frames ({reason})"
             ) from error

@@ -67,16 +67,16 @@ def open_container(path: Path, reading: Reading) -> Iterator[tuple]:
 
 def _not_opened(path: Path, error: av.FFmpegError) -> BrokenVideoError:
     """Return the error to raise for a file that FFmpeg does not open."""
-    if not isinstance(error, av.ArgumentError):  # what a format that is not allowed gives
-        return NoMediaError(
-            f"{path.name}: not a video or image, or cut off before its index "
-            f"({reason_of_decoder(error)})"
-        )
     with open_regular_file(path) as file:
         head = file.read(16).lstrip()
     if head.startswith(LIST_STARTS):
         return NoMediaError(f"{path.name}: not a video but a list of other files, never opened")
-    return NoMediaError(f"{path.name}: not a video or image of a format that is read")
+    if isinstance(error, av.ArgumentError):  # what a format that is not allowed gives
+        return NoMediaError(f"{path.name}: not a video or image of a format that is read")
+    return NoMediaError(
+        f"{path.name}: not a video or image, or cut off before its index "
+        f"({reason_of_decoder(error)})"
+    )
 
 
 def _chosen(streams: list) -> av.VideoStream:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fault_experiments.bad_numbers import _fault_of_step
+from fault_experiments.media_bombs import BOMBS, Probing, fault_of, probe_apart
 from fault_experiments.training_process import (
     TINY_SETTINGS,
     TrainingProcess,
@@ -58,6 +59,27 @@ def test_the_smallest_difference_is_found(runs, changes, message):
     save(runs[1], 8, **changes)
     found = checkpoint_difference(*runs, step=8)
     assert re.search(message, found)
+
+
+@pytest.mark.parametrize("name", ["gif", "video"])
+def test_a_bomb_is_refused_for_little(tmp_path, name):
+    path = tmp_path / BOMBS[name].name
+    BOMBS[name].write(path)
+    assert fault_of(BOMBS[name], probe_apart(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("probing", "fault"),
+    [
+        (("frames have more pixels that max_pixels allows", 0.9, 199.0), None),
+        (("", 0.1, 90.0), "a.gif: it counts as usable"),
+        (("no video", 0.1, 90.0), "a.gif: no video"),
+        (("more pixels that max_pixels allows", 1.1, 90.0), "a.gif: 1.1 s of processor time"),
+        (("more pixels that max_pixels allows", 0.1, 201.0), "a.gif: 201 MB"),
+    ],
+)
+def test_a_bomb_that_goes_off_is_noticed(probing, fault):
+    assert fault_of(BOMBS["gif"], Probing(*probing)) == fault
 
 
 class Ended:

@@ -55,6 +55,7 @@ def test_ten_kills_while_saving_leave_a_checkpoint(tmp_path):
         ("resume_equals_unbroken", 3),
         ("bad_numbers", 45),
         ("corrupt_media", 40),
+        ("media_bombs", 19),
     ],
 )
 def test_runs_survive(tmp_path, name, num_trials):
