@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import itertools
-import logging
+import math
 import os
 import re
 import sys
@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 import jsonargparse
 import yaml
 
+from mg.console import one_line, printable, set_up_console
 from mg.files import write_text
+from mg.yaml_file import parse_yaml, read_yaml
 
-__all__ = ["config_to_yaml", "parse_config", "run_main", "save_config"]
+__all__ = ["config_to_yaml", "parse_config", "plain_settings", "run_main", "save_config"]
 
 Config = TypeVar("Config")
 
@@ -40,15 +42,19 @@ def parse_config(
 
     Raises:
         ValueError: an unknown key or flag (the nearest right one is named), a value of the wrong
-            type, a missing required one, or a value the dataclass itself refuses.
+            type, a missing required one, a number that is not finite, or a value the dataclass
+            itself refuses.
         FileNotFoundError: the file that `--config` names does not exist.
         SystemExit: `--help`.
     """
     settings = _settings(config_class)
     argv = _with_bare_switches(list(sys.argv[1:] if argv is None else argv), settings)
     _check_flags(argv, settings)
-    for path in _config_files(argv):
-        _check_yaml(path, settings)
+    for name, value in _flags(argv):
+        if name == "config":
+            _check_yaml(Path(value), settings)
+        elif _section(settings.get(name)) is not None:
+            _check_section_flag(name, value, settings)
     parser = jsonargparse.ArgumentParser(
         description=description, exit_on_error=False, allow_abbrev=False
     )
@@ -75,6 +81,7 @@ def _build(config_class: type[Config], values: jsonargparse.Namespace, prefix: s
             value = _build(section, value, f"{prefix}{name}.")
         elif section is not None and isinstance(value, list):
             value = [_build(section, item, f"{prefix}{name}.") for item in value]
+        _check_finite(f"{prefix}{name}", value)
         arguments[name] = value
     try:
         return config_class(**arguments)
@@ -86,6 +93,15 @@ def _build(config_class: type[Config], values: jsonargparse.Namespace, prefix: s
         separator = "" if is_about_field else ": "
         section_name = prefix if is_about_field else prefix.removesuffix(".")
         raise ValueError(f"{section_name}{separator}{message}") from error
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Raise ValueError if a value is, or holds, a number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value}; expected a finite number")
+    if isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_finite(name, item)
 
 
 def _settings(config_class: type, prefix: str = "") -> dict[str, Any]:
@@ -119,20 +135,32 @@ def _check_flags(argv: list[str], settings: dict[str, Any]) -> None:
                 raise ValueError(_unknown(name, settings))
 
 
-def _config_files(argv: list[str]) -> list[Path]:
-    files = [argument.split("=", 1)[1] for argument in argv if argument.startswith("--config=")]
-    files += [after for flag, after in itertools.pairwise(argv) if flag == "--config"]
-    return [Path(file) for file in files]
+def _flags(argv: list[str]) -> list[tuple[str, str]]:
+    """Return (name, value) of every flag that has a value."""
+    flags = []
+    for flag, after in itertools.pairwise([*argv, "--"]):
+        name, has_value, value = flag.removeprefix("--").partition("=")
+        if flag.startswith("--") and (has_value or not after.startswith("--")):
+            flags.append((name.removesuffix("+"), value if has_value else after))
+    return flags
+
+
+def _check_section_flag(name: str, value: str, settings: dict[str, Any]) -> None:
+    """Refuse what is given for a whole section: settings in braces, or else a config file."""
+    if value.lstrip().startswith(("{", "[")):
+        parse_yaml(value, f"--{name}")
+    elif value != "null" and str not in typing.get_args(settings[name]):
+        prefix = f"{name}."
+        below = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+        _check_yaml(Path(value), below)
 
 
 def _check_yaml(path: Path, settings: dict[str, Any]) -> None:
     """Refuse a file that is no YAML, or has keys that are no settings."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no such config file: {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {_in_one_line(str(error))}") from error
+        content = read_yaml(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no such config file: {path}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no settings; expected lines like `steps: 1000`")
     try:
@@ -153,10 +181,10 @@ def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> No
             continue
         is_list = typing.get_origin(hint) is list
         if is_list and not isinstance(value, list):
-            raise ValueError(f"{name}: expected a list, got {value!r}")
+            raise ValueError(f"{name}: expected a list, got {one_line(repr(value))}")
         for item in value if is_list else [value]:
             if not isinstance(item, dict) or (is_list and not item):
-                raise ValueError(f"{name}: expected settings below it, got {item!r}")
+                raise ValueError(f"{name}: expected settings below it, got {one_line(repr(item))}")
             _check_keys(item, settings, f"{name}.")
 
 
@@ -171,7 +199,7 @@ def _unknown(name: str, settings: dict[str, Any]) -> str:
     elif not near:
         near = [by_last[key] for key in difflib.get_close_matches(last, by_last, n=1)]
     hint = f"did you mean {near[0]!r}?" if near else "--help lists the settings"
-    return f"unknown setting {name!r}; {hint}"
+    return f"unknown setting {one_line(name)!r}; {hint}"
 
 
 def _plain_message(message: str) -> str:
@@ -195,16 +223,17 @@ def _plain_message(message: str) -> str:
     stray = re.search(r"[Uu]nrecognized arguments: (.*)", message)
     if stray:
         return f"{stray[1]!r} belongs to no setting; write --name=value (--help lists the names)"
-    return _in_one_line(message)
-
-
-def _in_one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(message.split())
 
 
 def config_to_yaml(config: Any) -> str:
     """Return a dataclass as YAML text that `parse_config` reads back to an equal one."""
-    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+    return yaml.safe_dump(plain_settings(config), sort_keys=False)
+
+
+def plain_settings(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as YAML holds them: paths as text, tuples as lists."""
+    return _plain(dataclasses.asdict(config))
 
 
 def _plain(value: Any) -> Any:
@@ -224,14 +253,14 @@ def run_main(main: Callable[[], None]) -> None:
     """Run a script's `main`; a user's fault ends in one clear line on stderr and exit code 1.
 
     Other exceptions are faults of ours and keep their traceback, as all do if the environment
-    variable MG_DEBUG is set.
+    variable MG_DEBUG is set. Whatever is told is made printable (`mg.console`).
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    set_up_console()
     try:
         main()
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("MG_DEBUG"):
             raise
         with contextlib.suppress(BrokenPipeError):
-            print(f"error: {error}", file=sys.stderr)
+            print(printable(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None

@@ -8,6 +8,8 @@ fills the screen.
 import logging
 import re
 import sys
+import traceback
+from types import TracebackType
 
 __all__ = ["ConsoleFormatter", "one_line", "printable", "set_up_console"]
 
@@ -21,10 +23,15 @@ COMMANDS = re.compile(
 )
 
 
-def printable(text: str) -> str:
-    """Return a text that a terminal only shows: no command to it, no endless line, few lines."""
-    lines = text.split("\n", MAX_LINES)
-    if len(lines) > MAX_LINES:
+def printable(text: str, *, max_lines: int = MAX_LINES) -> str:
+    """Return a text that a terminal only shows: no command to it, no endless line.
+
+    Args:
+        text: of one or more lines.
+        max_lines: what exceeds them is left out; reports that were asked for may have many.
+    """
+    lines = text.split("\n", max_lines)
+    if len(lines) > max_lines:
         rest = lines.pop().count("\n") + 1
         lines.append(f"... ({rest} more lines)")
     return "\n".join(COMMANDS.sub(_escaped, _cut(line, MAX_LINE)) for line in lines)
@@ -55,8 +62,14 @@ class ConsoleFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
-def set_up_console(level: int = logging.INFO) -> None:
-    """Send all logs to stderr, made printable; does nothing where logs are set up already."""
+def set_up_console() -> None:
+    """Make printable what goes to stderr: logs, unless they are set up already, and tracebacks."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(ConsoleFormatter("%(message)s"))
-    logging.basicConfig(level=level, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    sys.excepthook = _print_traceback
+
+
+def _print_traceback(kind: type, error: BaseException, where: TracebackType | None) -> None:
+    text = "".join(traceback.format_exception(kind, error, where))
+    print(printable(text.rstrip("\n")), file=sys.stderr)

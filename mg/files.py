@@ -3,23 +3,39 @@
 import contextlib
 import hashlib
 import os
+import re
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
     "atomic_path",
+    "check_writable_folder",
     "open_regular_file",
     "path_under",
     "read_bytes",
+    "remove_abandoned",
     "resolve_under",
     "sha256_of_file",
     "write_text",
 ]
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 CHUNK_BYTES = 1 << 22
+MIN_FREE_BYTES = 1 << 20
+
+# Names of `atomic_path` while a file is written.
+MAX_STEM = 40
+TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.tmp(\.[^.]*)?", re.DOTALL)
+ABANDONED_AFTER_SECONDS = 60.0
 
 KINDS = {
     stat.S_IFDIR: "a folder",
@@ -35,7 +51,8 @@ def atomic_path(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator
     """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`.
 
     The temporary name keeps the suffix of `path`, since many writers choose the format by it.
-    On any exception the temporary file is removed and `path` is as it was before.
+    On any exception the temporary file is removed and `path` is as it was before. A process that
+    is killed leaves its file to `remove_abandoned`.
 
     Args:
         path: the file to write. Missing parent folders are made.
@@ -51,11 +68,11 @@ def atomic_path(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}"
+        dir=path.parent, prefix=f".{path.stem[:MAX_STEM]}.", suffix=f".tmp{path.suffix}"
     )
-    os.close(descriptor)
     temporary = Path(name)
     try:
+        _try_lock(descriptor)  # until it is closed: by us, or by the end of the process
         yield temporary
         # mkstemp makes private files; the result gets the permissions the user's umask asks for.
         umask = os.umask(0)
@@ -67,6 +84,67 @@ def atomic_path(path: str | os.PathLike, *, overwrite: bool = False) -> Iterator
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Return whether an open file is now locked by this process, and was by no other."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # locked by another process, or a file system without locks
+        return False
+    return True
+
+
+def remove_abandoned(folder: str | os.PathLike, *, below: bool = False) -> int:
+    """Return how many files were removed that killed processes left half written in a folder.
+
+    What another process writes at the moment stays: it holds a lock on it.
+
+    Args:
+        folder: where to look.
+        below: also in all folders below it.
+    """
+    num_removed = 0
+    pattern = ".*.tmp*"
+    for path in Path(folder).rglob(pattern) if below else Path(folder).glob(pattern):
+        with contextlib.suppress(OSError):
+            age = time.time() - path.lstat().st_mtime
+            is_ours = TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink()
+            if not is_ours or age < ABANDONED_AFTER_SECONDS:  # it may not be locked yet
+                continue
+            with open(path, "rb") as file:
+                if _try_lock(file.fileno()):
+                    path.unlink()
+                    num_removed += 1
+    return num_removed
+
+
+def check_writable_folder(folder: str | os.PathLike) -> None:
+    """Raise unless files can be written into a folder, there or not: to be asked before long work.
+
+    Raises:
+        OSError: it cannot be made or written to, or its disk is full; the message says which.
+    """
+    folder = Path(folder)
+    # From there upwards, the first that exists.
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise NotADirectoryError(
+            f"{folder} cannot be an output folder: {place} is a file, not a folder"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            free = shutil.disk_usage(place).free
+    except OSError as error:
+        raise type(error)(
+            f"{folder} cannot be written to ({error.strerror}); choose another folder for outputs"
+        ) from None
+    if free < MIN_FREE_BYTES:
+        raise OSError(f"{folder} cannot be written to: no space is left on its disk")
 
 
 def write_text(path: str | os.PathLike, text: str, *, overwrite: bool = False) -> None:
@@ -86,7 +164,7 @@ def open_regular_file(path: str | os.PathLike) -> BinaryIO:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} does not exist") from None
     if kind == stat.S_IFREG:  # devices are not even opened: some act on that
         descriptor = os.open(path, flags)
@@ -147,7 +225,7 @@ def path_under(root: str | os.PathLike, relative: str | os.PathLike) -> Path:
 def sha256_of_file(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular_file(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -6,16 +6,22 @@ All JSON that comes from files goes through here. Every fault is a ValueError of
 import json
 import math
 import os
+import re
 from typing import Any
+
+import numpy as np
 
 from mg.console import one_line
 from mg.files import read_bytes
 
 __all__ = ["MAX_BYTES", "parse_json", "read_json", "read_json_object"]
 
-MAX_BYTES = 2 << 20  # of a config or record; they take up to about 25 times that in memory
+MAX_BYTES = 1 << 20  # of a config or record; they take up to about 25 times that in memory
 MAX_DEPTH = 64
 MAX_DIGITS = 20  # of whole numbers: 2**64 has 20
+
+STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+OPENING, CLOSING = list(b"[{"), list(b"]}")
 
 
 def read_json(path: str | os.PathLike, *, max_bytes: int = MAX_BYTES) -> Any:
@@ -31,7 +37,7 @@ def read_json(path: str | os.PathLike, *, max_bytes: int = MAX_BYTES) -> Any:
         ValueError: no regular file, too large, or as `parse_json`.
         OSError: it cannot be read.
     """
-    return parse_json(read_bytes(path, max_bytes=max_bytes), path)
+    return parse_json(read_bytes(path, max_bytes=max_bytes), path, max_bytes=max_bytes)
 
 
 def read_json_object(path: str | os.PathLike, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -47,35 +53,35 @@ def read_json_object(path: str | os.PathLike, *, max_bytes: int = MAX_BYTES) -> 
     return content
 
 
-def parse_json(text: str | bytes, place: str | os.PathLike) -> Any:
+def parse_json(text: str | bytes, place: str | os.PathLike, *, max_bytes: int = MAX_BYTES) -> Any:
     """Return what a JSON text says.
 
     Args:
         text: the whole of it; bytes are UTF-8.
         place: where it stands, for messages.
+        max_bytes: as `read_json`.
 
     Raises:
-        ValueError: no JSON; a key twice in one object; nested deeper than 64 levels; a number that
-            is not finite or has more than 20 digits.
+        ValueError: no JSON; too large; a key twice in one object; nested deeper than 64 levels; a
+            number that is not finite or has more than 20 digits.
     """
+    if len(text) > max_bytes:
+        raise ValueError(f"{place} has more than {max_bytes} bytes of JSON, the most read here")
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        content = json.loads(
+        _check_depth(text)
+        return json.loads(
             text,
             object_pairs_hook=_each_key_once,
             parse_constant=_refuse_constant,
             parse_float=_finite,
             parse_int=_whole,
         )
-        _check_depth(content)
-    except RecursionError:
-        raise ValueError(f"{place} is nested too deeply: more than {MAX_DEPTH} levels") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{place} is not UTF-8: {error.reason}") from None
     except ValueError as error:
         raise ValueError(f"{place} is not JSON that can be read: {one_line(error)}") from None
-    return content
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -104,15 +110,12 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _check_depth(content: Any) -> None:
-    """Raise ValueError unless lists and objects are nested in at most `MAX_DEPTH` levels."""
-    level = [content] if isinstance(content, dict | list) else []
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-    if level:
-        raise RecursionError
+def _check_depth(text: str) -> None:
+    """Raise ValueError unless lists and objects are nested in at most `MAX_DEPTH` levels.
+
+    Before they are parsed: how deep Python's parser goes depends on settings of the process.
+    """
+    bytes_outside = np.frombuffer(STRING.sub("", text).encode("utf-8", "replace"), np.uint8)
+    steps = np.isin(bytes_outside, OPENING).astype(np.int32) - np.isin(bytes_outside, CLOSING)
+    if np.max(np.cumsum(steps), initial=0) > MAX_DEPTH:
+        raise ValueError(f"it is nested too deeply: more than {MAX_DEPTH} levels")

@@ -10,11 +10,14 @@ from pathlib import Path
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import parse_config, run_main, save_config
+from mg.cli import parse_config, plain_settings, run_main, save_config
 from mg.device import setup_device
 from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
+from mg.pipelines.output_record import open_output_folder
+
+RECORD = "decode.yaml"  # of the settings, beside the outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,10 +38,17 @@ class DecodeConfig(AutoencoderConfig):
 def main() -> None:
     """Parse, load, decode."""
     config = parse_config(DecodeConfig, description=__doc__)
+    open_output_folder(
+        config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
+    )
     setup_device(config)
     ranks = init_ranks()
     # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.pipelines.decode import decode_latent_files
+
+    def save_settings() -> None:
+        if ranks.is_main:
+            save_config(Path(config.output_path) / RECORD, config)
 
     decode_latent_files(
         load_autoencoder(config),
@@ -47,9 +57,8 @@ def main() -> None:
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,
         ranks=ranks,
+        on_begin=save_settings,
     )
-    if ranks.is_main:
-        save_config(Path(config.output_path) / "decode.yaml", config)
     log_peak_memory()
 
 

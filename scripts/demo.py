@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
 from mg.device import DeviceConfig, setup_device
+from mg.files import check_writable_folder
 from mg.models.tae.tiling import Tiling
 from mg.pipelines.demo_page import (
     VideoMaker,
@@ -56,6 +57,7 @@ def main() -> None:
     config = parse_config(DemoConfig, description=__doc__)
     check_address(config.host, config.port)
     import_gradio()
+    check_writable_folder(config.output_folder)
     parts = load_generator(config.checkpoint)
     setup_device(config)
     # MindSpore takes seconds to import; a wrong flag is answered before.

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import fetch_lpips
 from mg.cli import run_main
+from mg.console import printable
 from mg.metrics.lpips import lpips_weights_path
 from mg.weights.hub import HUB_MODELS, fetch, weights_folder
 
@@ -63,7 +64,7 @@ def fetch_all(cache_folder: Path | None) -> list[str]:
         try:
             outcomes.append(f"{name:<14}{fetch_one(name, cache_folder)}")
         except (ValueError, OSError) as error:
-            print(f"error: {name}: {error}", file=sys.stderr)
+            print(printable(f"error: {name}: {error}"), file=sys.stderr)
             outcomes.append(f"{name:<14}failed: {str(error).splitlines()[0]}")
             failures.append(name)
     print("\n".join(outcomes))

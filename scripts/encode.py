@@ -10,7 +10,7 @@ from pathlib import Path
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import parse_config, run_main, save_config
+from mg.cli import parse_config, plain_settings, run_main, save_config
 from mg.data.buckets import Bucket
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
@@ -18,6 +18,9 @@ from mg.device import setup_device
 from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
+from mg.pipelines.output_record import open_output_folder
+
+RECORD = "encode.yaml"  # of the settings, beside the outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,9 @@ class EncodeConfig(AutoencoderConfig):
 def main() -> None:
     """Parse, load, encode."""
     config = parse_config(EncodeConfig, description=__doc__)
+    open_output_folder(
+        config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
+    )
     manifest = build_manifest(
         csv_path=config.csv_path,
         video_folder=config.input or config.video_folder,
@@ -77,6 +83,10 @@ def main() -> None:
     ranks = init_ranks()
     # MindSpore takes seconds to import; a wrong setting is answered before.
     from mg.pipelines.encode import encode_videos
+
+    def save_settings() -> None:
+        if ranks.is_main:
+            save_config(Path(config.output_path) / RECORD, config)
 
     encode_videos(
         load_autoencoder(config),
@@ -88,9 +98,8 @@ def main() -> None:
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,
         ranks=ranks,
+        on_begin=save_settings,
     )
-    if ranks.is_main:
-        save_config(Path(config.output_path) / "encode.yaml", config)
     log_peak_memory()
 
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.cli import parse_config, run_main, save_config
 from mg.data.captions import read_captions
 from mg.device import DeviceConfig, setup_device
+from mg.files import check_writable_folder
 from mg.text.build import UNITS, build_text_encoders
 from mg.text.cache import fill_text_cache
 from mg.text.prompts import with_fps
@@ -63,6 +64,7 @@ class EncodeTextConfig(DeviceConfig):
 def main() -> None:
     """Parse, read captions, embed."""
     config = parse_config(EncodeTextConfig, _lists(sys.argv[1:]), description=__doc__)
+    check_writable_folder(config.output_folder)
     texts = list(config.captions)
     if config.csv_path is not None:
         texts += _captions_of(config)

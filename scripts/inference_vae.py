@@ -11,13 +11,16 @@ from pathlib import Path
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import parse_config, run_main, save_config
+from mg.cli import parse_config, plain_settings, run_main, save_config
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
 from mg.device import setup_device
 from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.pipelines.output_record import open_output_folder
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
+
+RECORD = "config.yaml"  # of the settings, beside the outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,9 @@ class InferenceConfig(AutoencoderConfig):
 def main() -> None:
     """Parse, load, reconstruct."""
     config = parse_config(InferenceConfig, description=__doc__)
+    open_output_folder(
+        config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
+    )
     settings = ReconstructionSettings(
         num_frames=config.num_frames or 0,
         image_size=config.image_size,
@@ -75,11 +81,18 @@ def main() -> None:
     # MindSpore takes seconds to import; a wrong setting is answered before.
     from mg.pipelines.reconstruct import reconstruct_videos
 
+    def save_settings() -> None:
+        if ranks.is_main:
+            save_config(Path(config.output_path) / RECORD, config)
+
     reconstruct_videos(
-        load_autoencoder(config), manifest, config.output_path, settings, ranks=ranks
+        load_autoencoder(config),
+        manifest,
+        config.output_path,
+        settings,
+        ranks=ranks,
+        on_begin=save_settings,
     )
-    if ranks.is_main:
-        save_config(Path(config.output_path) / "config.yaml", config)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ from pathlib import Path
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import parse_config, run_main, save_config
+from mg.cli import parse_config, plain_settings, run_main, save_config
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
 from mg.device import DeviceConfig, setup_device
+from mg.pipelines.output_record import open_output_folder
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
+
+RECORD = "config.yaml"  # of the settings, beside the outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,9 @@ class ReconstructionConfig(DeviceConfig):
 def main() -> None:
     """Parse, load, reconstruct."""
     config = parse_config(ReconstructionConfig, description=__doc__)
+    open_output_folder(
+        config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
+    )
     settings = ReconstructionSettings(
         num_frames=config.num_frames,
         image_size=config.image_size,
@@ -88,8 +94,14 @@ def main() -> None:
     vae = VideoVAE.from_pretrained(config.vae, config.method, config.inflate_method)
     if config.enable_tile:
         vae.enable_tiling()
-    reconstruct_with_vae(vae, manifest, config.output_path, settings)
-    save_config(Path(config.output_path) / "config.yaml", config)
+    reconstruct_with_vae(
+        vae,
+        manifest,
+        config.output_path,
+        settings,
+        is_tiled=config.enable_tile,
+        on_begin=lambda: save_config(Path(config.output_path) / RECORD, config),
+    )
 
 
 if __name__ == "__main__":

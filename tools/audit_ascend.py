@@ -23,14 +23,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from audited_networks import FLOAT32_GRAPHS, GRAPHS, network_and_inputs
+from mg.console import printable
 from mg.files import write_text
 from mg.models.tae.config import TAEConfig
+from mg.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from mindspore import nn
@@ -324,12 +324,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = SMALL_CONFIG
         if arguments.model_config is not None:
-            config = yaml.safe_load(arguments.model_config.read_text(encoding="utf-8"))
+            config = read_yaml(arguments.model_config)
         if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
             raise FileExistsError(f"{arguments.json} exists; --overwrite replaces it")
         config = TAEConfig.from_mapping(config)
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     import mindspore
 

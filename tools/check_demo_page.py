@@ -12,7 +12,6 @@ browser to any other host than the page's is one.
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import socket
@@ -35,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.cli import run_main
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
-from mg.pipelines.generated_files import metadata_path
 from mg.pipelines.generator_folder import save_generator
+from mg.pipelines.output_record import read_record
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
@@ -239,7 +238,7 @@ def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
     expect(shown["width"] > 0 and shown["height"] > 0, "the video has no size")
     expect(shown["seconds"] > 0 and shown["error"] is None, "the video does not play")
     (path,) = videos.glob("*.mp4")
-    metadata = json.loads(metadata_path(path).read_text(encoding="utf-8"))
+    metadata = read_record(path)
     made = {"prompt": PROMPT, "seed": SEED, "width": shown["width"], "height": shown["height"]}
     expect(made.items() <= metadata.items(), f"{made} was shown, {metadata} was made")
     told = page.locator("#metadata").inner_text()

@@ -17,6 +17,7 @@ from pathlib import Path
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mg.console import printable
 from mg.files import write_text
 from mg.training.reference_curve import compare_with_reference, make_reference, read_reference
 from mg.training.run_comparison import Comparison, compare_runs, read_run
@@ -76,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         comparison = compare(options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     print(f"A {options.run}\nB {options.other}\n{comparison.table()}")
     return 0 if comparison.is_equal else 1

@@ -27,7 +27,15 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mg
-from fault_experiments import bad_inputs, checkpoints, media_bombs, training_runs, wrong_settings
+from fault_experiments import (
+    bad_inputs,
+    checkpoints,
+    config_bombs,
+    latents,
+    media_bombs,
+    training_runs,
+    wrong_settings,
+)
 from mg.cli import run_main
 from mg.files import write_text
 
@@ -36,6 +44,8 @@ __all__ = ["EXPERIMENTS", "main", "markdown_table", "run_experiment"]
 # In the order in which they run: those that fork come before those that import MindSpore.
 EXPERIMENTS = {
     **checkpoints.EXPERIMENTS,
+    **latents.EXPERIMENTS,
+    **config_bombs.EXPERIMENTS,
     **media_bombs.EXPERIMENTS,
     **training_runs.EXPERIMENTS,
     **bad_inputs.EXPERIMENTS,

@@ -31,6 +31,7 @@ import numpy as np
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mg.console import printable
 from mg.files import atomic_path, sha256_of_file
 from mg.weights.checkpoint_file import (
     check_writable_suffix,
@@ -112,7 +113,7 @@ def main() -> int:
     try:
         convert(arguments)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     return 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
+from mg.console import printable
 from mg.weights.inspection import inspect_checkpoint
 
 
@@ -26,7 +27,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     report = inspect_checkpoint(arguments.path, key=arguments.key, sha256=arguments.sha256)
-    print(json.dumps(report.as_dict(), indent=1) if arguments.json else report)
+    if arguments.json:
+        print(json.dumps(report.as_dict(), indent=1))
+    else:
+        print(printable(str(report), max_lines=sys.maxsize))
 
 
 if __name__ == "__main__":

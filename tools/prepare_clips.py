@@ -9,6 +9,7 @@ Sources that are there already are passed over: start it again after an interrup
 import argparse
 import sys
 
+from mg.console import printable
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
 from mg.data.prepare import prepare_clips
@@ -71,14 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
         prepare_clips(sources, flags.output_path, settings=settings, overwrite=flags.overwrite)
         prepared = build_manifest(video_folder=flags.output_path)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     for clip in sources.clips:
         if clip.notes:
             print(f"{clip.name}  {', '.join(clip.notes)}")
     for entry in sources.rejected:
-        print(f"{entry.name}  left out  {entry.reason}")
-    print(prepared.table())
+        print(printable(f"{entry.name}  left out  {entry.reason}"))
+    print(printable(prepared.table(), max_lines=sys.maxsize))
     return 0
 
 

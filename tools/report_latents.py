@@ -19,11 +19,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
+from mg.console import printable
 from mg.data.latent_files import list_latent_files, read_latent
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
 from mg.device import setup_device
-from mg.files import write_text
+from mg.files import check_writable_folder, write_text
 from mg.metrics.latents import LatentReport
 from mg.models.tae.tiling import Tiling
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
@@ -77,11 +78,13 @@ class ReportLatentsConfig(AutoencoderConfig):
 def main() -> None:
     """Parse, read or encode, report."""
     config = parse_config(ReportLatentsConfig, description=__doc__)
+    if config.json is not None:
+        check_writable_folder(Path(config.json).parent)
     report = LatentReport(r=config.r)
     latents = stored_latents(config) if config.ckpt_path is None else encoded_latents(config)
     for name, latent in latents:
         report.add(name, latent)
-    print(report.table())
+    print(printable(report.table(), max_lines=sys.maxsize))
     if report.summary()["largest_map"] <= config.r**2 + 1:
         logger.warning("No map is large enough to have a value beyond %g deviations.", config.r)
     if config.json is not None:
@@ -89,9 +92,19 @@ def main() -> None:
 
 
 def stored_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield name and mean of each latent file."""
+    """Yield name and mean of each latent file; those that cannot be read are listed."""
+    num_read, reason = 0, ""
     for name, path in list_latent_files(config.input).items():
-        yield name, read_latent(path).mean
+        try:
+            latent = read_latent(path)
+        except (ValueError, OSError) as error:
+            reason = str(error)
+            logger.warning("%s is left out: %s", name, reason)
+            continue
+        num_read += 1
+        yield name, latent.mean
+    if not num_read:
+        raise ValueError(f"no latent of {config.input} could be read: {reason}")
 
 
 def encoded_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarray]]:

@@ -14,13 +14,20 @@ import numpy as np
 from mg.data.dataset import Dataset
 from mg.data.image_steps import ImageSteps
 from mg.data.manifest import Clip, Manifest
-from mg.data.transforms import flip_horizontal, resize_and_crop, to_model_range
+from mg.data.transforms import (
+    MAX_SIDE,
+    check_image_size,
+    flip_horizontal,
+    resize_and_crop,
+    to_model_range,
+)
 
 __all__ = ["ClipBatch", "ClipConfig", "ClipDataset", "ClipDraw"]
 
 STRATEGIES = ("video_only", "image_only", "mixed_video_image")
 # Each kind of draw has its own stream of random numbers; 2 is that of the image steps.
 ORDER_STREAM, SAMPLE_STREAM = 0, 1
+MAX_FRAMES = 100_000  # far beyond what is trained on
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,9 @@ class ClipConfig:
 
     def __post_init__(self):
         for name in ("sample_n_frames", "sample_stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if len(self.height_width) != 2 or min(self.height_width) < 1:
-            raise ValueError(f"size must be one or two positive numbers, not {self.size!r}")
+            if not 1 <= getattr(self, name) <= MAX_FRAMES:
+                raise ValueError(f"{name} must be 1 to {MAX_FRAMES}, not {getattr(self, name)}")
+        check_image_size("size", self.size)
         if self.crop not in ("center", "random"):
             raise ValueError(f"crop must be 'center' or 'random', not {self.crop!r}")
         if self.mixed_strategy not in STRATEGIES:
@@ -82,10 +88,11 @@ class ClipConfig:
         if self.short_side_range is None:
             return
         low, high = self.short_side_range
-        if low > high or low < min(self.height_width):
+        if low > high or high > MAX_SIDE or low < min(self.height_width):
             raise ValueError(
-                f"short_side_range must be (min, max) with min <= max and min at least the short "
-                f"side of size {self.height_width}, not {tuple(self.short_side_range)}"
+                f"short_side_range must be (min, max) with min <= max <= {MAX_SIDE} and min "
+                f"at least the short side of size {self.height_width}, not "
+                f"{tuple(self.short_side_range)}"
             )
 
     @property

@@ -10,16 +10,24 @@ A .safetensors file is written piece by piece in constant memory; an .npz is put
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import struct
-import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from mg.files import atomic_path
-from mg.weights.safetensors_file import read_safetensors, read_safetensors_metadata
+from mg.json_file import parse_json
+from mg.type_checks import check_types
+from mg.weights.npz_file import list_npz, read_npz, read_npz_text
+from mg.weights.safetensors_file import (
+    list_safetensors,
+    read_safetensors,
+    read_safetensors_metadata,
+)
+from mg.weights.tensor_entry import TensorEntry
 
 __all__ = [
     "LATENT_SUFFIXES",
@@ -34,6 +42,9 @@ __all__ = [
 LATENT_SUFFIXES = (".safetensors", ".npz")
 TENSOR_NAMES = ("mean", "logvar")
 METADATA_KEY = "latent_info"
+MAX_INFO_BYTES = 1 << 20
+MAX_LEVELS = 16  # of an autoencoder; each halves the size
+MAX_COMPRESSION = 100  # of a latent in a compressed .npz: what is not noise is not compressed more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +69,20 @@ class LatentInfo:
     config_hash: str
     weights_hash: str
     settings: dict
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("num_frames", "height", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; expected 1 or more")
+        lists = [self.config.get(key) for key in ("temporal_downsample_level", "ch_mult")]
+        channels = self.config.get("z_channels")
+        if (
+            not all(isinstance(value, list | tuple) and len(value) <= MAX_LEVELS for value in lists)
+            or not isinstance(channels, int)
+            or channels < 1
+        ):
+            raise ValueError("its config is not that of an autoencoder")
 
     def latent_shape(self) -> tuple[int, int, int, int]:
         """Return (C, T', H', W') of the latent."""
@@ -198,17 +223,21 @@ def read_latent(path: str | os.PathLike) -> Latent:
     """
     path = _checked_suffix(path)
     info = read_latent_info(path)
-    if path.suffix == ".safetensors":
-        arrays = read_safetensors(path)
-    else:
-        arrays = _read_npz(path, TENSOR_NAMES)
+    is_npz = path.suffix == ".npz"
+    entries = list_npz(path, TENSOR_NAMES) if is_npz else list_safetensors(path)
+    expected = TensorEntry("float32", info.latent_shape())
     for name in TENSOR_NAMES:
-        array = arrays.get(name)
-        if array is None or array.dtype != np.float32 or array.shape != info.latent_shape():
-            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+        if entries.get(name) != expected:
+            found = "{} {}".format(*entries[name]) if name in entries else "nothing"
             raise ValueError(
-                f"{path}: expected {name!r} as float32 {info.latent_shape()}, found {found}"
+                f"{path}: expected {name!r} as float32 {expected.shape}, found {found}"
             )
+    num_bytes = len(TENSOR_NAMES) * 4 * math.prod(expected.shape)
+    if num_bytes > MAX_COMPRESSION * path.stat().st_size:
+        raise ValueError(
+            f"{path}: a file of {path.stat().st_size} bytes with {num_bytes} of latent is no latent"
+        )
+    arrays = read_npz(path, TENSOR_NAMES) if is_npz else read_safetensors(path)
     return Latent(arrays["mean"], arrays["logvar"], info)
 
 
@@ -224,16 +253,13 @@ def read_latent_info(path: str | os.PathLike) -> LatentInfo:
     if path.suffix == ".safetensors":
         text = read_safetensors_metadata(path).get(METADATA_KEY)
     else:
-        array = _read_npz(path, [METADATA_KEY]).get(METADATA_KEY)
-        text = None if array is None else str(array)
+        text = read_npz_text(path, METADATA_KEY, max_bytes=MAX_INFO_BYTES)
     if text is None:
         raise ValueError(f"{path} is not a latent file (it does not hold {METADATA_KEY!r})")
     try:
-        info = LatentInfo(**json.loads(text))
-        info.latent_shape()
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        return LatentInfo(**parse_json(text, METADATA_KEY, max_bytes=MAX_INFO_BYTES))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: its metadata cannot be used: {error}") from error
-    return info
 
 
 def _info_to_json(info: LatentInfo) -> str:
@@ -245,12 +271,3 @@ def _checked_suffix(path: str | os.PathLike) -> Path:
     if path.suffix not in LATENT_SUFFIXES:
         raise ValueError(f"{path}: a latent file ends in {' or '.join(LATENT_SUFFIXES)}")
     return path
-
-
-def _read_npz(path: Path, names: list[str] | tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Return the named arrays of an .npz file, as far as it has them."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names if name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ValueError(f"{path} is not a whole .npz file: {error}") from error

@@ -27,7 +27,7 @@ from mg.data.prepared_index import (
 )
 from mg.data.transforms import resize_frame
 from mg.data.video import PREPARED_SUFFIX, BrokenVideoError
-from mg.files import atomic_path
+from mg.files import atomic_path, check_writable_folder, remove_abandoned, resolve_under
 
 __all__ = ["open_prepared", "prepare_clips"]
 
@@ -71,6 +71,8 @@ def prepare_clips(
     """
     folder = Path(output_path)
     index = PreparedIndex(settings, {})
+    check_writable_folder(folder)
+    remove_abandoned(folder, below=True)
     if (folder / INDEX_NAME).exists():
         index = _reusable_index(folder, settings, overwrite)
     for clip in tqdm(manifest.clips, desc="preparing clips", disable=None):
@@ -109,7 +111,7 @@ def _reusable_index(folder: Path, settings: PrepareSettings, overwrite: bool) ->
 
 def _remove_pieces(folder: Path, source: PreparedSource) -> None:
     for piece in source.pieces:
-        (folder / piece.file).unlink(missing_ok=True)
+        resolve_under(folder, piece.file).unlink(missing_ok=True)
 
 
 def _prepare_source(clip: Clip, folder: Path, settings: PrepareSettings) -> PreparedSource:

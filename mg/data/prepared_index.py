@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mg.data.media_rules import READING_VERSION
 from mg.files import write_text
+from mg.json_file import read_json_object
+from mg.type_checks import check_types
 
 __all__ = [
     "INDEX_NAME",
@@ -20,6 +22,7 @@ __all__ = [
 
 INDEX_NAME = "prepared.json"
 FORMAT_VERSION = 1
+MAX_BYTES = 1 << 30  # about 300 per clip
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class PrepareSettings:
     max_frames_per_clip: int | None = None
 
     def __post_init__(self):
+        check_types(self)
         if self.short_side < 8:
             raise ValueError(f"short_side must be at least 8 pixels, not {self.short_side}")
         if not 0 < self.scene_threshold < 255:
@@ -73,6 +77,12 @@ class Piece:
     fps: float
     caption: str = ""
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("num_frames", "height", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; expected 1 or more")
+
 
 @dataclass(frozen=True)
 class PreparedSource:
@@ -89,6 +99,9 @@ class PreparedSource:
     num_dropped_frames: int = 0
     reason: str = ""
     square_pixels: bool = True
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True)
@@ -123,10 +136,8 @@ def read_index(folder: str | os.PathLike) -> PreparedIndex:
         ValueError: the index cannot be understood.
     """
     path = Path(folder) / INDEX_NAME
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} is not a folder of prepared clips: no {INDEX_NAME}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path, max_bytes=MAX_BYTES)
         if content["version"] != FORMAT_VERSION:
             raise ValueError(f"format version {content['version']}, expected {FORMAT_VERSION}")
         if content.get("reading", 1) != READING_VERSION:
@@ -136,7 +147,11 @@ def read_index(folder: str | os.PathLike) -> PreparedIndex:
             for source in content["sources"]
         ]
         settings = PrepareSettings(**content["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{folder} is not a folder of prepared clips: no {INDEX_NAME}"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} cannot be read as an index of prepared clips ({error}); "
             "remove the folder and prepare the clips again"

@@ -3,7 +3,30 @@
 import cv2
 import numpy as np
 
-__all__ = ["flip_horizontal", "from_model_range", "resize_and_crop", "to_model_range"]
+__all__ = [
+    "MAX_SIDE",
+    "check_image_size",
+    "flip_horizontal",
+    "from_model_range",
+    "resize_and_crop",
+    "to_model_range",
+]
+
+MAX_SIDE = 16_384  # pixels; far beyond what is trained on
+
+
+def check_image_size(name: str, size: int | tuple[int, int]) -> None:
+    """Raise ValueError unless frames may be scaled to a size: told before memory is asked for.
+
+    Args:
+        name: of the setting.
+        size: side of a square, or (height, width), in pixels.
+    """
+    sides = (size,) if isinstance(size, int) else tuple(size)
+    if len(sides) not in (1, 2) or not all(1 <= side <= MAX_SIDE for side in sides):
+        raise ValueError(
+            f"{name} must be one or two numbers of pixels from 1 to {MAX_SIDE}, not {size!r}"
+        )
 
 
 def resize_and_crop(

@@ -157,7 +157,8 @@ def _open_prepared(path: Path, reading: Reading) -> np.ndarray:
     """Return a memory map of a prepared clip, uint8 (T, H, W, 3)."""
     try:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy evaluates the header and lets all kinds of errors pass
+    # Of a damaged header numpy raises whatever Python's parser does, of its shape OverflowError.
+    except Exception as error:
         raise BrokenVideoError(f"{path.name}: not a readable .npy file ({error})") from error
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise BrokenVideoError(

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from mg.models.size_limits import MAX_WIDTH, check_num_parameters, check_sizes
+
 __all__ = ["DISCRIMINATOR_KINDS", "DiscriminatorConfig"]
 
 DISCRIMINATOR_KINDS = ("frames", "video")
@@ -41,6 +43,8 @@ class DiscriminatorConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r}; expected a whole number of {least} or more")
+        check_sizes(self, {"ch": MAX_WIDTH, "num_layers": 16, "max_multiple": MAX_WIDTH})
+        check_num_parameters(27 * max(self.widths) ** 2)
         wrong = [
             width for width in self.widths[1:] if self.norm_groups and width % self.norm_groups
         ]

@@ -5,16 +5,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 
 from mg.data.latent_files import LatentInfo
 from mg.device import DeviceConfig
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tiling import Tiling
+from mg.yaml_file import read_yaml
 
 if TYPE_CHECKING:  # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.models.tae.tae import TemporalAutoencoder
@@ -88,12 +87,10 @@ def _read_model_config(path: str | None) -> TAEConfig | None:
     """Return the TAE config of a YAML or JSON file (JSON is YAML)."""
     if path is None:
         return None
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"model_config not found: {path}")
     try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"model_config {path} is neither YAML nor JSON: {error}") from error
+        mapping = read_yaml(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"model_config not found: {path}") from None
     if not isinstance(mapping, dict):
         raise ValueError(f"model_config {path}: expected a mapping with the keys of TAE_CONFIG")
     return TAEConfig.from_mapping(mapping)

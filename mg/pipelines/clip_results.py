@@ -1,15 +1,14 @@
-"""Measured quality of single clips, kept beside their videos so that a run can be continued."""
+"""Measured quality of single clips, as kept in the records beside their videos."""
 
-import json
 import logging
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mg.files import write_text
+from mg.files import sha256_of_file
 from mg.metrics.lpips import load_lpips, lpips, lpips_weights_path
 from mg.metrics.psnr import psnr
 from mg.metrics.report import QualityReport
@@ -18,7 +17,14 @@ from mg.metrics.ssim import ssim
 if TYPE_CHECKING:
     from mg.models.perceptual import LPIPS
 
-__all__ = ["ResumableReport", "find_lpips", "measure", "read_result", "write_result"]
+__all__ = [
+    "ResumableReport",
+    "find_lpips",
+    "lpips_identity",
+    "measure",
+    "numbers_of_record",
+    "numbers_to_json",
+]
 
 logger = logging.getLogger("mg")
 
@@ -56,6 +62,11 @@ def find_lpips(path: str | os.PathLike | None, size: tuple[int, int]) -> "LPIPS 
     return network
 
 
+def lpips_identity(path: str | os.PathLike | None, network: "LPIPS | None") -> str | None:
+    """Return the SHA-256 of the weights that `find_lpips` took; None where there is no network."""
+    return None if network is None else sha256_of_file(path or lpips_weights_path())
+
+
 def measure(
     reference: np.ndarray, reconstruction: np.ndarray, network: "LPIPS | None"
 ) -> dict[str, np.ndarray]:
@@ -71,38 +82,28 @@ def measure(
     return values
 
 
-def write_result(
-    path: Path, values: dict[str, np.ndarray], settings: dict, *, overwrite: bool
-) -> None:
-    """Write a clip's numbers, and the settings they depend on, as JSON."""
+def numbers_to_json(values: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
+    """Return the numbers of a clip as JSON can hold them, for its record."""
     # JSON has no infinity, which is the PSNR of equal frames.
-    numbers = {
+    return {
         name: [None if math.isinf(number) else number for number in array.tolist()]
         for name, array in values.items()
     }
-    text = json.dumps({"settings": settings, "frames": numbers}, indent=1, allow_nan=False)
-    write_text(path, text, overwrite=overwrite)
 
 
-def read_result(path: Path, settings: dict) -> dict[str, np.ndarray]:
-    """Return the numbers of a clip that an earlier run with the same settings has measured.
+def numbers_of_record(path: Path, record: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return the numbers of a clip that an earlier run has measured; `path` is for the message.
 
     Raises:
-        ValueError: the file is damaged, or of a run with other settings.
+        ValueError: the record holds none.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        found = stored["settings"]
         values = {
-            name: np.array([math.inf if number is None else number for number in numbers])
-            for name, numbers in stored["frames"].items()
+            name: np.array([math.inf if number is None else float(number) for number in numbers])
+            for name, numbers in record["frames"].items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a result of this program: {error}") from error
-    differing = [key for key in settings if found.get(key) != settings[key]]
-    if differing:
-        raise ValueError(
-            f"{path} is of a run with another {', '.join(differing)}; choose another output_path, "
-            "or --overwrite"
-        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} holds no quality of frames: {error!r}") from error
+    if not values or len({array.shape for array in values.values()}) != 1:
+        raise ValueError(f"{path} holds no quality of frames, or of some frames only")
     return values

@@ -1,15 +1,18 @@
 """Latent files to video files."""
 
 import collections
+import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from mg.console import one_line
 from mg.data.latent_files import LatentInfo, list_latent_files, read_latent, read_latent_info
 from mg.data.transforms import from_model_range
 from mg.data.video_writer import VideoWriter
@@ -17,9 +20,10 @@ from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
-from mg.pipelines.autoencoder import check_latent_config, weights_hash
+from mg.pipelines.autoencoder import check_latent_config, config_hash, weights_hash
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
+from mg.pipelines.output_record import input_state, is_finished, mark_begun, mark_finished
 from mg.pipelines.streaming import decode_latents
 
 __all__ = ["DEFAULT_FPS", "decode_latent_files"]
@@ -37,11 +41,13 @@ def decode_latent_files(
     memory_budget_gb: float | None = None,
     overwrite: bool = False,
     ranks: Ranks = ONE_RANK,
+    on_begin: Callable[[], None] | None = None,
 ) -> Outcome:
     """Return what became of each latent; `a/b.safetensors` becomes `OUTPUT_FOLDER/a/b.mp4`.
 
-    The posterior's mean is decoded, in constant memory for any length. A video that exists is left
-    as it is.
+    The posterior's mean is decoded, in constant memory for any length. Beside `b.mp4` a `b.json`
+    says what it was made from. A video that exists and was made from the same latent (by size and
+    time of the file), with the same weights and settings, is left as it is.
 
     Args:
         tae: its tiling is used; frames are cut into tiles with its `use_tile`.
@@ -50,38 +56,36 @@ def decode_latent_files(
         memory_budget_gb: choose the tiles for each latent so that this is enough.
         overwrite: whether existing videos are replaced.
         ranks: share the latents, or where there are fewer of them than ranks, the tiles of each.
+        on_begin: called once nothing more can be refused, before the first output is made.
 
     Raises:
         FileNotFoundError: no latent there.
-        ValueError: no latent could be decoded, or an output would lie outside `output_folder`.
+        FileExistsError: a video without its `.json` is there.
+        ValueError: no latent could be decoded; an output would lie outside `output_folder`, or is
+            there already, made from something else (before anything is decoded).
     """
     files = list_latent_files(source)
     paths = output_paths(files, output_folder, ".mp4")
     names, team = share_files(list(files), ranks)
     map_tiles = functools.partial(map_over_ranks, ranks=team)
     outcome = Outcome()
-    own_weights = weights_hash(tae)
-    for name in names:
-        path = files[name]
-        if paths[name].exists() and not overwrite:
-            outcome.finished_before.append(name)
-            continue
+    origins = _describe_all(tae, {name: files[name] for name in names}, memory_budget_gb, outcome)
+    if not overwrite:
+        outcome.finished_before += [
+            n for n, origin in origins.items() if is_finished(paths[n], origin)
+        ]
+    if on_begin is not None:
+        on_begin()
+    for name in [name for name in origins if name not in set(outcome.finished_before)]:
+        tae.tiling = dataclasses.replace(tae.tiling, **origins[name]["settings"]["tiling"])
         try:
-            check_latent_config(path, read_latent_info(path), tae.config)
-            latent = read_latent(path)
-            if latent.info.weights_hash != own_weights:
-                logger.warning(
-                    "%s was encoded with other weights; the result is only right if they share "
-                    "the encoder",
-                    name,
-                )
-            if memory_budget_gb is not None:
-                size = (latent.info.height, latent.info.width)
-                tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
+            latent = read_latent(files[name])
             pieces = _pieces(tae, latent.mean)
             video = decode_latents(tae, pieces, latent.info.num_frames, map_tiles=map_tiles)
             if team.is_main:
-                _write_video(video, latent.info, paths[name], overwrite=overwrite)
+                mark_begun(paths[name], origins[name])
+                _write_video(video, latent.info, paths[name])
+                mark_finished(paths[name], origins[name])
             else:
                 collections.deque(video, maxlen=0)  # compute this rank's tiles
             outcome.done.append(name)
@@ -95,14 +99,56 @@ def decode_latent_files(
     return outcome
 
 
-def _write_video(
-    video: Iterator[np.ndarray], info: LatentInfo, path: Path, *, overwrite: bool
-) -> None:
+def _describe_all(
+    tae: TemporalAutoencoder,
+    files: Mapping[str, Path],
+    memory_budget_gb: float | None,
+    outcome: Outcome,
+) -> dict[str, dict[str, Any]]:
+    """Return what each video will be made from; latents that cannot be used have failed."""
+    own_weights = weights_hash(tae)
+    origins = {}
+    for name, path in files.items():
+        try:
+            info = read_latent_info(path)
+            check_latent_config(path, info, tae.config)
+            tiling = tae.tiling
+            if memory_budget_gb is not None:
+                size = (info.height, info.width)
+                tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
+            source = input_state(path)
+        except (ValueError, OSError) as error:
+            outcome.failed[name] = str(error)
+            continue
+        if info.weights_hash != own_weights:
+            logger.warning(
+                "%s was encoded with other weights; the result is only right if they share the "
+                "encoder",
+                name,
+            )
+        sizes = dataclasses.asdict(tiling)
+        if not tae.use_tile:
+            sizes = {key: sizes[key] for key in ("frames", "overlap_frames")}
+        origins[name] = {
+            "source": name,
+            "input": source,
+            "weights_hash": own_weights,
+            "config_hash": config_hash(tae.config),
+            "settings": {"tiling": sizes, "decode_dtype": str(tae.decode_dtype)},
+        }
+    return origins
+
+
+def _write_video(video: Iterator[np.ndarray], info: LatentInfo, path: Path) -> None:
     """Write a video that comes in pieces, float32 (3, t, H, W)."""
     with (
-        VideoWriter(path, fps=info.fps or DEFAULT_FPS, overwrite=overwrite) as writer,
+        VideoWriter(path, fps=info.fps or DEFAULT_FPS, overwrite=True) as writer,
         tqdm(
-            total=info.num_frames, desc=path.name, unit="frame", disable=None, leave=False
+            total=info.num_frames,
+            desc=one_line(path.name),
+            unit="frame",
+            disable=None,
+            leave=False,
         ) as progress,
     ):
         for piece in video:

@@ -7,7 +7,6 @@ gradio, which is an extra: pip install -e ".[demo]".
 import contextlib
 import dataclasses
 import html
-import json
 import logging
 import secrets
 import socket
@@ -19,7 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mg.pipelines.generated_files import metadata_path, write_generated
+from mg.pipelines.generated_files import write_generated
+from mg.pipelines.output_record import read_record
+from mg.pipelines.page_limits import RequestLimits
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 
@@ -33,6 +34,7 @@ __all__ = ["PageRequest", "VideoMaker", "build_page", "check_address", "import_g
 logger = logging.getLogger("mg")
 
 MAX_SEED = 2**53 - 1  # larger numbers are not exact in a browser
+MAX_PROMPT = 4000  # characters; the longest that any text encoder takes are about half of it
 CACHE_SECONDS = 24 * 3600  # after which gradio's copies of videos are removed
 
 
@@ -60,6 +62,13 @@ class PageRequest:
     seed: int | None = 0
 
     def __post_init__(self) -> None:
+        for name in ("prompt", "negative_prompt"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or len(text) > MAX_PROMPT:
+                given = f"{len(text)} characters" if isinstance(text, str) else repr(text)
+                raise ValueError(
+                    f"{name}: expected text of at most {MAX_PROMPT} characters, got {given}"
+                )
         is_whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not is_whole or not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed={self.seed}; expected a whole number from 0 to {MAX_SEED}")
@@ -128,7 +137,7 @@ class VideoMaker:
             )
             list(videos)
         logger.info("%s: %s", path, request.prompt)
-        return path, json.loads(metadata_path(path).read_text(encoding="utf-8"))
+        return path, read_record(path)
 
 
 def import_gradio() -> ModuleType:
@@ -213,6 +222,8 @@ def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> s
         folder: of the videos, the one place whose files the page may show.
         host, port: where it is served.
     """
+    from starlette.middleware import Middleware  # comes with gradio
+
     logging.getLogger("httpx").setLevel(logging.WARNING)  # of the server asking itself
     warnings.filterwarnings("ignore", module="gradio")  # what its own code uses, not the page
     _, address, _ = page.launch(
@@ -229,6 +240,8 @@ def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> s
         pwa=False,
         enable_monitoring=False,
         footer_links=[],
+        max_file_size=0,
+        app_kwargs={"middleware": [Middleware(RequestLimits)]},
     )
     return address
 
@@ -244,8 +257,12 @@ def _fields(gr: ModuleType, generator: "TextToVideo") -> list["gradio.components
     def number(name, value, label, info):
         return gr.Number(value, label=label, info=info, min_width=120, elem_id=name)
 
-    prompt = gr.Textbox(label="Prompt", lines=3, max_lines=8, elem_id="prompt")
-    negative_prompt = gr.Textbox(label="Negative prompt", max_lines=8, elem_id="negative_prompt")
+    prompt = gr.Textbox(
+        label="Prompt", lines=3, max_lines=8, max_length=MAX_PROMPT, elem_id="prompt"
+    )
+    negative_prompt = gr.Textbox(
+        label="Negative prompt", max_lines=8, max_length=MAX_PROMPT, elem_id="negative_prompt"
+    )
     with gr.Row():
         num_frames = number(
             "num_frames", defaults.num_frames, "Frames", f"{defaults.fps:g} per second"

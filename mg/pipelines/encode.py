@@ -6,7 +6,7 @@ import functools
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mg.data.latent_files import (
     read_latent_info,
 )
 from mg.data.manifest import Clip, Manifest
-from mg.data.media_rules import READING_VERSION
+from mg.data.transforms import check_image_size
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
 from mg.parallel.ranks import ONE_RANK, Ranks
@@ -29,6 +29,7 @@ from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
+from mg.pipelines.output_record import clip_state, refuse_others
 from mg.pipelines.streaming import encode_frames, read_frames
 
 __all__ = ["encode_videos", "frame_size"]
@@ -49,11 +50,13 @@ def encode_videos(
     memory_budget_gb: float | None = None,
     overwrite: bool = False,
     ranks: Ranks = ONE_RANK,
+    on_begin: Callable[[], None] | None = None,
 ) -> Outcome:
     """Return what became of each clip; the latent of `a/b.mp4` is `OUTPUT_FOLDER/a/b.SUFFIX`.
 
     Any length is encoded in constant memory. A latent that exists and was made from the same video
-    in the same way is left as it is, so a run that was stopped can be started again.
+    (by size and time of the file), with the same weights and settings, is left as it is, so a run
+    that was stopped can be started again.
 
     Args:
         tae: its tiling is used; frames are cut into tiles with its `use_tile`.
@@ -69,10 +72,12 @@ def encode_videos(
         memory_budget_gb: choose the tiles for each video so that this is enough.
         overwrite: make all latents again and replace existing ones.
         ranks: share the videos, or where there are fewer of them than ranks, the tiles of each.
+        on_begin: called once nothing more can be refused, before the first output is made.
 
     Raises:
-        ValueError: no video could be encoded, `image_size`, `buckets` or `suffix` is wrong, or an
-            output would lie outside `output_folder`.
+        ValueError: no video could be encoded; `image_size`, `buckets` or `suffix` is wrong; an
+            output would lie outside `output_folder`, or is there already, made from something else
+            (before anything is encoded).
     """
     if suffix not in LATENT_SUFFIXES:
         raise ValueError(f"format {suffix!r}; expected one of {', '.join(LATENT_SUFFIXES)}")
@@ -80,21 +85,23 @@ def encode_videos(
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     paths = output_paths(clips, output_folder, suffix)
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
-    infos = _describe_all(tae, clips.values(), image_size, buckets, outcome)
+    infos = _describe_all(tae, clips.values(), image_size, buckets, memory_budget_gb, outcome)
     names, team = share_files(list(infos), ranks)
+    if not overwrite:
+        outcome.finished_before += [
+            name for name in names if _is_finished(paths[name], infos[name])
+        ]
+    todo = [name for name in names if name not in set(outcome.finished_before)]
+    if on_begin is not None:
+        on_begin()
     map_tiles = functools.partial(map_over_ranks, ranks=team)
-    total = sum(infos[name].num_frames for name in names)
+    total = sum(infos[name].num_frames for name in todo)
     with tqdm(total=total, desc="encoding", unit="frame", disable=None) as progress:
-        for name in names:
+        for name in todo:
             info = infos[name]
             size = info.height, info.width
+            tae.tiling = dataclasses.replace(tae.tiling, **info.settings["tiling"])
             try:
-                if memory_budget_gb is not None:
-                    tae.tiling = Tiling.auto(tae.config, *size, memory_budget_gb=memory_budget_gb)
-                info = dataclasses.replace(info, settings=info.settings | _precision(tae))
-                if not overwrite and _is_finished(paths[name], info):
-                    outcome.finished_before.append(name)
-                    continue
                 frames = read_frames(clips[name], size, rescale=RESIZE in info.settings)
                 if buckets is not None:
                     frames = itertools.islice(frames, info.num_frames)
@@ -125,9 +132,11 @@ def _check_sizes(
     if image_size is not None and buckets is not None:
         raise ValueError("give either image_size or buckets: a bucket has a size of its own")
     if image_size is not None:
+        check_image_size("image_size", image_size)
         tae.check_video_shape((1, 3, 1, *_height_width(image_size)))
     for bucket in buckets or ():
         try:
+            check_image_size("size", (bucket.height, bucket.width))
             tae.check_video_shape((1, 3, bucket.num_frames, bucket.height, bucket.width))
         except ValueError as error:
             raise ValueError(f"bucket {bucket}: {error}") from error
@@ -138,9 +147,10 @@ def _describe_all(
     clips: Iterable[Clip],
     image_size: int | tuple[int, int] | None,
     buckets: Sequence[Bucket] | None,
+    memory_budget_gb: float | None,
     outcome: Outcome,
 ) -> dict[str, LatentInfo]:
-    """Return what each latent will be, but for the precision; what fits no size has failed."""
+    """Return what each latent will be; what fits no size, or is gone by now, has failed."""
     config, made_with = tae.config, weights_hash(tae)
     is_rescaled = image_size is not None or buckets is not None
     infos = {}
@@ -151,7 +161,10 @@ def _describe_all(
                 size = Bucket(clip.num_frames, height, width)
             else:
                 size = bucket_of_video(Bucket(clip.num_frames, clip.height, clip.width), buckets)
-        except ValueError as error:
+            settings = {RESIZE: "cover"} if is_rescaled else {}
+            settings |= _settings(tae, size, memory_budget_gb)
+            settings["input"] = clip_state(clip)
+        except (ValueError, OSError) as error:
             outcome.failed[clip.name] = str(error)
             continue
         infos[clip.name] = LatentInfo(
@@ -163,14 +176,9 @@ def _describe_all(
             config=config.to_dict(),
             config_hash=config_hash(config),
             weights_hash=made_with,
-            settings=_reading_of(clip) | ({RESIZE: "cover"} if is_rescaled else {}),
+            settings=settings,
         )
     return infos
-
-
-def _reading_of(clip: Clip) -> dict[str, Any]:
-    """Return what decides how a video becomes frames."""
-    return {"reading": READING_VERSION, "square_pixels": clip.reading.square_pixels}
 
 
 def frame_size(
@@ -206,34 +214,28 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
     return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
 
 
-def _precision(tae: TemporalAutoencoder) -> dict[str, Any]:
-    """Return what else decides the numbers of a latent."""
-    tiling = dataclasses.asdict(tae.tiling)
-    if not tae.use_tile:
-        tiling = {"frames": tiling["frames"]}
-    return {"tiling": tiling, "encode_dtype": str(tae.encode_dtype)}
+def _settings(
+    tae: TemporalAutoencoder, size: Bucket, memory_budget_gb: float | None
+) -> dict[str, Any]:
+    """Return what else decides the numbers of a latent: tiles and precision."""
+    tiling = tae.tiling
+    if memory_budget_gb is not None:
+        tiling = Tiling.auto(tae.config, size.height, size.width, memory_budget_gb=memory_budget_gb)
+    sizes = dataclasses.asdict(tiling) if tae.use_tile else {"frames": tiling.frames}
+    return {"tiling": sizes, "encode_dtype": str(tae.encode_dtype)}
 
 
 def _is_finished(path: Path, info: LatentInfo) -> bool:
     """Return whether the latent is there, made from the same video in the same way.
 
     Raises:
-        ValueError: a file is there that is something else.
+        ValueError: a file is there that is something else, or is damaged.
     """
     if not path.exists():
         return False
     found = read_latent_info(path)
-    if found == info:
-        return True
-    names = [f.name for f in dataclasses.fields(info) if _differs(f.name, found, info)]
-    raise ValueError(
-        f"{path} exists, but was made with other settings ({', '.join(names)}); choose another "
-        "output_path, or --overwrite"
-    )
-
-
-def _differs(name: str, found: LatentInfo, info: LatentInfo) -> bool:
-    return getattr(found, name) != getattr(info, name)
+    refuse_others(path, dataclasses.asdict(found), dataclasses.asdict(info))
+    return True
 
 
 def _counted(frames: Iterator[np.ndarray], progress: tqdm) -> Iterator[np.ndarray]:

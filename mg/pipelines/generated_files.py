@@ -9,7 +9,6 @@ stopped can tell its own unfinished files from others.
 """
 
 import dataclasses
-import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,10 +21,18 @@ from mg import __version__
 from mg.data.image_writer import write_png
 from mg.data.latent_files import LatentInfo, LatentWriter, read_latent_info
 from mg.data.video_writer import write_video
-from mg.files import write_text
+from mg.files import check_writable_folder, read_bytes, remove_abandoned
 from mg.models.tae.config import LOGVAR_MIN
 from mg.models.tae.tiling import Tiling
 from mg.pipelines.autoencoder import config_hash, weights_hash
+from mg.pipelines.output_record import (
+    differing,
+    is_finished,
+    mark_finished,
+    read_record,
+    record_path,
+    refuse_others,
+)
 from mg.pipelines.sampling_checks import texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 
@@ -38,7 +45,6 @@ __all__ = [
     "about_generator",
     "check_outputs",
     "describe_videos",
-    "metadata_path",
     "numbered_paths",
     "read_prompts",
     "unfinished",
@@ -47,6 +53,7 @@ __all__ = [
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 IMAGE_SUFFIX = ".png"
+MAX_PROMPTS_BYTES = 16 << 20
 
 
 def read_prompts(path: str | os.PathLike) -> list[str]:
@@ -54,15 +61,15 @@ def read_prompts(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it has no prompt, or is no UTF-8 text.
+        ValueError: it has no prompt, or is no UTF-8 text of at most 16 MiB in a regular file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"prompts_file not found: {path}")
     if path.suffix.lower() in (".csv", ".json", ".jsonl"):
         raise ValueError(f"prompts_file {path} is a table; expected text with one prompt per line")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path, max_bytes=MAX_PROMPTS_BYTES).decode("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"prompts_file not found: {path}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"prompts_file {path} is no UTF-8 text: {error}") from error
     prompts = [line.strip() for line in lines if line.strip()]
@@ -82,8 +89,12 @@ def check_outputs(paths: Sequence[Path], num_frames: int, *, overwrite: bool) ->
 
     Raises:
         FileExistsError: a file is there already and `overwrite` is false.
-        ValueError: a name that is none of a video, or one of an image for several frames.
+        OSError: the folder cannot be written to.
+        ValueError: a name that is none of a video, or one of an image for several frames; or that
+            of a folder.
     """
+    for folder in {path.parent for path in paths}:
+        check_writable_folder(folder)
     for path in paths:
         suffix = path.suffix.lower()
         if suffix == IMAGE_SUFFIX and num_frames != 1:
@@ -96,7 +107,10 @@ def check_outputs(paths: Sequence[Path], num_frames: int, *, overwrite: bool) ->
                 f"{path}: expected a name that ends in {', '.join(VIDEO_SUFFIXES)}, or in "
                 f"{IMAGE_SUFFIX} for one frame"
             )
-    beside = [name for path in paths for name in (path, metadata_path(path), _latent_path(path))]
+    beside = [name for path in paths for name in (path, record_path(path), _latent_path(path))]
+    folders = [path for path in beside if path.is_dir()]
+    if folders:
+        raise ValueError(f"{folders[0]} cannot be written: it is a folder; choose another output")
     there = [path for path in beside if path.exists()]
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
@@ -166,39 +180,12 @@ def unfinished(
 def _is_finished(path: Path, description: Mapping[str, Any], keep_latents: bool) -> bool:
     has_latent = _latent_path(path).exists()
     if has_latent:
-        _refuse_others(
-            _latent_path(path), read_latent_info(_latent_path(path)).settings, description
-        )
-    if not metadata_path(path).exists():
-        if path.exists() and not has_latent:
-            raise FileExistsError(
-                f"{path} exists already, without {metadata_path(path).name} that would tell what "
-                "it is; choose another output or pass --overwrite"
-            )
-        return False
-    try:
-        metadata = json.loads(metadata_path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{metadata_path(path)} is no JSON: {error}") from error
-    # Where the latent is the right one, a video of other settings was about to be replaced.
-    if has_latent and _differing(metadata, description):
-        return False
-    _refuse_others(metadata_path(path), metadata, description)
-    return path.exists() and (has_latent or not keep_latents)
-
-
-def _refuse_others(path: Path, found: Any, description: Mapping[str, Any]) -> None:
-    names = _differing(found, description)
-    if names:
-        raise ValueError(
-            f"{path} exists, but was made with other settings ({', '.join(names)}); choose another "
-            "output, or --overwrite"
-        )
-
-
-def _differing(found: Any, description: Mapping[str, Any]) -> list[str]:
-    found = found if isinstance(found, dict) else {}
-    return [name for name, value in description.items() if found.get(name) != value]
+        latent = _latent_path(path)
+        refuse_others(latent, read_latent_info(latent).settings, description)
+        # Where the latent is the right one, a video of other settings was about to be replaced.
+        if differing(read_record(path), description):
+            return False
+    return is_finished(path, description) and (has_latent or not keep_latents)
 
 
 def write_generated(
@@ -233,6 +220,8 @@ def write_generated(
             is computed.
     """
     check_outputs(paths, settings.num_frames, overwrite=overwrite)
+    for folder in {path.parent for path in paths}:
+        remove_abandoned(folder)
     latents = generator.latents(
         prompts,
         seeds,
@@ -260,16 +249,10 @@ def write_generated(
             write_png(path, frames[0], overwrite=overwrite)
         else:
             write_video(path, frames, fps=settings.fps, overwrite=overwrite)
-        metadata = {**description, **about_generator(generator), **(origin or {})}
-        write_text(metadata_path(path), _json(metadata), overwrite=overwrite)
+        mark_finished(path, description, **about_generator(generator), **(origin or {}))
         if not keep_latents:
             _latent_path(path).unlink()
         yield frames
-
-
-def metadata_path(path: Path) -> Path:
-    """Return where the JSON about a video is."""
-    return path.with_suffix(".json")
 
 
 def _latent_path(path: Path) -> Path:
@@ -308,7 +291,3 @@ def about_generator(generator: "TextToVideo") -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-
-
-def _json(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -22,6 +22,7 @@ import numpy as np
 
 from mg import __version__
 from mg.files import sha256_of_file, write_text
+from mg.json_file import read_json_object
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
@@ -342,11 +343,6 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; copy the folder as a whole") from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    return content

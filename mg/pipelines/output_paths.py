@@ -22,7 +22,8 @@ def output_paths(names: Iterable[str], folder: str | os.PathLike, suffix: str) -
         suffix: of the outputs, with its dot.
 
     Raises:
-        ValueError: a name that would lead outside `folder`.
+        ValueError: a name that would lead outside `folder`, or under which no file can be written
+            because folders and files there have the names of each other.
     """
     names = list(dict.fromkeys(names))
     stems = Counter(PurePosixPath(name).with_suffix("") for name in names)
@@ -30,4 +31,9 @@ def output_paths(names: Iterable[str], folder: str | os.PathLike, suffix: str) -
     for name in names:
         stem = PurePosixPath(name).with_suffix("")
         paths[name] = resolve_under(folder, f"{name if stems[stem] > 1 else stem}{suffix}")
+    for path in paths.values():
+        place = next(place for place in (path, *path.parents) if place.exists())
+        if place.is_dir() == (place == path):
+            kind = "a folder" if place == path else "a file"
+            raise ValueError(f"{path} cannot be written: {place} is {kind}")
     return paths

@@ -15,7 +15,7 @@ import numpy as np
 
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Combination, combinations
-from mg.files import write_text
+from mg.files import check_writable_folder, write_text
 from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -33,6 +33,7 @@ CHANCE = {
     name: 1 / len(known)
     for name, known in zip(ATTRIBUTES, (COLOURS, SHAPES, MOTIONS, BACKGROUNDS), strict=True)
 }
+MAX_VIDEOS_PER_PROMPT = 10_000
 MIN_SIZE = 16  # of what the judge takes, in pixels
 
 
@@ -71,8 +72,10 @@ def wanted_clips(num_prompts: int | None = None, videos_per_prompt: int = 1) -> 
     count = len(every) if num_prompts is None else num_prompts
     if not 1 <= count <= len(every):
         raise ValueError(f"num_prompts={count}; expected 1 to {len(every)}")
-    if videos_per_prompt < 1:
-        raise ValueError(f"videos_per_prompt={videos_per_prompt}; expected 1 or more")
+    if not 1 <= videos_per_prompt <= MAX_VIDEOS_PER_PROMPT:
+        raise ValueError(
+            f"videos_per_prompt={videos_per_prompt}; expected 1 to {MAX_VIDEOS_PER_PROMPT}"
+        )
     order = np.random.default_rng(0).permutation(len(every))  # neighbours are much alike
     return [every[i] for i in sorted(order[:count])] * videos_per_prompt
 
@@ -84,9 +87,11 @@ def check_evaluation(
 
     Raises:
         FileExistsError: there is a report and `overwrite` is false.
+        OSError: the folder cannot be written to.
         ValueError: clips too small or too short to judge, or sampled without guidance (a row of
             the table shows that by itself).
     """
+    check_writable_folder(folder)
     there = [name for name in REPORT_FILES if (Path(folder) / name).exists()]
     if there and not overwrite:
         raise FileExistsError(

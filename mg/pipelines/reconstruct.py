@@ -6,16 +6,15 @@ import itertools
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest
-from mg.data.media_rules import READING_VERSION
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video_writer import VideoWriter, write_video
 from mg.files import write_text
@@ -26,14 +25,23 @@ from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.clip_results import (
     ResumableReport,
     find_lpips,
+    lpips_identity,
     measure,
-    read_result,
-    write_result,
+    numbers_of_record,
+    numbers_to_json,
 )
 from mg.pipelines.decode import DEFAULT_FPS
 from mg.pipelines.encode import frame_size
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
+from mg.pipelines.output_record import (
+    clip_state,
+    is_finished,
+    mark_begun,
+    mark_finished,
+    read_record,
+    record_path,
+)
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import check_finite, decode_latents, encode_frames, read_frames
 
@@ -52,12 +60,14 @@ def reconstruct_videos(
     settings: ReconstructionSettings,
     *,
     ranks: Ranks = ONE_RANK,
+    on_begin: Callable[[], None] | None = None,
 ) -> ResumableReport:
     """Return the quality of all reconstructed clips; the posterior's mean is decoded.
 
-    Writes `clips/NAME.mp4` and `clips/NAME.json` (quality of each frame) for each clip, and
-    `report.json` and `report.txt` for all. Clips that an earlier run with the same settings has
-    finished are not computed again.
+    Writes `clips/NAME.mp4` and `clips/NAME.json` (what it was made from, quality of each frame) for
+    each clip, and `report.json` and `report.txt` for all. Clips that an earlier run has finished,
+    from the same video (by size and time of the file), with the same weights and settings, are not
+    computed again.
 
     Args:
         tae: its tiling is used with `use_tile`, and for whole clips.
@@ -65,10 +75,12 @@ def reconstruct_videos(
         output_folder: made if missing.
         settings: see there.
         ranks: share the clips; rank 0 writes the report of all.
+        on_begin: called once nothing more can be refused, before the first output is made.
 
     Raises:
-        ValueError: no clip could be reconstructed, a size that the network cannot take, or
-            outputs of a run with other settings.
+        FileExistsError: a video without its `.json` is there.
+        ValueError: no clip could be reconstructed, a size that the network cannot take, or outputs
+            that were made from something else (before anything is computed).
     """
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
@@ -80,6 +92,8 @@ def reconstruct_videos(
     own = {name: sizes[name] for name in ranks.share(list(sizes))}
     measured = {} if settings.overwrite else job.finished(own)
     outcome.finished_before.extend(measured)
+    if on_begin is not None:
+        on_begin()
     todo = {name: size for name, size in own.items() if name not in measured}
     results = job.stream(todo, outcome) if not settings.num_frames else job.batch(todo, outcome)
     with tqdm(total=len(todo), desc="reconstructing", unit="clip", disable=None) as progress:
@@ -92,7 +106,7 @@ def reconstruct_videos(
     outcome.refuse_total_failure()
     report = _report_of_all(measured, list(sizes), ranks)
     if ranks.is_main:
-        _write_report(Path(output_folder), report, outcome, job.settings_of_result())
+        _write_report(Path(output_folder), report, outcome, job.settings_of_result)
     return report
 
 
@@ -149,7 +163,7 @@ class _Job:
         self.network = network
         self.videos = output_paths(clips, folder / "clips", ".mp4")
         tiles_count = tae.use_tile or not settings.num_frames
-        self._model = {
+        model = {
             "config": config_hash(tae.config),
             "weights": weights_hash(tae),
             "encode_dtype": str(tae.encode_dtype),
@@ -157,28 +171,28 @@ class _Job:
             "use_tile": tae.use_tile,
             "tiling": dataclasses.asdict(tae.tiling) if tiles_count else None,
         }
-
-    def settings_of_result(self) -> dict:
-        """Return all that the numbers and videos depend on, as JSON can hold it."""
-        settings = dataclasses.asdict(self.settings)
-        for key in ("overwrite", "lpips_path", "batch_size"):
-            settings.pop(key)
-        settings["lpips"] = self.network is not None
-        settings["reading"] = READING_VERSION
-        settings["square_pixels"] = all(c.reading.square_pixels for c in self.clips.values())
-        return json.loads(json.dumps({**self._model, **settings}))
+        # All that the numbers and videos depend on but for the clip, as JSON can hold it.
+        self.settings_of_result = json.loads(
+            json.dumps(
+                {**model, **settings.of_result(lpips_identity(settings.lpips_path, network))}
+            )
+        )
 
     def finished(self, sizes: dict[str, tuple[int, int]]) -> dict[str, dict[str, np.ndarray]]:
         """Return the numbers of the clips that an earlier run has finished.
 
         Raises:
-            ValueError: that run had other settings.
+            FileExistsError, ValueError: as `is_finished`.
         """
+        paths = {name: self.videos[name] for name in sizes}
         return {
-            name: read_result(self.videos[name].with_suffix(".json"), self.settings_of_result())
-            for name in sizes
-            if self.videos[name].exists() and self.videos[name].with_suffix(".json").exists()
+            name: numbers_of_record(record_path(path), read_record(path))
+            for name, path in paths.items()
+            if is_finished(path, self._made_from(name))
         }
+
+    def _made_from(self, name: str) -> dict[str, Any]:
+        return {"input": clip_state(self.clips[name]), "settings": self.settings_of_result}
 
     def batch(
         self, sizes: dict[str, tuple[int, int]], outcome: Outcome
@@ -231,11 +245,9 @@ class _Job:
         """Write one clip's video and numbers; return the numbers."""
         values = measure(original, reconstruction, self.network)
         shown = self._shown(original, reconstruction)
-        fps, path = self._fps(name), self.videos[name]
-        # An mp4 without its numbers is of a run that was stopped between the two.
-        unfinished = not path.with_suffix(".json").exists()
-        write_video(path, shown, fps=fps, overwrite=self.settings.overwrite or unfinished)
-        self._write_numbers(path, values)
+        mark_begun(self.videos[name], self._made_from(name))
+        write_video(self.videos[name], shown, fps=self._fps(name), overwrite=True)
+        self._mark_finished(name, values)
         return values
 
     def stream(
@@ -244,10 +256,9 @@ class _Job:
         """Yield the numbers of each clip, reconstructed as a whole in constant memory."""
         for name, size in sizes.items():
             self._choose_tiles(size)
-            path = self.videos[name]
-            overwrite = self.settings.overwrite or not path.with_suffix(".json").exists()
             try:
-                with VideoWriter(path, fps=self._fps(name), overwrite=overwrite) as writer:
+                mark_begun(self.videos[name], self._made_from(name))
+                with VideoWriter(self.videos[name], fps=self._fps(name), overwrite=True) as writer:
                     pieces = []
                     for original, reconstruction in self._stream_pieces(name, size):
                         writer.write(self._shown(original, reconstruction))
@@ -256,7 +267,7 @@ class _Job:
                 outcome.failed[name] = str(error)
                 continue
             values = {key: np.concatenate([p[key] for p in pieces]) for key in pieces[0]}
-            self._write_numbers(path, values)
+            self._mark_finished(name, values)
             yield name, values
 
     def _stream_pieces(
@@ -295,9 +306,8 @@ class _Job:
     def _fps(self, name: str) -> float:
         return (self.clips[name].fps or DEFAULT_FPS) / self.settings.sample_stride
 
-    def _write_numbers(self, path: Path, values: dict[str, np.ndarray]) -> None:
-        # An existing file was either read as finished or may be replaced.
-        write_result(path.with_suffix(".json"), values, self.settings_of_result(), overwrite=True)
+    def _mark_finished(self, name: str, values: dict[str, np.ndarray]) -> None:
+        mark_finished(self.videos[name], self._made_from(name), frames=numbers_to_json(values))
 
 
 def _write_report(folder: Path, report: ResumableReport, outcome: Outcome, settings: dict) -> None:

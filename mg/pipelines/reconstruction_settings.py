@@ -1,6 +1,9 @@
 """What of the videos is reconstructed, and what is written (no MindSpore is imported here)."""
 
 import dataclasses
+from typing import Any
+
+from mg.data.transforms import check_image_size
 
 __all__ = ["ReconstructionSettings"]
 
@@ -35,11 +38,20 @@ class ReconstructionSettings:
         for name, least in (("num_frames", 0), ("sample_stride", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; expected {least} or more")
+        if self.image_size is not None:
+            check_image_size("image_size", self.image_size)
         if not self.num_frames and (self.sample_stride > 1 or self.batch_size > 1):
             raise ValueError(
                 "num_frames=0 streams whole clips one at a time: sample_stride and batch_size "
                 "must be 1"
             )
+
+    def of_result(self, lpips: str | None) -> dict[str, Any]:
+        """Return what of the settings decides numbers and videos, with which LPIPS was measured."""
+        settings = dataclasses.asdict(self)
+        for key in ("overwrite", "lpips_path", "batch_size"):
+            settings.pop(key)
+        return {**settings, "lpips": lpips}
 
     @property
     def num_source_frames(self) -> int:

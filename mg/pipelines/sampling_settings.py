@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEDULES", "SamplingSettings"]
 
 SCHEDULES = ("linear_quadratic", "linear")
+MAX_STEPS = 100_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,9 @@ class SamplingSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r}; expected a whole number of 1 or more")
+        for name in ("steps", "num_reference_steps"):
+            if getattr(self, name) > MAX_STEPS:
+                raise ValueError(f"{name}={getattr(self, name)}; at most {MAX_STEPS} are taken")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance={self.guidance}; expected 0 or more (1 turns guidance off)")
         if not (math.isfinite(self.fps) and self.fps >= 0.5):

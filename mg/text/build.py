@@ -2,6 +2,7 @@
 
 import re
 
+from mg.console import one_line
 from mg.text.byte_encoder import ByteEncoder
 from mg.text.encoder import TextEncoder
 from mg.text.pretrained import PRETRAINED_KINDS, PretrainedTextEncoder
@@ -9,8 +10,8 @@ from mg.text.pretrained import PRETRAINED_KINDS, PretrainedTextEncoder
 __all__ = ["UNITS", "build_text_encoder", "build_text_encoders"]
 
 UNITS = ("byte", "word")
-WITHOUT_WEIGHTS = re.compile(rf"({'|'.join(UNITS)})((?:,(?:max_tokens|width)=\d+)*)")
-PRETRAINED = re.compile(rf"({'|'.join(PRETRAINED_KINDS)}):([^,]+)((?:,max_tokens=\d+)?)")
+WITHOUT_WEIGHTS = re.compile(rf"({'|'.join(UNITS)})((?:,(?:max_tokens|width)=\d{{1,9}})*)")
+PRETRAINED = re.compile(rf"({'|'.join(PRETRAINED_KINDS)}):([^,]+)((?:,max_tokens=\d{{1,9}})?)")
 KNOWN = "byte, word, t5:FOLDER, byt5:FOLDER, clip:FOLDER, each optionally with ,max_tokens=N"
 
 
@@ -26,11 +27,13 @@ def build_text_encoder(spec: str) -> TextEncoder:
         FileNotFoundError: the folder lacks a file.
         ValueError: the spec names no encoder, or an option that it does not have.
     """
+    if not isinstance(spec, str):
+        raise ValueError(f"a text encoder is named by {one_line(repr(spec))}; expected text")
     if match := WITHOUT_WEIGHTS.fullmatch(spec):
         return ByteEncoder(unit=match[1], **_numbers(match[2]))
     if match := PRETRAINED.fullmatch(spec):
         return PretrainedTextEncoder(match[1], match[2], **_numbers(match[3]))
-    raise ValueError(f"unknown text encoder {spec!r}; expected {KNOWN}")
+    raise ValueError(f"unknown text encoder {one_line(repr(spec))}; expected {KNOWN}")
 
 
 def build_text_encoders(specs: list[str]) -> list[TextEncoder]:

@@ -24,6 +24,7 @@ __all__ = ["END_ID", "PAD_ID", "ByteEncoder", "byte_ids"]
 PAD_ID, END_ID, FIRST_BYTE_ID = 0, 1, 3  # of ByT5's tokenizer; 2 is for unknown, which no byte is
 
 MAX_TOKENS = {"byte": 64, "word": 16}
+MAX_WIDTH = 1 << 16
 # Runs of letters, digits and bytes of characters beyond ASCII are words, like any other byte.
 WORD = re.compile(rb"[0-9A-Za-z\x80-\xff]+|.", re.DOTALL)
 END_WORD = b"</s>"  # no word of a text: those are alphanumeric, or one byte
@@ -70,8 +71,8 @@ class ByteEncoder(TextEncoder):
         """
         if unit not in MAX_TOKENS:
             raise ValueError(f"unit={unit!r}; expected one of {', '.join(MAX_TOKENS)}")
-        if width < 32 or width % 32:
-            raise ValueError(f"width={width}; expected a multiple of 32")
+        if not 32 <= width <= MAX_WIDTH or width % 32:
+            raise ValueError(f"width={width}; expected a multiple of 32, at most {MAX_WIDTH}")
         self.name = unit
         self.width = width
         self.max_tokens = check_max_tokens(MAX_TOKENS[unit] if max_tokens is None else max_tokens)

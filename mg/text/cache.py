@@ -20,8 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mg.files import write_text
-from mg.text.encoder import TextEmbedding, TextEncoder
+from mg.files import remove_abandoned, write_text
+from mg.json_file import read_json_object
+from mg.text.encoder import TextEmbedding, TextEncoder, check_max_tokens
+from mg.type_checks import check_types
 from mg.weights.safetensors_file import (
     read_safetensors,
     read_safetensors_metadata,
@@ -40,6 +42,7 @@ __all__ = [
 logger = logging.getLogger("mg")
 
 ENCODER_FILE = "encoder.json"
+MAX_WIDTH = 1 << 17
 NUM_KEY_DIGITS = 16  # of an encoder's folder
 
 
@@ -52,6 +55,12 @@ class EncoderInfo:
     width: int
     max_tokens: int
     identity: str
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_max_tokens(self.max_tokens)
+        if not 1 <= self.width <= MAX_WIDTH:
+            raise ValueError(f"width={self.width}; expected 1 to {MAX_WIDTH}")
 
     @classmethod
     def of(cls, encoder: TextEncoder) -> "EncoderInfo":
@@ -82,7 +91,7 @@ class TextCache:
         """
         self.info = info
         self._root = Path(folder)
-        self._folder = self._root / _encoder_key(info.identity)
+        self.folder = self._root / _encoder_key(info.identity)
 
     @classmethod
     def open(cls, folder: str | os.PathLike, identity: str) -> "TextCache":
@@ -92,11 +101,10 @@ class TextCache:
             FileNotFoundError: the folder holds no embeddings at all.
             ValueError: it holds those of other encoders only.
         """
-        infos = cached_encoders(folder)
-        for info in infos:
-            if info.identity == identity:
-                return cls(folder, info)
-        there = "\n".join(f"  {info.identity}" for info in infos)
+        description = Path(folder) / _encoder_key(identity) / ENCODER_FILE
+        if description.is_file():
+            return cls(folder, _read_info(description))
+        there = "\n".join(f"  {info.identity}" for info in cached_encoders(folder))
         raise ValueError(
             f"the text embeddings in {folder} were not made by the encoder\n  {identity}\nbut by\n"
             f"{there}\nUse that encoder, or run scripts/encode_text.py with this one"
@@ -105,7 +113,7 @@ class TextCache:
     def path_of(self, text: str) -> Path:
         """Return the file of a text, there or not."""
         key = _sha256(json.dumps([text, self.info.identity]))
-        return self._folder / key[:2] / f"{key}.safetensors"
+        return self.folder / key[:2] / f"{key}.safetensors"
 
     def __contains__(self, text: str) -> bool:
         return self.path_of(text).is_file()
@@ -150,7 +158,7 @@ class TextCache:
         expected = (self.info.max_tokens, self.info.width)
         if embedding.values.shape != expected:
             raise ValueError(f"embedding of shape {embedding.values.shape}, expected {expected}")
-        description = self._folder / ENCODER_FILE
+        description = self.folder / ENCODER_FILE
         if not description.is_file():
             write_text(description, json.dumps(dataclasses.asdict(self.info)), overwrite=True)
         write_safetensors(
@@ -184,16 +192,17 @@ def cached_encoders(folder: str | os.PathLike) -> list[EncoderInfo]:
         raise FileNotFoundError(
             f"{folder} holds no text embeddings; make them with scripts/encode_text.py"
         )
-    infos = []
-    for file in files:
-        try:
-            info = EncoderInfo(**json.loads(file.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file} does not describe a text encoder: {error}") from error
-        if file.parent.name != _encoder_key(info.identity):
-            raise ValueError(f"{file} describes another encoder than its folder is named after")
-        infos.append(info)
-    return sorted(infos, key=lambda info: (info.name, info.identity))
+    return sorted(map(_read_info, files), key=lambda info: (info.name, info.identity))
+
+
+def _read_info(file: Path) -> EncoderInfo:
+    try:
+        info = EncoderInfo(**read_json_object(file))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} does not describe a text encoder: {error}") from error
+    if file.parent.name != _encoder_key(info.identity):
+        raise ValueError(f"{file} describes another encoder than its folder is named after")
+    return info
 
 
 def read_text_embedding(folder: str | os.PathLike, text: str, identity: str) -> TextEmbedding:
@@ -234,6 +243,7 @@ def fill_text_cache(
         ValueError: a text is too long and `truncate` is false; nothing is embedded then.
     """
     cache = TextCache(folder, EncoderInfo.of(encoder))
+    remove_abandoned(cache.folder, below=True)
     wanted = list(dict.fromkeys(["", *texts]))
     missing = [text for text in wanted if not cache.has_whole(text)]
     if not truncate:

@@ -10,6 +10,7 @@ import numpy as np
 __all__ = ["TextEmbedding", "TextEncoder"]
 
 NUM_SHOWN = 60  # characters of a text in messages
+MAX_TOKENS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +118,9 @@ def check_max_tokens(max_tokens: int) -> int:
     """Return max_tokens.
 
     Raises:
-        ValueError: it is not at least 2, a token of text and the mark of the end.
+        ValueError: it is not at least 2, a token of text and the mark of the end, or not at most
+            65,536.
     """
-    if max_tokens < 2:
-        raise ValueError(f"max_tokens={max_tokens}; expected at least 2")
+    if not 2 <= max_tokens <= MAX_TOKENS:
+        raise ValueError(f"max_tokens={max_tokens}; expected 2 to {MAX_TOKENS}")
     return max_tokens

@@ -7,7 +7,6 @@ whole or in shards) and a tokenizer, as transformers saves them.
 
 import functools
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,15 @@ from typing import Any
 import numpy as np
 
 from mg.files import sha256_of_file
+from mg.json_file import read_json, read_json_object
 from mg.text.encoder import TextEncoder, check_max_tokens
 from mg.text.tokenizers import load_tokenizer, tokenizer_files
 from mg.weights.checkpoint_file import find_weights, read_weights
-from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files
+from mg.weights.safetensors_file import (
+    INDEX_SUFFIX,
+    MAX_INDEX_BYTES,
+    safetensors_files,
+)
 
 __all__ = ["PRETRAINED_KINDS", "PretrainedTextEncoder"]
 
@@ -108,13 +112,18 @@ class PretrainedTextEncoder(TextEncoder):
 
     @functools.cached_property
     def _network(self) -> Any:
-        from mg.text.text_networks import build_text_network, load_text_network
+        from mg.text.text_networks import (
+            build_text_network,
+            check_text_sizes,
+            load_text_network,
+        )
 
         tensors: dict[str, np.ndarray] = {}
         try:
-            network = build_text_network(self.name, self._config)
             for file in self._weights:
                 tensors |= read_weights(file)
+            check_text_sizes(self._config, tensors)
+            network = build_text_network(self.name, self._config)
             load_text_network(network, self.name, tensors)
         except ValueError as error:
             raise ValueError(f"{self._folder}: {error}") from error
@@ -133,25 +142,20 @@ class PretrainedTextEncoder(TextEncoder):
 
 def _read_config(folder: Path, kind: str) -> dict[str, Any]:
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    try:
+        config = read_json_object(path)
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} not found; expected a folder with {CONFIG_FILE}, weights and tokenizer of a "
             f"{kind} encoder"
-        )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if isinstance(config, dict) and isinstance(config.get("text_config"), dict):
-        config = config["text_config"]  # of a whole CLIP
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a config (a JSON object is expected)")
-    return config
+        ) from None
+    whole = config.get("text_config")  # of a whole CLIP
+    return whole if isinstance(whole, dict) else config
 
 
 def _number(config: dict[str, Any], key: str, folder: Path) -> int:
     value = config.get(key)
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{folder / CONFIG_FILE}: {key} is {value!r}, expected a positive number")
     return value
 
@@ -164,7 +168,8 @@ def _weight_files(folder: Path) -> list[Path]:
         return safetensors_files(file) if file.name.endswith(INDEX_SUFFIX) else [file]
     index = folder / TORCH_INDEX
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        content = read_json(index, max_bytes=MAX_INDEX_BYTES)
+        names = sorted(set(content["weight_map"].values()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{index} is not an index of shards: {error}") from error
     for name in names:

@@ -8,12 +8,13 @@ import numpy as np
 from mindspore import Tensor, nn
 from mindspore.nn.utils import no_init_parameters
 
+from mg.console import one_line
 from mg.cpu_stand_ins import install_stand_ins
 from mg.quiet_imports import quiet_imports
 from mg.vaes.mindone_networks import pynative_mode
 from mg.weights.tae_names import check_tensors
 
-__all__ = ["build_text_network", "load_text_network", "run_text_network"]
+__all__ = ["build_text_network", "check_text_sizes", "load_text_network", "run_text_network"]
 
 # Kind -> mindone's class, transformers' class of its config, what the names of its tensors start
 # with; other tensors of a checkpoint belong to a decoder or an image encoder.
@@ -27,7 +28,35 @@ TORCH_NAMES = {"gamma": "weight", "beta": "bias", "embedding_table": "weight"}
 # A second name of T5's embedding, and a constant of CLIP's.
 TIED_NAME, OWN_NAME = "encoder.embed_tokens.weight", "shared.weight"
 POSITION_IDS = "text_model.embeddings.position_ids"
-NUMBER_TYPES = ("dtype", "torch_dtype")  # of the checkpoint; it is run in float32
+# The type of the checkpoint, which is run in float32; what belongs to classifiers.
+IDLE_FIELDS = ("dtype", "torch_dtype", "num_labels", "id2label", "label2id")
+# Fields of the configs, T5's and CLIP's, by what bounds them.
+WIDTHS = ("d_model", "hidden_size")
+LAYERS = ("num_layers", "num_hidden_layers")
+ROWS = ("vocab_size", "d_ff", "intermediate_size", "max_position_embeddings")
+HEADS = ("num_heads", "num_attention_heads", "d_kv", "relative_attention_num_buckets")
+
+
+def check_text_sizes(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError if a config describes a network larger than its weights.
+
+    Args:
+        config: the fields of config.json.
+        tensors: of the checkpoint, which may have more than the text encoder's.
+    """
+    num_values = sum(array.size for array in tensors.values())
+    width = max((config.get(key) or 0 for key in WIDTHS), default=0)
+    limits = dict.fromkeys(LAYERS, len(tensors))
+    limits |= dict.fromkeys(ROWS, num_values // max(width, 1))
+    limits |= dict.fromkeys((*WIDTHS, *HEADS), num_values)
+    for key, limit in limits.items():
+        value = config.get(key)
+        if value is not None and (not isinstance(value, int) or value > limit):
+            raise ValueError(
+                f"config.json has {key}={one_line(repr(value))}, but the weights are "
+                f"{len(tensors)} tensors of {num_values} numbers in all; they do not belong "
+                "together"
+            )
 
 
 def build_text_network(kind: str, config: Mapping[str, Any], *, stand_ins: bool = True) -> nn.Cell:
@@ -48,7 +77,7 @@ def build_text_network(kind: str, config: Mapping[str, Any], *, stand_ins: bool 
         import transformers
     if stand_ins:
         install_stand_ins()
-    fields = {key: value for key, value in config.items() if key not in NUMBER_TYPES}
+    fields = {key: value for key, value in config.items() if key not in IDLE_FIELDS}
     try:
         with no_init_parameters():
             settings = getattr(transformers, config_name)(**fields)

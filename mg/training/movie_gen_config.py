@@ -7,7 +7,7 @@ from mg.data.buckets import Bucket
 from mg.models.movie_gen.config import MovieGenConfig, TextInput
 from mg.training.plateau import PlateauSettings
 from mg.training.setting_checks import check_types, require
-from mg.training.settings import RunSettings
+from mg.training.settings import MAX_WORKERS, RunSettings
 
 __all__ = [
     "FlowValidationSettings",
@@ -105,7 +105,10 @@ class LatentDataSettings:
 
     def __post_init__(self) -> None:
         check_types(self, "data.")
-        require(self.num_workers >= 0, f"data.num_workers={self.num_workers}; expected 0 or more")
+        require(
+            0 <= self.num_workers <= MAX_WORKERS,
+            f"data.num_workers={self.num_workers}; expected 0 to {MAX_WORKERS}",
+        )
         require(
             self.scaling_factor is None or self.scaling_factor > 0,
             f"data.scaling_factor={self.scaling_factor}; expected more than 0, or null",

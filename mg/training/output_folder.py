@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mg.files import check_writable_folder
 from mg.training.settings import RunSettings
 
 __all__ = ["check_output"]
@@ -12,13 +13,10 @@ def check_output(config: RunSettings) -> None:
 
     Raises:
         FileExistsError: it holds another run.
-        NotADirectoryError: there can be no folder.
+        OSError: there can be no folder, or it cannot be written to.
     """
     output = Path(config.output_path)
-    # From there upwards, the first that exists.
-    place = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise NotADirectoryError(f"output_path={output}: {place} is a file, not a folder")
+    check_writable_folder(output)
     holds_run = (output / "config.yaml").exists()
     if holds_run and not (config.resume or config.overwrite):
         raise FileExistsError(

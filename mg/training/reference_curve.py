@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mg.json_file import read_json_object
 from mg.training.run_comparison import Comparison, Entry, KeyDifference, by_step, check_keys
 
 __all__ = ["ReferenceCurve", "compare_with_reference", "make_reference", "read_reference"]
@@ -173,10 +174,10 @@ def read_reference(path: str | Path) -> ReferenceCurve:
         ValueError: it is no reference curve.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no reference curve: {path}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path)
         return ReferenceCurve(**{**content, "curve": tuple(content["curve"])})
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no reference curve: {path}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is no reference curve: {error!r}") from error

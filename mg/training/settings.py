@@ -8,6 +8,7 @@ from mg.device import DeviceConfig
 from mg.training.setting_checks import check_types, require
 
 __all__ = [
+    "MAX_WORKERS",
     "DataSettings",
     "GuardSettings",
     "OptimSettings",
@@ -15,6 +16,10 @@ __all__ = [
     "RunSettings",
     "ValidationSettings",
 ]
+
+# Far beyond what any machine has use for; processes and samples cost memory.
+MAX_WORKERS = 1024
+MAX_BATCH_SIZE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,10 @@ class DataSettings:
     def __post_init__(self) -> None:
         check_types(self, "data.")
         self.clip_config()
-        require(self.num_workers >= 0, f"data.num_workers={self.num_workers}; expected 0 or more")
+        require(
+            0 <= self.num_workers <= MAX_WORKERS,
+            f"data.num_workers={self.num_workers}; expected 0 to {MAX_WORKERS}",
+        )
 
     def clip_config(self) -> ClipConfig:
         """Return the part of the settings that says how clips are cut out."""
@@ -278,6 +286,10 @@ class RunSettings(DeviceConfig):
         for name in ("steps", "batch_size", "checkpoint_interval", "log_interval"):
             value = getattr(self, name)
             require(value >= 1, f"{name}={value}; expected 1 or more")
+        require(
+            self.batch_size <= MAX_BATCH_SIZE,
+            f"batch_size={self.batch_size}; at most {MAX_BATCH_SIZE} are taken",
+        )
         require(
             self.keep_checkpoints >= 2,
             f"keep_checkpoints={self.keep_checkpoints}; expected 2 or more, so that a damaged one "

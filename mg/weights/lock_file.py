@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mg.files import sha256_of_file, write_text
+from mg.json_file import read_json_object
 
 __all__ = ["LOCK_NAME", "file_record", "read_lock", "verify_file", "verify_folder", "write_lock"]
 
@@ -24,17 +25,25 @@ def read_lock(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
         ValueError: it is damaged.
     """
     path = Path(folder) / LOCK_NAME
-    if not path.is_file():
-        return {}
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
-        if all(isinstance(files[name]["sha256"], str) for name in files):
-            return dict(files)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise ValueError(
-        f"{path} is damaged; delete it, then the files beside it are taken as they are, or delete "
-        "the folder and fetch it again"
+        files = read_json_object(path).get("files")
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        files = None
+    if not isinstance(files, dict) or not all(map(_is_record, files.values())):
+        raise ValueError(
+            f"{path} is damaged; delete it, then the files beside it are taken as they are, or "
+            "delete the folder and fetch it again"
+        )
+    return files
+
+
+def _is_record(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get("size"), int)
+        and isinstance(record.get("sha256"), str)
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mg.files import atomic_path
+from mg.json_file import read_json
 from mg.weights.bfloat16 import is_bfloat16, widen_bfloat16
 from mg.weights.tensor_entry import TensorEntry
 
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 INDEX_SUFFIX = ".safetensors.index.json"
+MAX_INDEX_BYTES = 64 << 20  # largest known: 9 MB
 METADATA_KEY = "__metadata__"
 SHARD_NAME = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
 
@@ -208,10 +210,8 @@ def _of_all_shards(index_path: Path, read: Callable[[Path], dict[str, Any]]) -> 
 def _read_weight_map(index_path: Path) -> dict[str, str]:
     """Return {tensor name: shard file name} from an index file, with every file name checked."""
     try:
-        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json(index_path, max_bytes=MAX_INDEX_BYTES)["weight_map"]
         entries = list(weight_map.items())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{index_path} is not a JSON file: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index_path} has no 'weight_map' from names to shard files") from error
     for name, shard in entries:

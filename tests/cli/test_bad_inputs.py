@@ -26,6 +26,7 @@ from mg.training.checkpoint import save_final_weights
 from mg.weights.tae_layers import tae_shapes
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+HOSTILE = Path(__file__).parents[1] / "fixtures" / "hostile"
 TAE = TAEConfig(
     ch=32,
     ch_mult=(1, 1),
@@ -65,6 +66,7 @@ def data(tmp_path_factory):
             writer.write(latent, latent - 6)
         rows.append(f"{name},{caption}")
     (folder / "captions.csv").write_text("\n".join(["video,caption", *rows]) + "\n")
+    (folder / "folder.mp4").mkdir()
     (folder / "uncaptioned.csv").write_text("video,label\n0.mp4,1\n")
     long = rows[0].replace(CAPTIONS[0], LONG)
     (folder / "long.csv").write_text("\n".join(["video,caption", long]) + "\n")
@@ -144,6 +146,21 @@ def generate(*arguments):
 def encode_text(*arguments):
     return "encode_text", f"--encoder={WORD}", "--output_folder={out}", *arguments
 
+
+def code(script, *arguments):
+    """Return the arguments of a script that encodes, decodes or both, with some added."""
+    source = "--input={data}/latents" if script == "decode" else "--video_folder={data}/videos"
+    weights = "--vae" if script == "reconstruct_with_vae" else "--ckpt_path"
+    defaults = (source, weights + "={data}/tae.safetensors", "--output_path={out}", "--device=CPU")
+    return script, *defaults, *arguments
+
+
+CODERS = ("encode", "decode", "inference_vae", "reconstruct_with_vae")
+SCRIPTS_WITH_CONFIG = (*CODERS, "train", "train_tae", "generate", "encode_text", "eval_prompts")
+BELOW_A_FILE = "{data}/captions.csv/out"
+SMALL_TABLE = "position_table=(2, 4, 4) is smaller"
+NO_FOLDER = "captions.csv is a file, not a folder"
+HUGE = 10**9
 
 REFUSED = {
     # a prompt or caption that is too long
@@ -236,6 +253,87 @@ REFUSED = {
         train(samples__prompts='["a"]', samples__steps=-1),
         "samples.steps=-1; expected 1 or more",
     ),
+    # an output that cannot be written
+    **{
+        f"{script}: output below a file": (code(script, f"--output_path={BELOW_A_FILE}"), NO_FOLDER)
+        for script in CODERS
+    },
+    "train: output below a file": (train(output_path=BELOW_A_FILE), NO_FOLDER),
+    "generate: output below a file": (generate(f"--output={BELOW_A_FILE}/a.mp4"), NO_FOLDER),
+    "generate: output that is a folder": (generate("--output={data}/folder.mp4"), "it is a folder"),
+    "encode_text: output below a file": (
+        encode_text("--captions=a", f"--output_folder={BELOW_A_FILE}"),
+        NO_FOLDER,
+    ),
+    "eval_prompts: output below a file": (
+        ("eval_prompts", "--checkpoint={data}/generator", f"--output_folder={BELOW_A_FILE}"),
+        NO_FOLDER,
+    ),
+    # files that would take gigabytes, or for ever
+    **{
+        f"{script}: aliases without end": (
+            (script, "--config={hostile}/aliases.yaml"),
+            "aliases.yaml is not YAML that can be read: it has more than 10000 values",
+        )
+        for script in SCRIPTS_WITH_CONFIG
+    },
+    "decode: a device as config": (code("decode", "--model_config=/dev/zero"), "is a device"),
+    "decode: a device as section": (code("decode", "--tiling=/dev/zero"), "is a device"),
+    # numbers that are not finite
+    "generate: endless rate": (generate("--fps=1e999"), "fps=inf; expected a finite number"),
+    "train: endless learning rate": (train(optim__lr="1e999"), "lr=inf; expected a finite number"),
+    "encode: endless memory": (
+        code("encode", "--memory_budget_gb=1e999", "--enable_tile"),
+        "memory_budget_gb=inf; expected a finite number",
+    ),
+    # sizes beyond any
+    "generate: huge steps": (generate(f"--steps={HUGE}"), "steps=1000000000; at most 100000"),
+    "generate: huge reference": (
+        generate(f"--num_reference_steps={HUGE}"),
+        "num_reference_steps=1000000000; at most 100000",
+    ),
+    "generate: huge video": (generate(f"--resolution={HUGE}"), SMALL_TABLE),
+    "generate: long video": (generate(f"--num_frames={HUGE}"), SMALL_TABLE),
+    "eval_prompts: many videos": (
+        ("eval_prompts", "--checkpoint={data}/generator", f"--videos_per_prompt={HUGE}"),
+        "videos_per_prompt=1000000000; expected 1 to 10000",
+    ),
+    "train: wide network": (train(model__dim=HUGE), "dim=1000000000: no network is that large"),
+    "train: deep network": (train(model__num_layers=HUGE), "num_layers=1000000000: no network"),
+    "train: large network": (
+        train(model__num_layers=4000, model__dim=1 << 16, model__ffn_dim=1 << 16),
+        "parameters; at most 1e+12 are taken",
+    ),
+    "train: large table": (
+        train(model__position_table="[1000000000,4,4]"),
+        "position_table=(1000000000, 4, 4): no network is that large",
+    ),
+    "train: large batch": (train(batch_size=HUGE), "batch_size=1000000000; at most 1048576"),
+    "train: many workers": (train(data__num_workers=HUGE), "num_workers=1000000000; expected 0 to"),
+    "train: wide encoder": (
+        train(text__encoders='["word,width=1000000000"]'),
+        "unknown text encoder",
+    ),
+    "train: long texts": (
+        train(text__encoders='["word,max_tokens=100000000"]'),
+        "max_tokens=100000000; expected 2 to 65536",
+    ),
+    "train_tae: wide network": (
+        ("train_tae", "--output_path={out}", "--video_folder={data}/videos", f"--model.ch={HUGE}"),
+        "ch=1000000000: no network is that large",
+    ),
+    "train_tae: large frames": (
+        ("train_tae", "--output_path={out}", "--video_folder={data}/videos", f"--data.size={HUGE}"),
+        "size must be one or two numbers of pixels from 1 to 16384",
+    ),
+    "encode: large frames": (
+        code("encode", f"--image_size={HUGE}"),
+        "image_size must be one or two numbers of pixels from 1 to 16384, not 1000000000",
+    ),
+    "inference_vae: large frames": (
+        code("inference_vae", f"--image_size={HUGE}"),
+        "image_size must be one or two numbers of pixels from 1 to 16384, not 1000000000",
+    ),
 }  # fmt: skip
 
 
@@ -254,14 +352,22 @@ def nothing_computed(monkeypatch):
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line(case, data, run_script, nothing_computed, tmp_path):
     (name, *arguments), message = REFUSED[case]
-    places = {"{data}": str(data), "{out}": str(tmp_path / "out")}
+    places = {"{data}": data, "{out}": tmp_path / "out", "{hostile}": HOSTILE}
     for place, path in places.items():
-        arguments = [argument.replace(place, path) for argument in arguments]
+        arguments = [argument.replace(place, str(path)) for argument in arguments]
     code, text = run_script(name, *arguments)
     errors = [line for line in text.splitlines() if line.startswith("error: ")]
     assert code == 1 and len(errors) == 1 and "Traceback" not in text, text
     assert message in text[text.index("error: ") :]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_terminal_would_obey_is_shown_and_no_message_fills_the_screen(run_script, tmp_path):
+    flags = ("--prompt=a", f"--output={tmp_path / 'a.mp4'}")
+    code, text = run_script("generate", *flags, "--checkpoint=x\x1b[2J")
+    assert code == 1 and r"error: x\x1b[2J is no generator" in text and "\x1b" not in text
+    code, text = run_script("generate", *flags, "--checkpoint=" + "y" * 10**6)
+    assert code == 1 and "yyy ... (" in text and len(text) < 3000
 
 
 @pytest.mark.parametrize(

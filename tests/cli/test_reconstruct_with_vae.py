@@ -1,5 +1,6 @@
 """The command that reconstructs videos with a VAE of any family."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -48,8 +49,19 @@ def test_clip_is_what_the_vae_makes_of_it(tmp_path):
         assert reader.read(range(6)).shape == (6, 16, 48, 3)
 
     manifest = build_manifest(video_folder=tmp_path / "in", min_frames=6)
-    with pytest.raises(FileExistsError, match="holds a report already"):
-        reconstruct_with_vae(vae, manifest, output, ReconstructionSettings(num_frames=6))
+    settings = ReconstructionSettings(num_frames=6, image_size=None)
+    video = (output / "clips" / "a.mp4").stat().st_mtime_ns
+    again = json.loads(reconstruct_with_vae(vae, manifest, output, settings).to_json())
+    assert again["clips"] == report["clips"]
+    assert (output / "clips" / "a.mp4").stat().st_mtime_ns == video
+    with pytest.raises(ValueError, match=r"a\.json exists, .* \(settings\.side_by_side differ\)"):
+        reconstruct_with_vae(
+            vae, manifest, output, dataclasses.replace(settings, side_by_side=False)
+        )
+    parameter = next(vae.network.get_parameters())
+    parameter.set_data(parameter + 1)
+    with pytest.raises(ValueError, match=r"\(settings\.weights_hash differ\)"):
+        reconstruct_with_vae(vae, manifest, output, settings)
 
 
 def test_wrong_settings_are_answered_in_one_line(tmp_path):

@@ -227,10 +227,13 @@ def test_clips_shorter_than_asked_are_an_error(clips):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sample_n_frames": 0}, "sample_n_frames must be at least 1"),
-        ({"sample_stride": 0}, "sample_stride must be at least 1"),
-        ({"size": 0}, "size must be one or two positive numbers"),
-        ({"size": (8, 8, 8)}, "size must be one or two positive numbers"),
+        ({"sample_n_frames": 0}, "sample_n_frames must be 1 to 100000"),
+        ({"sample_n_frames": 10**9}, "sample_n_frames must be 1 to 100000"),
+        ({"sample_stride": 0}, "sample_stride must be 1 to 100000"),
+        ({"size": 10**9}, "size must be one or two numbers of pixels from 1 to 16384"),
+        ({"short_side_range": (64, 10**9)}, "min <= max <= 16384"),
+        ({"size": 0}, "size must be one or two numbers of pixels"),
+        ({"size": (8, 8, 8)}, "size must be one or two numbers of pixels"),
         ({"crop": "middle"}, "crop must be 'center' or 'random'"),
         ({"mixed_strategy": "both"}, "mixed_strategy must be one of video_only, image_only"),
         ({"mixed_image_ratio": 0.3}, "has no effect with mixed_strategy='video_only'"),

@@ -1,7 +1,10 @@
 """Latent files: what is written is read, half-written or foreign ones are refused."""
 
+import dataclasses
 import json
 import os
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ from mg.data.latent_files import (
     read_latent,
     read_latent_info,
 )
+from mg.data.video import BrokenVideoError, probe_video
 from mg.models.tae.config import TAEConfig
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 
+HOSTILE = Path(__file__).parents[1] / "fixtures" / "hostile"
 CONFIG = TAEConfig(ch=32)
 INFO = LatentInfo(
     num_frames=35,
@@ -106,7 +111,7 @@ def test_truncated_file_is_refused(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     write(path, *random_moments())
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is not a whole"):
+    with pytest.raises(ValueError, match=r"is not a whole|cannot be read as a numpy archive"):
         read_latent(path)
 
 
@@ -135,3 +140,75 @@ def test_tensors_that_contradict_the_metadata_are_refused(tmp_path):
     np.savez(tmp_path / "c.npz", **{**arrays, "latent_info": np.array(json.dumps(text))})
     with pytest.raises(ValueError, match=r"metadata cannot be used.*fps"):
         read_latent(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("unknown_compression", "compression method is not supported"),
+        ("odd_header", "cannot be read as a numpy archive"),
+        ("bool_shape", "not a text|holds float32"),
+    ],
+)
+def test_hostile_archives_are_refused_in_one_line(name, reason):
+    with pytest.raises(ValueError, match=reason) as refusal:
+        read_latent(HOSTILE / f"{name}.npz")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_prepared_clip_that_claims_a_huge_shape_is_refused():
+    with pytest.raises(BrokenVideoError, match=r"huge_shape\.npy: not a readable"):
+        probe_video(HOSTILE / "huge_shape.npy")
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):
+    """The latent of a claimed hour of black, which compresses to a thousandth."""
+    shape, path = (16, 4000, 16, 16), tmp_path / "a.npz"
+    info = dataclasses.replace(INFO, num_frames=32000, height=128, width=128)
+    text = json.dumps(dataclasses.asdict(info))
+    arrays = {name: np.zeros(shape, np.float32) for name in ("mean", "logvar")}
+    np.savez_compressed(path, latent_info=np.array(text), **arrays)
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(ValueError, match="with 131072000 of latent is no latent"):
+        read_latent(path)
+
+
+def test_an_array_of_another_size_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "a.npz"
+    write(path, *random_moments())
+    with zipfile.ZipFile(path, "a") as archive, archive.open("other.npy", "w") as file:
+        np.save(file, np.zeros(1 << 20, np.float32))
+    assert read_latent(path).info == INFO  # what is not asked for is not read
+    np.savez(path, mean=np.zeros(9, np.float32), latent_info=np.array(json.dumps(vars(INFO))))
+    with pytest.raises(ValueError, match=r"expected 'mean' as float32 .* found float32 \(9,\)"):
+        read_latent(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_frames": 0},
+        {"num_frames": "35"},
+        {"num_frames": True},
+        {"height": 1.5},
+        {"fps": None},
+        {"source": 3},
+        {"config": []},
+        {"config": {}},
+        {"config": {**CONFIG.to_dict(), "ch_mult": [1] * 10**4}},
+        {"config": {**CONFIG.to_dict(), "z_channels": -1}},
+        {"weights_hash": {}},
+        {"settings": None},
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_descriptions_with_wrong_types_are_refused(tmp_path, change, suffix):
+    path = tmp_path / f"a{suffix}"
+    text = json.dumps({**vars(INFO), **change})
+    if suffix == ".npz":
+        np.savez(path, latent_info=np.array(text))
+    else:
+        write_safetensors(path, {"mean": np.zeros(1, np.float32)}, metadata={"latent_info": text})
+    with pytest.raises(ValueError, match=r"a\.\w+: its metadata cannot be used") as refusal:
+        read_latent_info(path)
+    assert len(str(refusal.value)) < 500

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from mg.data import manifest, prepare
 from mg.data.clips import ClipConfig, ClipDataset
 from mg.data.manifest import build_manifest
+from mg.data.media_rules import Reading
 from mg.data.prepare import open_prepared, prepare_clips
 from mg.data.prepared_index import INDEX_NAME, PrepareSettings, read_index
 from mg.data.transforms import resize_and_crop
@@ -173,7 +175,44 @@ def test_a_folder_without_index_is_refused(tmp_path):
         open_prepared(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"version": 99}', '{"version": 1}'])
+PIECE = {"file": "a.npy", "start_frame": 0, "num_frames": 1, "height": 8, "width": 8, "fps": 1}
+
+
+def index_with(piece=None, source=None, settings=None):
+    """Return the text of an index of one piece, with some fields changed."""
+    pieces = [{**PIECE, **(piece or {})}]
+    sources = [{"name": "a", "num_bytes": 1, "mtime_ns": 1, "pieces": pieces, **(source or {})}]
+    content = {"version": 1, "settings": {"short_side": 8, **(settings or {})}, "sources": sources}
+    return json.dumps(content)
+
+
+def test_a_small_index_is_read(tmp_path):
+    (tmp_path / INDEX_NAME).write_text(index_with())
+    assert read_index(tmp_path).pieces()[0].file == "a.npy"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"version": 99}',
+        '{"version": 1}',
+        "[" * 9999,
+        index_with({"num_frames": "1"}),
+        index_with({"num_frames": -1}),
+        index_with({"fps": None}),
+        index_with({"file": 3}),
+        index_with({"file": ["a"]}),
+        index_with({"caption": {}}),
+        index_with(source={"pieces": 3}),
+        index_with(source={"name": ["a"]}),
+        index_with(source={"mtime_ns": "now"}),
+        index_with(settings={"short_side": "8"}),
+        index_with().replace('"fps": 1', '"fps": NaN'),
+        index_with().replace('"fps": 1', '"fps": 1, "fps": 2'),
+    ],
+)
 def test_a_damaged_index_is_refused(tmp_path, content):
     (tmp_path / INDEX_NAME).write_text(content)
     with pytest.raises(ValueError, match="cannot be read as an index"):
@@ -188,6 +227,12 @@ def test_an_index_cannot_point_outside(videos, tmp_path):
     index.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="leads outside"):
         open_prepared(tmp_path / "out")
+    (tmp_path / "secret.npy").touch()
+    content["sources"][0]["pieces"][0]["file"] = "../secret.npy"
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="leads outside"):
+        run(videos, tmp_path / "out", overwrite=True, short_side=9)
+    assert (tmp_path / "secret.npy").exists()
 
 
 @pytest.mark.parametrize(
@@ -224,3 +269,29 @@ def test_the_tool_prints_a_table_and_refuses_with_an_exit_code(videos, tmp_path)
     assert result.returncode == 1
     assert "other settings" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_clips_of_older_rules_of_reading_are_not_used(videos, tmp_path):
+    run(videos, tmp_path / "out")
+    path = tmp_path / "out" / INDEX_NAME
+    content = json.loads(path.read_text())
+    del content["reading"]  # as before there was such a version
+    path.write_text(json.dumps(content))
+    words = r"the rules by which videos are read have changed .* prepare the clips again"
+    with pytest.raises(ValueError, match=words):
+        open_prepared(tmp_path / "out")
+    with pytest.raises(ValueError, match=words):
+        run(videos, tmp_path / "out")
+
+
+def test_pixels_made_square_are_other_clips(tmp_path):
+    source = Path(__file__).parents[1] / "fixtures" / "media" / "sar_2_1.mp4"
+    settings = PrepareSettings(short_side=48)
+    for square, width in ((True, 128), (False, 64)):
+        clips = build_manifest(video_folder=source, reading=Reading(square_pixels=square))
+        if not square:
+            with pytest.raises(FileExistsError, match="read in another way"):
+                prepare_clips(clips, tmp_path / "out", settings=settings)
+        prepare_clips(clips, tmp_path / "out", settings=settings, overwrite=True)
+        (clip,) = open_prepared(tmp_path / "out").clips
+        assert (clip.height, clip.width) == (48, width)

@@ -80,6 +80,11 @@ def test_a_preset_can_be_changed():
         ({"norm_eps": 0}, "norm_eps=0"),
         ({"rope": 1}, "rope=1; expected true or false"),
         ({"rope": True, "dim": 96}, "rope needs heads .* gives 2"),
+        ({"num_layers": 10**9}, "num_layers=1000000000: no network is that large"),
+        ({"dim": 48 * 10**9}, "dim=48000000000: no network is that large"),
+        ({"patch_size": [1, 10**9, 1]}, "no network is that large; at most 131072"),
+        ({"position_table": [1, 1, 10**9]}, "no network is that large; at most 65536"),
+        ({"num_layers": 4096, "dim": 98304}, "about 3.4.* parameters; at most 1e\\+12"),
     ],
 )
 def test_configs_that_cannot_be_are_refused(mapping, message):

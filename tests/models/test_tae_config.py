@@ -89,6 +89,13 @@ def test_compression_follows_from_the_levels(change, temporal, spatial):
         (levels([0, 1, 4], [3, 2, 1]), r"temporal_downsample_level=\(0, 1, 4\).*levels of 0\.\.3"),
         (levels([0, 0, 1], [3, 2, 1]), r"temporal_downsample_level=\(0, 0, 1\).*different"),
         (levels([0, 1, 2], [3, 2, -1]), r"temporal_upsample_level=\(3, 2, -1\)"),
+        ({"ch": 32 * 10**9}, "ch=32000000000: no network is that large"),
+        ({"ch_mult": [1, 10**9]}, r"ch_mult=\(1, 1000000000\): no network is that large"),
+        ({"ch_mult": [1] * 17}, "ch_mult has 17 levels; at most 16"),
+        ({"num_res_blocks": 10**9}, "num_res_blocks=1000000000: no network is that large"),
+        ({"ch": 1 << 16, "num_res_blocks": 40}, "about .* parameters; at most 1e\\+12"),
+        ({"scaling_factor": float("inf")}, "scaling_factor=inf; expected a number within"),
+        ({"shift_factor": float("nan")}, "shift_factor=nan; expected a number within"),
         (levels([0, 1], [3, 2, 1]), "differ in length.*as many frames"),
     ],
 )

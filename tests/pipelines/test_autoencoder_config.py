@@ -126,7 +126,7 @@ def test_latent_of_another_config_is_refused_by_field():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ch: [", "neither YAML nor JSON"),
+        ("ch: [", "is not YAML that can be read"),
         ("- 1", "expected a mapping with the keys of TAE_CONFIG"),
         ("chmult: [1, 1]", "did you mean 'ch_mult'"),
         ("ch: 64", "of another config.*ch"),

@@ -1,5 +1,6 @@
 """The page over HTTP, as gradio's own client uses it, with tiny networks."""
 
+import http.client
 import json
 import re
 import socket
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from mg.pipelines.demo_page import (
     open_page,
 )
 from mg.pipelines.generated_files import write_generated
+from mg.pipelines.page_limits import MAX_REQUEST_BYTES
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
@@ -122,7 +125,9 @@ def test_the_page_makes_what_the_command_line_makes(client, served, generator, t
         origin={"checkpoint": "here"},
     )
     assert len(list(again)) == 1
-    assert json.loads((tmp_path / "again.json").read_text()) == metadata
+    told = json.loads((tmp_path / "again.json").read_text())
+    assert told.pop("output")["name"] == "again.mp4"
+    assert told == {key: value for key, value in metadata.items() if key != "output"}
     with VideoReader(kept) as of_page, VideoReader(tmp_path / "again.mp4") as of_function:
         frames = of_page.read(range(6))
         assert frames.shape == (6, 16, 24, 3)
@@ -143,6 +148,9 @@ def test_empty_fields_are_the_defaults_and_each_video_is_kept(client, served):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"prompt": "x" * 4001}, "prompt: expected text of at most 4000 characters, got 4001"),
+        ({"negative_prompt": "x" * 4001}, "negative_prompt: expected text of at most 4000 char"),
+        ({"steps": 10**9}, "steps=1000000000; at most 100000"),
         ({"prompt": "word " * 13}, "is too long for the encoder 'word': 14 tokens, at most 12"),
         ({"num_frames": 1000}, "1000 frames of 16x24 pixels: position_table"),
         ({"num_frames": 2.5}, "num_frames=2.5; expected a whole number of 1 or more"),
@@ -185,6 +193,34 @@ def test_a_failure_of_ours_is_told_too(client, generator, monkeypatch):
     monkeypatch.setattr(generator, "transformer", fail)
     with pytest.raises(AppError, match="out of memory"):
         ask(client)
+
+
+@pytest.mark.parametrize(
+    ("path", "num_bytes", "is_chunked", "status", "reason"),
+    [
+        ("upload", 10, False, 403, b"uploads are off"),
+        ("upload/", 10, False, 403, b"uploads are off"),
+        ("queue/join", 10**8, False, 413, b"the request is too long"),
+        ("queue/join", MAX_REQUEST_BYTES + 1, True, 400, b""),
+    ],
+)
+def test_uploads_and_endless_requests_are_refused(
+    served, path, num_bytes, is_chunked, status, reason
+):
+    """The long request states its length, and is answered before any of it is sent."""
+    port = urlsplit(served[0]).port
+    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    connection.putrequest("POST", f"/gradio_api/{path}")
+    connection.putheader("Content-Type", "application/json")
+    if is_chunked:
+        connection.putheader("Transfer-Encoding", "chunked")
+        connection.endheaders(iter([b"x" * num_bytes]), encode_chunked=True)
+    else:
+        connection.putheader("Content-Length", str(num_bytes))
+        connection.endheaders()
+    with connection.getresponse() as response:
+        assert response.status == status and reason in response.read()
+    connection.close()
 
 
 def test_the_page_is_served_from_here_alone(client, served, contacted):

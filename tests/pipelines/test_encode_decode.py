@@ -1,6 +1,8 @@
 """Videos to latents and back: numbers, restarts, bad files, paths."""
 
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +15,14 @@ from mg.data.latent_manifest import build_latent_manifest
 from mg.data.manifest import build_manifest
 from mg.data.transforms import resize_and_crop, to_model_range
 from mg.data.video import VideoReader, probe_video
+from mg.data.video_writer import write_video
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.autoencoder import weights_hash
 from mg.pipelines.decode import DEFAULT_FPS, decode_latent_files
 from mg.pipelines.encode import encode_videos
 from mg.pipelines.output_paths import output_paths
+
+HOSTILE = Path(__file__).parents[1] / "fixtures" / "hostile"
 
 
 def test_latents_equal_those_of_the_network(make_tae, make_frames, video_folder, tmp_path):
@@ -71,10 +76,100 @@ def test_latent_made_in_another_way_is_not_taken_for_finished(make_tae, video_fo
     tae = make_tae()
     manifest = build_manifest(video_folder=video_folder / "a.mp4")
     encode_videos(tae, manifest, tmp_path)
-    with pytest.raises(ValueError, match=r"made with other settings \(height, width, settings\)"):
+    with pytest.raises(ValueError, match=r"otherwise \(height, width, settings\.resize differ\)"):
         encode_videos(tae, manifest, tmp_path, image_size=16)
     encode_videos(tae, manifest, tmp_path, image_size=16, overwrite=True)
     assert read_latent(tmp_path / "a.safetensors").mean.shape == (4, 10, 8, 8)
+
+
+def contents(folder):
+    """Return the bytes of every file below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def add_to_weights(tae):
+    parameter = next(tae.get_parameters())
+    parameter.set_data(parameter + 1)
+
+
+def test_latents_of_another_video_or_other_weights_are_not_taken_for_finished(
+    make_tae, make_frames, video_folder, tmp_path
+):
+    videos, latents = tmp_path / "videos", tmp_path / "latents"
+    shutil.copytree(video_folder, videos)
+    tae = make_tae()
+    encode_videos(tae, build_manifest(video_folder=videos), latents)
+    before = contents(latents)
+    write_video(videos / "a.mp4", make_frames(20, 24, 32)[::-1], fps=25, overwrite=True)
+    np.save(videos / "new.npy", make_frames(4, 16, 16))
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors exists, .* \(.*settings\.input\.mtime_ns"
+    ):
+        encode_videos(tae, build_manifest(video_folder=videos), latents)
+    (videos / "a.mp4").unlink()
+    add_to_weights(tae)
+    with pytest.raises(ValueError, match=r"otherwise \(weights_hash differ\)"):
+        encode_videos(tae, build_manifest(video_folder=videos), latents)
+    assert contents(latents) == before
+
+
+def test_videos_of_another_latent_or_other_weights_are_not_taken_for_finished(
+    make_tae, video_folder, tmp_path
+):
+    tae, latents, videos = make_tae(), tmp_path / "latents", tmp_path / "videos"
+    encode_videos(tae, build_manifest(video_folder=video_folder), latents)
+    decode_latent_files(tae, latents, videos)
+    before = contents(videos)
+    assert len(before) == 6  # a video and its record of each
+    assert len(decode_latent_files(tae, latents, videos).finished_before) == 3
+    (latents / "z.safetensors").write_bytes((latents / "a.safetensors").read_bytes())
+    os.utime(latents / "a.safetensors", (1, 1))
+    with pytest.raises(ValueError, match=r"a\.json exists, .* \(input\.mtime_ns differ\)"):
+        decode_latent_files(tae, latents, videos)
+    half = make_tae(decode_dtype="float16")
+    with pytest.raises(ValueError, match=r"short\.json exists, .*settings\.decode_dtype differ"):
+        decode_latent_files(half, latents / "short.safetensors", videos)
+    add_to_weights(tae)
+    with pytest.raises(ValueError, match=r"short\.json exists, .* \(weights_hash differ\)"):
+        decode_latent_files(tae, latents / "short.safetensors", videos)
+    assert contents(videos) == before
+    outcome = decode_latent_files(tae, latents, videos, overwrite=True)
+    assert len(outcome.done) == 4
+    assert len(decode_latent_files(tae, latents, videos).finished_before) == 4
+
+
+def test_a_video_that_a_killed_run_left_is_made_again(
+    make_tae, video_folder, tmp_path, monkeypatch
+):
+    tae, videos = make_tae(), tmp_path / "videos"
+    encode_videos(tae, build_manifest(video_folder=video_folder / "short.mp4"), tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mg.pipelines.decode.mark_finished", killed)
+        with pytest.raises(KeyboardInterrupt):
+            decode_latent_files(tae, tmp_path / "short.safetensors", videos)
+    assert (videos / "short.mp4").exists()
+    outcome = decode_latent_files(tae, tmp_path / "short.safetensors", videos)
+    assert outcome.done == ["short.safetensors"]
+    (videos / "short.json").unlink()
+    with pytest.raises(FileExistsError, match=r"short\.mp4 exists, without short\.json"):
+        decode_latent_files(tae, tmp_path / "short.safetensors", videos)
+
+
+def test_hostile_latents_are_listed_and_the_others_decoded(make_tae, video_folder, tmp_path):
+    latents = tmp_path / "latents"
+    encode_videos(
+        make_tae(), build_manifest(video_folder=video_folder / "short.mp4"), latents, suffix=".npz"
+    )
+    hostile = sorted(path.name for path in HOSTILE.glob("*.npz"))
+    for name in hostile:
+        shutil.copy(HOSTILE / name, latents)
+    outcome = decode_latent_files(make_tae(), latents, tmp_path / "videos")
+    assert outcome.done == ["short.npz"] and sorted(outcome.failed) == hostile
+    assert len(hostile) == 3
 
 
 def test_clips_of_mixed_size_go_into_buckets(make_tae, make_frames, tmp_path):
@@ -147,8 +242,7 @@ def test_other_weights_are_told(make_tae, video_folder, tmp_path, caplog):
     tae = make_tae()
     manifest = build_manifest(video_folder=video_folder / "short.mp4")
     encode_videos(tae, manifest, tmp_path)
-    parameter = next(tae.get_parameters())
-    parameter.set_data(parameter + 1)
+    add_to_weights(tae)
     decode_latent_files(tae, tmp_path, tmp_path / "videos")
     assert "encoded with other weights" in caplog.text
 

@@ -1,6 +1,7 @@
 """Files of generated videos: names, metadata, latents, and that nothing is overwritten unasked."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -146,13 +147,16 @@ def test_what_is_there_is_not_made_again(write, still_to_make, tmp_path):
         ({"settings": {"steps": 4, "guidance": 2.0}}, "steps, guidance"),
         ({"settings": {"num_frames": 1}}, "num_frames"),
         ({"dtype": "float16"}, "dtype"),
-        ({"tiling": Tiling(frames=16, overlap_frames=8)}, "tiling"),
+        (
+            {"tiling": Tiling(frames=16, overlap_frames=8)},
+            r"tiling\.frames, tiling\.overlap_frames",
+        ),
     ],
 )
 def test_other_settings_are_refused(write, still_to_make, tmp_path, keep_latents, changed, names):
     write(numbered_paths(tmp_path, 2, 8), keep_latents=keep_latents)
     end = r"latent\.safetensors" if keep_latents else "json"
-    with pytest.raises(ValueError, match=rf"{end} exists, .* settings \({names}\); .*--overwrite"):
+    with pytest.raises(ValueError, match=rf"{end} exists, .* \({names} differ\); .*--overwrite"):
         still_to_make(**changed)
 
 
@@ -163,16 +167,16 @@ def test_other_weights_and_what_is_none_of_ours_are_refused(
     write(paths)
     with monkeypatch.context() as patch:
         patch.setattr(generator, "sha256", {"transformer": "other"})
-        with pytest.raises(ValueError, match=r"0000\.json .* settings \(sha256\)"):
+        with pytest.raises(ValueError, match=r"0000\.json .* otherwise \(sha256\.transformer, "):
             still_to_make()
     (tmp_path / "0001.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"0001\.json exists, .* \(prompt, text, seed, "):
+    with pytest.raises(ValueError, match=r"0001\.json holds no JSON object"):
         still_to_make()
     (tmp_path / "0001.json").write_text("{")
-    with pytest.raises(ValueError, match=r"0001\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"0001\.json is not JSON"):
         still_to_make()
     (tmp_path / "0001.json").unlink()
-    with pytest.raises(FileExistsError, match=r"0001\.mp4 exists already, without 0001\.json"):
+    with pytest.raises(FileExistsError, match=r"0001\.mp4 exists, without 0001\.json"):
         still_to_make()
 
 
@@ -193,7 +197,7 @@ def killed_in_second_call(function):
     return call
 
 
-@pytest.mark.parametrize("step", ["decode", "write_video", "write_text"])
+@pytest.mark.parametrize("step", ["decode", "write_video", "mark_finished"])
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_run_goes_on_where_it_was_stopped(
     write, still_to_make, tmp_path, generator, monkeypatch, step, replaced
@@ -207,7 +211,7 @@ def test_a_run_goes_on_where_it_was_stopped(
         with pytest.raises(Killed):
             write(paths, settings={"steps": 2}, overwrite=replaced)
     assert (tmp_path / "0001.latent.safetensors").exists()
-    with pytest.raises(ValueError, match=r"other settings \(steps\)"):
+    with pytest.raises(ValueError, match=r"made otherwise \(steps differ\)"):
         still_to_make(settings={"steps": 1})
     assert still_to_make(settings={"steps": 2}) == [1]
     write(paths[1:], ["two"], seeds=[5], settings={"steps": 2}, overwrite=True)
@@ -240,6 +244,12 @@ def test_prompts_of_a_file(tmp_path):
         read_prompts(file)
     with pytest.raises(FileNotFoundError, match="prompts_file not found"):
         read_prompts(tmp_path / "none.txt")
+
+
+def test_prompts_are_read_from_regular_files_only(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is a named pipe; a regular file is expected"):
+        read_prompts(tmp_path / "pipe")
 
 
 def test_a_png_is_a_frame_under_a_fitting_name(tmp_path):

@@ -95,7 +95,10 @@ def test_restart_continues_with_the_same_report(make_tae, video_folder, tmp_path
     tae = make_tae()
     reconstruct_videos(tae, build(video_folder), tmp_path, SETTINGS)
     before = json.loads((tmp_path / "report.json").read_text())
-    (tmp_path / "clips" / "a.json").unlink()  # stopped between video and numbers
+    record = tmp_path / "clips" / "a.json"
+    stopped = json.loads(record.read_text()) | {"output": {"name": "a.mp4", "num_bytes": None}}
+    del stopped["frames"]
+    record.write_text(json.dumps(stopped))  # stopped between video and numbers
     untouched = (tmp_path / "clips" / "sub" / "b.mp4").stat().st_mtime_ns
     reconstruct_videos(tae, build(video_folder), tmp_path, SETTINGS)
     after = json.loads((tmp_path / "report.json").read_text())
@@ -107,10 +110,15 @@ def test_restart_continues_with_the_same_report(make_tae, video_folder, tmp_path
 def test_outputs_of_other_settings_are_refused(make_tae, video_folder, tmp_path):
     reconstruct_videos(make_tae(), build(video_folder), tmp_path, SETTINGS)
     other = ReconstructionSettings(num_frames=4, image_size=None)
-    with pytest.raises(ValueError, match="a run with another num_frames"):
+    with pytest.raises(ValueError, match=r"a\.json exists, .* \(settings\.num_frames differ\)"):
         reconstruct_videos(make_tae(), build(video_folder, other), tmp_path, other)
+    tae = make_tae()
+    parameter = next(tae.get_parameters())
+    parameter.set_data(parameter + 1)
+    with pytest.raises(ValueError, match=r"a\.json exists, .* \(settings\.weights differ\)"):
+        reconstruct_videos(tae, build(video_folder), tmp_path, SETTINGS)
     (tmp_path / "clips" / "a.json").write_text("{")
-    with pytest.raises(ValueError, match="is not a result of this program"):
+    with pytest.raises(ValueError, match=r"a\.json is not JSON"):
         reconstruct_videos(make_tae(), build(video_folder), tmp_path, SETTINGS)
 
 

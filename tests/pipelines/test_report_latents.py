@@ -55,6 +55,19 @@ def test_videos_and_their_latent_files_give_the_same_report(
     assert json.loads((tmp_path / "encoded.json").read_text()) == stored
 
 
+def test_a_latent_that_cannot_be_read_is_left_out(
+    run_tool, make_tae, video_folder, tmp_path, caplog
+):
+    encode_videos(make_tae(), build_manifest(video_folder=video_folder / "a.mp4"), tmp_path)
+    (tmp_path / "broken.npz").write_bytes(b"PK")
+    run_tool("--input", tmp_path, "--json", tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["num_latents"] == 1
+    assert "broken.npz is left out: " in caplog.text
+    (tmp_path / "a.safetensors").unlink()
+    with pytest.raises(SystemExit):
+        run_tool("--input", tmp_path)
+
+
 def test_wrong_use_ends_with_one_clear_line(run_tool, video_folder, tmp_path, capsys):
     (tmp_path / "there.json").write_text("{}")
     latents = ("--input", tmp_path)

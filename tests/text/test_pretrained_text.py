@@ -198,7 +198,7 @@ def test_folders_that_lack_something_are_refused(t5_folder, tmp_path):
         PretrainedTextEncoder("byt5", t5_folder)
     for config, message in {
         "{": "is not JSON",
-        "[]": "is not a config",
+        "[]": "holds no JSON object",
         "{}": "d_model is None",
     }.items():
         (t5_folder / "config.json").write_text(config)
@@ -211,6 +211,30 @@ def test_impossible_networks_are_refused(clip_folder):
     config = json.loads((clip_folder / "config.json").read_text())
     (clip_folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 5}))
     with pytest.raises(ValueError, match="no CLIPTextModel can be built from this config"):
+        PretrainedTextEncoder("clip", clip_folder).encode(["w6"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("intermediate_size", 10**9),
+        ("num_attention_heads", 10**9),
+        ("hidden_size", 10**9),
+        ("vocab_size", 10**9),
+        ("intermediate_size", "wide"),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_are_refused_before_anything_is_built(
+    clip_folder, field, value, monkeypatch
+):
+    def build(*_, **__):
+        raise AssertionError("a network was built")
+
+    monkeypatch.setattr("mg.text.text_networks.build_text_network", build)
+    config = json.loads((clip_folder / "config.json").read_text())
+    (clip_folder / "config.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(ValueError, match=f"config.json has {field}={value!r}, but the weights are"):
         PretrainedTextEncoder("clip", clip_folder).encode(["w6"])
 
 

@@ -133,9 +133,16 @@ def test_a_cache_tells_its_encoders(tmp_path, encoder):
     file.write_text(json.dumps({**fields, "identity": "other"}))
     with pytest.raises(ValueError, match="describes another encoder than its folder"):
         cached_encoders(tmp_path)
-    file.write_text("{}")
-    with pytest.raises(ValueError, match="does not describe a text encoder"):
-        cached_encoders(tmp_path)
+    for wrong in ({"name": 3}, {"width": "64"}, {"width": 10**9}, {"max_tokens": 1}, {"a": 1}):
+        file.write_text(json.dumps({**fields, **wrong}))
+        with pytest.raises(ValueError, match="does not describe a text encoder"):
+            cached_encoders(tmp_path)
+    for text in ("{}", "[1]", "[" * 9999, json.dumps({"identity": {}})):
+        file.write_text(text)
+        with pytest.raises(ValueError, match="does not describe a text encoder"):
+            cached_encoders(tmp_path)
+    # That of another encoder is no obstacle.
+    assert TextCache.open(tmp_path, encoder.identity).info == EncoderInfo.of(encoder)
 
 
 def test_damage_is_told_and_mended(tmp_path, encoder, caplog):

@@ -1,12 +1,16 @@
 """The checks of the fault experiments: each notices what it is there for."""
 
+import json
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fault_experiments.bad_numbers import _fault_of_step
+from fault_experiments.config_bombs import _fault_of as bomb_fault
+from fault_experiments.latents import _fault_of_reading, write_small_latent
 from fault_experiments.media_bombs import BOMBS, Probing, fault_of, probe_apart
 from fault_experiments.training_process import (
     TINY_SETTINGS,
@@ -111,6 +115,36 @@ def test_a_lost_checkpoint_is_noticed(runs):
     assert _fault_of_checkpoint(runs[0], 8, 9) == "step 7: not 8 or 9"
     (runs[0].store.load().path / "tae.safetensors").write_bytes(b"")
     assert "is whole" in _fault_of_checkpoint(runs[0], 7, 8)
+
+
+def test_a_latent_that_ends_in_another_error_is_noticed(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    write_small_latent(path)
+    assert _fault_of_reading(path) is None
+    path.write_bytes(path.read_bytes()[:-9])
+    assert _fault_of_reading(path) is None
+    for error, said in (
+        (TypeError("no"), "undocumented: TypeError('no')"),
+        (ValueError("no"), "a message that is no line about the file: 'no'"),
+        (ValueError(f"{path}\n"), "a message that is no line about the file"),
+    ):
+
+        def fail(_, error=error):
+            raise error
+
+        monkeypatch.setattr("fault_experiments.latents.read_latent", fail)
+        assert said in _fault_of_reading(path)
+
+
+def test_a_bomb_that_is_read_or_takes_too_much_is_noticed():
+    def of(*outcome):
+        return bomb_fault("a.json", SimpleNamespace(returncode=0, stdout=json.dumps(outcome)))
+
+    assert of("a.json is too deep", 0.5, 150 << 10) is None
+    for outcome in (("was read", 0, 0), ("a.json", 1.5, 0), ("a.json", 0, 300 << 10)):
+        assert of(*outcome).startswith(f"a.json: {outcome[0]} (")
+    crashed = SimpleNamespace(returncode=-11, stderr="Segmentation fault")
+    assert "Segmentation" in bomb_fault("a.json", crashed)
 
 
 def test_a_bad_step_that_changes_anything_is_noticed():

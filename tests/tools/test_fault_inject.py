@@ -114,3 +114,8 @@ def test_a_report_can_be_updated(tmp_path):
     assert both == {"flip_bits": (2, 2), "truncate_files": (3, 3)}
     newer = results(tmp_path, "--only", "truncate_files", "--trials", 4, "--update")
     assert newer == {"flip_bits": (2, 2), "truncate_files": (4, 4)}
+
+
+def test_damaged_latents_and_bombs_in_configs_are_told(tmp_path):
+    outcomes = results(tmp_path, "--trials", "400", "--only", "fuzz_latents", "config_bombs")
+    assert outcomes == {"fuzz_latents": (400, 400), "config_bombs": (16, 16)}

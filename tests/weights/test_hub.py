@@ -357,7 +357,19 @@ def test_what_often_is_saved_in_place_of_weights_is_refused(nobody, cache, conte
     assert not (cache / "cogvideox-2b" / LOCK_NAME).exists()
 
 
-@pytest.mark.parametrize("text", ["{", '{"files": {"a": 1}}', "[]", '{"files": {"a": {}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "[" * 9999,
+        '{"files": []}',
+        '{"files": {"a": 1}}',
+        '{"files": {"a": {}}}',
+        '{"files": {"a": {"size": "1", "sha256": "b"}}}',
+        '{"files": {"a": {"size": 1, "sha256": "b"}, "a": {"size": 1, "sha256": "c"}}}',
+    ],
+)
 def test_a_damaged_lock_file_is_refused(nobody, cache, text):
     put_by_hand(cache / "cogvideox-2b")
     (cache / "cogvideox-2b" / LOCK_NAME).write_text(text)

@@ -172,7 +172,7 @@ def test_bad_indices_are_refused(tmp_path, weight_map, error, message):
 
 def test_index_that_is_no_json(tmp_path):
     (tmp_path / "m.safetensors.index.json").write_text("{")
-    with pytest.raises(ValueError, match="not a JSON file"):
+    with pytest.raises(ValueError, match="is not JSON"):
         read_safetensors(tmp_path)
 
 

@@ -7,8 +7,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mg.models.known_names import check_known
+from mg.models.size_limits import (
+    MAX_LAYERS,
+    MAX_WIDTH,
+    check_num_parameters,
+    check_sizes,
+)
 
 __all__ = ["PRESETS", "MovieGenConfig", "TextInput"]
+
+MAX_ROWS = 1 << 16  # of a position table, or tokens of a text
 
 
 def _check_whole(of: object, names: Sequence[str], prefix: str = "") -> None:
@@ -36,6 +44,7 @@ class TextInput:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"a text encoder's name is {self.name!r}; expected text")
         _check_whole(self, ("width", "max_tokens"), f"text encoder {self.name}: ")
+        check_sizes(self, {"width": MAX_WIDTH, "max_tokens": MAX_ROWS})
 
 
 # The encoders of the paper. Those weights of MetaCLIP were never released; any CLIP text model of
@@ -81,6 +90,7 @@ class MovieGenConfig:
         for name in ("patch_size", "position_table"):
             self._check_triple(name)
         self._check_text_encoders()
+        self._check_sizes()
         eps = self.norm_eps
         if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
             raise ValueError(f"norm_eps={self.norm_eps!r}; expected a number between 0 and 1")
@@ -96,6 +106,15 @@ class MovieGenConfig:
                 f"rope needs heads of an even width of 6 or more, to turn pairs along 3 axes; "
                 f"dim={self.dim} with num_heads={self.num_heads} gives {self.head_dim}"
             )
+
+    def _check_sizes(self) -> None:
+        widths = ("dim", "ffn_dim", "num_heads", "latent_channels", "timestep_width", "patch_size")
+        check_sizes(self, dict.fromkeys(widths, MAX_WIDTH))
+        check_sizes(self, {"num_layers": MAX_LAYERS, "position_table": MAX_ROWS})
+        # Self- and cross-attention and the gated feed-forward layers; the modulation from t.
+        layer = 8 * self.dim**2 + 3 * self.dim * self.ffn_dim
+        inputs = sum(encoder.width for encoder in self.text_encoders) + 2 * self.patch_values
+        check_num_parameters(self.num_layers * layer + (8 * self.dim + inputs) * self.dim)
 
     def _check_triple(self, name: str) -> None:
         value = getattr(self, name)

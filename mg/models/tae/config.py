@@ -8,11 +8,21 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from mg.models.known_names import check_known
+from mg.models.size_limits import (
+    MAX_LAYERS,
+    MAX_WIDTH,
+    check_num_parameters,
+    check_sizes,
+)
 
 __all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
 
 # logvar is kept in this range before exp, everywhere it is used.
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+
+MAX_FACTOR = 1e9  # of scaling_factor and shift_factor; infinity and NaN are beyond it too
+MAX_LEVELS = 16  # each halves height and width
+CHANNEL_FIELDS = ("z_channels", "in_channels", "out_ch", "ch", "ch_mult")
 
 # Patterns of the names of the parameters that work along time; an image VAE has none of them.
 TEMPORAL_LAYERS = (
@@ -68,6 +78,7 @@ class TAEConfig:
         self._check_types()
         if not self.ch_mult:
             raise ValueError("ch_mult is empty: a network needs at least one level")
+        self._check_sizes()
         widths = [m * self.ch for m in (1, *self.ch_mult)]
         wrong = [width for width in widths if width < 1 or width % self.norm_groups]
         if wrong:
@@ -107,15 +118,26 @@ class TAEConfig:
             elif isinstance(default, int):
                 right = _is_int(value) and value >= 1
             else:
-                right = _is_int(value) or isinstance(value, float)
+                right = (_is_int(value) or isinstance(value, float)) and abs(value) < MAX_FACTOR
             if not right:
                 kind = {
                     int: "a whole number of 1 or more",
-                    float: "a number",
+                    float: f"a number within {MAX_FACTOR:g}",
                     bool: "true or false",
                 }
                 expected = kind.get(type(default), "text like " + repr(default))
                 raise ValueError(f"{name}={value!r}; expected {expected}")
+
+    def _check_sizes(self) -> None:
+        if self.num_levels > MAX_LEVELS:
+            raise ValueError(
+                f"ch_mult has {self.num_levels} levels; at most {MAX_LEVELS} are taken"
+            )
+        check_sizes(self, dict.fromkeys(CHANNEL_FIELDS, MAX_WIDTH))
+        check_sizes(self, {"num_res_blocks": MAX_LAYERS})
+        # Two convolutions per block, of 3x3 and 3 weights, in encoder and decoder.
+        squares = sum((multiple * self.ch) ** 2 for multiple in self.ch_mult)
+        check_num_parameters(2 * 2 * (9 + 3) * self.num_res_blocks * squares)
 
     def _check_temporal_levels(self) -> None:
         levels = range(self.num_levels)

@@ -1,0 +1,87 @@
+"""Small configs that a careless reader spends gigabytes, minutes or a traceback on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fault_experiments.experiment import Experiment, Trials
+
+__all__ = ["EXPERIMENTS", "bombs"]
+
+MAX_SECONDS = 1.0
+MAX_MEGABYTES = 200
+ROOT = Path(__file__).resolve().parents[2]
+# Reads a file in a process of its own; prints what came of it, processor seconds, peak memory.
+READER = """
+import json, resource, sys, time
+from mg.json_file import read_json
+from mg.yaml_file import read_yaml
+read = read_json if sys.argv[1].endswith(".json") else read_yaml
+began = time.process_time()
+try:
+    read(sys.argv[1])
+    outcome = "was read"
+except ValueError as error:
+    outcome = str(error)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([outcome, time.process_time() - began, peak]))
+"""
+
+
+def bombs() -> dict[str, str]:
+    """Return {file name: content}; none of them may be read."""
+    levels = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
+    levels += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    merged = ["m0: &m0 {x: 1}"]
+    merged += [f"m{i}: &m{i} {{<<: [{','.join([f'*m{i - 1}'] * 9)}]}}" for i in range(1, 9)]
+    return {
+        "aliases.yaml": "\n".join(levels),
+        "merges.yaml": "\n".join(merged),
+        "anchor_in_itself.yaml": "a: &a [*a]",
+        "deep_lists.yaml": "[" * 200_000,
+        "deep_blocks.yaml": "- " * 100_000 + "a",
+        "many_values.yaml": "[" + "1," * 100_000 + "]",
+        "sixty_by_sixty.yaml": "a: 1" + ":59" * 80_000,
+        "digits.yaml": "a: " + "9" * 200_000,
+        "hexadecimal.yaml": "a: 0x" + "f" * 200_000,
+        "large.yaml": "a" * (1 << 20),
+        "deep_lists.json": "[" * 900_000,
+        "deep_objects.json": '{"a":' * 100_000,
+        "digits.json": "9" * 900_000,
+        "repeated_keys.json": '{"a": 1, "a": 2}',
+        "infinity.json": '{"a": 1e999}',
+        "large.json": "[" + "0," * (1 << 20) + "0]",
+    }
+
+
+def read_bombs(folder: Path, num_trials: int | None) -> Trials:
+    """Read each in a process of its own; yield which was read, or took too much."""
+    for name, content in list(bombs().items())[:num_trials]:
+        path = folder / name
+        path.write_text(content)
+        done = subprocess.run(
+            [sys.executable, "-c", READER, str(path)], cwd=ROOT, capture_output=True, text=True
+        )
+        yield _fault_of(name, done)
+
+
+def _fault_of(name: str, done: subprocess.CompletedProcess) -> str | None:
+    if done.returncode != 0:
+        return f"{name}: {done.stderr[-300:]}"
+    outcome, seconds, peak = json.loads(done.stdout)
+    megabytes = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    is_told = name in outcome and "\n" not in outcome
+    if is_told and seconds < MAX_SECONDS and megabytes < MAX_MEGABYTES:
+        return None
+    return f"{name}: {outcome[:200]} ({seconds:.2f} s, {megabytes:.0f} MB)"
+
+
+EXPERIMENTS = {
+    "config_bombs": Experiment(
+        "A config or index (YAML, JSON) nested without end, full of aliases or digits, with keys "
+        f"twice: refused in one line, in less than {MAX_SECONDS:g} s and {MAX_MEGABYTES} MB",
+        None,
+        read_bombs,
+    ),
+}
