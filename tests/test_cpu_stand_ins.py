@@ -119,6 +119,7 @@ CASES = {
     ),
     "gelu": (lambda x: functional.gelu(x), gelu_np, (normal(3, 4),)),
     "gelu tanh": (lambda x: functional.gelu(x, approximate="tanh"), gelu_tanh_np, (normal(3, 4),)),
+    "tanh": (lambda x: mint.tanh(x), np.tanh, (normal(3, 4),)),
     "embedding": (
         lambda w: functional.embedding(Tensor([[0, 2, 2]]), w),
         lambda w: w[np.array([[0, 2, 2]])],
@@ -232,6 +233,20 @@ def test_other_layers():
     layer = mint.nn.Embedding(5, 3)
     rows = layer(Tensor([1, 4])).asnumpy()
     np.testing.assert_array_equal(rows, layer.weight.asnumpy()[[1, 4]])
+
+
+@pytest.mark.parametrize("mode", ["graph_mode", "pynative_mode"])
+def test_tanh_is_right_where_the_kernel_is_not(mode, request):
+    request.getfixturevalue(mode)
+    x = np.append(np.linspace(-12, 12, 4801), [-100, 0, 100]).astype(np.float32)
+
+    def total(x):
+        return mint.tanh(x).sum()
+
+    expected = np.tanh(x.astype(np.float64))
+    np.testing.assert_allclose(mint.tanh(Tensor(x)).asnumpy(), expected, rtol=0, atol=3e-7)
+    gradient = ms.grad(total)(Tensor(x)).asnumpy()
+    np.testing.assert_allclose(gradient, 1 - expected**2, rtol=0, atol=3e-7)
 
 
 def test_embedding_of_padding_has_no_gradient():

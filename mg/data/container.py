@@ -23,6 +23,7 @@ from mg.data.frame_geometry import Geometry
 from mg.data.frame_times import VARIABLE_RATE, is_variable
 from mg.data.media_rules import BrokenVideoError, Reading
 from mg.data.open_container import open_container, reason_of_decoder, stream_note
+from mg.data.pixel_conversion import to_rgb
 from mg.data.truncation import num_missing_bytes
 
 __all__ = [
@@ -213,11 +214,6 @@ def _refuse_other_size(path: Path, frame: av.VideoFrame, height: int, width: int
         )
 
 
-def _to_rgb(frame) -> np.ndarray:
-    """Return a decoded frame as it is stored, uint8 (H, W, 3) RGB."""
-    return frame.to_ndarray(format="rgb24")
-
-
 class ContainerReader:
     """Reads frames of one video file by number; a context manager."""
 
@@ -332,7 +328,7 @@ class ContainerReader:
     def _shown(self, frame: av.VideoFrame) -> np.ndarray:
         geometry = self.scan.geometry
         _refuse_other_size(self.path, frame, geometry.height, geometry.width)
-        return geometry.show(_to_rgb(frame))
+        return geometry.show(to_rgb(frame))
 
 
 def iterate_container(path: Path, reading: Reading) -> Iterator[np.ndarray]:
@@ -342,7 +338,7 @@ def iterate_container(path: Path, reading: Reading) -> Iterator[np.ndarray]:
     for frame in _decode(path, reading):
         if scan.pts is None or _contains(scan.pts, frame.pts):
             num_frames += 1
-            yield scan.geometry.show(_to_rgb(frame))
+            yield scan.geometry.show(to_rgb(frame))
     if num_frames != scan.num_frames:
         raise BrokenVideoError(
             f"{path.name}: {num_frames} of {scan.num_frames} frames can be decoded"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange
 
+from mg.data.pixel_conversion import from_rgb
 from mg.files import atomic_path
 
 __all__ = ["VideoWriter", "write_video"]
@@ -20,6 +21,9 @@ BT709 = 1
 # Without "macroblock tree", whose AVX-512 code in x264 reads memory that nobody has set: equal
 # frames then give files whose pixels differ by up to 14 levels.
 X264_OPTIONS = {"mbtree": "0"}
+# Where the chroma of 2x2 pixels lies: in their middle, as `from_rgb` makes it. A file that does not
+# say so is taken for one with chroma at the left, and colours move by half a pixel in each round.
+CHROMA_OPTIONS = {"chroma_sample_location": "center"}
 
 
 class VideoWriter:
@@ -110,13 +114,10 @@ class VideoWriter:
     def _encode(self, image: np.ndarray) -> None:
         if self._stream is None:
             self._stream = self._add_stream(*image.shape[:2])
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        if not self._lossless:
-            frame = frame.reformat(
-                format="yuv420p",
-                dst_colorspace=Colorspace.ITU709,
-                dst_color_range=ColorRange.MPEG,
-            )
+        if self._lossless:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        else:
+            frame = from_rgb(image)
         frame.pts = self.num_frames
         frame.time_base = 1 / self._rate
         self._container.mux(self._stream.encode(frame))
@@ -126,6 +127,8 @@ class VideoWriter:
         codec = "libx264rgb" if self._lossless else "libx264"
         crf = 0 if self._lossless else self._crf
         options = {"crf": str(crf), **X264_OPTIONS}
+        if not self._lossless:
+            options |= CHROMA_OPTIONS
         stream = self._container.add_stream(codec, rate=self._rate, options=options)
         stream.height, stream.width = height, width
         stream.pix_fmt = "rgb24" if self._lossless else "yuv420p"

@@ -54,7 +54,7 @@ class PatchLayer(nn.Cell):
         _draw_normal(self.conv_spat.weight, std=SPATIAL_WEIGHT_STD)
         self.conv_temp = None
         if halves_time:
-            self.conv_temp = TemporalDownsample(out_channels, temporal_padding="replicate")
+            self.conv_temp = TemporalDownsample(out_channels)
             # All taps count from the start, and the signal stays as large as it is.
             _draw_normal(self.conv_temp.conv.weight, std=1 / math.sqrt(3 * out_channels))
         self.norm = GroupNorm(out_channels, norm_groups) if norm_groups else None

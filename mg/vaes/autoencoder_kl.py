@@ -6,9 +6,9 @@ from typing import Any
 
 from mindspore import Tensor, ops
 
+from mg.latent_spec import LatentSpec
 from mg.models.tae.layers import fold_frames, unfold_frames
-from mg.vaes.mindone_vae import MindoneVAE, check_tile
-from mg.vaes.video_vae import Compression
+from mg.vaes.mindone_vae import MindoneVAE, check_tile, spec_of_diffusers
 
 __all__ = ["AutoencoderKLVAE"]
 
@@ -23,9 +23,8 @@ class AutoencoderKLVAE(MindoneVAE):
     class_name = "AutoencoderKL"
 
     @classmethod
-    def compression_of(cls, config: Mapping[str, Any]) -> Compression:
-        side = 2 ** (len(config["block_out_channels"]) - 1)
-        return Compression(1, side, side)
+    def spec_of(cls, config: Mapping[str, Any]) -> LatentSpec:
+        return spec_of_diffusers(config, t=1)
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         parts = [super(AutoencoderKLVAE, self).moments(images) for images in _image_batches(video)]
@@ -38,9 +37,6 @@ class AutoencoderKLVAE(MindoneVAE):
             for images in _image_batches(latent)
         ]
         return unfold_frames(ops.concat(parts), latent.shape[2])
-
-    def num_valid_frames(self, num_frames: int) -> int:
-        return num_frames
 
     def enable_tiling(
         self,

@@ -1,8 +1,11 @@
 """CogVideoX's 3-D causal VAE as a `VideoVAE`."""
 
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
-from mg.vaes.mindone_vae import MindoneVAE, check_tile
+from mg.latent_spec import LatentSpec
+from mg.vaes.mindone_vae import MindoneVAE, check_tile, spec_of_diffusers
 
 __all__ = ["CogVideoXVAE"]
 
@@ -18,9 +21,10 @@ class CogVideoXVAE(MindoneVAE):
     family = "cogvideox"
     class_name = "AutoencoderKLCogVideoX"
 
-    def num_valid_frames(self, num_frames: int) -> int:
-        step = 2 * self.compression.t
-        return -(-(num_frames - 1) // step) * step + 1
+    @classmethod
+    def spec_of(cls, config: Mapping[str, Any]) -> LatentSpec:
+        t = config.get("temporal_compression_ratio", 4)
+        return spec_of_diffusers(config, t=t, head=1, step=2 * t)
 
     def enable_tiling(
         self,

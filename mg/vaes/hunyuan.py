@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mg.vaes.mindone_vae import MindoneVAE, check_tile
+from mg.latent_spec import LatentSpec
+from mg.vaes.mindone_vae import MindoneVAE, check_tile, spec_of_diffusers
 
 __all__ = ["HunyuanVideoVAE"]
 
@@ -42,9 +43,10 @@ class HunyuanVideoVAE(MindoneVAE):
                 translated[key] = [ORIGINAL_BLOCKS.get(name, name) for name in translated[key]]
         return {**translated, "_class_name": cls.class_name}
 
-    def num_valid_frames(self, num_frames: int) -> int:
-        step = self.compression.t
-        return -(-(num_frames - 1) // step) * step + 1
+    @classmethod
+    def spec_of(cls, config: Mapping[str, Any]) -> LatentSpec:
+        t = config.get("temporal_compression_ratio", 4)
+        return spec_of_diffusers(config, t=t, head=1, step=t)
 
     def enable_tiling(
         self,

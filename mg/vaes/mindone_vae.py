@@ -1,5 +1,6 @@
 """What the VAEs whose networks come from mindone have in common."""
 
+import abc
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
+from mg.latent_spec import LatentSpec, diffusers_scaling
 from mg.vaes.mindone_networks import (
     build_network,
     load_network,
@@ -14,9 +16,9 @@ from mg.vaes.mindone_networks import (
     network_tensors,
     pynative_mode,
 )
-from mg.vaes.video_vae import Compression, VideoVAE
+from mg.vaes.video_vae import VideoVAE
 
-__all__ = ["MindoneVAE", "check_tile"]
+__all__ = ["MindoneVAE", "check_tile", "spec_of_diffusers"]
 
 
 class MindoneVAE(VideoVAE):
@@ -29,19 +31,13 @@ class MindoneVAE(VideoVAE):
         # The class's defaults fill what the checkpoint's config leaves out, such as the scaling.
         defaults = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
         config = {**defaults, **config}
-        super().__init__(
-            network,
-            config,
-            compression=self.compression_of(config),
-            latent_channels=config["latent_channels"],
-        )
+        super().__init__(network, config, spec=self.spec_of(config))
         network.set_train(False)
 
     @classmethod
-    def compression_of(cls, config: Mapping[str, Any]) -> Compression:
-        """Return the compression of the network of a config."""
-        side = 2 ** (len(config["block_out_channels"]) - 1)
-        return Compression(config.get("temporal_compression_ratio", 4), side, side)
+    @abc.abstractmethod
+    def spec_of(cls, config: Mapping[str, Any]) -> LatentSpec:
+        """Return the spec of the latents of the network of a config."""
 
     @classmethod
     def network_config(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +71,18 @@ class MindoneVAE(VideoVAE):
 
     def tensors(self) -> dict[str, np.ndarray]:
         return network_tensors(self.network)
+
+
+def spec_of_diffusers(config: Mapping[str, Any], **frames: int) -> LatentSpec:
+    """Return the spec of the latents of a network of diffusers' config.
+
+    Args:
+        config: its fields.
+        frames: t, head and step of the `LatentSpec`.
+    """
+    side = 2 ** (len(config["block_out_channels"]) - 1)
+    scaling = diffusers_scaling(config)
+    return LatentSpec(config["latent_channels"], h=side, w=side, **frames, **scaling)
 
 
 def check_tile(name: str, size: int, overlap: int, factor: int) -> None:

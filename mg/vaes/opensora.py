@@ -16,16 +16,12 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mg.models.opensora_vae.chunks import (
-    chunk_lengths,
-    latent_lengths,
-    num_decoded_frames,
-    num_latent_frames,
-)
+from mg.latent_spec import LatentSpec
+from mg.models.opensora_vae.chunks import chunk_lengths, latent_lengths
 from mg.models.opensora_vae.config import TemporalVAEConfig, temporal_vae_shapes
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
 from mg.vaes.autoencoder_kl import AutoencoderKLVAE
-from mg.vaes.video_vae import Compression, VideoVAE
+from mg.vaes.video_vae import VideoVAE
 from mg.weights.tae_names import check_tensors
 
 __all__ = ["OPENSORA_CONFIG", "OpenSoraVAE"]
@@ -112,12 +108,18 @@ class OpenSoraVAE(VideoVAE):
             "scale": np.array(scale, np.float32),
             "shift": np.array(shift, np.float32),
         }
-        side = spatial.compression
+        config = _completed(config)
         super().__init__(
             OpenSoraNetworks(spatial.network, temporal),
-            _completed(config),
-            compression=Compression(temporal.compression, side.h, side.w),
-            latent_channels=temporal.config.embed_dim,
+            config,
+            spec=LatentSpec(
+                temporal.config.embed_dim,
+                t=temporal.compression,
+                h=spatial.spec.h,
+                w=spatial.spec.w,
+                chunk=config["micro_frame_size"],
+                **_scaling(**self.scaling_tensors),
+            ),
         )
         self.network.set_train(False)
 
@@ -164,7 +166,7 @@ class OpenSoraVAE(VideoVAE):
         """
         num_latents = latent.shape[2]
         if num_frames is None or self.num_latent_frames(num_frames) != num_latents:
-            num_frames = num_decoded_frames(num_latents, self.compression.t, self.micro_frame_size)
+            num_frames = self.spec.decoded_frames(num_latents)
         lengths = chunk_lengths(num_frames, self.micro_frame_size)
         chunks = _cut(latent, latent_lengths(lengths, self.compression.t))
         frame_latents = [
@@ -172,19 +174,6 @@ class OpenSoraVAE(VideoVAE):
             for chunk, length in zip(chunks, lengths, strict=True)
         ]
         return self.spatial.frames_from(ops.concat(frame_latents, 2) / SPATIAL_SCALING, None)
-
-    def num_valid_frames(self, num_frames: int) -> int:
-        return num_frames
-
-    def num_latent_frames(self, num_frames: int) -> int:
-        return num_latent_frames(num_frames, self.compression.t, self.micro_frame_size)
-
-    def latent_scaling(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (factor, offset): the checkpoint's own shift and scale, not its config's."""
-        shift, scale = (
-            self.scaling_tensors[name].reshape(-1, 1, 1, 1) for name in ("shift", "scale")
-        )
-        return 1 / scale, -shift / scale
 
     def enable_tiling(self, **sizes: int) -> None:
         """Code each frame in tiles; the temporal VAE works on whole chunks, 8x8 times smaller.
@@ -266,6 +255,13 @@ def _stated_scaling(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
         name: value.reshape(1, -1, 1, 1, 1) if value.ndim else value
         for name, value in values.items()
     }
+
+
+def _scaling(scale: np.ndarray, shift: np.ndarray) -> dict[str, float | list[float]]:
+    """Return factor and offset of a `LatentSpec` for scaled latents (z - shift) / scale."""
+    scale, shift = np.float64(scale), np.float64(shift)
+    pair = {"factor": 1 / scale, "offset": -shift / scale}
+    return {name: v.ravel().tolist() if v.size > 1 else float(v) for name, v in pair.items()}
 
 
 def _without_prefix(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -147,11 +147,8 @@ def _inflated(
     method: str,
     options: Mapping[str, Any],
 ) -> VideoVAE:
-    """Return a 2-D VAE as a TAE, with the same scaled latents."""
-    stated = fields_of_vae_config(image_config)
-    # An image VAE's scaled latent is (z - shift) * factor, a TAE's is z * factor + shift.
-    stated["shift_factor"] = -stated["shift_factor"] * stated["scaling_factor"]
-    structure = {**stated, **options}
+    """Return a 2-D VAE as a TAE."""
+    structure = {**fields_of_vae_config(image_config), **options}
     padding = structure.pop("temporal_padding", "published")
     inflated, config = inflate_image_vae(
         tensors, method=method, temporal_padding=padding, structure=structure

@@ -9,7 +9,7 @@ from mindspore import Tensor
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
-from mg.vaes.video_vae import Compression, VideoVAE
+from mg.vaes.video_vae import VideoVAE
 from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
 
@@ -24,13 +24,7 @@ class TAEVideoVAE(VideoVAE):
 
     def __init__(self, network: TemporalAutoencoder) -> None:
         config = network.config
-        side = config.spatial_compression
-        super().__init__(
-            network,
-            config.to_dict(),
-            compression=Compression(config.temporal_compression, side, side),
-            latent_channels=config.z_channels,
-        )
+        super().__init__(network, config.to_dict(), spec=config.spec)
         # The posterior is what is asked for; a sample beside it would be thrown away.
         network.sample_deterministic = True
         network.set_train(False)
@@ -53,16 +47,6 @@ class TAEVideoVAE(VideoVAE):
 
     def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
         return self.network.decode(latent)
-
-    def num_valid_frames(self, num_frames: int) -> int:
-        return num_frames
-
-    def latent_scaling(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (factor, offset): the TAE's shift is added after the factor."""
-        return (
-            np.float32(self.network.config.scaling_factor),
-            np.float32(self.network.config.shift_factor),
-        )
 
     def enable_tiling(self, **sizes: int) -> None:
         """Encode and decode in tiles of the sizes that `mg.models.tae.tiling.Tiling` takes.

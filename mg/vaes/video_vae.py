@@ -18,6 +18,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mg.files import write_text
+from mg.latent_spec import LatentSpec
 from mg.vaes.posterior import Posterior
 from mg.weights.safetensors_file import write_safetensors
 
@@ -40,14 +41,13 @@ class VideoVAE(abc.ABC):
     """A video autoencoder of any family: video -> posterior over latents -> video.
 
     Get one with `VideoVAE.from_pretrained`. Subclasses set `family` and `class_name` and implement
-    `moments`, `frames_from`, `num_valid_frames`, `enable_tiling`, `disable_tiling`, `tensors`,
-    `shapes` and `from_tensors`.
+    `moments`, `frames_from`, `enable_tiling`, `disable_tiling`, `tensors`, `shapes` and
+    `from_tensors`.
 
     Args:
         network: the network, with its weights.
         config: fields of the checkpoint's `config.json`.
-        compression: frames, rows and columns of video per one of latent.
-        latent_channels: C of the latents.
+        spec: the size of the latents, and the scale that a generator sees them at.
     """
 
     family: str = ""  # the `method` of from_pretrained: opensora, cogvideox, hunyuan, sd, tae
@@ -59,13 +59,11 @@ class VideoVAE(abc.ABC):
         network: nn.Cell,
         config: Mapping[str, Any],
         *,
-        compression: Compression,
-        latent_channels: int,
+        spec: LatentSpec,
     ) -> None:
         self.network = network
         self.config = dict(config)
-        self.compression = compression
-        self.latent_channels = latent_channels
+        self.spec = spec
 
     # -- what a family implements ----------------------------------------------------------------
 
@@ -81,10 +79,6 @@ class VideoVAE(abc.ABC):
             latent: (B, C, T', H', W').
             num_frames: frames of the video that was encoded; None asks for all that come out.
         """
-
-    @abc.abstractmethod
-    def num_valid_frames(self, num_frames: int) -> int:
-        """Return the smallest number of frames >= `num_frames` that the network takes."""
 
     @abc.abstractmethod
     def enable_tiling(self, **sizes: Any) -> None:
@@ -115,25 +109,6 @@ class VideoVAE(abc.ABC):
                 network can be built from.
         """
 
-    def num_latent_frames(self, num_frames: int) -> int:
-        """Return T' of the latent of a video of `num_frames` frames."""
-        return -(-self.num_valid_frames(num_frames) // self.compression.t)
-
-    def latent_scaling(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (factor, offset), each (C, 1, 1, 1) or a scalar: scaled = factor * z + offset.
-
-        By diffusers' conventions: (z - shift_factor) * scaling_factor, or, with `latents_mean` and
-        `latents_std`, (z - mean) / std * scaling_factor.
-        """
-        factor = np.float32(self.config.get("scaling_factor") or 1.0)
-        if self.config.get("invert_scale_latents"):
-            factor = 1 / factor
-        mean, std = self.config.get("latents_mean"), self.config.get("latents_std")
-        if mean is not None and std is not None:
-            factor = factor / np.array(std, np.float32).reshape(-1, 1, 1, 1)
-            return factor, -np.array(mean, np.float32).reshape(-1, 1, 1, 1) * factor
-        return factor, -np.float32(self.config.get("shift_factor") or 0.0) * factor
-
     def stored_config(self) -> dict[str, Any]:
         """Return the fields of the `config.json` that `save_pretrained` writes."""
         stated = {key: value for key, value in self.config.items() if key != "_class_name"}
@@ -144,6 +119,24 @@ class VideoVAE(abc.ABC):
         return {}
 
     # -- for users -------------------------------------------------------------------------------
+
+    @property
+    def compression(self) -> Compression:
+        """Frames, rows and columns of video per frame, row and column of latent."""
+        return Compression(self.spec.t, self.spec.h, self.spec.w)
+
+    @property
+    def latent_channels(self) -> int:
+        """C of the latents."""
+        return self.spec.channels
+
+    def num_valid_frames(self, num_frames: int) -> int:
+        """Return the smallest number of frames >= `num_frames` that the network takes."""
+        return self.spec.valid_frames(num_frames)
+
+    def num_latent_frames(self, num_frames: int) -> int:
+        """Return T' of the latent of a video of `num_frames` frames."""
+        return self.spec.latent_frames(num_frames)
 
     @staticmethod
     def from_pretrained(
@@ -221,7 +214,7 @@ class VideoVAE(abc.ABC):
             ValueError: a shape that the network cannot take, with the nearest that it can.
         """
         video = _as_float32(video)
-        self._check_video_shape(video.shape)
+        self.spec.check_video(video.shape)
         num_frames = video.shape[2]
         num_missing = self.num_valid_frames(num_frames) - num_frames
         if num_missing:
@@ -243,11 +236,7 @@ class VideoVAE(abc.ABC):
             num_frames = latent.num_frames if num_frames is None else num_frames
             latent = latent.mode()
         latent = _as_float32(latent)
-        if latent.ndim != 5 or latent.shape[1] != self.latent_channels or min(latent.shape) < 1:
-            raise ValueError(
-                f"expected a latent (batch, {self.latent_channels}, frames, height, width), got "
-                f"{tuple(latent.shape)}"
-            )
+        self.spec.check_latent(latent.shape)
         if num_frames is not None and self.num_latent_frames(num_frames) > latent.shape[2]:
             raise ValueError(
                 f"num_frames={num_frames} needs a latent of {self.num_latent_frames(num_frames)} "
@@ -259,26 +248,12 @@ class VideoVAE(abc.ABC):
         return video[:, :, :num_frames]
 
     def scale(self, latent: Tensor | np.ndarray) -> Tensor:
-        """Return the latent as a generator sees it."""
-        factor, offset = (Tensor(array) for array in self.latent_scaling())
-        return _as_float32(latent) * factor + offset
+        """Return the latent as a generator sees it (`mg.latent_spec` says by which rule)."""
+        return self.spec.scale(_as_float32(latent))
 
     def unscale(self, latent: Tensor | np.ndarray) -> Tensor:
         """Return a generator's latent as the decoder takes it; the inverse of `scale`."""
-        factor, offset = (Tensor(array) for array in self.latent_scaling())
-        return (_as_float32(latent) - offset) / factor
-
-    def _check_video_shape(self, shape: tuple[int, ...]) -> None:
-        if len(shape) != 5 or shape[1] != 3 or min(shape) < 1:
-            raise ValueError(f"expected a video (batch, 3, frames, height, width), got {shape}")
-        factors = {"height": self.compression.h, "width": self.compression.w}
-        for (name, factor), size in zip(factors.items(), shape[3:], strict=True):
-            if size % factor:
-                below = size // factor * factor
-                legal = f"{below} or {below + factor}" if below else f"{factor}"
-                raise ValueError(
-                    f"{name} {size} is not a multiple of {factor}; resize or crop to {legal}"
-                )
+        return self.spec.unscale(_as_float32(latent))
 
 
 def _as_float32(array: Tensor | np.ndarray) -> Tensor:

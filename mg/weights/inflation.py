@@ -55,12 +55,12 @@ def inflate_image_vae(
         replicate, average   equal      equal          motion blurs over neighbouring frames
 
     Without norm_per_frame all frames of a clip share the statistics of each GroupNorm, which a
-    moving clip shows. Without temporal levels every frame is kept; each level of `replicate`
-    padding keeps the frames 0, 2, 4, ..., of `published` padding 1, 3, 5, ....
+    moving clip shows. Without temporal levels every frame is kept; each level keeps the frames
+    0, 2, 4, ....
 
     A spread kernel needs taps that always see a real frame: the temporal upsampling layers of the
     `published` padding, which surround the clip with zero frames, would darken its ends to 2/3 and
-    therefore stay central; their downsampling repeats the last frame and may spread.
+    therefore stay central.
 
     Temporal attention starts with q, k, v drawn from a normal of variance 1/C, by a seed made
     from each tensor's name (so the result is always the same), zero biases, and a zero output

@@ -12,6 +12,7 @@ import pytest
 from fault_experiments.corrupt_media import write_sound
 from mg.data.captions import CaptionedVideo, CaptionTable
 from mg.data.latent_files import LatentInfo, LatentWriter
+from mg.data.pixel_conversion import to_rgb
 
 
 def moving_frames(num_frames, height, width):
@@ -52,7 +53,7 @@ def encode_video(
 def decode_in_order(path):
     """Return all frames of a file by plain sequential decoding: the reference."""
     with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        frames = [to_rgb(frame) for frame in container.decode(video=0)]
     return np.stack(frames)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mg.data.media_rules import Reading
 from mg.data.orientation import Orientation
+from mg.data.pixel_conversion import to_rgb
 from mg.data.video import BrokenVideoError, VideoReader, iterate_frames, probe_video
 
 MEDIA = Path(__file__).parents[1] / "fixtures" / "media"
@@ -142,7 +143,7 @@ def test_the_default_stream_is_read():
     assert (info.num_frames, info.height, info.width) == (20, 48, 64)
     assert info.notes == ("video stream 2 of 2",)
     with av.open(str(path)) as container:
-        expected = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=1)])
+        expected = np.stack([to_rgb(frame) for frame in container.decode(video=1)])
     np.testing.assert_array_equal(read_all(path), expected)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from mg.latent_spec import LatentSpec
 from mg.models.opensora_vae import chunks, layers
 from mg.models.opensora_vae.config import TemporalVAEConfig, temporal_vae_shapes
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
@@ -356,34 +357,30 @@ def test_tensors_come_back_as_they_were_loaded():
         other.load_tensors(tensors)
 
 
-# frames -> lengths of the chunks, of their latents; largest number of frames of such a latent
+# frames -> lengths of the chunks, of their latents
 CHUNKS = {
-    1: ([1], [1], 4),
-    4: ([4], [1], 4),
-    16: ([16], [4], 16),
-    17: ([17], [5], 17),
-    18: ([17, 1], [5, 1], 21),
-    34: ([17, 17], [5, 5], 34),
-    51: ([17, 17, 17], [5, 5, 5], 51),
-    52: ([17, 17, 17, 1], [5, 5, 5, 1], 55),
+    1: ([1], [1]),
+    4: ([4], [1]),
+    16: ([16], [4]),
+    17: ([17], [5]),
+    18: ([17, 1], [5, 1]),
+    34: ([17, 17], [5, 5]),
+    51: ([17, 17, 17], [5, 5, 5]),
+    52: ([17, 17, 17, 1], [5, 5, 5, 1]),
 }
 
 
 @pytest.mark.parametrize("frames", CHUNKS)
 def test_chunks_of_17_frames(frames):
-    lengths, latents, largest = CHUNKS[frames]
+    lengths, latents = CHUNKS[frames]
     assert chunks.chunk_lengths(frames, 17) == lengths
     assert chunks.latent_lengths(lengths, 4) == latents
-    assert chunks.num_latent_frames(frames, 4, 17) == sum(latents)
-    assert chunks.num_decoded_frames(sum(latents), 4, 17) == largest
-    assert chunks.num_latent_frames(largest, 4, 17) == sum(latents)
+    assert LatentSpec(4, 4, 8, 8, chunk=17).latent_frames(frames) == sum(latents)
     assert chunks.num_padding_frames(frames, 4) == {0: 0, 1: 3, 2: 2, 3: 1}[frames % 4]
 
 
 def test_one_chunk_without_a_size():
     assert chunks.chunk_lengths(50, None) == [50]
-    assert chunks.num_latent_frames(50, 4, None) == 13
-    assert chunks.num_decoded_frames(13, 4, None) == 52
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mindspore import Tensor
 
 import mg.vaes.pretrained
+from mg.models.tae.tae import TAE_CONFIG, TemporalAutoencoder
 from mg.vaes import VideoVAE
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.safetensors_file import read_safetensors
@@ -228,13 +230,24 @@ def test_inflated_2d_vae_codes_an_image_as_it_did(saved_image_vae, method):
     np.testing.assert_allclose(
         tae.decode(ours).asnumpy(), image_vae.decode(theirs).asnumpy(), rtol=0, atol=1e-4
     )
-    # Scaled latents are the same too, though the TAE adds its shift after the factor.
-    np.testing.assert_allclose(
-        tae.scale(theirs.mode()).asnumpy(),
-        image_vae.scale(theirs.mode()).asnumpy(),
-        rtol=1e-5,
-        atol=1e-5,
+
+
+def test_one_file_is_scaled_alike_through_both_doors(saved_image_vae):
+    """The shift of Stable Diffusion 3.5 is that of TAE_CONFIG, and is added after the factor."""
+    doors = (
+        VideoVAE.from_pretrained(saved_image_vae),
+        TemporalAutoencoder(pretrained=saved_image_vae / "diffusion_pytorch_model.safetensors"),
     )
+    z = np.random.default_rng(0).standard_normal((1, 16, 1, 2, 2)).astype(np.float32)
+    by_hand = TAE_CONFIG["scaling_factor"] * z + TAE_CONFIG["shift_factor"]
+    scaled = [door.scale(Tensor(z)) for door in doors]
+    for one, other in zip(scaled, reversed(doors), strict=True):
+        np.testing.assert_allclose(one.asnumpy(), by_hand, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(other.unscale(one).asnumpy(), z, rtol=0, atol=1e-6)
+    # Frame by frame the same weights are the image VAE that they were: (z - shift) * factor.
+    image_vae = VideoVAE.from_pretrained(saved_image_vae, inflate_method="none")
+    expected = (z - 0.0609) * 1.5305
+    np.testing.assert_allclose(image_vae.scale(z).asnumpy(), expected, rtol=0, atol=1e-6)
 
 
 def test_inflated_small_vae_of_four_channels(all_vaes):

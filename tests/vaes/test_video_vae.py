@@ -168,7 +168,7 @@ def test_scaling_of_the_references(all_vaes, family, factor, offset):
     [
         ({"scaling_factor": 0.7}, [1.4, 1.4, 1.4, 1.4]),
         ({"scaling_factor": 1.5305, "shift_factor": 0.0609}, [1.5305 * (2 - 0.0609)] * 4),
-        ({"scaling_factor": 0.5, "invert_scale_latents": True}, [4.0] * 4),
+        ({"scaling_factor": 0.5, "invert_scale_latents": True}, [1.0] * 4),
         (
             {"scaling_factor": 0.5, "latents_mean": [0, 1, 2, 3], "latents_std": [1, 2, 4, 8]},
             [1.0, 0.25, 0.0, -0.0625],

@@ -45,7 +45,6 @@ class Inflated:
     """The tiny SD3.5 VAE, inflated; its errors on clips whose frames are the fixture's images."""
 
     def __init__(self, method: str, padding: str, structure: dict) -> None:
-        self.padding = padding
         tensors, config = inflate_image_vae(
             read_weights(SD35_PATH), method=method, temporal_padding=padding, structure=structure
         )
@@ -58,8 +57,7 @@ class Inflated:
         frames = SD35["image"][images].repeat(factor, axis=0)
         if len(set(images)) > 1:  # otherwise it is to be still
             kept = np.zeros(len(frames), bool)
-            # Taps 2i-1, 2i, 2i+1 of each level, or 2i, 2i+1, 2i+2: the middle one counts.
-            kept[(0 if self.padding == "replicate" else factor - 1) :: factor] = True
+            kept[::factor] = True  # of the taps 2i-1, 2i, 2i+1 of each level the middle one counts
             noise = np.random.default_rng(0).uniform(-1, 1, frames.shape).astype(np.float32)
             frames = np.where(kept[:, None, None, None], frames, noise)
         return as_video(frames)

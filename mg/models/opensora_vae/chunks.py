@@ -6,13 +6,7 @@ compression r (4), so it has ceil(t / r) frames of latent; after decoding, as ma
 added are dropped at the front. So 17 frames become 5 of latent, and 51 become 15.
 """
 
-__all__ = [
-    "chunk_lengths",
-    "latent_lengths",
-    "num_decoded_frames",
-    "num_latent_frames",
-    "num_padding_frames",
-]
+__all__ = ["chunk_lengths", "latent_lengths", "num_padding_frames"]
 
 
 def num_padding_frames(num_frames: int, compression: int) -> int:
@@ -36,16 +30,3 @@ def chunk_lengths(num_frames: int, micro_frame_size: int | None) -> list[int]:
 def latent_lengths(chunks: list[int], compression: int) -> list[int]:
     """Return the number of latent frames of each chunk."""
     return [-(-length // compression) for length in chunks]
-
-
-def num_latent_frames(num_frames: int, compression: int, micro_frame_size: int | None) -> int:
-    """Return T' of the latent of a video of `num_frames` frames."""
-    return sum(latent_lengths(chunk_lengths(num_frames, micro_frame_size), compression))
-
-
-def num_decoded_frames(num_latents: int, compression: int, micro_frame_size: int | None) -> int:
-    """Return the largest number of frames whose latent has `num_latents` frames."""
-    if micro_frame_size is None:
-        return num_latents * compression
-    num_full, rest = divmod(num_latents, -(-micro_frame_size // compression))
-    return num_full * micro_frame_size + rest * compression

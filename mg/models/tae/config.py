@@ -7,6 +7,7 @@ image VAE.
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from mg.latent_spec import LatentSpec
 from mg.models.known_names import check_known
 from mg.models.size_limits import (
     MAX_LAYERS,
@@ -56,16 +57,17 @@ class TAEConfig:
     num_res_blocks: int = 2  # residual blocks of an encoder level (a decoder level has one more)
     attn_resolutions: tuple[int, ...] = ()  # nominal resolutions whose blocks attend
     dropout: float = 0.0  # inside the residual blocks, while training
-    scaling_factor: float = 1.5305  # z * scaling_factor + shift_factor is what a generator sees
+    # A generator sees scaling_factor * z + shift_factor, whatever weights the TAE started from.
+    scaling_factor: float = 1.5305
     shift_factor: float = 0.0609
     use_post_quant_conv: bool = False  # 1x1 convolution before the decoder
     use_quant_conv: bool = False  # 1x1 convolution after the encoder
     attn_type: str = "vanilla"  # "vanilla": spatial, then temporal attention; "spat_only"
     temporal_downsample_level: tuple[int, ...] = (0, 1, 2)  # encoder levels that halve T
     temporal_upsample_level: tuple[int, ...] = (3, 2, 1)  # decoder levels that double T
-    # "published": as the public MindSpore weights were trained: temporal down pads two copies of
-    # the last frame at the tail, temporal up pads one zero frame at each end.
-    # "replicate": as in the paper: both pad one copy of the first and of the last frame.
+    # What the decoder's layers that double T see past the ends of a clip. "published": zeros, as
+    # the public MindSpore weights were trained. "replicate": the first and the last frame again, as
+    # in the paper. All other temporal layers repeat the end frames either way.
     temporal_padding: str = "published"
     # Groups of every GroupNorm. With as many groups as channels it would normalise each channel
     # by itself and erase a clip's mean colour; narrow networks need fewer groups.
@@ -170,6 +172,20 @@ class TAEConfig:
     def spatial_compression(self) -> int:
         """Pixels per latent pixel, along height and along width."""
         return 2 ** (self.num_levels - 1)
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The size of the latents and the scale that a generator sees them at."""
+        side = self.spatial_compression
+        return LatentSpec(
+            channels=self.z_channels,
+            t=self.temporal_compression,
+            h=side,
+            w=side,
+            factor=self.scaling_factor,
+            offset=self.shift_factor,
+            video_channels=self.in_channels,
+        )
 
     @classmethod
     def from_mapping(cls, mapping: "Mapping | TAEConfig") -> "TAEConfig":

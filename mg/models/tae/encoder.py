@@ -25,9 +25,7 @@ class EncoderLevel(Level):
             SpatialDownsample(out_channels) if level < config.num_levels - 1 else None
         )
         self.downsample_temp = (
-            TemporalDownsample(out_channels, temporal_padding=config.temporal_padding)
-            if level in config.temporal_downsample_level
-            else None
+            TemporalDownsample(out_channels) if level in config.temporal_downsample_level else None
         )
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:

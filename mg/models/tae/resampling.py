@@ -60,10 +60,9 @@ class SpatialUpsample(nn.Cell):
 
 
 @constexpr
-def _taps_at_stride_2(batch: int, num_frames: int, head_padding: int, channels: int) -> Tensor:
-    """Taps 2i, 2i+1, 2i+2, or one frame earlier with head padding; the end frames repeated."""
-    first = 2 * np.arange((num_frames + 1) // 2) - head_padding
-    frames = first[:, None] + np.array([0, 1, 2])
+def _taps_at_stride_2(batch: int, num_frames: int, channels: int) -> Tensor:
+    """Taps 2i-1, 2i, 2i+1; the end frames repeated."""
+    frames = 2 * np.arange((num_frames + 1) // 2)[:, None] + np.array([-1, 0, 1])
     frames = folded_frames(batch, num_frames, np.clip(frames, 0, num_frames - 1))
     return channel_rows(frames, channels)
 
@@ -71,20 +70,19 @@ def _taps_at_stride_2(batch: int, num_frames: int, head_padding: int, channels: 
 class TemporalDownsample(nn.Cell):
     """T -> ceil(T/2): convolution over time, kernel 3, stride 2.
 
-    Output frame i sees the frames (2i-1, 2i, 2i+1) with "replicate" padding, as in the paper, and
-    (2i, 2i+1, 2i+2) with "published" padding; past the ends the end frames are repeated.
+    Output frame i sees the frames 2i-1, 2i, 2i+1; past the ends the end frames are repeated, in the
+    paper and in the published weights alike.
     """
 
-    def __init__(self, channels: int, *, temporal_padding: str) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = TemporalConv(channels)
-        self.head_padding = 1 if temporal_padding == "replicate" else 0
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         if num_frames == 1:
             return self.conv.add_bias(self.conv.on_equal_frames(x))
         total, channels, _, _ = x.shape
-        rows = _taps_at_stride_2(total // num_frames, num_frames, self.head_padding, channels)
+        rows = _taps_at_stride_2(total // num_frames, num_frames, channels)
         return self.conv.add_bias(self.conv.on_taps(x, rows))  # (B*ceil(T/2), C, H, W)
 
 
@@ -105,7 +103,7 @@ def _taps_of_pairs(batch: int, num_frames: int, pads_with_zeros: bool, channels:
 class TemporalUpsample(nn.Cell):
     """T -> 2T: nearest neighbour, then a convolution over time with kernel 3.
 
-    The ends are padded with zeros ("published") or with the end frames ("replicate"). With frames
+    Past the ends are zeros ("published") or the end frames ("replicate", the paper's). With frames
     doubled and taps W0, W1, W2,
 
         y_2i = W0 x_{i-1} + (W1 + W2) x_i        y_2i+1 = (W0 + W1) x_i + W2 x_{i+1}

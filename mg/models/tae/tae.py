@@ -186,7 +186,7 @@ class TemporalAutoencoder(nn.Cell):
         """Return (z, mean, logvar), each (B, z_channels, T', H/8, W/8), float32.
 
         z is a sample of the posterior N(mean, exp(logvar)), or its mean with
-        `sample_deterministic`. It is not scaled: see `scaling_factor`, `shift_factor`.
+        `sample_deterministic`. It is not scaled: see `scale`.
 
         Args:
             video: (B, 3, T, H, W) in [-1, 1], T >= 1, H and W multiples of 8.
@@ -219,7 +219,7 @@ class TemporalAutoencoder(nn.Cell):
             ValueError: wrong shape, or more frames wanted than there are.
         """
         self.check_latent_shape(z.shape)
-        num_decoded = z.shape[2] * self.config.temporal_compression
+        num_decoded = self.config.spec.decoded_frames(z.shape[2])
         if num_target_frames is not None and not 1 <= num_target_frames <= num_decoded:
             raise ValueError(
                 f"num_target_frames={num_target_frames}, but a latent of {z.shape[2]} frames "
@@ -235,28 +235,21 @@ class TemporalAutoencoder(nn.Cell):
             return video
         return video[:, :, :num_target_frames]
 
+    def scale(self, z: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """Return a latent as a generator sees it: scaling_factor * z + shift_factor."""
+        return self.config.spec.scale(z)
+
+    def unscale(self, z: Tensor | np.ndarray) -> Tensor | np.ndarray:
+        """Return a generator's latent as `decode` takes it; the inverse of `scale`."""
+        return self.config.spec.unscale(z)
+
     def check_video_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless (B, 3, T, H, W) is a video that the encoder can take."""
-        channels, factor = self.config.in_channels, self.config.spatial_compression
-        if len(shape) != 5 or shape[1] != channels or min(shape) < 1:
-            raise ValueError(
-                f"expected a video (batch, {channels}, frames, height, width), got {tuple(shape)}"
-            )
-        for name, size in (("height", shape[3]), ("width", shape[4])):
-            if size % factor:
-                below = size // factor * factor
-                legal = f"{below} or {below + factor}" if below else f"{factor}"
-                raise ValueError(
-                    f"{name} {size} is not a multiple of {factor}; resize or crop to {legal}"
-                )
+        self.config.spec.check_video(shape)
 
     def check_latent_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless (B, z_channels, T', H', W') is a latent of this network."""
-        if len(shape) != 5 or shape[1] != self.config.z_channels or min(shape) < 1:
-            raise ValueError(
-                f"expected a latent (batch, {self.config.z_channels}, frames, height, width), "
-                f"got {tuple(shape)}"
-            )
+        self.config.spec.check_latent(shape)
 
 
 def _as_dict(config: Mapping | TAEConfig | None) -> dict | None:
