@@ -173,7 +173,10 @@ def test_cropping_on_every_side(tmp_path, make_video, make_frames):
     with VideoReader(path) as reader:
         shown = reader.read(range(4))
     expected = make_video(tmp_path / "whole.mp4", frames, options={"crf": "1"})
-    np.testing.assert_allclose(shown.astype(int), read_all(expected)[:, 10:46, 6:82], atol=12)
+    # At its edges the colour of a cropped picture is interpolated from fewer neighbours.
+    inner = np.s_[:, 2:-2, 2:-2]
+    whole = read_all(expected)[:, 10:46, 6:82]
+    np.testing.assert_allclose(shown[inner].astype(int), whole[inner], atol=12)
 
 
 def write_two_sizes(path, frames, sizes):

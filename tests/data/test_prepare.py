@@ -12,7 +12,7 @@ import pytest
 from mg.data import manifest, prepare
 from mg.data.clips import ClipConfig, ClipDataset
 from mg.data.manifest import build_manifest
-from mg.data.media_rules import Reading
+from mg.data.media_rules import READING_VERSION, Reading
 from mg.data.prepare import open_prepared, prepare_clips
 from mg.data.prepared_index import INDEX_NAME, PrepareSettings, read_index
 from mg.data.transforms import resize_and_crop
@@ -181,7 +181,8 @@ def index_with(piece=None, source=None, settings=None):
     """Return the text of an index of one piece, with some fields changed."""
     pieces = [{**PIECE, **(piece or {})}]
     sources = [{"name": "a", "num_bytes": 1, "mtime_ns": 1, "pieces": pieces, **(source or {})}]
-    content = {"version": 1, "settings": {"short_side": 8, **(settings or {})}, "sources": sources}
+    settings = {"short_side": 8, **(settings or {})}
+    content = {"version": 1, "reading": READING_VERSION, "settings": settings, "sources": sources}
     return json.dumps(content)
 
 
