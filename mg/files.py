@@ -16,6 +16,7 @@ __all__ = [
     "atomic_path",
     "check_writable_folder",
     "open_regular_file",
+    "path_under",
     "read_bytes",
     "remove_abandoned",
     "resolve_under",
@@ -203,6 +204,22 @@ def resolve_under(root: str | os.PathLike, relative: str | os.PathLike) -> Path:
     if not resolved.is_relative_to(root):
         raise ValueError(f"path {str(relative)!r} leads outside the folder {root}")
     return resolved
+
+
+def path_under(root: str | os.PathLike, relative: str | os.PathLike) -> Path:
+    """Return `root / relative`, without `..` in it, if it lies under `root` by its name.
+
+    For files to be read: links inside `root` are followed, wherever they lead, since whoever put
+    them there decided so. For files to be written see `resolve_under`.
+
+    Raises:
+        ValueError: the path leaves `root`, through `..` or as an absolute one.
+    """
+    for base in (Path(root).resolve(), Path(os.path.abspath(root))):
+        path = Path(os.path.normpath(base / relative))
+        if path.is_relative_to(base):
+            return path
+    raise ValueError(f"path {str(relative)!r} leads outside the folder {root}")
 
 
 def sha256_of_file(path: str | os.PathLike) -> str:

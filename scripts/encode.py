@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.cli import parse_config, plain_settings, run_main, save_config
 from mg.data.buckets import Bucket
 from mg.data.manifest import build_manifest
+from mg.data.media_rules import Reading
 from mg.device import setup_device
 from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
@@ -31,6 +32,7 @@ class EncodeConfig(AutoencoderConfig):
         csv_path: table (CSV, JSONL or JSON) with a column `video`, instead of all videos of the
             folder.
         video_folder: folder of the videos of csv_path.
+        reading: largest frames that are read (max_pixels), and whether pixels are made square.
         output_path: folder for the latents; subfolders are kept.
         image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
         buckets: instead of image_size, sizes FRAMESxHEIGHTxWIDTH of the encoded videos, such as
@@ -44,6 +46,7 @@ class EncodeConfig(AutoencoderConfig):
     input: str | None = None
     csv_path: str | None = None
     video_folder: str | None = None
+    reading: Reading = dataclasses.field(default_factory=Reading)
     output_path: str = "outputs/latents"
     image_size: int | tuple[int, int] | None = None
     buckets: list[str] | None = None
@@ -72,7 +75,9 @@ def main() -> None:
         config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
     )
     manifest = build_manifest(
-        csv_path=config.csv_path, video_folder=config.input or config.video_folder
+        csv_path=config.csv_path,
+        video_folder=config.input or config.video_folder,
+        reading=config.reading,
     )
     setup_device(config)
     ranks = init_ranks()

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, plain_settings, run_main, save_config
 from mg.data.manifest import build_manifest
+from mg.data.media_rules import Reading
 from mg.device import setup_device
 from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
@@ -29,6 +30,7 @@ class InferenceConfig(AutoencoderConfig):
     Args:
         csv_path: table with a column `video`; null takes all of video_folder.
         video_folder: folder of the videos, or one file.
+        reading: largest frames that are read (max_pixels), and whether pixels are made square.
         output_path: folder for the videos and the report.
         num_frames: frames of each clip, from its beginning; 0 for whole clips of any length.
         image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
@@ -41,6 +43,7 @@ class InferenceConfig(AutoencoderConfig):
 
     csv_path: str | None = None
     video_folder: str | None = None
+    reading: Reading = dataclasses.field(default_factory=Reading)
     output_path: str = "outputs/reconstruction"
     num_frames: int | None = 16
     image_size: int | tuple[int, int] | None = 256
@@ -71,6 +74,7 @@ def main() -> None:
         csv_path=config.csv_path,
         video_folder=config.video_folder,
         min_frames=settings.num_source_frames,
+        reading=config.reading,
     )
     setup_device(config)
     ranks = init_ranks()

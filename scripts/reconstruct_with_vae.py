@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, plain_settings, run_main, save_config
 from mg.data.manifest import build_manifest
+from mg.data.media_rules import Reading
 from mg.device import DeviceConfig, setup_device
 from mg.pipelines.output_record import open_output_folder
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
@@ -35,6 +36,7 @@ class ReconstructionConfig(DeviceConfig):
         enable_tile: code frames in overlapping tiles of the family's usual size, to save memory.
         csv_path: table with a column `video`; null takes all of video_folder.
         video_folder: folder of the videos, or one file.
+        reading: largest frames that are read (max_pixels), and whether pixels are made square.
         output_path: folder for the videos and the report.
         num_frames: frames of each clip, from its beginning.
         image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
@@ -51,6 +53,7 @@ class ReconstructionConfig(DeviceConfig):
     enable_tile: bool = False
     csv_path: str | None = None
     video_folder: str | None = None
+    reading: Reading = dataclasses.field(default_factory=Reading)
     output_path: str = "outputs/reconstruction_with_vae"
     num_frames: int = 17
     image_size: int | tuple[int, int] | None = 256
@@ -83,6 +86,7 @@ def main() -> None:
         csv_path=config.csv_path,
         video_folder=config.video_folder,
         min_frames=settings.num_source_frames,
+        reading=config.reading,
     )
     setup_device(config)
     # MindSpore takes seconds to import; a wrong setting is answered before.

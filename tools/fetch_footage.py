@@ -38,7 +38,7 @@ from mg.data.prepared_index import (
     read_index,
 )
 from mg.data.transforms import resize_frame
-from mg.data.video import PREPARED_SUFFIX, VideoReader
+from mg.data.video import PREPARED_SUFFIX
 from mg.files import atomic_path, resolve_under
 from mg.pip_command import pip_command
 
@@ -330,7 +330,7 @@ def prepare_training(output: Path, *, seed: int, overwrite: bool = False) -> Non
 
 
 def _read_photograph(clip: Clip) -> np.ndarray:
-    with VideoReader(clip.path) as reader:
+    with clip.open() as reader:
         return _scale_down(reader.read([0])[0], PHOTOGRAPH_SHORT_SIDE)
 
 

@@ -11,6 +11,7 @@ import sys
 
 from mg.console import printable
 from mg.data.manifest import build_manifest
+from mg.data.media_rules import Reading
 from mg.data.prepare import prepare_clips
 from mg.data.prepared_index import PrepareSettings
 
@@ -25,6 +26,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output_path", required=True, help="folder of the prepared clips")
     parser.add_argument(
         "--short_side", type=int, default=128, help="pixels of the shorter side (default: 128)"
+    )
+    parser.add_argument(
+        "--max_pixels",
+        type=int,
+        default=Reading.max_pixels,
+        help="leave out files whose frames have more (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep_pixel_aspect",
+        action="store_true",
+        help="store frames whose pixels are not square as they are",
     )
     parser.add_argument("--split_scenes", action="store_true", help="cut at hard cuts")
     parser.add_argument(
@@ -52,12 +64,19 @@ def main(arguments: list[str] | None = None) -> int:
             min_frames_per_clip=flags.min_frames_per_clip,
             max_frames_per_clip=flags.max_frames_per_clip,
         )
-        sources = build_manifest(csv_path=flags.csv_path, video_folder=flags.video_folder)
+        sources = build_manifest(
+            csv_path=flags.csv_path,
+            video_folder=flags.video_folder,
+            reading=Reading(flags.max_pixels, square_pixels=not flags.keep_pixel_aspect),
+        )
         prepare_clips(sources, flags.output_path, settings=settings, overwrite=flags.overwrite)
         prepared = build_manifest(video_folder=flags.output_path)
     except (ValueError, OSError) as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 1
+    for clip in sources.clips:
+        if clip.notes:
+            print(f"{clip.name}  {', '.join(clip.notes)}")
     for entry in sources.rejected:
         print(printable(f"{entry.name}  left out  {entry.reason}"))
     print(printable(prepared.table(), max_lines=sys.maxsize))

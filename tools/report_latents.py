@@ -25,6 +25,7 @@ from mg.cli import parse_config, run_main
 from mg.console import printable
 from mg.data.latent_files import list_latent_files, read_latent
 from mg.data.manifest import build_manifest
+from mg.data.media_rules import Reading
 from mg.device import setup_device
 from mg.files import check_writable_folder, write_text
 from mg.metrics.latent_plot import draw_structure
@@ -35,7 +36,12 @@ from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 logger = logging.getLogger("mg")
 
 # Settings that only matter where videos are encoded, and their defaults.
-_ENCODING = {**vars(AutoencoderConfig(ckpt_path="")), "ckpt_path": None, "image_size": None}
+_ENCODING = {
+    **vars(AutoencoderConfig(ckpt_path="")),
+    "ckpt_path": None,
+    "image_size": None,
+    "reading": Reading(),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,7 @@ class ReportLatentsConfig(AutoencoderConfig):
         input: with ckpt_path a video or a folder of videos; without it a latent file, or a folder
             of them, that scripts/encode.py wrote.
         ckpt_path: weights of the autoencoder that encodes the videos.
+        reading: largest frames that are read (max_pixels), and whether pixels are made square.
         image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
         r: an outlier lies more than this many standard deviations from the mean of its map.
         json: file for the figures.
@@ -55,6 +62,7 @@ class ReportLatentsConfig(AutoencoderConfig):
 
     input: str
     ckpt_path: str | None = None
+    reading: Reading = dataclasses.field(default_factory=Reading)
     image_size: int | tuple[int, int] | None = None
     r: float = 3.0
     json: str | None = None
@@ -117,7 +125,7 @@ def stored_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarra
 
 def encoded_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarray]]:
     """Yield name and mean of the latent of each video, piece by piece along time."""
-    manifest = build_manifest(video_folder=config.input)
+    manifest = build_manifest(video_folder=config.input, reading=config.reading)
     for entry in manifest.rejected:
         logger.warning("%s is left out: %s", entry.name, entry.reason)
     setup_device(config)
@@ -130,7 +138,7 @@ def encoded_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarr
         if config.memory_budget_gb is not None:
             budget = config.memory_budget_gb
             tae.tiling = tae.tiling_within(budget, *size)
-        frames = read_frames(clip.path, size, rescale=config.image_size is not None)
+        frames = read_frames(clip, size, rescale=config.image_size is not None)
         for mean, _ in encode_frames(tae, frames):
             yield clip.name, mean
 

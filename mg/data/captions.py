@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mg.data.video_table import full_name, read_video_table
-from mg.files import resolve_under
+from mg.data.table_names import NamedFiles
+from mg.data.video_table import read_video_table
 
 __all__ = ["CaptionTable", "CaptionedVideo", "read_captions"]
 
@@ -32,7 +32,7 @@ def read_captions(
 ) -> CaptionTable:
     """Return the videos that a table names, with their captions.
 
-    Whether the files exist is not looked at, except to complete names without a suffix. A video
+    The files need not exist; names are matched to those that do (`mg.data.table_names`). A video
     with several captions may stand in several rows.
 
     Args:
@@ -45,20 +45,19 @@ def read_captions(
             are), a row has no path, a path leaves the folder, or no row has a caption.
     """
     table_path = Path(table_path)
-    if not table_path.is_file():
+    if not table_path.exists():
         raise FileNotFoundError(f"no such table of captions: {table_path}")
     root = Path(video_folder) if video_folder is not None else table_path.parent
     if not root.is_dir():
         raise FileNotFoundError(f"no such video folder: {root}")
     videos, without_caption = [], []
+    files = NamedFiles(root)
     for place, name, caption in read_video_table(table_path, needs_captions=True):
-        if not name.strip():
-            raise ValueError(f"{table_path}, {place}: the path of the video is empty")
         if not caption.strip():
             without_caption.append(name)
             continue
         try:
-            path = resolve_under(root, full_name(root, name))
+            path = files.find(name).path
         except ValueError as error:
             raise ValueError(f"{table_path}, {place}: {error}") from error
         videos.append(CaptionedVideo(path, name, caption.strip()))

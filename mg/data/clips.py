@@ -21,7 +21,6 @@ from mg.data.transforms import (
     resize_and_crop,
     to_model_range,
 )
-from mg.data.video import VideoReader
 
 __all__ = ["ClipBatch", "ClipConfig", "ClipDataset", "ClipDraw"]
 
@@ -230,7 +229,7 @@ class ClipDataset(Dataset):
         num_frames = 1 if draw.is_image else config.sample_n_frames
         span = (num_frames - 1) * config.sample_stride + 1
         start = int(rng.integers(clip.num_frames - span + 1))
-        with VideoReader(clip.path) as reader:
+        with clip.open() as reader:
             frames = reader.read(range(start, start + span, config.sample_stride))
         short_side = None
         if config.short_side_range is not None:

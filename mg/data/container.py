@@ -19,11 +19,14 @@ from pathlib import Path
 import av
 import numpy as np
 
+from mg.data.frame_geometry import Geometry
+from mg.data.frame_times import VARIABLE_RATE, is_variable
+from mg.data.media_rules import BrokenVideoError, Reading
+from mg.data.open_container import open_container, reason_of_decoder, stream_note
 from mg.data.pixel_conversion import to_rgb
 from mg.data.truncation import num_missing_bytes
 
 __all__ = [
-    "BrokenVideoError",
     "ContainerReader",
     "VideoScan",
     "iterate_container",
@@ -34,16 +37,12 @@ __all__ = [
 CODECS_WITH_HIDDEN_FRAMES = frozenset({"vp8"})
 # Containers without presentation times: those of reordered frames (B-frames) are guesses.
 CONTAINERS_WITHOUT_PTS = frozenset({"avi"})
-# What FFmpeg also opens: text drawn as a terminal would, and lists of other files.
-FORMATS_THAT_ARE_NO_VIDEO = frozenset({"tty", "concat", "hls", "dash"})
+# Transfer functions of high dynamic range (ITU-T H.273, table 3).
+HDR_CURVES = {16: "HDR (PQ)", 18: "HDR (HLG)"}
 # Between two wanted frames further apart than this, seeking is tried instead of decoding through.
 MAX_FRAMES_DECODED_THROUGH = 8
 # Earlier key frames tried after a failed seek, before decoding from the beginning.
 MAX_EARLIER_SEEKS = 3
-
-
-class BrokenVideoError(ValueError):
-    """A file that exists but cannot be read as video in full; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -55,33 +54,32 @@ class VideoScan:
             base; None if the file has no usable times, so that frames can only be counted.
         keyframe_pts: those of `pts` at which decoding may begin.
         num_frames: frames that can be read.
-        height, width: of the first frame as shown (after rotation), in pixels.
+        geometry: size of the frames as stored, and how they are shown.
         fps: average frames per second.
+        notes: what to tell about the file although it is read.
     """
 
     pts: np.ndarray | None
     keyframe_pts: np.ndarray
     num_frames: int
-    height: int
-    width: int
+    geometry: Geometry
     fps: float
+    notes: tuple[str, ...]
 
 
-def scan_container(path: Path) -> VideoScan:
+def scan_container(path: Path, reading: Reading) -> VideoScan:
     """Return the frame index of a video file; repeated calls for an unchanged file are free.
 
     Raises:
-        BrokenVideoError: not a video, no video stream, truncated, or not decodable.
+        BrokenVideoError: not a video, no video stream, truncated, too large, or not decodable.
     """
     status = path.stat()
-    return _scan_cached(path, status.st_mtime_ns, status.st_size)
+    return _scan_cached(path, reading, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=512)
-def _scan_cached(path: Path, mtime_ns: int, size: int) -> VideoScan:
-    if size == 0:
-        raise BrokenVideoError(f"{path.name}: the file is empty (0 bytes)")
-    with _open(path) as (container, stream):
+def _scan_cached(path: Path, reading: Reading, mtime_ns: int, size: int) -> VideoScan:
+    with open_container(path, reading) as (container, stream):
         _refuse_missing_bytes(path, container, stream)
         pts, keyframe_pts, trusted = _demux(path, container, stream)
         trusted = trusted and not (
@@ -93,55 +91,28 @@ def _scan_cached(path: Path, mtime_ns: int, size: int) -> VideoScan:
         )
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         time_base = float(stream.time_base)
-    first = _first_frame(path)
+        aspect = stream.sample_aspect_ratio
+        notes = stream_note(container, stream)
+    first = _first_frame(path, reading)
+    geometry = Geometry.of_frame(first, aspect, is_square=reading.square_pixels)
+    reading.check_pixels(path, geometry.height, geometry.shown_width)
+    notes += geometry.notes()
+    if first.color_trc in HDR_CURVES:
+        notes += (HDR_CURVES[first.color_trc],)
     if trusted and pts is not None:
         # Headers and packet lists can promise what the decoder does not deliver; the two ends are
         # where this shows: leading pictures without their reference, and cut-off files.
-        reader = ContainerReader(path, scan=VideoScan(pts, keyframe_pts, len(pts), 0, 0, fps))
-        with reader:
+        scan = VideoScan(pts, keyframe_pts, len(pts), geometry, fps, notes)
+        with ContainerReader(path, reading, scan=scan) as reader:
             trusted = reader.can_read(0) and reader.can_read(len(pts) - 1)
     if not trusted or pts is None:
-        pts, num_frames = _decode_all(path, has_pts=pts is not None)
+        pts, num_frames = _decode_all(path, reading, has_pts=pts is not None)
     else:
         num_frames = len(pts)
     if pts is not None and len(pts) > 1:
         fps = (len(pts) - 1) / (float(pts[-1] - pts[0]) * time_base)
-    return VideoScan(pts, keyframe_pts, num_frames, first.shape[0], first.shape[1], fps)
-
-
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple]:
-    """Yield (container, video stream); FFmpeg's errors become BrokenVideoError."""
-    try:
-        # An absolute path and the white list keep FFmpeg from taking a file name or the content of
-        # a playlist for a network address.
-        container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
-        raise BrokenVideoError(
-            f"{path.name}: not a video, or cut off before its index ({_reason(error)})"
-        ) from error
-    with container:
-        if FORMATS_THAT_ARE_NO_VIDEO & set(container.format.name.split(",")):
-            raise BrokenVideoError(
-                f"{path.name}: not a video but text (format {container.format.name!r})"
-            )
-        streams = [s for s in container.streams.video if not _is_cover_picture(s)]
-        if not streams:
-            kinds = sorted({s.type for s in container.streams}) or ["none"]
-            raise BrokenVideoError(
-                f"{path.name}: no video in this file (streams found: {', '.join(kinds)})"
-            )
-        if streams[0].codec_context is None:
-            raise BrokenVideoError(f"{path.name}: its video codec is unknown")
-        yield container, streams[0]
-
-
-def _is_cover_picture(stream) -> bool:
-    return bool(stream.disposition & stream.disposition.attached_pic)
-
-
-def _reason(error: av.FFmpegError) -> str:
-    return error.strerror or type(error).__name__
+        notes += (VARIABLE_RATE,) if is_variable(np.diff(pts)) else ()
+    return VideoScan(pts, keyframe_pts, num_frames, geometry, fps, notes)
 
 
 def _refuse_missing_bytes(path: Path, container, stream) -> None:
@@ -178,7 +149,7 @@ def _demux(path: Path, container, stream) -> tuple[np.ndarray | None, np.ndarray
                 keyframe_pts.append(packet.pts)
     except av.FFmpegError as error:
         raise BrokenVideoError(
-            f"{path.name}: reading stops after {len(pts)} frames ({_reason(error)})"
+            f"{path.name}: reading stops after {len(pts)} frames ({reason_of_decoder(error)})"
         ) from error
     if not pts or not last_intact:
         raise BrokenVideoError(
@@ -191,15 +162,15 @@ def _demux(path: Path, container, stream) -> tuple[np.ndarray | None, np.ndarray
     return np.sort(np.array(pts, dtype=np.int64)), keyframes, intact
 
 
-def _first_frame(path: Path) -> np.ndarray:
-    for frame in _decode(path):
-        return _to_rgb(frame)
+def _first_frame(path: Path, reading: Reading) -> av.VideoFrame:
+    for frame in _decode(path, reading):
+        return frame
     raise BrokenVideoError(f"{path.name}: no frame can be decoded")
 
 
-def _decode_all(path: Path, *, has_pts: bool) -> tuple[np.ndarray | None, int]:
+def _decode_all(path: Path, reading: Reading, *, has_pts: bool) -> tuple[np.ndarray | None, int]:
     """Return (pts of the frames that the decoder delivers, or None; their number)."""
-    pts = [frame.pts for frame in _decode(path)]
+    pts = [frame.pts for frame in _decode(path, reading)]
     if not pts:
         raise BrokenVideoError(f"{path.name}: no frame can be decoded")
     if not has_pts or None in pts or np.diff(pts).min(initial=1) <= 0:
@@ -207,14 +178,14 @@ def _decode_all(path: Path, *, has_pts: bool) -> tuple[np.ndarray | None, int]:
     return np.array(pts, dtype=np.int64), len(pts)
 
 
-def _decode(path: Path) -> Iterator[av.VideoFrame]:
+def _decode(path: Path, reading: Reading) -> Iterator[av.VideoFrame]:
     """Yield the frames of the whole file in order.
 
     Damaged frames at the very start (a file cut between key frames) are passed over; later ones
-    mean that the file is broken.
+    mean that the file is broken, and so does a change of size.
     """
-    num_decoded = 0
-    with _open(path) as (container, stream):
+    num_decoded, first_size = 0, None
+    with open_container(path, reading) as (container, stream):
         stream.thread_type = "AUTO"
         try:
             for frame in container.decode(stream):
@@ -222,27 +193,34 @@ def _decode(path: Path) -> Iterator[av.VideoFrame]:
                     if num_decoded == 0 and not frame.key_frame:
                         continue
                     raise BrokenVideoError(f"{path.name}: frame {num_decoded} is damaged")
+                first_size = first_size or (frame.height, frame.width)
+                _refuse_other_size(path, frame, *first_size)
                 yield frame
                 num_decoded += 1
         except av.FFmpegError as error:
+            reason = reason_of_decoder(error)
+            if num_decoded == 0 and isinstance(error, av.ArgumentError):
+                reason += f"; are its frames of more than max_pixels={reading.max_pixels} pixels?"
             raise BrokenVideoError(
-                f"{path.name}: decoding fails after {num_decoded} frames ({_reason(error)})"
+                f"{path.name}: decoding fails after {num_decoded} frames ({reason})"
             ) from error
 
 
-def _to_rgb(frame) -> np.ndarray:
-    """Return a decoded frame as uint8 (H, W, 3) RGB, turned the way it is meant to be shown."""
-    image = to_rgb(frame)
-    num_quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as in np.rot90
-    return np.ascontiguousarray(np.rot90(image, num_quarter_turns)) if num_quarter_turns else image
+def _refuse_other_size(path: Path, frame: av.VideoFrame, height: int, width: int) -> None:
+    if (frame.height, frame.width) != (height, width):
+        raise BrokenVideoError(
+            f"{path.name}: the frame size changes on the way, from {width}x{height} to "
+            f"{frame.width}x{frame.height}; split the video where it does"
+        )
 
 
 class ContainerReader:
     """Reads frames of one video file by number; a context manager."""
 
-    def __init__(self, path: Path, *, scan: VideoScan | None = None):
+    def __init__(self, path: Path, reading: Reading, *, scan: VideoScan | None = None):
         self.path = path
-        self.scan = scan if scan is not None else scan_container(path)
+        self.reading = reading
+        self.scan = scan if scan is not None else scan_container(path, reading)
         self._stack = contextlib.ExitStack()
         self._opened = None
 
@@ -269,7 +247,7 @@ class ContainerReader:
         return [found[index] for index in indices]
 
     def can_read(self, index: int) -> bool:
-        """Return whether the frame at `index` can be decoded."""
+        """Return whether the frame at `index` can be decoded, in the size of the first."""
         try:
             self._read_run([index])
         except BrokenVideoError:
@@ -319,7 +297,7 @@ class ContainerReader:
                     return None
                 previous_pts = frame.pts
                 if frame.pts in wanted:
-                    found[wanted[frame.pts]] = _to_rgb(frame)
+                    found[wanted[frame.pts]] = self._shown(frame)
                 if frame.pts >= last_pts:
                     break
         except av.FFmpegError:
@@ -330,7 +308,7 @@ class ContainerReader:
         """Return (container, stream), placed at or before `seek_pts` or freshly opened."""
         if seek_pts is None or self._opened is None:
             self.close()
-            self._opened = self._stack.enter_context(_open(self.path))
+            self._opened = self._stack.enter_context(open_container(self.path, self.reading))
         container, stream = self._opened
         if seek_pts is not None:
             container.seek(seek_pts, stream=stream, backward=True, any_frame=False)
@@ -338,24 +316,29 @@ class ContainerReader:
 
     def _read_by_counting(self, indices: list[int]) -> dict[int, np.ndarray]:
         found = {}
-        for number, frame in enumerate(_decode(self.path)):
+        for number, frame in enumerate(_decode(self.path, self.reading)):
             if number in indices:
-                found[number] = _to_rgb(frame)
+                found[number] = self._shown(frame)
             if number >= indices[-1]:
                 return found
         raise BrokenVideoError(
             f"{self.path.name}: ends before frame {indices[-1]}, which it had when it was scanned"
         )
 
+    def _shown(self, frame: av.VideoFrame) -> np.ndarray:
+        geometry = self.scan.geometry
+        _refuse_other_size(self.path, frame, geometry.height, geometry.width)
+        return geometry.show(to_rgb(frame))
 
-def iterate_container(path: Path) -> Iterator[np.ndarray]:
+
+def iterate_container(path: Path, reading: Reading) -> Iterator[np.ndarray]:
     """Yield every frame that the index of `path` lists, in order, uint8 (H, W, 3)."""
-    scan = scan_container(path)
+    scan = scan_container(path, reading)
     num_frames = 0
-    for frame in _decode(path):
+    for frame in _decode(path, reading):
         if scan.pts is None or _contains(scan.pts, frame.pts):
             num_frames += 1
-            yield _to_rgb(frame)
+            yield scan.geometry.show(to_rgb(frame))
     if num_frames != scan.num_frames:
         raise BrokenVideoError(
             f"{path.name}: {num_frames} of {scan.num_frames} frames can be decoded"

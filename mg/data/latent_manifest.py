@@ -16,7 +16,8 @@ from mg.data.buckets import Bucket, bucket_of_latent
 from mg.data.captions import CaptionTable
 from mg.data.latent_files import LatentInfo, list_latent_files, read_latent_info
 from mg.data.manifest import Rejected
-from mg.data.video import PREPARED_SUFFIX
+from mg.data.media_rules import PREPARED_SUFFIX
+from mg.data.table_names import composed, hint_of_name
 
 __all__ = ["LatentClip", "LatentManifest", "build_latent_manifest"]
 
@@ -137,7 +138,7 @@ def _join(
     """Return the latents that have a caption and a bucket, and files and captions left over."""
     captions = collections.defaultdict(list)
     for video in table.videos:
-        captions[posixpath.normpath(video.name)].append(video.caption)
+        captions[_normal(video.name)].append(video.caption)
     clips, rejected = {}, []
     for file_name, info in infos.items():
         name = info.source
@@ -154,17 +155,22 @@ def _join(
         texts = tuple(captions[known_as])
         clips[name] = LatentClip(files[file_name], name, texts, info.fps, bucket)
     with_latent = {name for info in infos.values() for name in _names(info.source)}
-    reasons = dict.fromkeys(captions, "no latent")
-    reasons |= {posixpath.normpath(name): "no caption" for name in table.without_caption}
+    reasons = {name: f"no latent{hint_of_name(name)}" for name in captions}
+    reasons |= {_normal(name): "no caption" for name in table.without_caption}
     rejected += [Rejected(name, why) for name, why in reasons.items() if name not in with_latent]
     return clips, rejected
 
 
 def _names(source: str) -> list[str]:
     """Return by which names a table may know the video that a latent was made from."""
-    source = posixpath.normpath(source)
+    source = _normal(source)
     names = [source, PIECE_SUFFIX.sub("", source)]  # the video that `prepare_clips` has cut
     return names + [posixpath.splitext(name)[0] for name in names]
+
+
+def _normal(name: str) -> str:
+    """Return a name in the one way in which names are compared."""
+    return composed(posixpath.normpath(name))
 
 
 def _read_infos(files: Mapping[str, Path]) -> tuple[dict[str, LatentInfo], list[Rejected]]:

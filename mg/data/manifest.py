@@ -1,31 +1,50 @@
 """The list of clips a run may use: every file is probed once, before any work begins."""
 
+import collections
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 from tqdm import tqdm
 
+from mg.data.folder_scan import FolderScan, has_media_suffix
+from mg.data.media_rules import NoMediaError, kind_of_file
 from mg.data.prepared_index import INDEX_NAME, read_index
+from mg.data.table_names import NamedFiles, composed, hint_of_name
 from mg.data.video import (
-    IMAGE_SUFFIXES,
-    PREPARED_SUFFIX,
-    VIDEO_SUFFIXES,
     BrokenVideoError,
+    Reading,
+    VideoReader,
+    iterate_frames,
     probe_video,
 )
-from mg.data.video_table import full_name, read_video_table
+from mg.data.video_table import read_video_table
 from mg.data.workers import CallFailedError, SupervisedProcess, reason_of
-from mg.files import resolve_under
+from mg.files import path_under
 
-__all__ = ["Clip", "Manifest", "Rejected", "build_manifest", "list_videos"]
+__all__ = ["Clip", "Manifest", "Rejected", "build_manifest"]
+
+logger = logging.getLogger("mg")
+
+AS_USUAL = Reading()
+MAX_SUFFIXES_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One usable file. `name` is its path relative to the folder of the data."""
+    """One usable file, and how it is read.
+
+    Attributes:
+        path: of the file.
+        name: its path relative to the folder of the data.
+        num_frames, height, width, fps, notes: as of `VideoInfo`.
+        caption: what it shows, if a table tells.
+        reading: how its frames are read.
+    """
 
     path: Path
     name: str
@@ -34,6 +53,16 @@ class Clip:
     width: int
     fps: float
     caption: str = ""
+    notes: tuple[str, ...] = ()
+    reading: Reading = AS_USUAL
+
+    def open(self) -> VideoReader:
+        """Return a reader of its frames."""
+        return VideoReader(self.path, self.reading)
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield its frames in order, uint8 (H, W, 3) RGB, holding one at a time."""
+        return iterate_frames(self.path, reading=self.reading)
 
 
 @dataclass(frozen=True)
@@ -46,10 +75,18 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The usable clips in a fixed order, and the files that were left out."""
+    """The usable clips in a fixed order, and what was left out.
+
+    Attributes:
+        clips: the usable files.
+        rejected: files that a table names, or that look like media, but cannot be used.
+        passed_over: what else there is in a folder: how many entries for each reason, and how
+            many files of each suffix that are neither video nor image.
+    """
 
     clips: tuple[Clip, ...]
     rejected: tuple[Rejected, ...] = ()
+    passed_over: tuple[tuple[str, int], ...] = ()
 
     def table(self) -> str:
         """Return one line per file (frames, size, fps, or the reason it is left out) and counts."""
@@ -58,6 +95,7 @@ class Manifest:
         lines = [
             f"{clip.name:<{width}}  usable   {clip.num_frames:>5} frames  "
             f"{clip.width}x{clip.height}  {clip.fps:.5g} fps"
+            + (f"  ({', '.join(clip.notes)})" if clip.notes else "")
             for clip in self.clips
         ]
         lines += [f"{entry.name:<{width}}  left out  {entry.reason}" for entry in self.rejected]
@@ -65,7 +103,22 @@ class Manifest:
         lines.append(
             f"{len(self.clips)} usable ({num_frames} frames), {len(self.rejected)} left out"
         )
+        lines[-1] += "".join(f"; {remark}" for remark in self.remarks())
         return "\n".join(lines)
+
+    def remarks(self) -> list[str]:
+        """Return what the numbers of clips do not tell: notes on them, and what is passed over."""
+        notes = collections.Counter(note for clip in self.clips for note in clip.notes)
+        remarks = [f"{number} with {note}" for note, number in sorted(notes.items())]
+        others = {what: number for what, number in self.passed_over if what.startswith(".")}
+        entries = [f"{n} {what}" for what, n in self.passed_over if not what.startswith(".")]
+        if others:
+            shown = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+            suffixes = [f"{number} {suffix}" for suffix, number in shown[:MAX_SUFFIXES_SHOWN]]
+            suffixes += ["..."] if len(shown) > MAX_SUFFIXES_SHOWN else []
+            total = sum(others.values())
+            entries.insert(0, f"{total} without video or image ({', '.join(suffixes)})")
+        return remarks + ([f"passed over: {', '.join(entries)}"] if entries else [])
 
 
 def build_manifest(
@@ -75,24 +128,29 @@ def build_manifest(
     min_frames: int = 1,
     keep_images: bool = False,
     probe_seconds_limit: float | None = 300.0,
+    reading: Reading = AS_USUAL,
 ) -> Manifest:
     """Return the clips that a CSV, a folder or a single file names, each of them probed.
 
     Probing decodes the first and the last frame, in a child process: a file at which the decoder
     hangs or crashes is left out like any other that is broken.
 
+    What a file is, its content decides (`mg.data.media_rules`). In a folder, files of other kinds
+    are counted in `passed_over` unless their names are those of media.
+
     Args:
         csv_path: table (CSV, JSONL or JSON) with a column `video` (path relative to
             `video_folder`, or to the table's own folder if that is not given) and optionally
             `caption`; other usual names of columns will do (`mg.data.video_table`), and names of
-            videos may lack their suffix.
-        video_folder: folder of videos, images or prepared clips (searched recursively, in sorted
-            order, when no CSV is given), or a single file. With a CSV and a folder of prepared
-            clips, the table names the original videos.
+            videos may lack their suffix or compose accents in another way.
+        video_folder: folder of videos, images or prepared clips (searched recursively, links
+            followed, in sorted order, when no CSV is given), or a single file. With a CSV and a
+            folder of prepared clips, the table names the original videos.
         min_frames: clips with fewer frames are left out as too short.
         keep_images: whether single images stay all the same (for batches of images).
         probe_seconds_limit: seconds after which the probing of one file counts as hung; None:
             probe in this process, where a hostile file can do harm.
+        reading: which frames are too large, and what is done to them.
 
     Raises:
         FileNotFoundError: the CSV or the folder does not exist.
@@ -103,36 +161,28 @@ def build_manifest(
         raise ValueError("give video_folder (a folder or a file), csv_path, or both")
     if video_folder is not None and not Path(video_folder).exists():
         raise FileNotFoundError(f"no such video folder or file: {video_folder}")
+    passed_over: collections.Counter[str] = collections.Counter()
     if csv_path is not None:
         entries = _entries_of_csv(Path(csv_path), video_folder)
     else:
-        entries = _entries_of_folder(Path(video_folder))
+        entries = _entries_of_folder(Path(video_folder), passed_over)
     clips, rejected = [], _left_out_when_prepared(csv_path, video_folder)
     with _prober(probe_seconds_limit) as probe:
         for entry in tqdm(entries, desc="probing videos", disable=None, leave=False):
-            outcome = probe(entry, 1 if keep_images and _is_image(entry) else min_frames)
-            (clips if isinstance(outcome, Clip) else rejected).append(outcome)
-    manifest = Manifest(tuple(clips), tuple(rejected))
+            outcome = probe(_Task(entry, min_frames, keep_images, reading))
+            if isinstance(outcome, Clip):
+                clips.append(outcome)
+            elif isinstance(outcome, Rejected):
+                rejected.append(outcome)
+            else:
+                passed_over[outcome] += 1
+    manifest = Manifest(tuple(clips), tuple(rejected), tuple(sorted(passed_over.items())))
+    source = csv_path if csv_path is not None else video_folder
     if not clips:
-        source = csv_path if csv_path is not None else video_folder
         raise ValueError(f"no usable clip in {source}:\n{manifest.table()}")
+    if remarks := manifest.remarks():
+        logger.info("%s: %s", source, "; ".join(remarks))
     return manifest
-
-
-def list_videos(folder: str | os.PathLike) -> list[Path]:
-    """Return all paths below `folder` with a video, image or prepared suffix, sorted.
-
-    They need not be files: what looks like a video and is none should be told. Hidden files and
-    files in hidden folders are passed over.
-    """
-    folder = Path(folder)
-    suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES | {PREPARED_SUFFIX}
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
 
 
 @dataclass(frozen=True)
@@ -141,18 +191,31 @@ class _Entry:
     name: str
     caption: str = ""
     fps: float = 0.0  # where the file itself does not tell
+    is_named: bool = True  # by a user or by its suffix: listed whatever it is
 
 
-def _entries_of_folder(folder: Path) -> list[_Entry]:
-    """Return every candidate in a folder, or the one file."""
-    if folder.is_file():
+@dataclass(frozen=True)
+class _Task:
+    """One file to be probed; `keep_images` counts as one frame needed for a still image."""
+
+    entry: _Entry
+    min_frames: int
+    keep_images: bool
+    reading: Reading
+
+
+def _entries_of_folder(folder: Path, passed_over: collections.Counter[str]) -> list[_Entry]:
+    """Return every candidate in a folder, or the one file; count what is none."""
+    if not folder.is_dir():
         return [_Entry(folder, folder.name)]
     if (folder / INDEX_NAME).exists():
         return [
-            _Entry(resolve_under(folder, piece.file), piece.file, piece.caption, piece.fps)
+            _Entry(path_under(folder, piece.file), piece.file, piece.caption, piece.fps)
             for piece in read_index(folder).pieces()
         ]
-    return [_Entry(path, path.relative_to(folder).as_posix()) for path in list_videos(folder)]
+    scan = FolderScan(folder)
+    passed_over.update(scan.passed_over)
+    return [_Entry(folder / name, name, is_named=has_media_suffix(name)) for name in scan.names]
 
 
 def _entries_of_csv(csv_path: Path, video_folder: str | os.PathLike | None) -> list[_Entry]:
@@ -165,20 +228,21 @@ def _entries_of_csv(csv_path: Path, video_folder: str | os.PathLike | None) -> l
     rows = [(video, caption.strip()) for _, video, caption in read_video_table(csv_path)]
     if (root / INDEX_NAME).exists():
         return _prepared_entries(root, rows)
-    rows = [(full_name(root, name), caption) for name, caption in rows]
-    return [_Entry(resolve_under(root, name), name, caption) for name, caption in rows]
+    files = NamedFiles(root)
+    found = [(files.find(name), caption) for name, caption in rows]
+    return [_Entry(file.path, file.name, caption) for file, caption in found]
 
 
 def _prepared_entries(folder: Path, rows: list[tuple[str, str]]) -> list[_Entry]:
     """Return the prepared clips of the sources that the rows of a table name."""
-    sources = read_index(folder).sources
+    sources = {composed(source.name): source for source in read_index(folder).sources.values()}
     entries = []
     for name, caption in rows:
-        pieces = sources[name].pieces if name in sources else ()
+        source = sources.get(composed(name))
+        pieces = source.pieces if source is not None else ()
         entries += [
-            _Entry(resolve_under(folder, p.file), p.file, caption or p.caption, p.fps)
-            for p in pieces
-        ] or [_Entry(resolve_under(folder, name), name, caption)]
+            _Entry(path_under(folder, p.file), p.file, caption or p.caption, p.fps) for p in pieces
+        ] or [_Entry(path_under(folder, name), name, caption)]
     return entries
 
 
@@ -192,51 +256,54 @@ def _left_out_when_prepared(
     return [Rejected(source.name, source.reason) for source in sources if not source.pieces]
 
 
-def _is_image(entry: _Entry) -> bool:
-    return entry.path.suffix.lower() in IMAGE_SUFFIXES
-
-
 @contextlib.contextmanager
-def _prober(seconds_limit: float | None) -> Iterator[Callable[[_Entry, int], Clip | Rejected]]:
+def _prober(seconds_limit: float | None) -> Iterator[Callable[[_Task], Clip | Rejected | str]]:
     """Yield a function like `_probe` that survives what the decoder does."""
     if seconds_limit is None:
         yield _probe
         return
 
-    def probe_supervised(entry: _Entry, min_frames: int) -> Clip | Rejected:
-        if entry.path.suffix.lower() == PREPARED_SUFFIX:  # no decoder, and there may be very many
-            return _probe(entry, min_frames)
+    def probe_supervised(task: _Task) -> Clip | Rejected | str:
+        if _is_prepared(task.entry.path):  # no decoder, and there may be very many
+            return _probe(task)
         try:
-            return process.call((entry, min_frames))
+            return process.call(task)
         except CallFailedError as error:
-            return Rejected(entry.name, f"broken: {error}")
+            return Rejected(task.entry.name, f"broken: {error}")
 
-    with SupervisedProcess(_probe_task, seconds_limit=seconds_limit) as process:
+    with SupervisedProcess(_probe, seconds_limit=seconds_limit) as process:
         yield probe_supervised
 
 
-def _probe_task(task: tuple[_Entry, int]) -> Clip | Rejected:
-    return _probe(*task)
+def _is_prepared(path: Path) -> bool:
+    try:
+        return kind_of_file(path) == "prepared"
+    except (OSError, ValueError):
+        return False
 
 
-def _probe(entry: _Entry, min_frames: int) -> Clip | Rejected:
-    """Return the entry as a clip, or why it cannot be one."""
+def _probe(task: _Task) -> Clip | Rejected | str:
+    """Return a clip, why the file cannot be one, or as what it is passed over."""
+    entry = task.entry
     readable_name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
     if readable_name != entry.name:  # logs and tables could not be written
         return Rejected(readable_name, "file name is not UTF-8; rename it")
     try:
-        info = probe_video(entry.path)
+        info = probe_video(entry.path, reading=task.reading)
     except FileNotFoundError:
-        return Rejected(entry.name, "file not found")
+        return Rejected(entry.name, f"file not found{hint_of_name(entry.name)}")
     except BrokenVideoError as error:
         reason = str(error).removeprefix(f"{entry.path.name}: ")
+        if isinstance(error, NoMediaError) and not entry.is_named:
+            return PurePosixPath(entry.name).suffix or ". (no suffix)"
         return Rejected(entry.name, f"broken: {reason}")
     except OSError as error:
         return Rejected(entry.name, f"cannot be opened: {error.strerror or error}")
     except Exception as error:  # decoders raise all kinds of errors
         return Rejected(entry.name, f"broken: {reason_of(error)}")
-    if info.num_frames < min_frames:
-        return Rejected(entry.name, f"too short: {info.num_frames} frames, {min_frames} needed")
+    needed = 1 if task.keep_images and info.is_still else task.min_frames
+    if info.num_frames < needed:
+        return Rejected(entry.name, f"too short: {info.num_frames} frames, {needed} needed")
     return Clip(
         path=entry.path,
         name=entry.name,
@@ -245,4 +312,6 @@ def _probe(entry: _Entry, min_frames: int) -> Clip | Rejected:
         width=info.width,
         fps=info.fps or entry.fps,
         caption=entry.caption,
+        notes=info.notes,
+        reading=task.reading,
     )

@@ -26,7 +26,7 @@ from mg.data.prepared_index import (
     read_index,
 )
 from mg.data.transforms import resize_frame
-from mg.data.video import PREPARED_SUFFIX, BrokenVideoError, iterate_frames
+from mg.data.video import PREPARED_SUFFIX, BrokenVideoError
 from mg.files import atomic_path, check_writable_folder, remove_abandoned, resolve_under
 
 __all__ = ["open_prepared", "prepare_clips"]
@@ -79,11 +79,13 @@ def prepare_clips(
         known = index.sources.get(clip.name)
         status = clip.path.stat()
         if known is not None:
-            if (known.num_bytes, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            source = status.st_size, status.st_mtime_ns, clip.reading.square_pixels
+            if (known.num_bytes, known.mtime_ns, known.square_pixels) == source:
                 continue
             if not overwrite:
                 raise FileExistsError(
-                    f"{clip.name} has changed since it was prepared in {folder}; "
+                    f"{clip.name} has changed since it was prepared in {folder}, or is read in "
+                    "another way (square_pixels); "
                     "choose another folder or allow overwriting (--overwrite)"
                 )
             _remove_pieces(folder, known)
@@ -119,7 +121,7 @@ def _prepare_source(clip: Clip, folder: Path, settings: PrepareSettings) -> Prep
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            frames, cuts = _decode_to_file(clip.path, file, settings)
+            frames, cuts = _decode_to_file(clip, file, settings)
             for start, end in _piece_bounds(len(frames), cuts, settings.max_frames_per_clip):
                 if end - start < settings.min_frames_per_clip:
                     num_dropped += end - start
@@ -137,28 +139,32 @@ def _prepare_source(clip: Clip, folder: Path, settings: PrepareSettings) -> Prep
     if reason:
         logger.warning("left out %s: %s", clip.name, reason)
     return PreparedSource(
-        clip.name, status.st_size, status.st_mtime_ns, tuple(pieces), num_dropped, reason
+        clip.name,
+        status.st_size,
+        status.st_mtime_ns,
+        tuple(pieces),
+        num_dropped,
+        reason,
+        clip.reading.square_pixels,
     )
 
 
 def _decode_to_file(
-    path: Path, file: IO[bytes], settings: PrepareSettings
+    clip: Clip, file: IO[bytes], settings: PrepareSettings
 ) -> tuple[np.ndarray, list[int]]:
     """Return (memory map of the scaled frames, uint8 (T, H, W, 3); first frames after hard cuts).
 
     The frames pass through a nameless temporary file, so a film of any length fits into memory.
     """
     cuts, shape, num_frames, previous = [], None, 0, None
-    for frame in iterate_frames(path):
+    for frame in clip.frames():
         if settings.split_scenes:
             small = _cut_frame(frame)
             if previous is not None and np.abs(small - previous).mean() > settings.scene_threshold:
                 cuts.append(num_frames)
             previous = small
         scaled = _scale_short_side(frame, settings.short_side)
-        if shape is not None and scaled.shape != shape:
-            raise BrokenVideoError(f"{path.name}: the frame size changes at frame {num_frames}")
-        shape = scaled.shape
+        shape = scaled.shape  # of all frames: a file whose frames change their size is not read
         file.write(scaled.tobytes())
         num_frames += 1
     file.flush()

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mg.data.media_rules import READING_VERSION
 from mg.files import write_text
 from mg.json_file import read_json_object
 from mg.type_checks import check_types
@@ -88,7 +89,7 @@ class PreparedSource:
     """One source and the pieces made of it; size and time tell whether it has changed since.
 
     `num_dropped_frames` counts the frames of pieces that were too short; `reason` says why the
-    source was left out, if no piece remains.
+    source was left out, if no piece remains; `square_pixels` is as of `Reading`.
     """
 
     name: str
@@ -97,6 +98,7 @@ class PreparedSource:
     pieces: tuple[Piece, ...]
     num_dropped_frames: int = 0
     reason: str = ""
+    square_pixels: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -118,6 +120,7 @@ class PreparedIndex:
         """Write the index into `folder`, replacing an older one."""
         content = {
             "version": FORMAT_VERSION,
+            "reading": READING_VERSION,
             "settings": dataclasses.asdict(self.settings),
             "sources": [dataclasses.asdict(source) for source in self.sources.values()],
         }
@@ -137,6 +140,8 @@ def read_index(folder: str | os.PathLike) -> PreparedIndex:
         content = read_json_object(path, max_bytes=MAX_BYTES)
         if content["version"] != FORMAT_VERSION:
             raise ValueError(f"format version {content['version']}, expected {FORMAT_VERSION}")
+        if content.get("reading", 1) != READING_VERSION:
+            raise ValueError("the rules by which videos are read have changed since it was made")
         sources = [
             PreparedSource(**{**source, "pieces": tuple(Piece(**p) for p in source["pieces"])})
             for source in content["sources"]

@@ -6,56 +6,65 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mg.data.container import (
-    BrokenVideoError,
-    ContainerReader,
-    iterate_container,
-    scan_container,
-)
+from mg.data.container import ContainerReader, iterate_container, scan_container
+from mg.data.image_file import iterate_image, read_image, scan_image
+from mg.data.media_rules import PREPARED_SUFFIX, BrokenVideoError, Reading, kind_of_file
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "PREPARED_SUFFIX",
-    "VIDEO_SUFFIXES",
     "BrokenVideoError",
+    "Reading",
     "VideoInfo",
     "VideoReader",
     "iterate_frames",
     "probe_video",
 ]
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".gif"}
-)
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-# Decoded clips of `mg.data.prepare`: uint8 (T, H, W, 3), read through a memory map.
-PREPARED_SUFFIX = ".npy"
+AS_USUAL = Reading()
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size and length of a readable file (an image has one frame; fps is 0 where none is known)."""
+    """Size and length of a readable file.
+
+    Attributes:
+        path: of the file.
+        num_frames: 1 for an image.
+        height, width: of the frames as they are read, in pixels.
+        fps: average frames per second; 0 where none are known.
+        kind: "video", "image" (animations too) or "prepared".
+        notes: what to tell of a file although it is read, such as "HDR (PQ)".
+    """
 
     path: Path
     num_frames: int
     height: int
     width: int
     fps: float
+    kind: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the file is a single image."""
+        return self.kind == "image" and self.num_frames == 1
 
 
-def probe_video(path: str | os.PathLike, *, decode: bool = False) -> VideoInfo:
+def probe_video(
+    path: str | os.PathLike, *, decode: bool = False, reading: Reading = AS_USUAL
+) -> VideoInfo:
     """Return the size and the number of readable frames of a video, image or prepared clip.
 
     Args:
-        path: the file. Its suffix decides only between image, prepared clip and video; any other
-            suffix is tried as a video.
+        path: the file. What it is, its content decides, not its name.
         decode: whether to decode every frame as proof, instead of the first and the last.
+        reading: which frames are too large, and what is done to them.
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenVideoError: the file is empty, truncated, has no video stream or is not a video.
+        BrokenVideoError: the file is empty, truncated, has no video stream, is not a video or has
+            frames that are too large.
     """
     path = Path(path)
     if path.is_dir():
@@ -64,18 +73,18 @@ def probe_video(path: str | os.PathLike, *, decode: bool = False) -> VideoInfo:
         raise FileNotFoundError(f"no such video: {path}")
     if not path.is_file():  # opening a named pipe would wait for ever
         raise BrokenVideoError(f"{path.name}: not a regular file")
-    kind = _kind(path)
+    kind = kind_of_file(path)
     if kind == "image":
-        height, width = _read_image(path).shape[:2]
-        return VideoInfo(path, 1, height, width, 0.0)
+        scan = scan_image(path, reading)
+        return VideoInfo(path, scan.num_frames, scan.height, scan.width, scan.fps, kind, scan.notes)
     if kind == "prepared":
-        num_frames, height, width = _open_prepared(path).shape[:3]
-        return VideoInfo(path, num_frames, height, width, 0.0)
-    scan = scan_container(path)
+        num_frames, height, width = _open_prepared(path, reading).shape[:3]
+        return VideoInfo(path, num_frames, height, width, 0.0, kind)
+    scan = scan_container(path, reading)
     if decode:
-        for _ in iterate_container(path):
+        for _ in iterate_container(path, reading):
             pass
-    return VideoInfo(path, scan.num_frames, scan.height, scan.width, scan.fps)
+    return VideoInfo(path, scan.num_frames, *scan.geometry.shown_size, scan.fps, kind, scan.notes)
 
 
 class VideoReader:
@@ -86,10 +95,11 @@ class VideoReader:
             frames = reader.read(range(8, 24))  # uint8 (16, H, W, 3)
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.info = probe_video(path)
-        self._kind = _kind(self.info.path)
-        self._container = ContainerReader(self.info.path) if self._kind == "video" else None
+    def __init__(self, path: str | os.PathLike, reading: Reading = AS_USUAL):
+        self.info = probe_video(path, reading=reading)
+        self._reading = reading
+        is_video = self.info.kind == "video"
+        self._container = ContainerReader(self.info.path, reading) if is_video else None
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -120,56 +130,30 @@ class VideoReader:
                 f"{self.info.path.name} has frames 0 to {num_frames - 1}; "
                 f"asked for {outside[0] if outside else 'none'}"
             )
-        if self._kind == "image":
-            return np.stack([_read_image(self.info.path)] * len(indices))
-        if self._kind == "prepared":
-            return _open_prepared(self.info.path)[indices]
-        return _stack(self.info.path, self._container.read(indices))
+        if self.info.kind == "image":
+            return np.stack(read_image(self.info.path, indices, self._reading))
+        if self.info.kind == "prepared":
+            return _open_prepared(self.info.path, self._reading)[indices]
+        return np.stack(self._container.read(indices))  # (T, H, W, 3)
 
 
-def iterate_frames(path: str | os.PathLike) -> Iterator[np.ndarray]:
+def iterate_frames(path: str | os.PathLike, *, reading: Reading = AS_USUAL) -> Iterator[np.ndarray]:
     """Yield the frames of a file in order, uint8 (H, W, 3) RGB, holding one at a time.
 
     Raises:
         FileNotFoundError, BrokenVideoError: as `probe_video`.
     """
-    info = probe_video(path)
-    kind = _kind(info.path)
-    if kind == "image":
-        yield _read_image(info.path)
-    elif kind == "prepared":
-        for frame in _open_prepared(info.path):
+    info = probe_video(path, reading=reading)
+    if info.kind == "image":
+        yield from iterate_image(info.path, reading)
+    elif info.kind == "prepared":
+        for frame in _open_prepared(info.path, reading):
             yield np.array(frame)
     else:
-        yield from iterate_container(info.path)
+        yield from iterate_container(info.path, reading)
 
 
-def _kind(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return "prepared" if suffix == PREPARED_SUFFIX else "video"
-
-
-def _stack(path: Path, frames: list[np.ndarray]) -> np.ndarray:
-    shapes = sorted({frame.shape for frame in frames})
-    if len(shapes) > 1:
-        raise BrokenVideoError(f"{path.name}: the frame size changes on the way, {shapes}")
-    return np.stack(frames)  # (T, H, W, 3)
-
-
-def _read_image(path: Path) -> np.ndarray:
-    """Return an image as uint8 (H, W, 3), turned as its EXIF data says."""
-    if path.stat().st_size == 0:
-        raise BrokenVideoError(f"{path.name}: the file is empty (0 bytes)")
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BrokenVideoError(f"{path.name}: not a readable image ({error})") from error
-
-
-def _open_prepared(path: Path) -> np.ndarray:
+def _open_prepared(path: Path, reading: Reading) -> np.ndarray:
     """Return a memory map of a prepared clip, uint8 (T, H, W, 3)."""
     try:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -181,4 +165,5 @@ def _open_prepared(path: Path) -> np.ndarray:
             f"{path.name}: expected uint8 frames of shape (T, H, W, 3), "
             f"found {frames.dtype} {frames.shape}"
         )
+    reading.check_pixels(path, *frames.shape[1:3])
     return frames

@@ -1,17 +1,23 @@
 """Rows of a table of videos, with or without captions: CSV, JSONL or JSON."""
 
 import csv
-import json
+import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
-from mg.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from mg.files import resolve_under
+from mg.console import one_line
+from mg.files import open_regular_file
+from mg.json_file import parse_json, read_json
 
-__all__ = ["full_name", "read_video_table"]
+__all__ = ["MAX_CHARACTERS", "read_video_table"]
 
 # Names that such tables use; the first of them that is there is taken. Case does not matter.
 VIDEO_COLUMNS = ("video", "video_path", "path", "file", "file_name", "filename", "file_path")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
+MAX_CHARACTERS = 131_072  # of a cell; Python's reader of CSV has the same limit
+MAX_LINE = 1 << 21  # characters; what has no ends of lines must not fill the memory
+MAX_JSON_BYTES = 1 << 26  # of a table that is in memory as a whole; CSV and JSONL have no limit
 
 
 def read_video_table(
@@ -23,12 +29,14 @@ def read_video_table(
         table_path: a .csv or .jsonl table with a column for the path (`video`, `path`, ...) and
             one for the caption (`caption`, `text`, ...); or a .json file that maps names of videos
             to captions, or holds a list of such rows.
-        needs_captions: whether a table without captions, and rows of a CSV with more cells than its
-            header, are refused.
+        needs_captions: whether a table without captions is refused.
 
     Raises:
+        FileNotFoundError: no such table.
         ValueError: the file is no such table, or a column is missing (the message tells which
-            there are).
+            there are); a row of a CSV has more cells than its header, such as those that commas
+            without quotes make, or a quote that is never closed; a cell is too long or no text;
+            the path of a video is empty.
     """
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json}
     suffix = table_path.suffix.lower()
@@ -36,40 +44,31 @@ def read_video_table(
         raise ValueError(f"tables are read from {', '.join(readers)}; not from {table_path.name}")
     try:
         columns, rows = readers[suffix](table_path)
-    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{table_path} cannot be read as {suffix} in UTF-8: {error}") from error
     wanted = [_find_column(columns, VIDEO_COLUMNS, "the path of the video", table_path)]
     if needs_captions or set(CAPTION_COLUMNS) & set(_by_name(columns)):
         wanted.append(_find_column(columns, CAPTION_COLUMNS, "the caption", table_path))
     texts = []
     for place, row in rows:
-        if needs_captions and None in row:  # else a caption would end at its first comma
-            raise ValueError(
-                f"{table_path}, {place}: more cells than the header has; "
-                'put captions with commas in quotes ("...")'
-            )
         cells = [row.get(column) if row.get(column) is not None else "" for column in wanted]
-        if not all(isinstance(cell, str) for cell in cells):
-            raise ValueError(f"{table_path}, {place}: expected two texts, got {cells}")
+        _check_cells(cells, f"{table_path}, {place}")
         video, caption = (*cells, "")[:2]
         texts.append((place, video, caption))
     return texts
 
 
-def full_name(root: Path, name: str) -> str:
-    """Return the name of a video in a table, with the suffix that it may lack there.
-
-    A name without suffix stands for the video or image of that name in `root`, if there is one.
-
-    Raises:
-        ValueError: the path leaves `root`.
-    """
-    path = resolve_under(root, name)
-    if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES or path.exists():
-        return name
-    suffixes = sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES)
-    there = (suffix for suffix in suffixes if path.with_name(path.name + suffix).exists())
-    return name + next(there, "")
+def _check_cells(cells: list, place: str) -> None:
+    """Raise ValueError unless these are the path of a video and, perhaps, a caption."""
+    if not all(isinstance(cell, str) for cell in cells):
+        raise ValueError(f"{place}: expected two texts, got {one_line(cells)}")
+    if not cells[0].strip():
+        raise ValueError(f"{place}: the path of the video is empty")
+    longest = max(map(len, cells))
+    if longest > MAX_CHARACTERS:
+        raise ValueError(
+            f"{place}: a cell of {longest} characters; at most {MAX_CHARACTERS} are read"
+        )
 
 
 def _by_name(columns: list[str]) -> dict[str, str]:
@@ -88,27 +87,84 @@ def _find_column(columns: list[str], known: tuple[str, ...], what: str, table_pa
     )
 
 
+def _open_text(table_path: Path) -> TextIO:
+    return io.TextIOWrapper(open_regular_file(table_path), encoding="utf-8-sig", newline="")
+
+
+def _lines(file: TextIO, table_path: Path) -> Iterator[str]:
+    """Yield the lines of a text, each with its end."""
+    number = 0
+    while line := file.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE:
+            raise ValueError(f"{table_path}, line {number}: {MAX_LINE} characters or more in it")
+        yield line
+
+
 def _read_csv(table_path: Path) -> tuple[list[str], list[tuple[str, dict]]]:
     """Return the columns and (where it stands, row) of every row."""
-    with open(table_path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        rows = [(f"line {reader.line_num}", row) for row in reader]
-        return list(reader.fieldnames or []), rows
+    with _open_text(table_path) as file:
+        lines = _csv_rows(file, table_path)
+        _, columns = next(lines, ("", []))
+        rows = []
+        for place, cells in lines:
+            if len(cells) > len(columns):  # else a caption would end at its first comma
+                raise ValueError(
+                    f"{table_path}, {place}: more cells than the header has; "
+                    'put captions with commas in quotes ("...")'
+                )
+            rows.append((place, dict(zip(columns, cells, strict=False))))
+    return columns, rows
+
+
+def _csv_rows(file: TextIO, table_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield (where it begins, cells) of every row that is not empty."""
+    reader = csv.reader(_lines(file, table_path), strict=True)
+    while True:
+        first_line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            place = f"{table_path}, line {first_line}"
+            raise ValueError(f"{place}: {_csv_fault(error, reader.line_num)}") from error
+        if cells is None:
+            return
+        if cells:
+            yield f"line {first_line}", cells
+
+
+def _csv_fault(error: csv.Error, line: int) -> str:
+    """Return what is wrong with a row of a CSV that Python's reader refuses, and where it ends."""
+    message = str(error)
+    if "unexpected end of data" in message:
+        return 'a quote (") that opens in this row is never closed'
+    if "expected after" in message:
+        return (
+            f'text follows a closing quote (") in line {line}: close the quote that opens in this '
+            'row where its text ends, and write quotes inside of it twice ("")'
+        )
+    if "field limit" in message:
+        return (
+            f"a cell of more than {csv.field_size_limit()} characters, the most that is read; "
+            'is a quote (") never closed?'
+        )
+    return f"cannot be read as .csv: {message}"
 
 
 def _read_jsonl(table_path: Path) -> tuple[list[str], list[tuple[str, dict]]]:
     """Return the columns of all rows and (where it stands, row) of every row."""
-    rows = []
-    lines = table_path.read_text(encoding="utf-8-sig").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            rows.append((f"line {number}", json.loads(line)))
+    with _open_text(table_path) as file:
+        rows = [
+            (f"line {number}", parse_json(line, f"{table_path}, line {number}"))
+            for number, line in enumerate(_lines(file, table_path), start=1)
+            if line.strip()
+        ]
     return _columns(rows, table_path), rows
 
 
 def _read_json(table_path: Path) -> tuple[list[str], list[tuple[str, dict]]]:
     """Return the columns of all rows and (where it stands, row) of every row."""
-    content = json.loads(table_path.read_text(encoding="utf-8-sig"))
+    content = read_json(table_path, max_bytes=MAX_JSON_BYTES)
     if isinstance(content, dict):
         content = [{"video": name, "caption": caption} for name, caption in content.items()]
     if not isinstance(content, list):
@@ -124,6 +180,7 @@ def _columns(rows: list[tuple[str, object]], table_path: Path) -> list[str]:
     for place, row in rows:
         if not isinstance(row, dict):
             raise ValueError(
-                f"{table_path}, {place}: expected an object with a video and a caption, got {row!r}"
+                f"{table_path}, {place}: expected an object with a video and a caption, "
+                f"got {one_line(repr(row))}"
             )
     return list(dict.fromkeys(column for _, row in rows for column in row))

@@ -28,7 +28,7 @@ from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
-from mg.pipelines.output_record import input_state, refuse_others
+from mg.pipelines.output_record import clip_state, refuse_others
 from mg.pipelines.streaming import encode_frames, read_frames
 
 __all__ = ["encode_videos", "frame_size"]
@@ -102,7 +102,7 @@ def encode_videos(
             size = info.height, info.width
             tae.tiling = dataclasses.replace(tae.tiling, **info.settings["tiling"])
             try:
-                frames = read_frames(clips[name].path, size, rescale=RESIZE in info.settings)
+                frames = read_frames(clips[name], size, rescale=RESIZE in info.settings)
                 if buckets is not None:
                     frames = itertools.islice(frames, info.num_frames)
                 latents = encode_frames(tae, _counted(frames, progress), map_tiles=map_tiles)
@@ -163,7 +163,7 @@ def _describe_all(
                 size = bucket_of_video(Bucket(clip.num_frames, clip.height, clip.width), buckets)
             settings = {RESIZE: "cover"} if is_rescaled else {}
             settings |= _settings(tae, size, memory_budget_gb)
-            settings["input"] = input_state(clip.path)
+            settings["input"] = clip_state(clip)
         except (ValueError, OSError) as error:
             outcome.failed[clip.name] = str(error)
             continue

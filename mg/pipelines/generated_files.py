@@ -63,6 +63,9 @@ def read_prompts(path: str | os.PathLike) -> list[str]:
         FileNotFoundError: no such file.
         ValueError: it has no prompt, or is no UTF-8 text of at most 16 MiB in a regular file.
     """
+    path = Path(path)
+    if path.suffix.lower() in (".csv", ".json", ".jsonl"):
+        raise ValueError(f"prompts_file {path} is a table; expected text with one prompt per line")
     try:
         lines = read_bytes(path, max_bytes=MAX_PROMPTS_BYTES).decode("utf-8-sig").splitlines()
     except FileNotFoundError:

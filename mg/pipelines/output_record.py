@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mg.data.manifest import Clip
+from mg.data.media_rules import READING_VERSION
 from mg.files import check_writable_folder, remove_abandoned, write_text
 from mg.json_file import read_json_object
 from mg.yaml_file import read_yaml
 
 __all__ = [
+    "clip_state",
     "differing",
     "input_state",
     "is_finished",
@@ -50,6 +53,12 @@ def input_state(path: str | os.PathLike) -> dict[str, int]:
     """Return what tells, without reading it, whether an input is still the same: size and time."""
     state = os.stat(path)
     return {"num_bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
+
+
+def clip_state(clip: Clip) -> dict[str, Any]:
+    """Return what tells whether a clip still has the same frames: its file, and how it is read."""
+    reading = {"reading": READING_VERSION, "square_pixels": clip.reading.square_pixels}
+    return {**input_state(clip.path), **reading}
 
 
 def record_path(output: Path) -> Path:

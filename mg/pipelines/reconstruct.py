@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
-from mg.data.video import VideoReader
 from mg.data.video_writer import VideoWriter, write_video
 from mg.files import write_text
 from mg.metrics.report import QualityReport
@@ -35,7 +34,7 @@ from mg.pipelines.encode import frame_size
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.output_record import (
-    input_state,
+    clip_state,
     is_finished,
     mark_begun,
     mark_finished,
@@ -192,7 +191,7 @@ class _Job:
         }
 
     def _made_from(self, name: str) -> dict[str, Any]:
-        return {"input": input_state(self.clips[name].path), "settings": self.settings_of_result}
+        return {"input": clip_state(self.clips[name]), "settings": self.settings_of_result}
 
     def batch(
         self, sizes: dict[str, tuple[int, int]], outcome: Outcome
@@ -221,7 +220,7 @@ class _Job:
         settings = self.settings
         for name in names:
             try:
-                with VideoReader(self.clips[name].path) as reader:
+                with self.clips[name].open() as reader:
                     frames = reader.read(
                         range(0, settings.num_source_frames, settings.sample_stride)
                     )
@@ -282,7 +281,7 @@ class _Job:
                 yield frame
 
         clip = self.clips[name]
-        frames = read_frames(clip.path, size, rescale=self.settings.image_size is not None)
+        frames = read_frames(clip, size, rescale=self.settings.image_size is not None)
         means = (mean for mean, _ in encode_frames(self.tae, remembered(frames)))
         for video in decode_latents(self.tae, means, clip.num_frames):
             reconstruction = from_model_range(video)

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
-from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.files import write_text
 from mg.metrics.report import QualityReport
@@ -33,7 +32,7 @@ from mg.pipelines.encode import frame_size
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.output_record import (
-    input_state,
+    clip_state,
     is_finished,
     mark_begun,
     mark_finished,
@@ -137,9 +136,7 @@ def _origins(
         **settings.of_result(lpips_identity(settings.lpips_path, network)),
     }
     shared = json.loads(json.dumps(shared))
-    return {
-        name: {"input": input_state(clip.path), "settings": shared} for name, clip in clips.items()
-    }
+    return {name: {"input": clip_state(clip), "settings": shared} for name, clip in clips.items()}
 
 
 def _sizes(
@@ -157,7 +154,7 @@ def _sizes(
 
 def _read(clip: Clip, settings: ReconstructionSettings, size: tuple[int, int]) -> np.ndarray:
     """Return the frames of a clip, uint8 (T, H, W, 3), scaled and cropped to a size."""
-    with VideoReader(clip.path) as reader:
+    with clip.open() as reader:
         frames = reader.read(range(0, settings.num_source_frames, settings.sample_stride))
     short_side = min(frames.shape[1:3]) if settings.image_size is None else None
     return resize_and_crop(frames, size=size, short_side=short_side)

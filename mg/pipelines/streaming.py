@@ -6,12 +6,11 @@ One tile in time is held at once, whatever the length. The results are those of
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
+from mg.data.manifest import Clip
 from mg.data.transforms import resize_and_crop, to_model_range
-from mg.data.video import iterate_frames
 from mg.models.autoencoder import Autoencoder
 from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import (
@@ -27,15 +26,15 @@ from mg.tiling.tiles import (
 __all__ = ["check_finite", "decode_latents", "encode_frames", "read_frames"]
 
 
-def read_frames(path: Path, size: tuple[int, int], *, rescale: bool) -> Iterator[np.ndarray]:
-    """Yield the frames of a video file in order, uint8 (height, width, 3).
+def read_frames(clip: Clip, size: tuple[int, int], *, rescale: bool) -> Iterator[np.ndarray]:
+    """Yield the frames of a clip in order, uint8 (height, width, 3).
 
     Args:
-        path: video, image or prepared clip.
+        clip: of a manifest.
         size: (height, width) in pixels.
         rescale: whether frames are scaled to cover `size` before the crop, or only cropped.
     """
-    for frame in iterate_frames(path):
+    for frame in clip.frames():
         short_side = None if rescale else min(frame.shape[:2])
         yield resize_and_crop(frame[np.newaxis], size=size, short_side=short_side)[0]
 

@@ -8,7 +8,6 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from mg.data.manifest import Clip, Manifest
-from mg.data.video import VideoReader
 from mg.metrics.preparation import frame_indices, prepare_frames, resize_frames
 from mg.metrics.protocol import Protocol
 
@@ -105,7 +104,7 @@ def _read(
 ) -> np.ndarray:
     """Return some frames of a clip as they are measured, holding few source frames at a time."""
     result = None
-    with VideoReader(clip.path) as reader:
+    with clip.open() as reader:
         for start in range(0, len(indices), PIECE):
             piece = reader.read(indices[start : start + PIECE])
             if resize_to is not None:

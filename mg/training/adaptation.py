@@ -66,7 +66,7 @@ def _write_halves(manifest: Manifest, folders: list[Path]) -> int:
     lengths = []
     for number, clip in enumerate(manifest.clips):
         half = min(clip.num_frames, MAX_FRAMES) // 2
-        with VideoReader(clip.path) as reader:
+        with clip.open() as reader:
             frames = reader.read(np.arange(2 * half))
         name = f"{number:04d}_{clip.path.stem}.mp4"
         for folder, part in zip(folders, (frames[:half], frames[half:]), strict=True):

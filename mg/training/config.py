@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 
+from mg.data.media_rules import Reading
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.tae.config import TAEConfig
 from mg.training.pretrained import (
@@ -177,6 +178,8 @@ class TrainTAEConfig(RunSettings):
     Args:
         csv_path: CSV with a column video (path under video_folder) and optionally caption.
         video_folder: folder of videos, or one video file.
+        reading: largest frames that are read, held-out ones too (max_pixels), and whether
+            pixels are made square.
         pretrained: weights to start from: a file, a folder or a public name, or a section that
             also says how they are treated; null starts from random weights.
         model: the network (keys of TAE_CONFIG); null takes the config stored with pretrained, and
@@ -190,6 +193,7 @@ class TrainTAEConfig(RunSettings):
 
     csv_path: str | None = None
     video_folder: str | None = None
+    reading: Reading = dataclasses.field(default_factory=Reading)
     pretrained: str | PretrainedSettings | None = None
     model: TAEConfig | None = None
     recompute: bool = False

@@ -65,7 +65,9 @@ class TAETask(Task):
             config, discriminator_start=adversarial.start_step if adversarial else None
         )
         held_out = config.validation.csv_path or config.validation.video_folder
-        self.validation = Validation(config.validation) if held_out and ranks.is_main else None
+        self.validation = None
+        if held_out and ranks.is_main:
+            self.validation = Validation(config.validation, config.reading)
         self.perceptual = self._load_perceptual()
         self._build_networks()
         self.running_means = {"real": 0.0, "fake": 0.0} if adversarial else {}
@@ -282,6 +284,7 @@ def _build_dataset(config: TrainTAEConfig, ranks: Ranks) -> ClipDataset:
         video_folder=config.video_folder,
         min_frames=1 if is_image else clip_config.num_source_frames,
         keep_images=clip_config.uses_images,
+        reading=config.reading,
     )
     table = manifest.table()
     logger.info(

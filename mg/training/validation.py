@@ -9,8 +9,8 @@ import numpy as np
 from mindspore import Tensor
 
 from mg.data.manifest import Manifest, build_manifest
+from mg.data.media_rules import Reading
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
-from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.metrics.report import QualityReport
 from mg.models.tae.tae import TemporalAutoencoder
@@ -39,12 +39,13 @@ def averaged_weights(average: WeightAverage | None) -> Iterator[None]:
             set_values(parameter, values)
 
 
-def _build_manifest(settings: ValidationSettings) -> Manifest:
+def _build_manifest(settings: ValidationSettings, reading: Reading) -> Manifest:
     try:
         return build_manifest(
             csv_path=settings.csv_path,
             video_folder=settings.video_folder,
             min_frames=settings.num_frames,
+            reading=reading,
         )
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"validation: {error}") from error
@@ -53,17 +54,21 @@ def _build_manifest(settings: ValidationSettings) -> Manifest:
 class Validation:
     """Reconstructs the held-out clips and keeps the first frames of each in memory.
 
+    Args:
+        settings: which clips, and how many frames of what size.
+        reading: how their files are read.
+
     Raises:
         ValueError: there is no usable clip; the message lists why for each.
     """
 
-    def __init__(self, settings: ValidationSettings) -> None:
-        manifest = _build_manifest(settings)
+    def __init__(self, settings: ValidationSettings, reading: Reading) -> None:
+        manifest = _build_manifest(settings, reading)
         logger.info("Held-out clips:\n%s", manifest.table())
         self.clips: dict[str, np.ndarray] = {}  # name -> uint8 (T, H, W, 3)
         self.fps: dict[str, float] = {}
         for clip in manifest.clips:
-            with VideoReader(clip.path) as reader:
+            with clip.open() as reader:
                 frames = reader.read(np.arange(settings.num_frames))
             self.clips[clip.name] = resize_and_crop(frames, size=(settings.size, settings.size))
             self.fps[clip.name] = clip.fps

@@ -126,9 +126,8 @@ def os_getpid(_):
 def probe_task(task):
     from mg.data.manifest import _probe
 
-    entry, min_frames = task
-    misbehave(entry.name)
-    return _probe(entry, min_frames)
+    misbehave(task.entry.name)
+    return _probe(task)
 
 
 class HostileDataset(ClipDataset):

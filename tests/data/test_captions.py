@@ -1,10 +1,14 @@
 """Tables of captions: what is read, and what is refused with which words."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from mg.data.captions import CaptionTable, read_captions
+from mg.data.manifest import build_manifest
+from mg.data.video_table import MAX_CHARACTERS
 
 CSV = 'video,caption\na.mp4,"one, two"\nsub/b.mp4,  three \n'
 
@@ -96,12 +100,12 @@ def test_a_video_may_have_several_captions(tmp_path):
         ("t.csv", "video,caption\n,one\n", "line 2: the path of the video is empty"),
         ("t.csv", "video,caption\n../a.mp4,x\n", r"line 2: path '\.\./a\.mp4' leads outside"),
         ("t.csv", "video,caption\n/etc/passwd,x\n", "line 2: path '/etc/passwd' leads outside"),
-        ("t.jsonl", '{"video": "a", "caption": "b"}\n{"video": ', "cannot be read as .jsonl"),
+        ("t.jsonl", '{"video": "a", "caption": "b"}\n{"video": ', "line 2 is not JSON"),
         ("t.jsonl", '["a", "b"]', "line 1: expected an object"),
         ("t.jsonl", '{"video": "a.mp4", "caption": 5}', r"line 1: .*two texts, got \['a.mp4', 5\]"),
         ("t.json", '"text"', "expected a mapping of videos to captions"),
         ("t.json", '{"a.mp4": {"long": "x"}}', "entry 1: expected two texts"),
-        ("t.json", "[" * 100000, "cannot be read as .json"),
+        ("t.json", "[" * 100000, "nested too deeply"),
         ("t.txt", "a.mp4 one", r"tables are read from \.csv, \.jsonl, \.json; not from t\.txt"),
     ],
 )  # fmt: skip
@@ -117,14 +121,14 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
         read_captions(path)
 
 
-def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
+def test_a_link_in_the_folder_is_followed(tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()
-    (tmp_path / "secret.mp4").touch()
-    (folder / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+    (tmp_path / "elsewhere.mp4").touch()
+    (folder / "link.mp4").symlink_to(tmp_path / "elsewhere.mp4")
     path = write(tmp_path, "t.csv", "video,caption\nlink.mp4,x\n")
-    with pytest.raises(ValueError, match="leads outside"):
-        read_captions(path, video_folder=folder)
+    (video,) = read_captions(path, video_folder=folder).videos
+    assert (video.name, video.path) == ("link.mp4", folder.resolve() / "link.mp4")
 
 
 def test_missing_files_are_told(tmp_path):
@@ -132,3 +136,59 @@ def test_missing_files_are_told(tmp_path):
         read_captions(tmp_path / "none.csv")
     with pytest.raises(FileNotFoundError, match="no such video folder"):
         read_captions(write(tmp_path, "t.csv", CSV), video_folder=tmp_path / "none")
+
+
+MEDIA = Path(__file__).parents[1] / "fixtures" / "media"
+LONG = "x" * (MAX_CHARACTERS + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (MEDIA / "quote.csv", None, r"quote\.csv, line 2: a quote .* never closed"),
+        (MEDIA / "comma.csv", None, r"comma\.csv, line 2: more cells than the header has"),
+        ("t.csv", 'video,caption\na.mp4,"one\nb.mp4,two\nc.mp4,"three"\n',
+         "line 2: text follows a closing quote .* in line 4"),
+        ("t.csv", 'video,caption\na.mp4,"one\n two"\nb.mp4,"three\n', "line 4: a quote .* never"),
+        ("t.csv", f"video,caption\na.mp4,one\nb.mp4,{LONG}\n",
+         "line 3: a cell of more than 131072 characters, the most that is read; is a quote"),
+        ("t.csv", f'video,caption\na.mp4,"{LONG}\n', "line 2: a cell of more than 131072"),
+        ("t.jsonl", f'{{"video": "a", "caption": "{LONG}"}}', "line 1: a cell of 131073"),
+        ("t.json", f'{{"a.mp4": "{LONG}"}}', "entry 1: a cell of 131073 .* 131072 are"),
+        ("t.json", '{"a.mp4": "one", "a.mp4": "two"}', "twice"),
+    ],
+)  # fmt: skip
+def test_both_readers_of_tables_refuse_the_same(tmp_path, name, text, message):
+    path = name if text is None else write(tmp_path, name, text)
+    with pytest.raises(ValueError, match=message):
+        read_captions(path)
+    with pytest.raises(ValueError, match=message):
+        build_manifest(csv_path=path)
+
+
+def test_texts_of_several_lines_and_quotes_are_read(tmp_path):
+    text = 'video,caption\na.mp4,"one\ntwo, ""three"""\n\nb.mp4,it\'s 6" wide\n'
+    table = read_captions(write(tmp_path, "t.csv", text))
+    assert pairs(table, tmp_path) == [("a.mp4", 'one\ntwo, "three"'), ("b.mp4", "it's 6\" wide")]
+    table = read_captions(write(tmp_path, "long.csv", f"video,caption\na.mp4,{LONG[1:]}\n"))
+    assert len(table.videos[0].caption) == MAX_CHARACTERS
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_pipes_and_devices_are_no_tables(tmp_path, name, target):
+    path = tmp_path / name
+    os.mkfifo(path) if target == "pipe" else path.symlink_to(target)
+    words = r"is a (named pipe|device); a regular file is expected"
+    with pytest.raises(ValueError, match=words):
+        read_captions(path)
+    with pytest.raises(ValueError, match=words):
+        build_manifest(csv_path=path)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+def test_tables_without_end_are_not_read_into_memory(tmp_path, name):
+    path = write(tmp_path, name, "")
+    os.truncate(path, 1 << 40)  # takes no space on the disk
+    with pytest.raises(ValueError, match=r"characters or more in it|bytes, the most that is read"):
+        read_captions(path)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mg.data import prepare
+from mg.data import manifest, prepare
 from mg.data.clips import ClipConfig, ClipDataset
 from mg.data.manifest import build_manifest
+from mg.data.media_rules import READING_VERSION, Reading
 from mg.data.prepare import open_prepared, prepare_clips
 from mg.data.prepared_index import INDEX_NAME, PrepareSettings, read_index
 from mg.data.transforms import resize_and_crop
@@ -107,13 +108,13 @@ def test_long_clips_are_cut_into_pieces_without_loss(videos, tmp_path):
 def test_an_interrupted_run_goes_on(videos, tmp_path, monkeypatch):
     decoded = []
 
-    def stop_at_second(path):
+    def stop_at_second(path, *, reading):
         decoded.append(path.parent.name)
         if len(decoded) == 2:
             raise KeyboardInterrupt
-        return iterate_frames(path)
+        return iterate_frames(path, reading=reading)
 
-    monkeypatch.setattr(prepare, "iterate_frames", stop_at_second)
+    monkeypatch.setattr(manifest, "iterate_frames", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         run(videos, tmp_path / "out")
     assert len(open_prepared(tmp_path / "out").clips) == 1
@@ -180,7 +181,8 @@ def index_with(piece=None, source=None, settings=None):
     """Return the text of an index of one piece, with some fields changed."""
     pieces = [{**PIECE, **(piece or {})}]
     sources = [{"name": "a", "num_bytes": 1, "mtime_ns": 1, "pieces": pieces, **(source or {})}]
-    content = {"version": 1, "settings": {"short_side": 8, **(settings or {})}, "sources": sources}
+    settings = {"short_side": 8, **(settings or {})}
+    content = {"version": 1, "reading": READING_VERSION, "settings": settings, "sources": sources}
     return json.dumps(content)
 
 
@@ -267,3 +269,29 @@ def test_the_tool_prints_a_table_and_refuses_with_an_exit_code(videos, tmp_path)
     assert result.returncode == 1
     assert "other settings" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_clips_of_older_rules_of_reading_are_not_used(videos, tmp_path):
+    run(videos, tmp_path / "out")
+    path = tmp_path / "out" / INDEX_NAME
+    content = json.loads(path.read_text())
+    del content["reading"]  # as before there was such a version
+    path.write_text(json.dumps(content))
+    words = r"the rules by which videos are read have changed .* prepare the clips again"
+    with pytest.raises(ValueError, match=words):
+        open_prepared(tmp_path / "out")
+    with pytest.raises(ValueError, match=words):
+        run(videos, tmp_path / "out")
+
+
+def test_pixels_made_square_are_other_clips(tmp_path):
+    source = Path(__file__).parents[1] / "fixtures" / "media" / "sar_2_1.mp4"
+    settings = PrepareSettings(short_side=48)
+    for square, width in ((True, 128), (False, 64)):
+        clips = build_manifest(video_folder=source, reading=Reading(square_pixels=square))
+        if not square:
+            with pytest.raises(FileExistsError, match="read in another way"):
+                prepare_clips(clips, tmp_path / "out", settings=settings)
+        prepare_clips(clips, tmp_path / "out", settings=settings, overwrite=True)
+        (clip,) = open_prepared(tmp_path / "out").clips
+        assert (clip.height, clip.width) == (48, width)

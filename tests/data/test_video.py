@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from mg.data.container import scan_container
-from mg.data.video import BrokenVideoError, VideoReader, iterate_frames, probe_video
+from mg.data.video import BrokenVideoError, Reading, VideoReader, iterate_frames, probe_video
 
 OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:keyint=12:min-keyint=12:scenecut=0"}
 VARIABLE_PTS = np.cumsum(np.random.default_rng(0).integers(1, 90, 60))
@@ -217,6 +217,6 @@ def test_a_playlist_does_not_open_other_files(tmp_path, plain_video):
 def test_the_index_lists_key_frames(tmp_path, make_video, make_frames):
     options = {"x264-params": "keyint=12:min-keyint=12:scenecut=0"}
     path = make_video(tmp_path / "v.mp4", make_frames(60, 48, 64), options=options)
-    scan = scan_container(path)
+    scan = scan_container(path, Reading())
     assert len(scan.pts) == 60
     assert np.searchsorted(scan.pts, scan.keyframe_pts).tolist() == [0, 12, 24, 36, 48]

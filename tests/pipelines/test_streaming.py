@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mg.data.manifest import build_manifest
 from mg.data.transforms import to_model_range
 from mg.pipelines.streaming import decode_latents, encode_frames, read_frames
 from mg.tiling.sizes import Tiling
@@ -59,7 +60,8 @@ def test_tiles_that_do_not_fit_the_network_are_refused(make_tae, make_frames):
 
 def test_frames_are_cropped_without_scaling_unless_asked(video_folder, make_frames):
     frames = make_frames(20, 24, 32)
-    cropped = list(read_frames(video_folder / "a.mp4", (22, 30), rescale=False))
+    clip = next(c for c in build_manifest(video_folder=video_folder).clips if c.name == "a.mp4")
+    cropped = list(read_frames(clip, (22, 30), rescale=False))
     np.testing.assert_array_equal(np.stack(cropped), frames[:, 1:23, 1:31])
-    scaled = list(read_frames(video_folder / "a.mp4", (12, 12), rescale=True))
+    scaled = list(read_frames(clip, (12, 12), rescale=True))
     assert np.stack(scaled).shape == (20, 12, 12, 3)

@@ -11,6 +11,7 @@ import pytest
 from fault_experiments.bad_numbers import _fault_of_step
 from fault_experiments.config_bombs import _fault_of as config_bomb_fault
 from fault_experiments.latents import _fault_of_reading, write_small_latent
+from fault_experiments.media_bombs import BOMBS, Probing, fault_of, probe_apart
 from fault_experiments.training_process import (
     TINY_SETTINGS,
     TrainingProcess,
@@ -19,7 +20,8 @@ from fault_experiments.training_process import (
     with_changes,
 )
 from fault_experiments.training_runs import _fault_of_checkpoint, _fault_of_start
-from fault_experiments.weight_bombs import BOMBS, Reading
+from fault_experiments.weight_bombs import BOMBS as WEIGHT_BOMBS
+from fault_experiments.weight_bombs import Reading
 from fault_experiments.weight_bombs import _fault as bomb_fault
 
 
@@ -64,6 +66,27 @@ def test_the_smallest_difference_is_found(runs, changes, message):
     save(runs[1], 8, **changes)
     found = checkpoint_difference(*runs, step=8)
     assert re.search(message, found)
+
+
+@pytest.mark.parametrize("name", ["gif", "video"])
+def test_a_bomb_is_refused_for_little(tmp_path, name):
+    path = tmp_path / BOMBS[name].name
+    BOMBS[name].write(path)
+    assert fault_of(BOMBS[name], probe_apart(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("probing", "fault"),
+    [
+        (("frames have more pixels that max_pixels allows", 0.9, 199.0), None),
+        (("", 0.1, 90.0), "a.gif: it counts as usable"),
+        (("no video", 0.1, 90.0), "a.gif: no video"),
+        (("more pixels that max_pixels allows", 1.1, 90.0), "a.gif: 1.1 s of processor time"),
+        (("more pixels that max_pixels allows", 0.1, 201.0), "a.gif: 201 MB"),
+    ],
+)
+def test_a_bomb_that_goes_off_is_noticed(probing, fault):
+    assert fault_of(BOMBS["gif"], Probing(*probing)) == fault
 
 
 class Ended:
@@ -149,13 +172,13 @@ def test_a_bad_step_that_changes_anything_is_noticed():
     assert stuck == "the next step changed nothing"
 
 
-def test_a_bomb_that_goes_off_is_noticed():
-    bomb = BOMBS["chain"]
+def test_weights_that_go_off_are_noticed():
+    bomb = WEIGHT_BOMBS["chain"]
     assert bomb_fault("chain", bomb, Reading(f"no: {bomb.refusal}", 0.5, 60.0)) is None
     assert "it was read" in bomb_fault("chain", bomb, Reading("", 0.5, 60.0))
     assert "other" in bomb_fault("chain", bomb, Reading("other", 0.5, 60.0))
     assert "1.5 s" in bomb_fault("chain", bomb, Reading(bomb.refusal, 1.5, 60.0))
     assert "201 MB" in bomb_fault("chain", bomb, Reading(bomb.refusal, 0.5, 201.0))
-    views = BOMBS["shared_half"]
+    views = WEIGHT_BOMBS["shared_half"]
     assert bomb_fault("shared_half", views, Reading("", 0.1, 60.0)) is None
     assert "refused" in bomb_fault("shared_half", views, Reading("refused", 0.1, 60.0))
