@@ -8,7 +8,7 @@ from mindspore import Tensor, ops
 
 from mg.latent_spec import LatentSpec
 from mg.models.tae.layers import fold_frames, unfold_frames
-from mg.vaes.mindone_vae import MindoneVAE, check_tile, spec_of_diffusers
+from mg.vaes.mindone_vae import MindoneVAE, check_tile, default_tile, spec_of_diffusers
 
 __all__ = ["AutoencoderKLVAE"]
 
@@ -49,15 +49,17 @@ class AutoencoderKLVAE(MindoneVAE):
 
         Args:
             height, width: of a tile in pixels, both equal; by default the config's sample_size.
-            overlap_pixels: of neighbouring tiles; by default a quarter of the tile.
+            overlap_pixels: of neighbouring tiles; by default about a quarter of the tile.
 
         Raises:
             ValueError: tiles that are not square or do not fit the network's compression.
         """
-        size = height or width or self.config.get("sample_size", 512)
+        size = height or width
+        suggested = default_tile(size or self.config.get("sample_size", 512), 4, self.compression.h)
+        size = size or suggested[0]
         if width not in (None, size):
             raise ValueError(f"tiles of {height}x{width} pixels: this family's tiles are square")
-        overlap = size // 4 if overlap_pixels is None else overlap_pixels
+        overlap = suggested[1] if overlap_pixels is None else overlap_pixels
         check_tile("height and width", size, overlap, self.compression.h)
         network = self.network
         network.tile_sample_min_size = size

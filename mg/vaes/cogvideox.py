@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from mg.latent_spec import LatentSpec
-from mg.vaes.mindone_vae import MindoneVAE, check_tile, spec_of_diffusers
+from mg.vaes.mindone_vae import MindoneVAE, check_tile, default_tile, spec_of_diffusers
 
 __all__ = ["CogVideoXVAE"]
 
@@ -15,7 +15,7 @@ class CogVideoXVAE(MindoneVAE):
 
     Other lengths of 4k+1 frames can be encoded too, but their latent of an even number of frames
     decodes to 4 frames per latent frame, the first included: not the frames that went in. They are
-    therefore completed to 8k+1 like all others.
+    therefore completed to 8k+1 like all others, unless `encode` is told not to.
     """
 
     family = "cogvideox"
@@ -38,16 +38,19 @@ class CogVideoXVAE(MindoneVAE):
         Args:
             height, width: of a tile in pixels; by default half of the config's sample_height and
                 sample_width.
-            overlap_pixels: of neighbouring tiles; by default 1/6 of the height and 1/5 of the
-                width.
+            overlap_pixels: of neighbouring tiles; by default about 1/6 of the height and 1/5 of
+                the width.
 
         Raises:
             ValueError: tiles that do not fit the network's compression.
         """
-        height = height or self.config.get("sample_height", 480) // 2
-        width = width or self.config.get("sample_width", 720) // 2
-        overlap_height = height // 6 if overlap_pixels is None else overlap_pixels
-        overlap_width = width // 5 if overlap_pixels is None else overlap_pixels
+        factor = self.compression.h
+        suggested = default_tile(height or self.config.get("sample_height", 480) // 2, 6, factor)
+        height, overlap_height = height or suggested[0], suggested[1]
+        suggested = default_tile(width or self.config.get("sample_width", 720) // 2, 5, factor)
+        width, overlap_width = width or suggested[0], suggested[1]
+        if overlap_pixels is not None:
+            overlap_height = overlap_width = overlap_pixels
         check_tile("height", height, overlap_height, self.compression.h)
         check_tile("width", width, overlap_width, self.compression.w)
         # Fractions, not floats: products with them are cut to whole pixels.

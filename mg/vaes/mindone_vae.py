@@ -18,7 +18,7 @@ from mg.vaes.mindone_networks import (
 )
 from mg.vaes.video_vae import VideoVAE
 
-__all__ = ["MindoneVAE", "check_tile", "spec_of_diffusers"]
+__all__ = ["MindoneVAE", "check_tile", "default_tile", "spec_of_diffusers"]
 
 
 class MindoneVAE(VideoVAE):
@@ -83,6 +83,19 @@ def spec_of_diffusers(config: Mapping[str, Any], **frames: int) -> LatentSpec:
     side = 2 ** (len(config["block_out_channels"]) - 1)
     scaling = diffusers_scaling(config)
     return LatentSpec(config["latent_channels"], h=side, w=side, **frames, **scaling)
+
+
+def default_tile(size: int, parts: int, factor: int) -> tuple[int, int]:
+    """Return (size, overlap) of tiles in pixels, near what was meant, in whole latent pixels.
+
+    Args:
+        size: of a tile that the config suggests, in pixels.
+        parts: an overlap is one of so many parts of a tile.
+        factor: pixels per latent pixel.
+    """
+    num_latents = max(size // factor, 1)
+    overlap = min(max(num_latents // parts, 1), num_latents - 1)
+    return num_latents * factor, overlap * factor
 
 
 def check_tile(name: str, size: int, overlap: int, factor: int) -> None:

@@ -11,6 +11,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from mg.vaes.mindone_vae import default_tile
+
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
 
@@ -113,6 +115,30 @@ def test_default_tiles_are_the_configs(new_vae):
     assert (network.tile_latent_min_height, network.tile_latent_min_width) == (30, 45)
     assert int(30 * network.tile_overlap_factor_height) == 5  # as in diffusers
     assert int(45 * network.tile_overlap_factor_width) == 9
+
+
+@pytest.mark.parametrize(
+    ("size", "parts", "expected"),
+    [
+        (240, 6, (240, 40)),  # CogVideoX's own sizes are whole latents as they are
+        (360, 5, (360, 72)),
+        (32, 6, (32, 8)),
+        (50, 5, (48, 8)),
+        (5, 4, (8, 0)),
+    ],
+)
+def test_default_tiles_are_whole_latents(size, parts, expected):
+    assert default_tile(size, parts, 8) == expected
+
+
+def test_tiling_without_sizes_works_for_small_configs(new_vae):
+    """A sixth of a tile of 32 pixels, or a fifth of one of 48, is no whole number of latents."""
+    vae = new_vae("cogvideox")
+    vae.config.update(sample_height=64, sample_width=96)
+    vae.enable_tiling()
+    latent = vae.encode(np.zeros((1, 3, 1, 64, 96), np.float32)).mode()
+    assert latent.shape == (1, 4, 1, 8, 12)
+    assert vae.decode(latent).shape == (1, 3, 1, 64, 96)
 
 
 def test_tiles_of_the_tae(all_vaes):
