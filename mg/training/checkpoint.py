@@ -56,6 +56,7 @@ class Progress:
         num_skipped: updates that were left out.
         num_bad_in_row: those since the last good one.
         num_restores: how often the run went back.
+        disc_num_skipped, disc_num_bad_in_row: as the two above, of the discriminator.
         running_means: numbers that the discriminator's loss carries from step to step.
         bad_clips: {name: reason} of clips that could not be read.
         plateau: state of the schedule that follows the validations; empty where there is none.
@@ -69,6 +70,8 @@ class Progress:
     num_skipped: int = 0
     num_bad_in_row: int = 0
     num_restores: int = 0
+    disc_num_skipped: int = 0
+    disc_num_bad_in_row: int = 0
     running_means: dict[str, float] = dataclasses.field(default_factory=dict)
     bad_clips: dict[str, str] = dataclasses.field(default_factory=dict)
     plateau: dict[str, float | None] = dataclasses.field(default_factory=dict)

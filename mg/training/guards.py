@@ -21,34 +21,37 @@ class Verdict(enum.Enum):
     STOP = "stop"
 
 
-def is_good_step(numbers: Mapping[str, float], *, max_norm: float) -> bool:
+def is_good_step(numbers: Mapping[str, float], *, max_norm: float, prefix: str = "") -> bool:
     """Return whether an update was applied: loss and gradient norm finite, the norm in bounds.
 
     Args:
-        numbers: what the step reported; all its losses and gradient norms must be finite.
-        max_norm: upper limit of `grad_norm`.
+        numbers: what the step reported.
+        max_norm: upper limit of the gradient norm.
+        prefix: of the names of the loss and norm: `disc_` for those of the discriminator.
     """
-    finite = all(
-        math.isfinite(value) for key, value in numbers.items() if key.endswith(("loss", "norm"))
-    )
-    return finite and numbers["grad_norm"] <= max_norm
+    loss, norm = numbers[f"{prefix}loss"], numbers[f"{prefix}grad_norm"]
+    return math.isfinite(loss) and norm <= max_norm  # which NaN is not, nor infinity
 
 
 @dataclasses.dataclass
 class StepGuard:
-    """Counts steps whose update was left out and says when to go back and when to stop.
+    """Counts updates that were left out and says when to go back and when to stop.
 
     Attributes:
         settings: the limits.
         num_skipped: left-out updates in all.
         num_bad_in_row: left-out updates since the last good one.
         num_restores: how often the run went back to a checkpoint.
+        disc_num_skipped, disc_num_bad_in_row: the same of the discriminator's updates, each of
+            which is left out by itself.
     """
 
     settings: GuardSettings
     num_skipped: int = 0
     num_bad_in_row: int = 0
     num_restores: int = 0
+    disc_num_skipped: int = 0
+    disc_num_bad_in_row: int = 0
 
     @property
     def max_norm(self) -> float:
@@ -56,19 +59,28 @@ class StepGuard:
         limit = self.settings.max_grad_norm
         return limit if limit is not None else NO_LIMIT
 
-    def judge(self, is_good: bool) -> Verdict:
-        """Count a step; return what to do."""
-        if is_good:
-            self.num_bad_in_row = 0
-            return Verdict.GO_ON
-        self.num_skipped += 1
-        self.num_bad_in_row += 1
-        if self.num_bad_in_row < self.settings.max_bad_steps:
+    @property
+    def is_content(self) -> bool:
+        """Whether the last update of every network was applied."""
+        return self.num_bad_in_row == self.disc_num_bad_in_row == 0
+
+    def judge(self, is_good: bool, *, disc_is_good: bool = True) -> Verdict:
+        """Count a step; return what to do.
+
+        Args:
+            is_good: whether its update was applied.
+            disc_is_good: whether the discriminator's was; True where there is none.
+        """
+        self.num_skipped += not is_good
+        self.num_bad_in_row = 0 if is_good else self.num_bad_in_row + 1
+        self.disc_num_skipped += not disc_is_good
+        self.disc_num_bad_in_row = 0 if disc_is_good else self.disc_num_bad_in_row + 1
+        if max(self.num_bad_in_row, self.disc_num_bad_in_row) < self.settings.max_bad_steps:
             return Verdict.GO_ON
         if self.num_restores >= self.settings.max_restores:
             return Verdict.STOP
         self.num_restores += 1
-        self.num_bad_in_row = 0
+        self.num_bad_in_row = self.disc_num_bad_in_row = 0
         return Verdict.RESTORE
 
 

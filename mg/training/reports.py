@@ -46,9 +46,8 @@ def _and_more(values: Mapping[str, float]) -> list[str]:
     return [f"and {num_more} more, in validation.jsonl"] if num_more > 0 else []
 
 
-def record_bad_step(path: Path, entry: Mapping[str, Any], names: Sequence[str]) -> None:
+def record_bad_step(path: Path, numbers: Mapping[str, Any], names: Sequence[str]) -> None:
     """Append a step whose update was left out, with the clips of its batch, as a JSON line."""
-    numbers = {key: entry[key] for key in ("step", "batch", "loss", "grad_norm")}
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps({**numbers, "clips": list(names)}) + "\n")
 

@@ -84,7 +84,8 @@ class RunState:
         self.ranks.barrier()  # rank 0 may still be writing
         for step in reversed(self.store.steps()):
             stored = self.store.load(step)
-            if stored.document("progress")["num_bad_in_row"] == 0:
+            progress = stored.document("progress")
+            if not progress["num_bad_in_row"] and not progress.get("disc_num_bad_in_row"):
                 return self._load(stored)
         raise FileNotFoundError(f"no checkpoint in {self.store.folder} was saved by a good step")
 

@@ -202,7 +202,8 @@ class TAETask(Task):
         )
         numbers = {"disc_loss": _number(loss), "disc_grad_norm": _number(norm)}
         numbers.update(zip(DISCRIMINATOR_TERMS, map(_number, terms), strict=True))
-        if math.isfinite(numbers["disc_loss"]):
+        # A hinge is finite where its logits are not.
+        if all(math.isfinite(numbers[key]) for key in ("disc_loss", "logits_real", "logits_fake")):
             decay = adversarial.lecam_decay
             for name in means:
                 means[name] = decay * means[name] + (1 - decay) * numbers[f"logits_{name}"]

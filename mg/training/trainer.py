@@ -15,7 +15,7 @@ from mg.data.dataset import Batch
 from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
-from mg.training.guards import LossScale, StepGuard, Verdict, is_good_step
+from mg.training.guards import NO_LIMIT, LossScale, StepGuard, Verdict, is_good_step
 from mg.training.rank_agreement import check_same_data, check_same_step
 from mg.training.reports import (
     closing_report,
@@ -232,7 +232,7 @@ class Trainer:
             self._follow_plateau(score)
         is_best = self.ranks.any(score is not None and score > self.best_score)
         is_due = self.step % self.config.checkpoint_interval == 0
-        if (is_due or is_best) and self.guard.num_bad_in_row == 0:
+        if (is_due or is_best) and self.guard.is_content:
             with self._warning_if_disk_is_full("the checkpoint"):
                 self.save(score=score)
         if self.sample_interval is not None and self.step % self.sample_interval == 0:
@@ -282,6 +282,10 @@ class Trainer:
             )
         numbers = merged(reports)
         is_good = is_good_step(numbers, max_norm=self.guard.max_norm)
+        has_discriminator = "disc_loss" in numbers
+        disc_is_good = not has_discriminator or is_good_step(
+            numbers, max_norm=NO_LIMIT, prefix="disc_"
+        )
         entry = {
             "step": self.step,
             "batch": number,
@@ -289,31 +293,40 @@ class Trainer:
             "lr": lr,
             "loss_scale": self.loss_scale.value,
             "is_applied": is_good,
+            **({"disc_is_applied": disc_is_good} if has_discriminator else {}),
             "num_frames": batches[0].num_frames,
             "seconds": round(time.monotonic() - began, 4),
             "data_seconds": round(loader.total_seconds_waited - waited, 4),
         }
         if not is_good:
             self._report_bad_step(entry, batches)
+        if not disc_is_good:
+            self._report_bad_step(entry, batches, prefix="disc_")
         self.loss_scale.update(is_good)
-        return self.guard.judge(is_good), entry
+        return self.guard.judge(is_good, disc_is_good=disc_is_good), entry
 
-    def _report_bad_step(self, entry: dict, batches: list[Batch]) -> None:
+    def _report_bad_step(self, entry: dict, batches: list[Batch], *, prefix: str = "") -> None:
         # All ranks come here together: they have the same numbers.
         own = [name for batch in batches for name in batch.names]
         # Once: ranks that share a batch have the same.
         names = list(dict.fromkeys(n for names in self.ranks.gather_json(own) for n in names))
         if not self.ranks.is_main:
             return
+        network = "discriminator" if prefix else next(iter(self.task.steps))
+        loss, norm = entry[f"{prefix}loss"], entry[f"{prefix}grad_norm"]
         logger.warning(
-            "step %d: loss %g, gradient norm %g: update left out; clips: %s",
+            "step %d, %s: loss %g, gradient norm %g: update left out; clips: %s",
             self.step,
-            entry["loss"],
-            entry["grad_norm"],
+            network,
+            loss,
+            norm,
             names,
         )
+        numbers = {"step": self.step, "batch": entry["batch"], "network": network}
         with self._warning_if_disk_is_full("the list of bad steps"):
-            record_bad_step(self._bad_steps_path, entry, names)
+            record_bad_step(
+                self._bad_steps_path, {**numbers, "loss": loss, "grad_norm": norm}, names
+            )
 
     @property
     def _bad_steps_path(self) -> Path:
@@ -332,10 +345,10 @@ class Trainer:
         """Go back to the last good checkpoint, and on with batches that come after these."""
         next_batch = self.step + self.batch_offset
         guard = self.guard
-        kept = guard.num_skipped, guard.num_restores
+        kept = guard.num_skipped, guard.disc_num_skipped, guard.num_restores
         progress = self.state.restore()
         self._take(progress)
-        guard.num_skipped, guard.num_restores = kept
+        guard.num_skipped, guard.disc_num_skipped, guard.num_restores = kept
         self.batch_offset = next_batch - self.step
         self.history.forget_validations(self.step + 1)
         if self.log is not None:
@@ -362,6 +375,8 @@ class Trainer:
             num_skipped=self.guard.num_skipped,
             num_bad_in_row=self.guard.num_bad_in_row,
             num_restores=self.guard.num_restores,
+            disc_num_skipped=self.guard.disc_num_skipped,
+            disc_num_bad_in_row=self.guard.disc_num_bad_in_row,
             running_means=dict(self.task.running_means),
             bad_clips=dict(self.task.dataset.bad),
             plateau=self.task.plateau.state() if self.task.plateau is not None else {},
@@ -378,6 +393,8 @@ class Trainer:
         self.guard.num_skipped = progress.num_skipped
         self.guard.num_bad_in_row = progress.num_bad_in_row
         self.guard.num_restores = progress.num_restores
+        self.guard.disc_num_skipped = progress.disc_num_skipped
+        self.guard.disc_num_bad_in_row = progress.disc_num_bad_in_row
         self.task.running_means.update(progress.running_means)
         self.task.dataset.take_bad(progress.bad_clips)
         if self.task.plateau is not None and progress.plateau:
@@ -423,6 +440,12 @@ class Trainer:
     def _is_asked_to_stop(self) -> bool:
         return self.stop.requested is not None
 
+    def _count_of_steps(self) -> str:
+        guard = self.guard
+        of_discriminator = guard.disc_num_skipped
+        more = f" ({of_discriminator} of the discriminator)" if of_discriminator else ""
+        return f"Done: {self.step} steps, {guard.num_skipped} skipped{more}."
+
     def _say_what_there_is(self, final: Path) -> None:
         """Log what the run leaves behind, and its numbers."""
         bad = self.task.dataset.bad
@@ -440,7 +463,7 @@ class Trainer:
             self.history.steps(),
             self.history.validations,
             self.task.metric,
-            first_line=f"Done: {self.step} steps, {self.guard.num_skipped} skipped.",
+            first_line=self._count_of_steps(),
             last_lines=last_lines,
         )
         logger.info("%s", report)

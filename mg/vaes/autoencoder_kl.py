@@ -2,7 +2,7 @@
 
 from mg.models.autoencoder_kl.config import AutoencoderKLConfig
 from mg.models.autoencoder_kl.network import AutoencoderKL
-from mg.vaes.blended_tiles import check_tile
+from mg.vaes.blended_tiles import check_tile, default_tile
 from mg.vaes.diffusers_vae import DiffusersVAE
 
 __all__ = ["AutoencoderKLVAE"]
@@ -27,14 +27,16 @@ class AutoencoderKLVAE(DiffusersVAE):
 
         Args:
             height, width: of a tile in pixels, both equal; by default the config's sample_size.
-            overlap_pixels: of neighbouring tiles; by default a quarter of the tile.
+            overlap_pixels: of neighbouring tiles; by default about a quarter of the tile.
 
         Raises:
             ValueError: tiles that are not square or do not fit the network's compression.
         """
-        size = height or width or self.config["sample_size"]
+        size = height or width
+        suggested = default_tile(size or self.config["sample_size"], 4, self.compression.h)
+        size = size or suggested[0]
         if width not in (None, size):
             raise ValueError(f"tiles of {height}x{width} pixels: this family's tiles are square")
-        overlap = size // 4 if overlap_pixels is None else overlap_pixels
+        overlap = suggested[1] if overlap_pixels is None else overlap_pixels
         tile = check_tile("height and width", size, overlap, self.compression.h)
         self.tiles = (tile, tile)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mindspore import Tensor, ops
 
-__all__ = ["Tile", "check_tile", "coded_in_frame_tiles", "coded_in_tiles"]
+__all__ = ["Tile", "check_tile", "coded_in_frame_tiles", "coded_in_tiles", "default_tile"]
 
 Code = Callable[[Tensor], Tensor]
 TIME, HEIGHT, WIDTH = 2, 3, 4  # axes
@@ -137,3 +137,16 @@ def _blend(before: Tensor, after: Tensor, tile: Tile, axis: int) -> Tensor:
         return mixed
     rest = ops.narrow(after, axis, overlap, after.shape[axis] - overlap)
     return ops.concat([mixed, rest], axis)
+
+
+def default_tile(size: int, parts: int, factor: int) -> tuple[int, int]:
+    """Return (size, overlap) of tiles in pixels, near what was meant, in whole latent pixels.
+
+    Args:
+        size: of a tile that the config suggests, in pixels.
+        parts: an overlap is one of so many parts of a tile.
+        factor: pixels per latent pixel.
+    """
+    num_latents = max(size // factor, 1)
+    overlap = min(max(num_latents // parts, 1), num_latents - 1)
+    return num_latents * factor, overlap * factor

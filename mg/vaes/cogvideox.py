@@ -2,7 +2,7 @@
 
 from mg.models.cogvideox_vae.config import CogVideoXVAEConfig
 from mg.models.cogvideox_vae.network import CogVideoXVAE as CogVideoXNetwork
-from mg.vaes.blended_tiles import check_tile
+from mg.vaes.blended_tiles import check_tile, default_tile
 from mg.vaes.diffusers_vae import DiffusersVAE
 
 __all__ = ["CogVideoXVAE"]
@@ -12,8 +12,8 @@ class CogVideoXVAE(DiffusersVAE):
     """CogVideoX's VAE: 4x8x8, 8k+1 frames; it codes 8 frames after 8, the first with one more.
 
     Other lengths of 4k+1 frames have a latent too, of an even number of frames, but it decodes to 4
-    frames per latent frame, the first included: not the frames that went in. `encode` therefore
-    completes them to 8k+1 like all others; `moments` takes them as they are, as diffusers does.
+    frames per latent frame, the first included: not the frames that went in. They are therefore
+    completed to 8k+1 like all others, unless `encode` is told not to.
     """
 
     family = "cogvideox"
@@ -33,19 +33,20 @@ class CogVideoXVAE(DiffusersVAE):
         Args:
             height, width: of a tile in pixels; by default half of the config's sample_height and
                 sample_width.
-            overlap_pixels: of neighbouring tiles; by default 1/6 of the height and 1/5 of the
-                width, rounded down to whole pixels of the latent.
+            overlap_pixels: of neighbouring tiles; by default about 1/6 of the height and 1/5 of
+                the width.
 
         Raises:
             ValueError: tiles that do not fit the network's compression.
         """
-        height = height or self.config["sample_height"] // 2
-        width = width or self.config["sample_width"] // 2
-        side = self.compression.h
-        overlaps = height // 6 // side * side, width // 5 // side * side
+        factor = self.compression.h
+        suggested = default_tile(height or self.config["sample_height"] // 2, 6, factor)
+        height, overlap_height = height or suggested[0], suggested[1]
+        suggested = default_tile(width or self.config["sample_width"] // 2, 5, factor)
+        width, overlap_width = width or suggested[0], suggested[1]
         if overlap_pixels is not None:
-            overlaps = overlap_pixels, overlap_pixels
+            overlap_height = overlap_width = overlap_pixels
         self.tiles = (
-            check_tile("height", height, overlaps[0], side),
-            check_tile("width", width, overlaps[1], side),
+            check_tile("height", height, overlap_height, factor),
+            check_tile("width", width, overlap_width, factor),
         )

@@ -206,12 +206,15 @@ class VideoVAE(abc.ABC):
         )
         write_text(folder / CONFIG_FILE, text, overwrite=overwrite)
 
-    def encode(self, video: Tensor | np.ndarray) -> Posterior:
+    def encode(self, video: Tensor | np.ndarray, *, complete: bool = True) -> Posterior:
         """Return the posterior over latents (B, C, T', H', W') of a video.
 
         Args:
             video: (B, 3, T, H, W) in [-1, 1], any T >= 1; H and W multiples of the compression.
-                A length that the family cannot take is completed by repeating the last frame.
+                A length that the family cannot give back is completed by repeating the last frame.
+            complete: False hands on the frames as they are, which makes the latent as long as
+                diffusers' (2 frames for CogVideoX's 5 or 4 for its 13); what such a latent decodes
+                to may be other frames, so that the posterior does not say how many.
 
         Raises:
             ValueError: a shape that the network cannot take, with the nearest that it can.
@@ -220,6 +223,13 @@ class VideoVAE(abc.ABC):
         self.spec.check_video(video.shape)
         num_frames = video.shape[2]
         num_missing = self.num_valid_frames(num_frames) - num_frames
+        if num_missing and not complete:
+            if (num_frames - self.spec.head) % self.spec.t:
+                raise ValueError(
+                    f"a video of {num_frames} frames: without completing, expected "
+                    f"{self.spec.head} and a multiple of {self.spec.t}"
+                )
+            return Posterior(*self.moments(video))
         if num_missing:
             video = ops.concat([video, *[video[:, :, -1:]] * num_missing], axis=2)
         return Posterior(*self.moments(video), num_frames=num_frames)

@@ -25,6 +25,7 @@ from mg.training.config import (
     PhaseSettings,
     TrainTAEConfig,
 )
+from mg.training.guards import NO_LIMIT
 from mg.training.output_folder import check_output
 from mg.training.run_log import read_log
 from mg.training.stages import plan_stages
@@ -111,11 +112,35 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(run_history, "save_curves", lambda *arguments, **options: None)
 
 
+class TaskOfTwo(SmallTask):
+    """The same with a second network that learns too, on NaN where the number is in `broken`."""
+
+    def __init__(self, config, broken=()):
+        super().__init__(config)
+        self.disc_broken = set(broken)
+        self.discriminator = Network()
+        self.networks["discriminator"] = self.discriminator
+
+    def enter(self, stage):
+        super().enter(stage)
+        self.steps["discriminator"] = TrainStep(Loss(self.discriminator), self.config.optim)
+
+    def run_batch(self, number, batch, controls, *, is_last):
+        numbers = super().run_batch(number, batch, controls, is_last=is_last)
+        video = batch.frames * (math.nan if number in self.disc_broken else 1.0)
+        scalars = (Tensor(value, ms.float32) for value in (controls.lr, 1.0, NO_LIMIT))
+        loss, _, norm, _ = self.steps["discriminator"](
+            *scalars, is_last, Tensor(video), Tensor(np.zeros(3, np.float32))
+        )
+        own = {"disc_loss": loss, "disc_grad_norm": norm}
+        return {**numbers, **{name: float(value.asnumpy()) for name, value in own.items()}}
+
+
 @pytest.fixture
 def make_trainer(videos, tmp_path):
     """Return a function that makes a trainer of the small task in one folder."""
 
-    def make(*, broken=(), folder="out", **changes):
+    def make(*, broken=(), folder="out", kind=SmallTask, **changes):
         values = {"steps": 10, "checkpoint_interval": 2, "device": "CPU", **changes}
         config = TrainTAEConfig(
             output_path=str(tmp_path / folder),
@@ -124,7 +149,7 @@ def make_trainer(videos, tmp_path):
             optim=OptimSettings(lr=1e-2, ema_decay=0.9, weight_decay=0.1),
             **values,
         )
-        task = SmallTask(config, broken)
+        task = kind(config, broken)
         return Trainer(config, task, ONE_RANK, validation_interval=3)
 
     return make
@@ -316,6 +341,45 @@ def test_the_run_stops_with_a_report_after_too_many_returns(make_trainer):
     stored = store_of(trainer).load()
     assert stored.step == 4 and stored.document("progress")["num_bad_in_row"] == 0
     assert all(np.isfinite(value).all() for value in stored.tensors("network").values())
+
+
+def test_an_update_of_the_discriminator_is_left_out_by_itself(make_trainer, caplog):
+    trainer = make_trainer(broken={5}, kind=TaskOfTwo, steps=7)
+    with caplog.at_level(logging.INFO, logger="mg"):
+        trainer.run()
+    entries = read_log(trainer.output / "log.jsonl")
+    assert [entry["is_applied"] for entry in entries] == [True] * 7
+    assert [entry["disc_is_applied"] for entry in entries] == [True] * 5 + [False, True]
+    num_updates = {
+        name: int(s.state()["num_updates.scale"]) for name, s in trainer.task.steps.items()
+    }
+    assert num_updates == {"network": 7, "discriminator": 6}
+    assert (trainer.guard.num_skipped, trainer.guard.disc_num_skipped) == (0, 1)
+    (listed,) = read_log(trainer.output / "bad_steps.jsonl")
+    assert (listed["step"], listed["network"]) == (5, "discriminator")
+    assert math.isnan(listed["loss"]) and listed["clips"]
+    assert "step 5, discriminator: loss nan" in caplog.text
+    assert "step 5, network" not in caplog.text
+    assert "Done: 7 steps, 0 skipped (1 of the discriminator)." in caplog.text
+
+
+def test_bad_updates_of_the_discriminator_lead_back_and_are_resumed_exactly(make_trainer):
+    guards = GuardSettings(max_bad_steps=3, max_restores=1)
+    options = {"broken": {5, 6, 7}, "guards": guards, "kind": TaskOfTwo}
+    unbroken = make_trainer(**options)
+    unbroken.run()
+    entries = read_log(unbroken.output / "log.jsonl")
+    assert [entry["batch"] for entry in entries] == [0, 1, 2, 3, 8, 9, 10, 11, 12, 13]
+    assert (unbroken.guard.num_restores, unbroken.guard.disc_num_skipped) == (1, 3)
+    first = make_trainer(**options, folder="pieces")
+    # After two bad updates, so that the count of those in a row is carried.
+    first.task.on_batch = lambda number: number == 6 and signal.raise_signal(signal.SIGTERM)
+    assert first.run() is None
+    second = make_trainer(**options, folder="pieces", resume=True)
+    assert (second.step, second.guard.disc_num_bad_in_row) == (7, 2)
+    second.run()
+    assert largest_difference(state_of(unbroken), state_of(second)) == 0
+    assert second.progress() == unbroken.progress()
 
 
 def test_a_gradient_above_the_limit_is_left_out(make_trainer):

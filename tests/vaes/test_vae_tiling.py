@@ -10,6 +10,7 @@ exactly for both results to be equal.
 import mindspore as ms
 import numpy as np
 import pytest
+from mg.vaes.mindone_vae import default_tile
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
@@ -112,6 +113,30 @@ def test_default_tiles_are_the_configs(new_vae):
     vae.config.update(sample_height=64, sample_width=96)
     vae.enable_tiling()
     assert vae.tiles == ((32, 32), (48, 40))  # 1/6 of 32 pixels is no latent pixel
+
+
+@pytest.mark.parametrize(
+    ("size", "parts", "expected"),
+    [
+        (240, 6, (240, 40)),  # CogVideoX's own sizes are whole latents as they are
+        (360, 5, (360, 72)),
+        (32, 6, (32, 8)),
+        (50, 5, (48, 8)),
+        (5, 4, (8, 0)),
+    ],
+)
+def test_default_tiles_are_whole_latents(size, parts, expected):
+    assert default_tile(size, parts, 8) == expected
+
+
+def test_tiling_without_sizes_works_for_small_configs(new_vae):
+    """A sixth of a tile of 32 pixels, or a fifth of one of 48, is no whole number of latents."""
+    vae = new_vae("cogvideox")
+    vae.config.update(sample_height=64, sample_width=96)
+    vae.enable_tiling()
+    latent = vae.encode(np.zeros((1, 3, 1, 64, 96), np.float32)).mode()
+    assert latent.shape == (1, 4, 1, 8, 12)
+    assert vae.decode(latent).shape == (1, 3, 1, 64, 96)
 
 
 def test_tiles_of_the_tae(all_vaes):

@@ -114,6 +114,16 @@ def test_any_length_goes_in_and_comes_out(all_vaes, family, frames):
     assert np.array_equal(vae.encode(completed).mean.asnumpy(), posterior.mean.asnumpy())
 
 
+@pytest.mark.parametrize(("frames", "latents"), [(5, 2), (13, 4)])
+def test_a_cogvideox_latent_can_have_the_length_that_it_has_in_diffusers(all_vaes, frames, latents):
+    vae = all_vaes["cogvideox"]
+    posterior = vae.encode(video_of(vae, frames), complete=False)
+    assert posterior.mean.shape[2] == latents and posterior.num_frames is None
+    assert vae.decode(posterior).shape[2] == 4 * latents
+    with pytest.raises(ValueError, match=r"a video of 6 frames: .* expected 1 and a multiple of 4"):
+        vae.encode(video_of(vae, 6), complete=False)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sample_of_an_encoded_video_is_repeatable(all_vaes, family):
     posterior = all_vaes[family].encode(video_of(all_vaes[family], 1))
