@@ -20,7 +20,6 @@ from mg.training.denoiser_config import (
     SampleVideoSettings,
     TextSettings,
     TrainDenoiserConfig,
-    TransformerSettings,
 )
 from mg.training.denoiser_task import DenoiserTask
 from mg.training.denoiser_trainer import DenoiserTrainer
@@ -71,7 +70,7 @@ def make_config(data):
                 "checkpoint_interval": 1,
                 "keep_checkpoints": 5,
                 "device": "CPU",
-                "model": TransformerSettings(**{**MODEL, "num_heads": num_heads}),
+                "model": {**MODEL, "num_heads": num_heads},
                 "data": LatentDataSettings(),
                 "text": TextSettings(encoders=["word,width=32"], dropout=0.5),
                 "optim": OptimSettings(lr=1e-2, eps=1e-3, ema_decay=0.9, weight_decay=0.01),
