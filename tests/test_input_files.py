@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 
 import pytest
 
@@ -40,6 +41,21 @@ def test_other_texts_are_refused_in_one_line(tmp_path, text, message):
             read()
         assert str(path) in str(caught.value)
         assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
+
+
+def test_brackets_in_texts_do_not_count():
+    value = {"[" * 99: '{"' * 99, "\\": ["\\" * 3, "[" * 40, '"' * 5]}
+    assert parse_json(json.dumps(value), "here") == value
+
+
+def test_depth_is_found_whatever_the_parser_may():
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**6)  # as other packages do
+    try:
+        with pytest.raises(ValueError, match="inside one another"):
+            parse_json("[" * 10**6, "here")
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def test_the_deepest_that_is_read():
