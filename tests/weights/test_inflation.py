@@ -209,7 +209,7 @@ def zeros(*shape: int) -> np.ndarray:
         (changed(encoder__conv_in__weight=zeros(32, 3)), "expected 4 sizes"),
         (changed(encoder__conv_in__weight=None), "lacks encoder.conv_in.weight"),
         (changed(encoder__conv_in__bias=None), "1 missing .encoder.conv_in.bias"),
-        (changed(extra=zeros(1)), "1 extra .extra"),
+        (changed(extra=zeros(3)), "1 extra .extra"),
         (changed(decoder__conv_norm_out__bias=zeros(7)), "1 misshapen .decoder.conv_norm_out"),
         (changed(encoder__conv_in__weight=zeros(30, 3, 3, 3)), "multiples of that"),
         (changed(encoder__down_blocks__1__resnets__0__conv1__weight=None), "levels have"),
