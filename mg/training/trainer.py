@@ -74,7 +74,8 @@ class Trainer:
         self.state = RunState(self.output / "checkpoints", config, task, ranks)
         self.step = 0
         self.batch_offset = 0
-        check_same_data(ranks, self.state.settings, task.trained_on())
+        if ranks.size > 1:
+            check_same_data(ranks, self.state.settings, task.trained_on())
         if config.resume and self._has_checkpoint():
             self._take(self.state.resume())
             logger.info("Resuming after step %d.", self.step)
