@@ -10,10 +10,11 @@ from mg.models.layers.convolution import Conv2_5d
 from mg.models.layers.frames import fold_frames
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.layers import ResnetBlock
+from mg.models.tae.memory import estimated_memory_gb
 from mg.models.tae.patches import fold_patches, unfold_patches
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.streaming import decode_latents, encode_frames
-from mg.tiling.sizes import Tiling, estimated_memory_gb
+from mg.tiling.sizes import Tiling
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata

@@ -7,6 +7,7 @@ import shutil
 import mindspore as ms
 import numpy as np
 import pytest
+from mg.text.prompts import with_fps
 
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video import iterate_frames, probe_video
@@ -16,6 +17,7 @@ from mg.parameters import set_values
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import load_generator
 from mg.pipelines.text_to_video import TextToVideo
+from mg.pipelines.training_scope import scope_of_captions
 from mg.training.checkpoint import save_final_weights
 from mg.training.denoiser_config import (
     DenoiserSettings,
@@ -26,6 +28,7 @@ from mg.training.denoiser_config import (
     TextSettings,
     TrainDenoiserConfig,
 )
+from mg.training.denoiser_data import training_scope
 from mg.training.denoiser_task import DenoiserTask
 from mg.training.denoiser_trainer import DenoiserTrainer
 from mg.training.flow_validation import FlowValidation
@@ -236,6 +239,11 @@ def test_the_exported_folder_loads_back_with_averaged_weights(finished_run):
         "steps": 10,
         "fps_prefix": False,
     }
+    captions = [f"a {word} square" for word in WORDS]
+    assert parts.scope == scope_of_captions(captions, [4], [(8, 8)])
+    manifest = finished_run.task.dataset.manifest
+    with_rate = manifest.with_captions(lambda caption, clip: with_fps(caption, clip.fps))
+    assert training_scope(with_rate) == parts.scope  # prompts are written without it
 
 
 def test_validation_depends_on_the_weights_alone(finished_run, make_config, graph_mode):

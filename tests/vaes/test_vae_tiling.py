@@ -10,7 +10,8 @@ exactly for both results to be equal.
 import mindspore as ms
 import numpy as np
 import pytest
-from mg.vaes.mindone_vae import default_tile
+
+from mg.vaes.blended_tiles import default_tile
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
