@@ -32,7 +32,11 @@ import numpy as np
 
 from mg.known_names import check_known
 
-__all__ = ["LatentSpec", "diffusers_scaling"]
+__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "LatentSpec", "diffusers_scaling"]
+
+# Log variances are clamped to these wherever their exponential is taken: outside of them it says no
+# more than "certain", or overflows.
+LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 
 Array = TypeVar("Array")  # numpy's, or a MindSpore tensor
 Scaling = float | tuple[float, ...]  # for all channels, or of each
@@ -181,6 +185,14 @@ class LatentSpec:
         """
         factor, offset = self._operands(latent)
         return latent * factor + offset
+
+    def scale_std(self, std: Array) -> Array:
+        """Return the standard deviation of a scaled latent: |factor| * std.
+
+        Args:
+            std: of the latent, as for `scale`.
+        """
+        return abs(self._operands(std)[0]) * std
 
     def unscale(self, latent: Array) -> Array:
         """Return a generator's latent as the decoder takes it; the inverse of `scale`.

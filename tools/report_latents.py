@@ -134,7 +134,7 @@ def encoded_latents(config: ReportLatentsConfig) -> Iterator[tuple[str, np.ndarr
 
     tae = load_autoencoder(config)
     for clip in manifest.clips:
-        size = frame_size(clip, config.image_size, tae.config.spatial_compression)
+        size = frame_size(clip, config.image_size, tae.spec)
         if config.memory_budget_gb is not None:
             budget = config.memory_budget_gb
             tae.tiling = tae.tiling_within(budget, *size)

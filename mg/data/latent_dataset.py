@@ -14,12 +14,12 @@ from mg.data.dataset import Dataset
 from mg.data.image_steps import ImageSteps
 from mg.data.latent_files import read_latent
 from mg.data.latent_manifest import LatentClip, LatentManifest
+from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN, LatentSpec
 
 __all__ = ["LatentBatch", "LatentDataset", "LatentDraw"]
 
 TEXT_STREAM = 6  # of random numbers; 4 and 5 are those of the order
 # As the autoencoder bounds it wherever it samples from its posterior.
-LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class LatentDraw:
 
     clip: LatentClip
     place: tuple[int, int]
-    scaling_factor: float
-    shift_factor: float
+    spec: LatentSpec
 
     @property
     def name(self) -> str:
@@ -217,19 +216,10 @@ class LatentDataset(Dataset):
         for attempt in range(len(clips)):
             clip = clips[order[(place + attempt) % len(clips)]]
             if clip.name not in self.bad:
-                return LatentDraw(clip, (step, index), *self.scaling)
+                return LatentDraw(clip, (step, index), self.manifest.spec)
         raise ValueError(
             f"none of the {len(clips)} latents of bucket {bucket} can be read:\n{self.bad_table()}"
         )
-
-    @property
-    def scaling(self) -> tuple[float, float]:
-        """Scaling_factor and shift_factor of the autoencoder's config.
-
-        A generator sees `scaling_factor * z + shift_factor`.
-        """
-        config = self.manifest.config
-        return config["scaling_factor"], config["shift_factor"]
 
     @staticmethod  # so that worker processes get the draw alone, without the text encoders
     def read(draw: LatentDraw) -> tuple[np.ndarray, np.ndarray]:
@@ -244,8 +234,7 @@ class LatentDataset(Dataset):
         logvar = np.clip(latent.logvar[:, : bucket.num_frames], LOGVAR_MIN, LOGVAR_MAX)
         if Bucket(*mean.shape[1:]) != bucket:
             raise ValueError(f"the latent is {Bucket(*mean.shape[1:])} now, it was {bucket}")
-        mean = draw.scaling_factor * mean + draw.shift_factor
-        std = abs(draw.scaling_factor) * np.exp(logvar / 2)
+        mean, std = draw.spec.scale(mean), draw.spec.scale_std(np.exp(logvar / 2))
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
             raise ValueError("the latent holds NaN or infinity")
         return mean.astype(np.float32), std.astype(np.float32)

@@ -1,25 +1,27 @@
 """Latent files: a video's latent with all that is needed to decode it, as .safetensors or .npz.
 
 Contents
-    mean, logvar   float32 (C, T', H', W'), unscaled: apply scaling_factor and shift_factor of the
-                   config before a generator sees them
+    mean, logvar   float32 (C, T', H', W'), unscaled: the spec says how a generator sees them
     metadata       the fields of `LatentInfo` as JSON
 A .safetensors file is written piece by piece in constant memory; an .npz is put together in memory.
 """
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from mg.files import atomic_path
 from mg.json_file import parse_json
+from mg.latent_spec import LatentSpec
 from mg.type_checks import check_types
 from mg.weights.npz_file import list_npz, read_npz, read_npz_text
 from mg.weights.safetensors_file import (
@@ -55,9 +57,12 @@ class LatentInfo:
         num_frames, height, width: of the video that was encoded, in frames and pixels.
         fps: frames per second; 0 where none is known.
         source: name of the video file.
-        config: the TAE config as a mapping, and its hash (see `config_hash`).
+        config: the autoencoder's config as a mapping.
+        config_hash: of the config (see `mg.pipelines.autoencoder.config_hash`).
         weights_hash: of the network's parameters.
         settings: what else decides the numbers: tiles, precision.
+        family: of the autoencoder.
+        spec: the fields of the `LatentSpec`; None, as in older files, reads it off a TAE's config.
     """
 
     num_frames: int
@@ -69,31 +74,47 @@ class LatentInfo:
     config_hash: str
     weights_hash: str
     settings: dict
+    family: str = "tae"
+    spec: dict | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("num_frames", "height", "width"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; expected 1 or more")
-        lists = [self.config.get(key) for key in ("temporal_downsample_level", "ch_mult")]
-        channels = self.config.get("z_channels")
-        if (
-            not all(isinstance(value, list | tuple) and len(value) <= MAX_LEVELS for value in lists)
-            or not isinstance(channels, int)
-            or channels < 1
-        ):
-            raise ValueError("its config is not that of an autoencoder")
+        if self.spec is None:
+            object.__setattr__(self, "spec", _spec_of_older(self.config).to_dict())
+        self.latent_shape()
+
+    @functools.cached_property
+    def latent_spec(self) -> LatentSpec:
+        """What the latents of this autoencoder are."""
+        return LatentSpec.from_mapping(self.spec)
 
     def latent_shape(self) -> tuple[int, int, int, int]:
         """Return (C, T', H', W') of the latent."""
-        frames_per_latent = 2 ** len(self.config["temporal_downsample_level"])
-        pixels_per_latent = 2 ** (len(self.config["ch_mult"]) - 1)
-        return (
-            self.config["z_channels"],
-            -(-self.num_frames // frames_per_latent),
-            self.height // pixels_per_latent,
-            self.width // pixels_per_latent,
-        )
+        return self.latent_spec.latent_shape(self.num_frames, self.height, self.width)
+
+
+def _spec_of_older(config: Mapping[str, Any]) -> LatentSpec:
+    """Return the spec of the latents of a TAE, of which older files tell the config alone."""
+    lists = [config.get(key) for key in ("temporal_downsample_level", "ch_mult")]
+    channels = config.get("z_channels")
+    if (
+        not all(isinstance(value, list | tuple) and len(value) <= MAX_LEVELS for value in lists)
+        or not isinstance(channels, int)
+        or channels < 1
+    ):
+        raise ValueError("its config is not that of an autoencoder")
+    side = 2 ** (len(config["ch_mult"]) - 1)
+    return LatentSpec(
+        channels,
+        t=2 ** len(config["temporal_downsample_level"]),
+        h=side,
+        w=side,
+        factor=config.get("scaling_factor", 1.0),
+        offset=config.get("shift_factor", 0.0),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,11 +18,13 @@ from mg.data.latent_files import LatentInfo, list_latent_files, read_latent_info
 from mg.data.manifest import Rejected
 from mg.data.media_rules import PREPARED_SUFFIX
 from mg.data.table_names import composed, hint_of_name
+from mg.latent_spec import LatentSpec
 
 __all__ = ["LatentClip", "LatentManifest", "build_latent_manifest"]
 
 logger = logging.getLogger("mg")
 
+NO_LATENTS = LatentSpec(1, 1, 1, 1)  # of a manifest that is refused for having none
 # Sizes that a cache may have when no buckets are given; each one means a compiled graph.
 MAX_SIZES_FOUND = 16
 PIECE_SUFFIX = re.compile(rf"\.\d{{4}}{re.escape(PREPARED_SUFFIX)}$")  # of `prepare_clips`
@@ -56,12 +58,14 @@ class LatentManifest:
         rejected: latents and captions that are left out, and why.
         weights_hash: SHA-256 of the autoencoder's parameters (see `mg.pipelines.autoencoder`).
         config: the autoencoder's config as a mapping.
+        spec: size and scale of its latents.
     """
 
     clips: tuple[LatentClip, ...]
     rejected: tuple[Rejected, ...]
     weights_hash: str
     config: Mapping[str, Any]
+    spec: LatentSpec
 
     def buckets(self) -> dict[Bucket, tuple[LatentClip, ...]]:
         """Return the clips of each bucket that has any, smallest bucket first."""
@@ -120,6 +124,7 @@ def build_latent_manifest(
         (*rejected, *unusable),
         made_by.weights_hash if made_by else "",
         made_by.config if made_by else {},
+        made_by.latent_spec if made_by else NO_LATENTS,
     )
     if not clips:
         raise ValueError(f"no usable latent in {folder}:\n{manifest.rejected_table()}")

@@ -3,7 +3,7 @@
 from mindspore import Tensor, ops
 from mindspore import dtype as mstype
 
-from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN
+from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
 
 __all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "kl_loss"]
 

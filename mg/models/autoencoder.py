@@ -20,11 +20,9 @@ from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import MapFunction, tiled_decode, tiled_encode
 from mg.weights.tae_names import check_tensors
 
-__all__ = ["DTYPES", "LOGVAR_MAX", "LOGVAR_MIN", "Autoencoder", "AutoencoderSettings"]
+__all__ = ["DTYPES", "Autoencoder", "AutoencoderSettings"]
 
 DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
-# Log variances are clamped to these wherever their exponential is taken.
-LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 
 
 class AutoencoderSettings(Protocol):

@@ -27,6 +27,10 @@ __all__ = [
     "weights_hash",
 ]
 
+NEVER = object()
+# Fields that older configs lack, with the values that mean the same as lacking them.
+NEWER_FIELDS = {"norm_per_frame": False, "patch_size": 1, "patch_size_t": 1}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(DeviceConfig):
@@ -104,9 +108,11 @@ def config_hash(config: TAEConfig) -> str:
 
     It also equals those of files that are older than a field which has its default.
     """
-    fields = config.to_dict()
-    if not fields["norm_per_frame"]:
-        del fields["norm_per_frame"]
+    fields = {
+        name: value
+        for name, value in config.to_dict().items()
+        if NEWER_FIELDS.get(name, NEVER) != value
+    }
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -114,7 +120,7 @@ def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAECo
     """Raise ValueError, naming the fields, if a latent was made with another config."""
     if info.config_hash == config_hash(config):
         return
-    own, stored = config.to_dict(), TAEConfig().to_dict() | info.config
+    own, stored = config.to_dict(), type(config)().to_dict() | info.config
     differing = [
         f"{key} is {value!r} there and {own.get(key)!r} here"
         for key, value in sorted(stored.items())
@@ -122,7 +128,7 @@ def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAECo
     ]
     reasons = "; ".join(differing) or f"its config hash is {info.config_hash}"
     raise ValueError(
-        f"{path} was encoded with another TAE config: {reasons}. Use the weights it was made with"
+        f"{path} was encoded with another config: {reasons}. Use the weights it was made with"
     )
 
 

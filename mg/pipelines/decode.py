@@ -24,6 +24,7 @@ from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.output_record import input_state, is_finished, mark_begun, mark_finished
 from mg.pipelines.streaming import decode_latents
+from mg.tiling.tiles import decoder_tile
 
 __all__ = ["DEFAULT_FPS", "decode_latent_files"]
 
@@ -158,6 +159,6 @@ def _write_video(video: Iterator[np.ndarray], info: LatentInfo, path: Path) -> N
 
 def _pieces(tae: TemporalAutoencoder, mean: np.ndarray) -> Iterator[np.ndarray]:
     """Yield a mapped latent (C, T', H', W') in pieces, so that it never is in memory as a whole."""
-    step = max(1, tae.tiling.frames // tae.config.temporal_compression)
+    step = decoder_tile(tae.tiling, tae.spec).length
     for start in range(0, mean.shape[1], step):
         yield np.array(mean[:, start : start + step])

@@ -249,10 +249,8 @@ def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> s
 def _fields(gr: ModuleType, generator: "TextToVideo") -> list["gradio.components.Component"]:
     """Return the fields in the order of `PageRequest`, filled with the defaults."""
     defaults = generator.defaults
-    factors = [
-        generator.tae_config.spatial_compression * side
-        for side in generator.transformer_config.patch[1:]
-    ]
+    spec, patch = generator.tae.spec, generator.transformer_config.patch
+    factors = [spec.h * patch[1], spec.w * patch[2]]
 
     def number(name, value, label, info):
         return gr.Number(value, label=label, info=info, min_width=120, elem_id=name)

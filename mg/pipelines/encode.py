@@ -22,6 +22,7 @@ from mg.data.latent_files import (
 )
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import check_image_size
+from mg.latent_spec import LatentSpec
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
@@ -157,7 +158,7 @@ def _describe_all(
     for clip in clips:
         try:
             if buckets is None:
-                height, width = frame_size(clip, image_size, config.spatial_compression)
+                height, width = frame_size(clip, image_size, tae.spec)
                 size = Bucket(clip.num_frames, height, width)
             else:
                 size = bucket_of_video(Bucket(clip.num_frames, clip.height, clip.width), buckets)
@@ -177,35 +178,43 @@ def _describe_all(
             config_hash=config_hash(config),
             weights_hash=made_with,
             settings=settings,
+            family=tae.family,
+            spec=tae.spec.to_dict(),
         )
     return infos
 
 
 def frame_size(
-    clip: Clip, image_size: int | tuple[int, int] | None, factor: int
+    clip: Clip, image_size: int | tuple[int, int] | None, spec: LatentSpec
 ) -> tuple[int, int]:
-    """Return the (height, width) that the frames of a clip get, multiples of `factor`.
+    """Return the (height, width) that the frames of a clip get, multiples of the compression.
+
+    Args:
+        clip: the video.
+        image_size: side of a square, or (height, width); None keeps the clip's, cropped.
+        spec: the autoencoder's latents.
 
     Raises:
-        ValueError: the clip is smaller than `factor`.
+        ValueError: the clip is smaller than one pixel of the latent.
     """
     if image_size is not None:
         return _height_width(image_size)
-    size = clip.height // factor * factor, clip.width // factor * factor
+    size = clip.height // spec.h * spec.h, clip.width // spec.w * spec.w
     if not all(size):
         raise ValueError(
-            f"{clip.width}x{clip.height} pixels are too few; at least {factor}x{factor} are "
+            f"{clip.width}x{clip.height} pixels are too few; at least {spec.w}x{spec.h} are "
             "needed, or an image_size to scale to"
         )
     if size != (clip.height, clip.width):
         logger.info(
-            "%s: %dx%d is cropped to %dx%d, multiples of %d",
+            "%s: %dx%d is cropped to %dx%d, multiples of %dx%d",
             clip.name,
             clip.width,
             clip.height,
             size[1],
             size[0],
-            factor,
+            spec.w,
+            spec.h,
         )
     return size
 

@@ -22,7 +22,7 @@ from mg.data.image_writer import write_png
 from mg.data.latent_files import LatentInfo, LatentWriter, read_latent_info
 from mg.data.video_writer import write_video
 from mg.files import check_writable_folder, read_bytes, remove_abandoned
-from mg.models.tae.config import LOGVAR_MIN
+from mg.latent_spec import LOGVAR_MIN
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.output_record import (
     differing,
@@ -271,6 +271,8 @@ def _latent_info(generator: "TextToVideo", settings: SamplingSettings) -> Latent
         config_hash=config_hash(config),
         weights_hash=weights_hash(generator.tae),
         settings={},
+        family=generator.tae.family,
+        spec=generator.tae.spec.to_dict(),
     )
 
 

@@ -137,7 +137,7 @@ def _frame_sizes(
     sizes = {}
     for name, clip in clips.items():
         try:
-            sizes[name] = frame_size(clip, settings.image_size, tae.config.spatial_compression)
+            sizes[name] = frame_size(clip, settings.image_size, tae.spec)
         except ValueError as error:
             outcome.failed[name] = str(error)
     for size in set(sizes.values()):

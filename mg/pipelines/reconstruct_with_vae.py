@@ -18,6 +18,7 @@ from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video_writer import write_video
 from mg.files import write_text
+from mg.latent_spec import LatentSpec
 from mg.metrics.report import QualityReport
 from mg.pipelines.autoencoder import tensors_hash
 from mg.pipelines.clip_results import (
@@ -84,7 +85,7 @@ def reconstruct_with_vae(
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     paths = output_paths(clips, folder / "clips", ".mp4")
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
-    sizes = _sizes(clips, settings, vae.compression.h, outcome)
+    sizes = _sizes(clips, settings, vae.spec, outcome)
     # One network for all clips: a report has the same metrics for each.
     network = find_lpips(settings.lpips_path, min(sizes.values(), key=min)) if sizes else None
     origins = _origins(vae, {name: clips[name] for name in sizes}, settings, network, is_tiled)
@@ -140,13 +141,13 @@ def _origins(
 
 
 def _sizes(
-    clips: dict[str, Clip], settings: ReconstructionSettings, factor: int, outcome: Outcome
+    clips: dict[str, Clip], settings: ReconstructionSettings, spec: LatentSpec, outcome: Outcome
 ) -> dict[str, tuple[int, int]]:
     """Return the (height, width) of each clip's frames; note the unusable clips."""
     sizes = {}
     for name, clip in clips.items():
         try:
-            sizes[name] = frame_size(clip, settings.image_size, factor)
+            sizes[name] = frame_size(clip, settings.image_size, spec)
         except ValueError as error:
             outcome.failed[name] = str(error)
     return sizes

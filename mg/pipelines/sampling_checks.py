@@ -52,7 +52,7 @@ def check_request(
         raise ValueError("no prompts; give at least one (it may be empty)")
     if settings.solver not in SOLVERS:
         raise ValueError(f"solver={settings.solver!r}; expected one of {', '.join(SOLVERS)}")
-    shape = settings.latent_shape(generator.transformer_config, generator.tae_config)
+    shape = settings.latent_shape(generator.transformer_config, generator.tae_config.spec)
     texts = texts_of(
         [*prompts, settings.negative_prompt], settings, fps_prefix=generator.defaults.fps_prefix
     )
@@ -79,4 +79,4 @@ def departures_of(
     """
     if generator.scope is None:
         return ""
-    return generator.scope.departures(prompts, settings, generator.tae_config)
+    return generator.scope.departures(prompts, settings, generator.tae_config.spec)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mg.flow.schedules import linear_quadratic_schedule, linear_schedule
-from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.tae.config import TAEConfig
+from mg.latent_spec import LatentSpec
+from mg.models.denoiser_config import DenoiserConfig
 
 if TYPE_CHECKING:
     from mg.pipelines.generator_folder import GeneratorDefaults
@@ -97,33 +97,30 @@ class SamplingSettings:
             return linear_schedule(self.steps)
         return linear_quadratic_schedule(self.steps, num_reference_steps=self.num_reference_steps)
 
-    def latent_shape(self, transformer: MovieGenConfig, tae: TAEConfig) -> tuple[int, ...]:
+    def latent_shape(self, denoiser: DenoiserConfig, spec: LatentSpec) -> tuple[int, ...]:
         """Return (C, T', H', W') of the latent of one video.
 
+        Args:
+            denoiser: config of the network that makes it.
+            spec: latents of the autoencoder.
+
         Raises:
-            ValueError: a size that the TAE or the patches do not divide, or that the position
-                tables are too small for.
+            ValueError: a size that the autoencoder or the patches do not divide, or that the
+                network has no positions for.
         """
-        patch = transformer.patch
-        for name, size, side in zip(
-            ("height", "width"), (self.height, self.width), patch[1:], strict=True
-        ):
-            factor = tae.spatial_compression * side
-            if size % factor:
-                below = size // factor * factor
-                legal = f"{below} or {below + factor}" if below else f"{factor}"
+        sizes = (("height", self.height, spec.h), ("width", self.width, spec.w))
+        for (name, size, factor), side in zip(sizes, denoiser.patch[1:], strict=True):
+            step = factor * side
+            if size % step:
+                below = size // step * step
+                legal = f"{below} or {below + step}" if below else f"{step}"
                 raise ValueError(
-                    f"{name}={size} is not a multiple of {factor} ({tae.spatial_compression} of "
-                    f"the TAE x {side} of the transformer's patch); take {legal}"
+                    f"{name}={size} is not a multiple of {step} ({factor} of the autoencoder x "
+                    f"{side} of the denoiser's patch); take {legal}"
                 )
-        shape = (
-            tae.z_channels,
-            -(-self.num_frames // tae.temporal_compression),
-            self.height // tae.spatial_compression,
-            self.width // tae.spatial_compression,
-        )
+        shape = spec.latent_shape(self.num_frames, self.height, self.width)
         try:
-            transformer.token_grid((1, *shape))
+            denoiser.token_grid((1, *shape))
         except ValueError as error:
             raise ValueError(
                 f"{self.num_frames} frames of {self.height}x{self.width} pixels: {error}"

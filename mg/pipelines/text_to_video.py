@@ -220,7 +220,6 @@ class TextToVideo:
         unconditional = None
         if settings.guidance != 1:
             unconditional = self._text([settings.negative_prompt], settings, truncate)
-        factor, offset = self.tae.config.scaling_factor, self.tae.config.shift_factor
         for start in range(0, len(prompts), batch_size):
             # The last batch is filled up with its last video, which is thrown away.
             chosen = [min(start + i, len(prompts) - 1) for i in range(batch_size)]
@@ -235,7 +234,7 @@ class TextToVideo:
             label = f"video {start + 1}"
             latents = self._integrated(velocity, noise, settings, label=label, on_step=on_step)
             for latent in latents[: len(set(chosen))]:
-                yield (latent - np.float32(offset)) / np.float32(factor)
+                yield self.tae.spec.unscale(latent)
 
     def _integrated(self, velocity, noise, settings, *, label, on_step):
         """Return the latents (B, C, T', H', W') that the noise is carried to, with a bar."""

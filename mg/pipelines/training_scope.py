@@ -3,12 +3,10 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mg.latent_spec import LatentSpec
 from mg.pipelines.sampling_settings import SamplingSettings
-
-if TYPE_CHECKING:
-    from mg.models.tae.config import TAEConfig
 
 __all__ = ["TrainingScope", "scope_of_captions"]
 
@@ -65,14 +63,14 @@ class TrainingScope:
         return cls(**mapping)
 
     def departures(
-        self, prompts: Sequence[str], settings: SamplingSettings, tae: "TAEConfig"
+        self, prompts: Sequence[str], settings: SamplingSettings, spec: LatentSpec
     ) -> str:
         """Return one line that names what of a request is new to the generator, or "".
 
         Args:
             prompts: of the videos.
             settings: of all of them.
-            tae: the TAE's config; lengths that give as many frames of latent are one.
+            spec: the autoencoder's latents; lengths that give as many frames of them are one.
         """
         new = []
         texts = [*prompts, settings.negative_prompt]
@@ -81,8 +79,8 @@ class TrainingScope:
             new.append(f"the words {', '.join(unknown[:NUM_SHOWN])}{more}")
         if (settings.height, settings.width) not in self.sizes:
             new.append(f"{settings.height}x{settings.width} pixels")
-        factor = tae.temporal_compression
-        if -(-settings.num_frames // factor) not in {-(-n // factor) for n in self.num_frames}:
+        lengths = set(map(spec.latent_frames, self.num_frames))
+        if spec.latent_frames(settings.num_frames) not in lengths:
             new.append(f"a length of {settings.num_frames} frames")
         if not new:
             return ""

@@ -87,21 +87,24 @@ def _tell_spread(dataset: LatentDataset) -> None:
     values = []
     for place, clip in enumerate(chosen):
         with contextlib.suppress(OSError, ValueError):  # the run itself lists what is damaged
-            values.append(dataset.read(LatentDraw(clip, (0, place), *dataset.scaling))[0].ravel())
+            values.append(
+                dataset.read(LatentDraw(clip, (0, place), dataset.manifest.spec))[0].ravel()
+            )
     if not values:
         return
     values = np.concatenate(values)
     mean, std = float(values.mean()), float(values.std())
     logger.info("As the network sees them, latents have mean %.3f and std %.3f.", mean, std)
     if not STD_RANGE[0] < std < STD_RANGE[1] or abs(mean) > 0.5 * std:
-        factor, shift = dataset.scaling
+        factor, offset = dataset.manifest.spec.factor, dataset.manifest.spec.offset
+        advice = "scale them so"
+        if isinstance(factor, float) and isinstance(offset, float):
+            advice = (
+                f"set data.scaling_factor={factor / std:.4g} and data.shift_factor="
+                f"{(offset - mean) / std:.4g} (now {factor:g} and {offset:g})"
+            )
         logger.warning(
-            "Noise has mean 0 and std 1, and a flow learns best from latents like that: set "
-            "data.scaling_factor=%.4g and data.shift_factor=%.4g (now %g and %g).",
-            factor / std,
-            (shift - mean) / std,
-            factor,
-            shift,
+            "Noise has mean 0 and std 1, and a flow learns best from latents like that: %s.", advice
         )
 
 
@@ -120,13 +123,11 @@ def text_sources(encoders: list[TextEncoder], settings: TextSettings) -> list[Te
 
 def training_scope(manifest: LatentManifest) -> TrainingScope:
     """Return the words, sizes and lengths of the training data, for the generator's folder."""
-    tae = TAEConfig.from_mapping(manifest.config)
-    side, factor = tae.spatial_compression, tae.temporal_compression
-    buckets = manifest.buckets()
+    spec, buckets = manifest.spec, manifest.buckets()
     return scope_of_captions(
         [without_fps(caption) for clip in manifest.clips for caption in clip.captions],
-        [1 if bucket.is_image else bucket.num_frames * factor for bucket in buckets],
-        [(bucket.height * side, bucket.width * side) for bucket in buckets],
+        [1 if bucket.is_image else spec.decoded_frames(bucket.num_frames) for bucket in buckets],
+        [(bucket.height * spec.h, bucket.width * spec.w) for bucket in buckets],
     )
 
 
@@ -134,11 +135,11 @@ def generator_defaults(config: TrainDenoiserConfig, manifest: LatentManifest) ->
     """Return what a generator does by default: the size that most of its training data has."""
     buckets = manifest.buckets()
     bucket = max(buckets, key=lambda bucket: (not bucket.is_image, len(buckets[bucket]), bucket))
-    tae = TAEConfig.from_mapping(manifest.config)
+    spec = manifest.spec
     rates = [clip.fps for clip in buckets[bucket] if clip.fps > 0]
     return GeneratorDefaults(
-        num_frames=1 if bucket.is_image else bucket.num_frames * tae.temporal_compression,
-        size=(bucket.height * tae.spatial_compression, bucket.width * tae.spatial_compression),
+        num_frames=1 if bucket.is_image else spec.decoded_frames(bucket.num_frames),
+        size=(bucket.height * spec.h, bucket.width * spec.w),
         fps=float(np.median(rates)) if rates else FPS_UNKNOWN,
         guidance=config.sampling.guidance,
         steps=config.sampling.steps,
@@ -159,7 +160,8 @@ def _manifest(
     _check_scaling(config.tae, tae, made_with)
     given = {name: getattr(config.data, name) for name in ("scaling_factor", "shift_factor")}
     given = {name: value for name, value in given.items() if value is not None}
-    manifest = dataclasses.replace(manifest, config=made_with.to_dict() | given)
+    made_with = TAEConfig.from_mapping(made_with.to_dict() | given)
+    manifest = dataclasses.replace(manifest, config=made_with.to_dict(), spec=made_with.spec)
     # In a folder that several tables share, latents without a caption here are those of another.
     left_out = [entry for entry in manifest.rejected if entry.reason != "no caption"]
     if left_out:

@@ -36,7 +36,7 @@ class FlowValidation:
         self.batches: list[LatentBatch] = []
         for clips in dataset.manifest.buckets().values():
             draws = [
-                LatentDraw(clip, (0, place), *dataset.scaling)
+                LatentDraw(clip, (0, place), dataset.manifest.spec)
                 for place, clip in enumerate(clip for clip in clips if clip.name in chosen)
             ]
             for first in range(0, len(draws), settings.batch_size):

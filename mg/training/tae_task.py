@@ -215,15 +215,8 @@ class TAETask(Task):
         The noise of a clip is keyed by (seed, number of the batch, place of the clip among those
         of all ranks), so that it does not depend on how many ranks share the batch.
         """
-        config = self.tae.config
         size, _, num_frames, height, width = batch.frames.shape
-        factor = config.spatial_compression
-        shape = (
-            config.z_channels,
-            math.ceil(num_frames / config.temporal_compression),
-            height // factor,
-            width // factor,
-        )
+        shape = self.tae.spec.latent_shape(num_frames, height, width)
         seed, first = self.config.seed, self.ranks.rank * size
         noise = [
             np.random.default_rng((NOISE_STREAM, seed, number, place)).standard_normal(

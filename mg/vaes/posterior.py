@@ -4,10 +4,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
-__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "Posterior"]
+from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
 
-# Outside this range exp(logvar) says no more than "certain" or overflows.
-LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+__all__ = ["Posterior"]
 
 
 class Posterior:

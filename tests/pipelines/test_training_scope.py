@@ -18,7 +18,7 @@ SETTINGS = SamplingSettings(num_frames=16, height=64, width=64, fps=16, steps=2,
 
 
 def departures(prompt, **changes):
-    return SCOPE.departures([prompt], dataclasses.replace(SETTINGS, **changes), TAE)
+    return SCOPE.departures([prompt], dataclasses.replace(SETTINGS, **changes), TAE.spec)
 
 
 def test_the_scope_of_captions():
@@ -31,7 +31,7 @@ def test_natural_language_has_examples_but_no_list_of_words():
     captions = [f"word{i} and other{i}" for i in range(MAX_WORDS)]
     scope = scope_of_captions(captions, [16], [(64, 64)])
     assert scope.words == () and len(scope.examples) == 4
-    assert scope.departures(["a dog"], SETTINGS, TAE) == ""
+    assert scope.departures(["a dog"], SETTINGS, TAE.spec) == ""
 
 
 @pytest.mark.parametrize("prompt", ["", "A RED circle, moving up.", "square square"])

@@ -3,7 +3,7 @@
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN
+from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
 
 __all__ = ["split_moments"]
 

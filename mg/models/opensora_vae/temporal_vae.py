@@ -12,11 +12,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.opensora_vae.chunks import num_padding_frames
 from mg.models.opensora_vae.config import TemporalVAEConfig, temporal_vae_shapes
 from mg.models.opensora_vae.layers import CausalConv3d, double_time, make_blocks, make_norm
-from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN
 from mg.parameters import set_values
 from mg.weights.tae_names import check_tensors
 

@@ -16,10 +16,7 @@ from mg.size_limits import (
     check_sizes,
 )
 
-__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
-
-# logvar is kept in this range before exp, everywhere it is used.
-LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
+__all__ = ["TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
 
 MAX_FACTOR = 1e9  # of scaling_factor and shift_factor; infinity and NaN are beyond it too
 MAX_LEVELS = 16  # each halves height and width

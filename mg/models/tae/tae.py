@@ -13,7 +13,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, ops
 
-from mg.models.autoencoder import LOGVAR_MAX, LOGVAR_MIN, Autoencoder
+from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
+from mg.models.autoencoder import Autoencoder
 from mg.models.layers.convolution import Conv2d
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.tae.config import TAE_CONFIG, TAEConfig
