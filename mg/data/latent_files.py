@@ -8,7 +8,6 @@ A .safetensors file is written piece by piece in constant memory; an .npz is put
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -86,7 +85,7 @@ class LatentInfo:
             object.__setattr__(self, "spec", _spec_of_older(self.config).to_dict())
         self.latent_shape()
 
-    @functools.cached_property
+    @property
     def latent_spec(self) -> LatentSpec:
         """What the latents of this autoencoder are."""
         return LatentSpec.from_mapping(self.spec)

@@ -16,6 +16,7 @@ from mg.data.latent_files import (
     read_latent_info,
 )
 from mg.data.video import BrokenVideoError, probe_video
+from mg.latent_spec import LatentSpec
 from mg.models.tae.config import TAEConfig
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 
@@ -199,12 +200,17 @@ def test_an_array_of_another_size_is_refused_before_it_is_unpacked(tmp_path):
         {"config": {**CONFIG.to_dict(), "z_channels": -1}},
         {"weights_hash": {}},
         {"settings": None},
+        {"spec": {}},
+        {"spec": {**INFO.spec, "t": 0}},
+        {"spec": {**INFO.spec, "factor": [1.0, 2.0]}},
+        {"spec": {**INFO.spec, "h": 32}},
     ],
 )
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
 def test_descriptions_with_wrong_types_are_refused(tmp_path, change, suffix):
     path = tmp_path / f"a{suffix}"
-    text = json.dumps({**vars(INFO), **change})
+    without_spec = {name: value for name, value in vars(INFO).items() if name != "spec"}
+    text = json.dumps({**without_spec, **change})
     if suffix == ".npz":
         np.savez(path, latent_info=np.array(text))
     else:
@@ -212,3 +218,20 @@ def test_descriptions_with_wrong_types_are_refused(tmp_path, change, suffix):
     with pytest.raises(ValueError, match=r"a\.\w+: its metadata cannot be used") as refusal:
         read_latent_info(path)
     assert len(str(refusal.value)) < 500
+
+
+def test_files_of_before_there_was_a_spec_have_that_of_their_config(tmp_path):
+    older = {name: value for name, value in vars(INFO).items() if name not in ("spec", "family")}
+    np.savez(tmp_path / "a.npz", latent_info=np.array(json.dumps(older)))
+    info = read_latent_info(tmp_path / "a.npz")
+    assert info == INFO
+    assert info.latent_spec == CONFIG.spec and info.family == "tae"
+
+
+def test_the_spec_says_what_shape_the_latent_has(tmp_path):
+    spec = LatentSpec(4, t=4, h=8, w=16, head=1, step=4, factor=(1.0, 2.0, 3.0, 4.0))
+    info = dataclasses.replace(INFO, num_frames=9, height=16, width=32, spec=spec.to_dict())
+    assert info.latent_shape() == (4, 3, 2, 2)
+    with LatentWriter(tmp_path / "a.safetensors", info) as writer:
+        writer.write(np.zeros((4, 3, 2, 2), np.float32), np.zeros((4, 3, 2, 2), np.float32))
+    assert read_latent(tmp_path / "a.safetensors").info.latent_spec == spec
