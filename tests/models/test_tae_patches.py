@@ -15,6 +15,8 @@ from mg.models.tae.patches import fold_patches, unfold_patches
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.streaming import decode_latents, encode_frames
 from mg.tiling.sizes import Tiling
+from mg.training.config import LossSettings
+from mg.training.tae_loss import TAELoss
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
@@ -124,6 +126,18 @@ def test_gradients_go_back_where_the_pixels_came_from():
     x, back = Tensor(weight), Tensor(video_of(2, 3, 4, 8, 8, seed=2))
     gradient = ms.grad(lambda x: (unfold_patches(x, 2, 2, 4) * back).sum())(x).asnumpy()
     np.testing.assert_array_equal(gradient, fold_patches(back, 2, 4)[0].asnumpy())
+
+
+def test_the_training_loss_leaves_out_the_frames_that_fill_up(tae):
+    video = Tensor(video_of(1, 3, 5, 8, 8))
+    loss = TAELoss(tae, LossSettings(perceptual_loss_weight=0.0, kl_loss_weight=0.0))
+    noise = Tensor(np.zeros((1, 16, 1, 1, 1), np.float32))
+    value, _, frames = loss(video, noise, Tensor(np.zeros(1, np.int32)))
+    expected = tae(video).asnumpy()
+    np.testing.assert_allclose(frames.asnumpy(), expected, atol=1e-5)
+    assert float(value.asnumpy()) == pytest.approx(
+        np.abs(expected - video.asnumpy()).mean(), rel=1e-4
+    )
 
 
 def test_one_tile_is_untiled_and_streams_are_tiles(make_tae):
