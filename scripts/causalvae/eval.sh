@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measure generated videos against the originals as Open-Sora-Plan's eval.sh does, and by FloLPIPS
-# too where its weights are given. Any flag of scripts/evaluate.py can be added or overridden:
+# Measure generated videos against the originals with the call of Open-Sora-Plan's eval.sh.
+# Any flag of scripts/evaluate.py can be added or overridden; flolpips also needs --pwcnet_path:
 #   bash scripts/causalvae/eval.sh --real_video_dir A --generated_video_dir B --metric ssim
 # The original's --sample_fps had no effect; here it would choose frames by time, so it is left out.
 set -euo pipefail

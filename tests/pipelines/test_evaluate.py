@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -270,3 +272,21 @@ def test_script_says_what_is_wrong_in_one_line(folders, flags, message, monkeypa
         call_script(monkeypatch, *folder_flags, *flags)
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
+
+
+def test_eval_sh_runs_the_seed_call(tmp_path):
+    """scripts/causalvae/eval.sh, with its flags overridden by small ones."""
+    frames = make_frames(3, 16, 16)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "clip.npy", frames)
+    command = ["bash", str(SCRIPT.parent / "causalvae" / "eval.sh")]
+    command += ["--real_video_dir", str(tmp_path / "a")]
+    command += ["--generated_video_dir", str(tmp_path / "b"), "--metric", "psnr,ssim"]
+    command += ["--resolution", "16", "--crop_size", "16", "--output_path", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(SCRIPT.parents[1])}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    content = stored(tmp_path / "out")
+    assert content["protocol"]["name"] == "open_sora_plan+"
+    assert content["psnr"] == 100 and "cut to 3 frames" in content["notes"][0]  # as the original
