@@ -45,9 +45,6 @@ SDXL_CONFIG = {
     "latent_channels": 4,
     "block_out_channels": [128, 256, 512, 512],
     "layers_per_block": 2,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "act_fn": "silu",
     "norm_num_groups": 32,
     "sample_size": 512,
 }
