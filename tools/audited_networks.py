@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from audited_autoencoders import AUTOENCODER_GRAPHS, autoencoder_and_inputs
 from mg.models.tae.config import TAEConfig
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ GRAPHS = (
     "sampler",
     "t5",
     "clip",
+    *AUTOENCODER_GRAPHS,
 )
 # Text encoders run in float32, whatever precision the rest has.
 FLOAT32_GRAPHS = ("t5", "clip")
@@ -58,11 +60,13 @@ def network_and_inputs(
             discriminator is the training step of the discriminator. movie_gen is a small video
             transformer with all its options, movie_gen_train its whole training step with the
             flow-matching loss, sampler a step of the sampler with guidance. t5 and clip are text
-            encoders.
+            encoders. The others are the autoencoders of `audited_autoencoders`.
         dtype: of `DTYPES`.
     """
     if graph in TEXT_CONFIGS:
         return _text_network_and_inputs(graph)
+    if graph in AUTOENCODER_GRAPHS:
+        return autoencoder_and_inputs(graph, dtype)
     if graph in ("movie_gen", "movie_gen_train", "sampler"):
         return _video_model_and_inputs(graph, dtype)
     import mindspore as ms

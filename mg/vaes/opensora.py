@@ -1,36 +1,25 @@
-"""Open-Sora's video VAE v1.2 as a `VideoVAE`: a 2-D VAE on each frame, a temporal VAE on top.
+"""Open-Sora's video VAE v1.2 as a `VideoVAE`.
 
-    frame latents   x = 0.18215 * mean of the 2-D posterior       (B, 4, T, H/8, W/8)
-    latent          posterior of the temporal VAE, chunk by chunk (B, 4, T', H/8, W/8)
-    scaled latent   (z - shift) / scale, both stored among the weights
-
-Source: github.com/hpcaitech/Open-Sora, release v1.2. There the encoder draws a sample of the 2-D
-posterior; here it takes its mean, so that a video has one posterior (the noise left out is small:
-this posterior is narrow).
+Scaled latents are (z - shift) / scale; both are stored among the weights.
 """
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor
 
 from mg.latent_spec import LatentSpec
-from mg.models.opensora_vae.chunks import chunk_lengths, latent_lengths
-from mg.models.opensora_vae.config import TemporalVAEConfig, temporal_vae_shapes
+from mg.models.autoencoder_kl.config import AutoencoderKLConfig
+from mg.models.autoencoder_kl.network import AutoencoderKL
+from mg.models.opensora_vae.config import TemporalVAEConfig
+from mg.models.opensora_vae.network import OpenSoraNetwork
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
 from mg.vaes.autoencoder_kl import AutoencoderKLVAE
+from mg.vaes.networks import built_without_values, load_network, network_shapes, network_tensors
 from mg.vaes.video_vae import VideoVAE
-from mg.weights.tae_names import check_tensors
 
 __all__ = ["OPENSORA_CONFIG", "OpenSoraVAE"]
-
-SPATIAL_PREFIX = "spatial_vae.module."
-TEMPORAL_PREFIX = "temporal_vae."
-
-# Not SDXL's 0.13025, from which the 2-D weights come: the temporal weights were trained with this.
-SPATIAL_SCALING = 0.18215
 
 # The published checkpoint's fields that matter here; a config that lacks one gets it from here.
 # Its `micro_batch_size`, frames that go through the 2-D VAE together, would only change memory.
@@ -56,9 +45,6 @@ SDXL_CONFIG = {
     "latent_channels": 4,
     "block_out_channels": [128, 256, 512, 512],
     "layers_per_block": 2,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "act_fn": "silu",
     "norm_num_groups": 32,
     "sample_size": 512,
 }
@@ -70,80 +56,48 @@ TEMPORAL_TYPES = {
 }
 
 
-class OpenSoraNetworks(nn.Cell):
-    """The 2-D and the temporal network side by side: one cell with all weights."""
-
-    def __init__(self, spatial_vae: nn.Cell, temporal_vae: TemporalVAE) -> None:
-        super().__init__()
-        self.spatial_vae = spatial_vae
-        self.temporal_vae = temporal_vae
-
-
 class OpenSoraVAE(VideoVAE):
     """Open-Sora's VAE: 4x8x8, 4 channels, any number of frames, in chunks of `micro_frame_size`.
 
     Args:
-        spatial: the 2-D VAE.
-        temporal: the temporal VAE.
+        network: the networks, with their weights.
         config: fields of config.json; those that it lacks are taken from `OPENSORA_CONFIG`.
-        shift, scale: (1, C, 1, 1, 1) or scalars, for scaled latents (z - shift) / scale.
     """
 
     family = "opensora"
     class_name = "VideoAutoencoderPipeline"
     weights_file = "model.safetensors"  # as the transformers package names it
 
-    def __init__(
-        self,
-        spatial: AutoencoderKLVAE,
-        temporal: TemporalVAE,
-        config: Mapping[str, Any],
-        *,
-        shift: np.ndarray,
-        scale: np.ndarray,
-    ) -> None:
-        self.spatial = spatial
-        self.temporal = temporal
-        self.scaling_tensors = {
-            "scale": np.array(scale, np.float32),
-            "shift": np.array(shift, np.float32),
-        }
+    def __init__(self, network: OpenSoraNetwork, config: Mapping[str, Any]) -> None:
+        self.temporal = network.temporal_vae
+        self.spatial = AutoencoderKLVAE(network.spatial_vae.module, _spatial_config(config))
         config = _completed(config)
+        # The checkpoint's own shift and scale, not its config's.
         super().__init__(
-            OpenSoraNetworks(spatial.network, temporal),
+            network,
             config,
             spec=LatentSpec(
-                temporal.config.embed_dim,
-                t=temporal.compression,
-                h=spatial.spec.h,
-                w=spatial.spec.w,
+                self.temporal.config.embed_dim,
+                t=network.compression,
+                h=self.spatial.spec.h,
+                w=self.spatial.spec.w,
                 chunk=config["micro_frame_size"],
-                **_scaling(**self.scaling_tensors),
+                **_scaling(network.scale.asnumpy(), network.shift.asnumpy()),
             ),
         )
-        self.network.set_train(False)
+        network.set_train(False)
 
     @classmethod
     def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        spatial = AutoencoderKLVAE.shapes(_spatial_config(config))
-        temporal = temporal_vae_shapes(_temporal_config(config))
-        return {
-            **{SPATIAL_PREFIX + name: shape for name, shape in spatial.items()},
-            **{TEMPORAL_PREFIX + name: shape for name, shape in temporal.items()},
-            **{name: array.shape for name, array in _stated_scaling(config).items()},
-        }
+        return network_shapes(_build(config))
 
     @classmethod
     def from_tensors(
         cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
     ) -> "OpenSoraVAE":
-        check_tensors(tensors, cls.shapes(config))
-        temporal = TemporalVAE(_temporal_config(config))
-        temporal.load_tensors(_without_prefix(tensors, TEMPORAL_PREFIX))
-        spatial = AutoencoderKLVAE.from_tensors(
-            _without_prefix(tensors, SPATIAL_PREFIX), _spatial_config(config)
-        )
-        return cls(spatial, temporal, config, shift=tensors["shift"], scale=tensors["scale"])
+        network = _build(config)
+        load_network(network, tensors)
+        return cls(network, config)
 
     @property
     def micro_frame_size(self) -> int | None:
@@ -151,29 +105,10 @@ class OpenSoraVAE(VideoVAE):
         return self.config["micro_frame_size"]
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        frame_latents = self.spatial.moments(video)[0] * SPATIAL_SCALING
-        lengths = chunk_lengths(video.shape[2], self.micro_frame_size)
-        chunks = _cut(frame_latents, lengths)
-        means, logvars = zip(*(self.temporal.moments(chunk) for chunk in chunks), strict=True)
-        return ops.concat(means, 2), ops.concat(logvars, 2)
+        return self.network.moments_of_latents(self.spatial.moments(video)[0])
 
     def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
-        """Return the video (B, 3, T, H, W) of an unscaled latent, T at least `num_frames`.
-
-        Videos of up to 4 different lengths have latents of the same T': the encoder completes the
-        last chunk with zeros at its front, and `num_frames` says how many frames to drop there.
-        Without it, or where T' is of a longer video, the longest video of that T' comes out.
-        """
-        num_latents = latent.shape[2]
-        if num_frames is None or self.num_latent_frames(num_frames) != num_latents:
-            num_frames = self.spec.decoded_frames(num_latents)
-        lengths = chunk_lengths(num_frames, self.micro_frame_size)
-        chunks = _cut(latent, latent_lengths(lengths, self.compression.t))
-        frame_latents = [
-            self.temporal.frames_from(chunk, length)
-            for chunk, length in zip(chunks, lengths, strict=True)
-        ]
-        return self.spatial.frames_from(ops.concat(frame_latents, 2) / SPATIAL_SCALING, None)
+        return self.spatial.frames_from(self.network.latents_from(latent, num_frames), None)
 
     def enable_tiling(self, **sizes: int) -> None:
         """Code each frame in tiles; the temporal VAE works on whole chunks, 8x8 times smaller.
@@ -187,11 +122,7 @@ class OpenSoraVAE(VideoVAE):
         self.spatial.disable_tiling()
 
     def tensors(self) -> dict[str, np.ndarray]:
-        return {
-            **{SPATIAL_PREFIX + name: array for name, array in self.spatial.tensors().items()},
-            **{TEMPORAL_PREFIX + name: array for name, array in self.temporal.tensors().items()},
-            **{name: array.copy() for name, array in self.scaling_tensors.items()},
-        }
+        return network_tensors(self.network)
 
     def stored_config(self) -> dict[str, Any]:
         return self.config
@@ -199,6 +130,20 @@ class OpenSoraVAE(VideoVAE):
     def weights_metadata(self) -> dict[str, str]:
         """Return what the transformers package wants: the name of a framework that it knows."""
         return {"format": "pt"}
+
+
+def _build(config: Mapping[str, Any]) -> OpenSoraNetwork:
+    """Return the networks of a config, their weights without values."""
+    spatial = AutoencoderKLConfig.from_mapping(_spatial_config(config))
+    temporal = _temporal_config(config)
+    return built_without_values(
+        lambda: OpenSoraNetwork(
+            AutoencoderKL(spatial),
+            TemporalVAE(temporal),
+            micro_frame_size=_completed(config)["micro_frame_size"],
+            **_stated_scaling(config),
+        )
+    )
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,17 +207,3 @@ def _scaling(scale: np.ndarray, shift: np.ndarray) -> dict[str, float | list[flo
     scale, shift = np.float64(scale), np.float64(shift)
     pair = {"factor": 1 / scale, "offset": -shift / scale}
     return {name: v.ravel().tolist() if v.size > 1 else float(v) for name, v in pair.items()}
-
-
-def _without_prefix(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
-def _cut(clip: Tensor, lengths: list[int]) -> list[Tensor]:
-    """Return the pieces of (B, C, T, H, W) that have these lengths in time, in order."""
-    starts = np.cumsum([0, *lengths])
-    return [clip[:, :, int(a) : int(b)] for a, b in itertools.pairwise(starts)]

@@ -91,7 +91,8 @@ class Conv3d(nn.Cell):
         self, x: Tensor, num_frames: int, weight: Tensor, past: Tensor | None = None
     ) -> Tensor:
         """Return the convolution, without bias, with `weight` in the place of the cell's own."""
-        weight = weight.astype(x.dtype)
+        # Once x is there, not before: the compiler could copy all weights into shape at the start.
+        weight = ops.depend(weight, x).astype(x.dtype)
         if self.edges:
             x = pad_edges(x, self.edges)
             past = None if past is None else pad_edges(past, self.edges)

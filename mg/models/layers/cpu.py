@@ -209,6 +209,14 @@ class SiLU(nn.Cell):
         return (dout * (s + self.sigmoid_grad(s, x)),)
 
 
+@functools.cache
+def _group_average(channels: int, num_groups: int) -> Tensor:
+    """Return (C, C): one part in a group between channels of the same group, 0 elsewhere."""
+    size = channels // num_groups
+    average = np.kron(np.eye(num_groups), np.full((size, size), 1.0 / size))
+    return Tensor(average.astype(np.float32))
+
+
 class NormaliseGroups(nn.Cell):
     """y = gamma (x - mean) / std + beta with the statistics of each group, see `plain`."""
 
@@ -240,10 +248,7 @@ class NormaliseWithStatistics(nn.Cell):
     def __init__(self, channels: int, num_groups: int, epsilon: float) -> None:
         super().__init__()
         self.epsilon = epsilon
-        size = channels // num_groups
-        # (C, C): 1 / size between channels of the same group, 0 elsewhere
-        average = np.kron(np.eye(num_groups), np.full((size, size), 1.0 / size))
-        self.group_average = Tensor(average.astype(np.float32))
+        self.group_average = _group_average(channels, num_groups)
         self.affine = ops.BatchNorm(is_training=False, epsilon=1e-30)
         self.shift = ops.BiasAdd()
         self.dot = ops.BatchMatMul(transpose_b=True)

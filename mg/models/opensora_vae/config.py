@@ -1,18 +1,16 @@
-"""What Open-Sora's temporal VAE is made of: its config, and its tensors' names and shapes.
+"""What Open-Sora's temporal VAE is made of: its config.
 
 Source: github.com/hpcaitech/Open-Sora, release v1.2; the field names are the ones that its
 checkpoints' config.json uses. The defaults are those of the published weights.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mg.known_names import check_known
 
-__all__ = ["TemporalVAEConfig", "temporal_vae_shapes"]
-
-Shape = tuple[int, ...]
+__all__ = ["TemporalVAEConfig"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,66 +97,3 @@ class TemporalVAEConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         check_known(mapping, known, kind="field", place="of the temporal VAE")
         return cls(**mapping)
-
-
-def temporal_vae_shapes(config: TemporalVAEConfig) -> dict[str, Shape]:
-    """Return {official name: shape} of all tensors of the network, without building it."""
-    moments = 2 * config.latent_embed_dim
-    return {
-        **dict(_encoder_shapes(config)),
-        **dict(_conv("quant_conv", moments, 2 * config.embed_dim, 1)),
-        **dict(_conv("post_quant_conv", config.embed_dim, config.latent_embed_dim, 1)),
-        **dict(_decoder_shapes(config)),
-    }
-
-
-def _conv(
-    name: str, in_channels: int, out_channels: int, kernel: int, *, bias: bool = True
-) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.conv.weight", (out_channels, in_channels, kernel, kernel, kernel)
-    if bias:
-        yield f"{name}.conv.bias", (out_channels,)
-
-
-def _norm(name: str, channels: int) -> Iterator[tuple[str, Shape]]:
-    yield f"{name}.weight", (channels,)
-    yield f"{name}.bias", (channels,)
-
-
-def _blocks(
-    name: str, num_blocks: int, in_channels: int, channels: int
-) -> Iterator[tuple[str, Shape]]:
-    """A row of residual blocks, the first of which changes the number of channels."""
-    for index in range(num_blocks):
-        yield from _norm(f"{name}.{index}.norm1", in_channels)
-        yield from _conv(f"{name}.{index}.conv1", in_channels, channels, 3, bias=False)
-        yield from _norm(f"{name}.{index}.norm2", channels)
-        yield from _conv(f"{name}.{index}.conv2", channels, channels, 3, bias=False)
-        if in_channels != channels:
-            yield from _conv(f"{name}.{index}.conv3", in_channels, channels, 1, bias=False)
-        in_channels = channels
-
-
-def _encoder_shapes(config: TemporalVAEConfig) -> Iterator[tuple[str, Shape]]:
-    widths, num_blocks = config.widths, config.num_res_blocks
-    yield from _conv("encoder.conv_in", config.in_out_channels, config.filters, 3, bias=False)
-    for level, (below, width) in enumerate(zip([config.filters, *widths], widths, strict=False)):
-        yield from _blocks(f"encoder.block_res_blocks.{level}", num_blocks, below, width)
-        if level < config.num_levels - 1 and config.temporal_downsample[level]:
-            yield from _conv(f"encoder.conv_blocks.{level}", width, width, 3)
-    yield from _blocks("encoder.res_blocks", num_blocks, widths[-1], widths[-1])
-    yield from _norm("encoder.norm1", widths[-1])
-    yield from _conv("encoder.conv2", widths[-1], 2 * config.latent_embed_dim, 1)
-
-
-def _decoder_shapes(config: TemporalVAEConfig) -> Iterator[tuple[str, Shape]]:
-    widths, num_blocks = config.widths, config.num_res_blocks
-    yield from _conv("decoder.conv1", config.latent_embed_dim, widths[-1], 3)
-    yield from _blocks("decoder.res_blocks", num_blocks, widths[-1], widths[-1])
-    for level, (width, above) in enumerate(zip(widths, [*widths[1:], widths[-1]], strict=True)):
-        yield from _blocks(f"decoder.block_res_blocks.{level}", num_blocks, above, width)
-        if level > 0 and config.temporal_downsample[level - 1]:
-            # Twice the channels, which become two frames.
-            yield from _conv(f"decoder.conv_blocks.{level - 1}", width, 2 * width, 3)
-    yield from _norm("decoder.norm1", widths[0])
-    yield from _conv("decoder.conv_out", widths[0], config.in_out_channels, 3)

@@ -9,53 +9,23 @@ computes in the dtype of `x` and casts its fp32 weights to it; statistics of nor
 Source: github.com/hpcaitech/Open-Sora, release v1.2.
 """
 
-import math
+from mindspore import Tensor, nn
 
-import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import Uniform, initializer
-from mindspore.ops import constexpr
-
+from mg.models.layers.convolution3d import Conv3d
+from mg.models.layers.devices import operations
+from mg.models.layers.normalisation import GroupNorm
 from mg.models.opensora_vae.config import TemporalVAEConfig
-from mg.models.tae.layers import GroupNorm
 
 __all__ = ["CausalConv3d", "ResBlock", "double_time", "make_blocks", "make_norm"]
 
 NORM_EPSILON = 1e-5
 
 
-@constexpr
-def _causal_taps(batch: int, num_frames: int, kernel: int, stride: int) -> Tensor:
-    """Return which folded frame each tap of each output frame sees, int32 (num_out * kernel,).
-
-    Output frame t ends its window at input frame stride * t + stride - 1. Frames before the first
-    are zeros: the frame number `batch * num_frames`, behind all others.
-    """
-    ends = np.arange(stride - 1, num_frames, stride)
-    frames = ends[:, None] + np.arange(1 - kernel, 1)  # (T', kernel)
-    starts = num_frames * np.arange(batch)[:, None, None]
-    index = np.where(frames < 0, batch * num_frames, starts + frames)
-    return Tensor(index.reshape(-1).astype(np.int32))
-
-
-class _Conv3dWeights(nn.Cell):
-    """Weights of a 3-D convolution under the names `weight` and `bias`."""
-
-    def __init__(self, shape: tuple[int, ...], *, has_bias: bool) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(math.prod(shape[1:]))
-        self.weight = Parameter(initializer(Uniform(bound), shape), name="weight")
-        self.bias = (
-            Parameter(Tensor(np.zeros(shape[0], np.float32)), name="bias") if has_bias else None
-        )
-
-
 class CausalConv3d(nn.Cell):
-    """3-D convolution that sees this frame and those before it, never those after it.
+    """Causal convolution that pads all axes with zeros, time at the front.
 
-    All axes are padded with zeros: height and width on both sides, time at the front, by k - 1
-    frames (k - 2 at stride 2). The taps in time are stacked along the channels, so that one 2-D
-    convolution does them all: devices have it in every precision, and CPUs are not slower with it.
+    By k - 1 frames, by k - 2 at stride 2: output frame t ends its window at input frame
+    stride * t + stride - 1.
 
     Args:
         in_channels, out_channels: channels.
@@ -74,29 +44,18 @@ class CausalConv3d(nn.Cell):
         has_bias: bool = True,
     ) -> None:
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
-        shape = (out_channels, in_channels, kernel_size, kernel_size, kernel_size)
-        self.conv = _Conv3dWeights(shape, has_bias=has_bias)
-        self.conv2d = ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=kernel_size // 2)
-        self.gather = ops.Gather()
-        self.bias_add = ops.BiasAdd()
+        self.conv = Conv3d(
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size,
+            stride=(stride, 1),
+            time_padding=(kernel_size - stride, 0),
+            pad_time_with="zeros",
+            has_bias=has_bias,
+        )
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        total, channels, height, width = x.shape
-        size = self.kernel_size
-        if size > 1:
-            index = _causal_taps(total // num_frames, num_frames, size, self.stride)
-            zeros = ops.zeros((1, channels, height, width), x.dtype)
-            x = self.gather(ops.concat((x, zeros), 0), index, 0)  # (B*T'*k, C, H, W)
-            x = x.reshape(-1, size * channels, height, width)
-        # (Cout, Cin, k, k, k) -> (Cout, k*Cin, k, k), taps in time before channels
-        weight = self.conv.weight.transpose(0, 2, 1, 3, 4)
-        weight = weight.reshape(-1, size * channels, size, size)
-        y = self.conv2d(x, weight.astype(x.dtype))
-        if self.conv.bias is not None:
-            y = self.bias_add(y, self.conv.bias.astype(x.dtype))
-        return y
+        return self.conv(x, num_frames)
 
 
 def make_norm(channels: int, config: TemporalVAEConfig) -> GroupNorm:
@@ -113,6 +72,7 @@ class ResBlock(nn.Cell):
         self.conv1 = CausalConv3d(in_channels, out_channels, has_bias=False)
         self.norm2 = make_norm(out_channels, config)
         self.conv2 = CausalConv3d(out_channels, out_channels, has_bias=False)
+        self.silu = operations().SiLU()
         self.conv3 = (
             CausalConv3d(in_channels, out_channels, kernel_size=1, has_bias=False)
             if in_channels != out_channels
@@ -120,8 +80,8 @@ class ResBlock(nn.Cell):
         )
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        h = self.conv1(ops.silu(self.norm1(x, num_frames)), num_frames)
-        h = self.conv2(ops.silu(self.norm2(h, num_frames)), num_frames)
+        h = self.conv1(self.silu(self.norm1(x, num_frames)), num_frames)
+        h = self.conv2(self.silu(self.norm2(h, num_frames)), num_frames)
         if self.conv3 is not None:
             x = self.conv3(x, num_frames)
         return x + h

@@ -6,19 +6,15 @@ Layouts
 Source: github.com/hpcaitech/Open-Sora, release v1.2, after MAGVIT-v2 (arXiv 2310.05737).
 """
 
-from collections.abc import Mapping
-
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
+from mg.models.layers.devices import operations
 from mg.models.layers.frames import fold_frames, unfold_frames
+from mg.models.layers.moments import split_moments
 from mg.models.opensora_vae.chunks import num_padding_frames
-from mg.models.opensora_vae.config import TemporalVAEConfig, temporal_vae_shapes
+from mg.models.opensora_vae.config import TemporalVAEConfig
 from mg.models.opensora_vae.layers import CausalConv3d, double_time, make_blocks, make_norm
-from mg.parameters import set_values
-from mg.weights.tae_names import check_tensors
 
 __all__ = ["TemporalVAE"]
 
@@ -43,6 +39,7 @@ class Encoder(nn.Cell):
         )
         self.res_blocks = make_blocks(widths[-1], widths[-1], config)
         self.norm1 = make_norm(widths[-1], config)
+        self.silu = operations().SiLU()
         self.conv2 = CausalConv3d(widths[-1], 2 * config.latent_embed_dim, kernel_size=1)
 
     def construct(self, clip: Tensor) -> Tensor:
@@ -56,7 +53,7 @@ class Encoder(nn.Cell):
                 num_frames = num_frames // 2
         for block in self.res_blocks:
             x = block(x, num_frames)
-        x = self.conv2(ops.silu(self.norm1(x, num_frames)), num_frames)
+        x = self.conv2(self.silu(self.norm1(x, num_frames)), num_frames)
         return unfold_frames(x, num_frames)
 
 
@@ -83,6 +80,7 @@ class Decoder(nn.Cell):
             ]
         )
         self.norm1 = make_norm(widths[0], config)
+        self.silu = operations().SiLU()
         self.conv_out = CausalConv3d(widths[0], config.in_out_channels)
 
     def construct(self, features: Tensor) -> Tensor:
@@ -96,7 +94,7 @@ class Decoder(nn.Cell):
             if self.doubles_time[level]:
                 x = double_time(self.conv_blocks[level - 1](x, num_frames))
                 num_frames = num_frames * 2
-        x = self.conv_out(ops.silu(self.norm1(x, num_frames)), num_frames)
+        x = self.conv_out(self.silu(self.norm1(x, num_frames)), num_frames)
         return unfold_frames(x, num_frames)
 
 
@@ -131,8 +129,7 @@ class TemporalVAE(nn.Cell):
             clip = ops.concat((zeros, clip), 2)
         h = self.encoder(clip)
         h = unfold_frames(self.quant_conv(fold_frames(h), h.shape[2]), h.shape[2])
-        mean, logvar = ops.chunk(h.astype(ms.float32), 2, axis=1)
-        return mean, ops.clamp(logvar, LOGVAR_MIN, LOGVAR_MAX)
+        return split_moments(h)
 
     def frames_from(self, latent: Tensor, num_frames: int) -> Tensor:
         """Return the clip (B, C, num_frames, H, W) in fp32 of a latent (B, embed_dim, T', H, W).
@@ -151,25 +148,3 @@ class TemporalVAE(nn.Cell):
         """Return the reconstruction of a clip from the mean of its posterior."""
         mean, _ = self.moments(clip)
         return self.frames_from(mean.astype(clip.dtype), clip.shape[2])
-
-    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Set all parameters from arrays under their official names.
-
-        Raises:
-            ValueError: a tensor is missing, left over or has another shape, by name.
-        """
-        check_tensors(tensors, temporal_vae_shapes(self.config))
-        for name, parameter in self.parameters_and_names():
-            set_values(parameter, tensors[_official_name(name)])
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Return copies of all parameters under their official names."""
-        return {
-            _official_name(name): parameter.asnumpy().copy()
-            for name, parameter in self.parameters_and_names()
-        }
-
-
-def _official_name(name: str) -> str:
-    """Return a parameter's name in the published checkpoint, where norms have weight and bias."""
-    return name.replace(".gamma", ".weight").replace(".beta", ".bias")

@@ -1,0 +1,98 @@
+"""The autoencoders besides the TAE whose graphs `audit_ascend.py` checks, small."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mindspore import nn
+
+__all__ = ["AUTOENCODER_GRAPHS", "autoencoder_and_inputs"]
+
+FAMILIES = ("sd", "cogvideox", "hunyuan", "opensora")
+# Encoding, decoding, and the training step of a loss that goes through both.
+AUTOENCODER_GRAPHS = tuple(
+    f"{family}_{task}" for family in FAMILIES for task in ("encode", "decode", "train")
+)
+SMALL = {"layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2}
+CONFIGS = {
+    "sd": {**SMALL, "block_out_channels": [4, 8]},
+    "cogvideox": {**SMALL, "block_out_channels": [4, 4, 8, 8]},
+    "hunyuan": {**SMALL, "block_out_channels": [4, 4, 8, 8]},
+    "opensora": {
+        "vae_2d": {"config": {**SMALL, "block_out_channels": [4, 8]}},
+        "vae_temporal": {"filters": 4, "num_groups": 2, "num_res_blocks": 1},
+        "micro_frame_size": 5,
+    },
+}
+# Frames of a video whose coding takes more than one chunk, where there are chunks.
+FRAMES = {"sd": 2, "cogvideox": 17, "hunyuan": 5, "opensora": 10}
+
+
+def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
+    """Return one of the networks to compile, in the form it has on Ascend, and its inputs.
+
+    Args:
+        graph: of `AUTOENCODER_GRAPHS`.
+        dtype: in which the network computes, float32 or bfloat16; moments and frames are float32.
+    """
+    import mindspore as ms
+    import numpy as np
+    from mindspore import Tensor, nn, ops
+
+    from mg.models import layers
+    from mg.training.settings import OptimSettings
+    from mg.training.step import TrainStep
+    from mg.vaes.families import family_class
+
+    compute = ms.float32 if dtype == "float32" else ms.bfloat16
+
+    class Encode(nn.Cell):
+        def __init__(self, network: nn.Cell) -> None:
+            super().__init__(auto_prefix=False)
+            self.network = network
+
+        def construct(self, video: Tensor) -> tuple[Tensor, Tensor]:
+            return self.network.moments(video.astype(compute))
+
+    class Decode(nn.Cell):
+        def __init__(self, network: nn.Cell) -> None:
+            super().__init__(auto_prefix=False)
+            self.network = network
+
+        def construct(self, latent: Tensor) -> Tensor:
+            return self.network.frames_from(latent.astype(compute))
+
+    class Loss(nn.Cell):
+        """Squared error of the reconstruction, and of the log-variance."""
+
+        def __init__(self, network: nn.Cell) -> None:
+            super().__init__(auto_prefix=False)
+            self.network = network
+
+        def construct(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+            mean, logvar = self.network.moments(video.astype(compute))
+            frames = self.network.frames_from(mean.astype(compute), video.shape[2])
+            loss = ops.square(frames - video).mean() + ops.square(logvar).mean()
+            return loss, (loss,), frames
+
+    family, task = graph.split("_")
+    config = CONFIGS[family]
+    vae_class = family_class(family)
+    rng = np.random.default_rng(0)
+    with layers.choose("Ascend"):
+        tensors = {
+            name: rng.standard_normal(shape).astype(np.float32)
+            for name, shape in vae_class.shapes(config).items()
+        }
+        vae = vae_class.from_tensors(tensors, config)
+    frames, side = FRAMES[family], 2 * vae.compression.h
+    video = Tensor(np.zeros((2, 3, frames, side, side), np.float32))
+    if task == "encode":
+        return Encode(vae.network), (video,)
+    if task == "decode":
+        num_latents = vae.num_latent_frames(frames)
+        return Decode(vae.network), (
+            Tensor(np.zeros((2, vae.latent_channels, num_latents, 2, 2), np.float32)),
+        )
+    step = TrainStep(Loss(vae.network), OptimSettings()).set_train()
+    scalar = Tensor(1.0, ms.float32)
+    return step, (scalar, scalar, scalar, True, video)
