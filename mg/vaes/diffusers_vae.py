@@ -1,5 +1,6 @@
 """What the VAEs that diffusers knows have in common."""
 
+import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mg.latent_spec import diffusers_scaling
 from mg.models.diffusers_config import DiffusersConfig
 from mg.vaes.blended_tiles import Tile, coded_in_tiles
 from mg.vaes.networks import built_without_values, load_network, network_shapes, network_tensors
@@ -29,7 +31,9 @@ class DiffusersVAE(VideoVAE):
     network_class: ClassVar[type[nn.Cell]]
 
     def __init__(self, network: nn.Cell, config: Mapping[str, Any]) -> None:
-        super().__init__(network, {**network.config.to_dict(), **config}, spec=network.config.spec)
+        config = {**network.config.to_dict(), **config}
+        spec = dataclasses.replace(network.config.spec, **diffusers_scaling(config))
+        super().__init__(network, config, spec=spec)
         self.tiles: tuple[Tile, Tile] | None = None
         network.set_train(False)
 
