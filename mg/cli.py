@@ -165,7 +165,7 @@ def _check_section_flag(name: str, value: str, settings: dict[str, Any]) -> None
 def _check_yaml(path: Path, settings: dict[str, Any]) -> None:
     """Refuse a file that is no YAML, or has keys that are no settings."""
     try:
-        content = read_yaml(path)
+        content = read_yaml(path, finite=False)  # below, such a number is named by its setting
     except FileNotFoundError:
         raise FileNotFoundError(f"no such config file: {path}") from None
     if not isinstance(content, dict):
@@ -182,6 +182,8 @@ def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> No
         if name not in settings:
             raise ValueError(_unknown(name, settings))
         hint = settings[name]
+        if _section(hint) is None and not _is_finite(value):
+            raise ValueError(f"{name}={one_line(repr(value))}; expected a finite number")
         is_null = value is None and type(None) in typing.get_args(hint)
         is_text = isinstance(value, str) and str in typing.get_args(hint)
         if _section(hint) is None or is_null or is_text:
@@ -193,6 +195,15 @@ def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> No
             if not isinstance(item, dict) or (is_list and not item):
                 raise ValueError(f"{name}: expected settings below it, got {one_line(repr(item))}")
             _check_keys(item, settings, f"{name}.")
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether no number in a value is NaN or infinite."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _unknown(name: str, settings: dict[str, Any]) -> str:

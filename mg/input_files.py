@@ -38,7 +38,7 @@ def check_input_file(path: str | os.PathLike) -> None:
         raise FileNotFoundError(f"not found: {path} does not exist") from None
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "no plain file")
-        raise ValueError(f"{path} is {kind}; a plain file is expected here")
+        raise ValueError(f"{path} is {kind}; a regular file is expected here")
     _refuse_placeholder(path)
 
 

@@ -24,23 +24,28 @@ MAX_DIGITS = 40
 LEAKED = (AttributeError, IndexError, KeyError, TypeError, OverflowError)
 
 
-def read_yaml(path: str | os.PathLike) -> Any:
+def read_yaml(path: str | os.PathLike, *, finite: bool = True) -> Any:
     """Return the content of a YAML file; JSON is YAML.
+
+    Args:
+        path: of a regular file.
+        finite: whether NaN and infinity are refused; False leaves that to who can name them.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no regular file, more than 256 KiB, or as `parse_yaml`.
         OSError: it cannot be read.
     """
-    return parse_yaml(read_bytes(path, max_bytes=MAX_BYTES), path)
+    return parse_yaml(read_bytes(path, max_bytes=MAX_BYTES), path, finite=finite)
 
 
-def parse_yaml(text: str | bytes, place: str | os.PathLike) -> Any:
+def parse_yaml(text: str | bytes, place: str | os.PathLike, *, finite: bool = True) -> Any:
     """Return what a YAML text says; plain values only, as of the safe loader.
 
     Args:
         text: the whole of it; bytes are UTF-8.
         place: where it stands, for messages.
+        finite: as in `read_yaml`.
 
     Raises:
         ValueError: no YAML; a key twice in one mapping; nested deeper than 32 levels; more than
@@ -49,7 +54,7 @@ def parse_yaml(text: str | bytes, place: str | os.PathLike) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        content = yaml.load(text, Loader=_BoundedLoader)
+        content = yaml.load(text, Loader=_BoundedLoader if finite else _LoaderOfAnyNumbers)
     except UnicodeDecodeError as error:
         raise ValueError(f"{place} is not UTF-8: {error.reason}") from None
     except (yaml.YAMLError, ValueError, *LEAKED) as error:
@@ -59,6 +64,8 @@ def parse_yaml(text: str | bytes, place: str | os.PathLike) -> Any:
 
 class _BoundedLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which stops as soon as a text exceeds the bounds."""
+
+    finite = True
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -111,10 +118,16 @@ class _BoundedLoader(yaml.SafeLoader):
         if isinstance(node, yaml.ScalarNode) and len(node.value) > MAX_DIGITS:
             raise ValueError(f"a number has {len(node.value)} digits; at most {MAX_DIGITS} are due")
         number = read(node)
-        if not math.isfinite(number) or (is_whole and abs(number) > MAX_NUMBER):
+        if (self.finite and not math.isfinite(number)) or (is_whole and abs(number) > MAX_NUMBER):
             raise ValueError(f"the number {node.value} is not finite, or beyond 2^64")
         return number
 
 
 for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
     _BoundedLoader.add_constructor(_tag, _BoundedLoader.construct_scalar_number)
+
+
+class _LoaderOfAnyNumbers(_BoundedLoader):
+    """The same for files whose numbers are checked by name."""
+
+    finite = False

@@ -16,7 +16,7 @@ def test_what_is_no_file(tmp_path):
     (tmp_path / "linked").symlink_to(tmp_path / "plain")
     for name, kind in (("pipe", "a named pipe"), ("device", "a device"), (".", "a folder")):
         for check in (check_input_file, read_json):
-            with pytest.raises(ValueError, match=f"is {kind}; a plain file is expected"):
+            with pytest.raises(ValueError, match=f"is {kind}; a regular file is expected"):
                 check(tmp_path / name)
     for name in ("nowhere", "none", "plain/none"):
         with pytest.raises(FileNotFoundError, match="does not exist"):

@@ -52,7 +52,7 @@ def stand_in_moments(video):
     return Tensor(mean), Tensor(mean - 1)
 
 
-def stand_in_frames(z):
+def stand_in_frames(z, num_frames=None):
     """Return the video (B, 3, 2T', 2H', 2W') of a latent: repeated, plus what a tile shares."""
     video = z.asnumpy()[:, :3]
     video = video + 0.1 * video.mean(axis=(2, 3, 4), keepdims=True)

@@ -127,7 +127,9 @@ def test_damaged_weights_are_refused(copy):
 )
 def test_sizes_that_no_weights_have_are_refused(copy, file, field):
     edit(copy / file / "config.json", **{field: 10**9})
-    with pytest.raises(ValueError, match=f"{field}=1000000000; that is more than its weights can"):
+    with pytest.raises(
+        ValueError, match=f"{field}=1000000000(; that is more than its|: no network is that)"
+    ):
         load_generator(copy)
 
 

@@ -30,7 +30,7 @@ class Network:
         return Tensor(np.float32(self.velocity(latent.asnumpy())))
 
 
-def repeated(z):
+def repeated(z, num_frames=None):
     """Return the video (B, 3, 2T', 2H', 2W') of a latent; stands in for the decoder."""
     video = np.tanh(z.asnumpy()[:, :3])
     return Tensor(video.repeat(2, axis=2).repeat(2, axis=3).repeat(2, axis=4))

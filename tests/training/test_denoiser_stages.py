@@ -47,7 +47,7 @@ def test_each_stage_starts_from_the_one_before_with_longer_tables():
 
 @pytest.mark.parametrize(("preset", "billions"), [("1b", 1.1), ("5b", 5.8), ("30b", 31.0)])
 def test_one_flag_makes_the_network_smaller(preset, billions):
-    config = read("stage3_t2iv_768px", "--model.preset", preset).model.config()
+    config = read("stage3_t2iv_768px", "--model.preset", preset).denoiser().config()
     assert config.position_table == (32, 96, 96)
     assert num_parameters(config) / 1e9 == pytest.approx(billions, rel=0.25)
 

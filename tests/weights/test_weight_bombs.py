@@ -97,5 +97,5 @@ def test_the_tools_answer_in_one_line(tmp_path):
     finished = subprocess.run([sys.executable, tool, tmp_path], capture_output=True, text=True)
     assert finished.returncode == 1
     assert finished.stderr == (
-        f"error: {tmp_path / 'a.safetensors'} is a named pipe; a plain file is expected here\n"
+        f"error: {tmp_path / 'a.safetensors'} is a named pipe; a regular file is expected here\n"
     )

@@ -101,7 +101,7 @@ WRONG_SETTINGS: list[Case] = [
     ({"optim.ema_decay": 1.0}, "optim.ema_decay=1.0"),
     ({"optim.clip_grad_norm": 0}, "optim.clip_grad_norm=0.0"),
     ({"optim.accumulation_steps": 0}, "optim.accumulation_steps=0"),
-    ({"data.sample_n_frames": 0}, "data: sample_n_frames must be at least 1"),
+    ({"data.sample_n_frames": 0}, "data: sample_n_frames must be 1 to"),
     ({"data.size": -8}, "data: size must be"),
     ({"data.num_workers": -1}, "data.num_workers=-1"),
     ({"loss.l1_weight": -1}, "loss.l1_weight=-1.0"),
