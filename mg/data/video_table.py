@@ -119,6 +119,7 @@ def _read_csv(table_path: Path) -> tuple[list[str], list[tuple[str, dict]]]:
 
 def _csv_rows(file: TextIO, table_path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield (where it begins, cells) of every row that is not empty."""
+    csv.field_size_limit(MAX_CHARACTERS)  # which other packages may have changed
     reader = csv.reader(_lines(file, table_path), strict=True)
     while True:
         first_line = reader.line_num + 1
