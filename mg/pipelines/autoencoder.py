@@ -28,6 +28,9 @@ __all__ = [
     "weights_hash",
 ]
 
+# Fields of the TAE's config that the first latent files did not have.
+LATER_FIELDS = ("norm_per_frame", "patch_size", "patch_size_t")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig(DeviceConfig):
@@ -102,11 +105,12 @@ def _read_model_config(path: str | None) -> TAEConfig | None:
 def config_hash(config: TAEConfig) -> str:
     """Return the SHA-256 of a config, in hex; equal for equal configs on every machine.
 
-    It also equals those of files that are older than a field which has its default.
+    It also equals that of files that are older than a field, where the field has its default.
     """
-    fields = config.to_dict()
-    if not fields["norm_per_frame"]:
-        del fields["norm_per_frame"]
+    fields, defaults = config.to_dict(), TAEConfig().to_dict()
+    for name in LATER_FIELDS:
+        if fields[name] == defaults[name]:
+            del fields[name]
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

@@ -29,6 +29,8 @@ def test_defaults_are_the_published_network():
         "temporal_padding": "published",
         "norm_groups": 32,
         "norm_per_frame": False,
+        "patch_size": 1,
+        "patch_size_t": 1,
     }
 
 
