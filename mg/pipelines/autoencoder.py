@@ -106,7 +106,7 @@ def _read_model_config(path: str | None) -> TAEConfig | None:
 def config_hash(config: TAEConfig) -> str:
     """Return the SHA-256 of a config, in hex; equal for equal configs on every machine.
 
-    It also equals those of files that are older than a field which has its default.
+    It also equals that of files that are older than a field, where the field has its default.
     """
     fields = {
         name: value
