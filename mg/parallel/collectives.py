@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mg.models.parameters import set_values
 from mg.parallel.ranks import Ranks
+from mg.parameters import set_values
 
 __all__ = [
     "GradientMean",

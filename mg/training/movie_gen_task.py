@@ -22,7 +22,6 @@ from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
-from mg.parallel.sharded_linear import shard_linear_maps
 from mg.pipelines.generator_folder import GeneratorParts, save_generator
 from mg.text.build import build_text_encoders
 from mg.training.flow_loss import FlowLoss
@@ -34,6 +33,7 @@ from mg.training.movie_gen_start import start_tensors
 from mg.training.phases import phase_step, trained_in
 from mg.training.plateau import Plateau
 from mg.training.sample_videos import EncoderOfSource, SampleVideos, check_samples
+from mg.training.sharded_linear import shard_linear_maps
 from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
 from mg.training.validation import averaged_weights

@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mg.models.parameters import (
+from mg.parameters import (
     clones,
     set_values,
     set_whole_values,

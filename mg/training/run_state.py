@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from mindspore import nn
 
-from mg.models.parameters import set_values
 from mg.parallel.ranks import Ranks
+from mg.parameters import set_values
 from mg.training.checkpoint import Progress, changed_settings
 from mg.training.checkpoint_store import CheckpointStore, StoredCheckpoint
 from mg.training.settings import RunSettings

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import nn
 
 from mg.data.dataset import Batch, Dataset
-from mg.models.parameters import whole_values
+from mg.parameters import whole_values
 from mg.training.metric import PSNR, Metric
 from mg.training.plateau import Plateau
 from mg.training.stages import Stage

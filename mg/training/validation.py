@@ -13,8 +13,8 @@ from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.metrics.report import QualityReport
-from mg.models.parameters import set_values
 from mg.models.tae.tae import TemporalAutoencoder
+from mg.parameters import set_values
 from mg.training.optimizer import WeightAverage
 from mg.training.settings import ValidationSettings
 

@@ -18,7 +18,7 @@ from mindspore import Parameter, Tensor, nn
 from mindspore.nn.utils import no_init_parameters
 
 from mg.cpu_stand_ins import install_stand_ins
-from mg.models.parameters import set_values
+from mg.parameters import set_values
 from mg.quiet_imports import quiet_imports
 from mg.weights.tae_names import check_tensors
 from mg.weights.vae_names import to_diffusers_names

@@ -12,8 +12,8 @@ import pytest
 from mg.data.latent_files import read_latent
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
-from mg.models.parameters import set_values
 from mg.parallel.ranks import ONE_RANK
+from mg.parameters import set_values
 
 PROGRAM = Path(__file__).parent / "programs" / "together.py"
 LIMIT = 1e-6

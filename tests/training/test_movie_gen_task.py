@@ -10,9 +10,9 @@ import pytest
 
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video import iterate_frames, probe_video
-from mg.models.parameters import set_values
 from mg.models.tae.config import TAEConfig
 from mg.parallel.ranks import ONE_RANK
+from mg.parameters import set_values
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import load_generator
 from mg.pipelines.text_to_video import TextToVideo

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mg.models.parameters import set_values
+from mg.parameters import set_values
 from mg.training.settings import OptimSettings
 from mg.training.step import TrainStep
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mg.models.parameters import set_values
+from mg.parameters import set_values
 from mg.vaes.mindone_networks import (
     build_network,
     load_network,

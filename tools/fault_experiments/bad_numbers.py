@@ -16,8 +16,8 @@ from fault_experiments.training_process import with_changes
 from fault_experiments.wrong_settings import DISCRIMINATOR, write_good_config
 from mg.cli import parse_config
 from mg.data.clips import ClipBatch
-from mg.models.parameters import set_values
 from mg.parallel.ranks import ONE_RANK
+from mg.parameters import set_values
 from mg.training.config import TrainTAEConfig
 from mg.training.run_log import read_log
 from mg.training.tae_loss import TAELoss

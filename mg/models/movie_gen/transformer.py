@@ -21,8 +21,8 @@ from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.layers import Linear, PerToken
 from mg.models.movie_gen.positions import PositionTables
-from mg.models.parameters import set_whole_values, whole_shape, whole_values
 from mg.parallel.sequence import SequenceParallel
+from mg.parameters import set_whole_values, whole_shape, whole_values
 from mg.weights.load import check_tensors
 
 __all__ = ["MovieGenTransformer"]

@@ -15,9 +15,9 @@ from mindspore import Tensor, nn, ops
 from mg.models.opensora_vae.chunks import num_padding_frames
 from mg.models.opensora_vae.config import TemporalVAEConfig, temporal_vae_shapes
 from mg.models.opensora_vae.layers import CausalConv3d, double_time, make_blocks, make_norm
-from mg.models.parameters import set_values
 from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN
 from mg.models.tae.layers import fold_frames, unfold_frames
+from mg.parameters import set_values
 from mg.weights.tae_names import check_tensors
 
 __all__ = ["TemporalVAE"]

@@ -14,12 +14,12 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mg.device import runs_on_cpu
-from mg.models.parameters import set_values
 from mg.models.tae.config import LOGVAR_MAX, LOGVAR_MIN, TAE_CONFIG, TAEConfig
 from mg.models.tae.decoder import Decoder
 from mg.models.tae.encoder import Encoder
 from mg.models.tae.layers import ResnetBlock, SpatialConv, fold_frames, unfold_frames
 from mg.models.tae.tiling import MapFunction, Tiling, tiled_decode, tiled_encode
+from mg.parameters import set_values
 from mg.weights.load import check_tensors, explain_config_mismatch, load_tae_tensors
 
 __all__ = ["TAE_CONFIG", "TemporalAutoencoder"]

@@ -16,13 +16,13 @@ from mindspore import Tensor, nn, ops
 
 from mg.data.manifest import build_manifest
 from mg.device import DeviceConfig, setup_device
-from mg.models.parameters import set_values
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.models.tae.tiling import Tiling
 from mg.parallel.collectives import broadcast_array, broadcast_parameters
 from mg.parallel.ranks import Ranks, init_ranks
 from mg.parallel.work import map_over_ranks
+from mg.parameters import set_values
 from mg.pipelines.decode import decode_latent_files
 from mg.pipelines.encode import encode_videos
 from mg.pipelines.reconstruct import reconstruct_videos

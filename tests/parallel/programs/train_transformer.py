@@ -16,12 +16,12 @@ from mindspore import Tensor
 
 from mg.device import DeviceConfig, setup_device
 from mg.models.movie_gen.transformer import MovieGenTransformer
-from mg.models.parameters import whole_values
 from mg.parallel.ranks import Ranks, init_ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
-from mg.parallel.sharded_linear import shard_linear_maps
+from mg.parameters import whole_values
 from mg.training.flow_loss import FlowLoss
 from mg.training.settings import OptimSettings
+from mg.training.sharded_linear import shard_linear_maps
 from mg.training.step import TrainStep
 
 # 24 tokens; tables and modulation have rows that two ranks share, and rows that they cannot.
