@@ -126,9 +126,13 @@ def evaluate_pairs(
     for name, record in whole.items():
         values = {key: value for key, value in record.values.items() if key in wanted}
         report.add_measured(name, values, record.num_frames)
-    of_set = figures_of_set(metrics, [record.values for record in whole.values()], **few)
+    notes, of_set = [], {}
+    try:
+        of_set = figures_of_set(metrics, [record.values for record in whole.values()], **few)
+    except ValueError as error:  # pairs were left out on the way; the other figures stand
+        notes.append(str(error))
     if ranks.is_main:
-        job.write_report(report, whole, of_set, outcome, {pair.name: pair for pair in pairs})
+        job.write_report(report, whole, of_set, notes, outcome, {p.name: p for p in pairs})
     return report
 
 
@@ -187,12 +191,13 @@ class _Job:
         report: QualityReport,
         records: dict[str, Record],
         of_set: dict[str, float],
+        notes: list[str],
         outcome: Outcome,
         pairs: dict[str, Pair],
     ) -> None:
         """Write tables, plots and the worst clips of all records."""
         label = f"protocol {self.protocol.label()}"
-        notes = [f"{name}: {note}" for name, r in records.items() for note in r.notes]
+        notes = [*notes, *(f"{name}: {n}" for name, r in records.items() for n in r.notes)]
         notes += [
             f"{name}: {why}"
             for name, record in records.items()

@@ -1,6 +1,7 @@
 """Two folders of videos measured: pairs, report, restarts, and what bad input does to it."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -14,7 +15,8 @@ import pytest
 
 from mg.cli import run_main
 from mg.data.video_writer import write_video
-from mg.metrics.protocol import FrameSettings, Protocol, SizeSettings
+from mg.metrics import measures
+from mg.metrics.protocol import FrameSettings, MetricSettings, Protocol, SizeSettings
 from mg.metrics.psnr import psnr
 from mg.pipelines import evaluate
 from mg.pipelines.evaluate import evaluate_pairs, find_pairs
@@ -220,6 +222,31 @@ def test_large_clips_are_refused_before_they_are_read(folders, tmp_path, monkeyp
     monkeypatch.setattr("mg.pipelines.video_pairs.LARGEST_CLIP", 3000)
     with pytest.raises(ValueError, match=r"4 frames of 16x16 take .* choose --num_frames"):
         run(folders, tmp_path / "out")
+
+
+def test_figures_of_sets_stand_beside_their_number(folders, tmp_path, monkeypatch):
+    """FVD of the pairs' features; where pairs are left out on the way, the rest still stands."""
+    rng = np.random.RandomState(0)
+    features = {"i3d_distance": np.array(1.0), "i3d_features": rng.randn(2, 4)}
+    metric = dataclasses.replace(
+        measures.METRICS["i3d"], build=lambda *_: (lambda x, y: features, None), min_frames=1
+    )
+    monkeypatch.setitem(measures.METRICS, "i3d", metric)
+    metrics = ["psnr", "i3d", "fvd"]
+    with pytest.raises(ValueError, match="FVD of 3 clips would say more"):
+        run(folders, tmp_path / "few", metrics=metrics)
+    run(folders, tmp_path / "out", metrics=metrics, allow_few=True)
+    content = stored(tmp_path / "out")
+    assert content["fvd"]["num_clips"] == 3 and content["i3d_distance"] == 1
+    value = np.square(features["i3d_features"][0] - features["i3d_features"][1]).sum()
+    assert content["fvd"]["value"] == pytest.approx(value)  # all alike: only the means differ
+    assert "FVD" in (tmp_path / "out" / "report.txt").read_text()
+    np.save(folders[1] / "b.npy", make_frames(3))
+    three = dataclasses.replace(PROTOCOL, metrics=MetricSettings(min_clips=3))
+    run(folders, tmp_path / "lost", metrics=metrics, protocol=three)
+    content = stored(tmp_path / "lost")
+    assert "fvd" not in content and content["num_clips"] == 2
+    assert "FVD of 2 clips would say more" in content["notes"][0]
 
 
 def test_identical_videos(folders, tmp_path):

@@ -3,41 +3,51 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn, ops
 
 from mg.losses.local_correlation import local_correlation_loss
 from mg.losses.reconstruction import l1_loss
-from mg.models.tae.tae import TemporalAutoencoder
 from mg.training.config import LossSettings
 from mg.training.tae_loss import LOSS_TERMS, TAELoss
 
-MODEL = {
-    "ch": 8,
-    "ch_mult": [1],
-    "num_res_blocks": 1,
-    "z_channels": 4,
-    "norm_groups": 4,
-    "attn_type": "spat_only",
-    "temporal_downsample_level": [0],
-    "temporal_upsample_level": [0],
-}
+
+class SmallAutoencoder(nn.Cell):
+    """What the loss asks of an autoencoder, in two convolutions: quick to compile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(3, 8, 3, has_bias=True)
+        self.decoder = nn.Conv2d(4, 3, 3, has_bias=True)
+        rng = np.random.RandomState(0)
+        for parameter in self.get_parameters():
+            parameter.set_data(Tensor(0.3 * rng.randn(*parameter.shape), ms.float32))
+        self.last_weight = self.decoder.weight
+
+    def moments(self, video):
+        """Return mean and logvar (1, 4, T, H, W) of a video (1, 3, T, H, W)."""
+        x = ops.tanh(self.encoder(video[0].transpose(1, 0, 2, 3))).transpose(1, 0, 2, 3)
+        return x[:4].expand_dims(0), x[4:].expand_dims(0)
+
+    def sample(self, mean, logvar, noise):
+        return mean + ops.exp(0.5 * logvar) * noise
+
+    def features(self, z):
+        return z[0].transpose(1, 0, 2, 3), z.shape[2]
+
+    def frames_of_features(self, features, num_frames, weight):
+        x = ops.conv2d(features, weight, self.decoder.bias, pad_mode="same")
+        return x.transpose(1, 0, 2, 3).reshape(1, 3, num_frames, *x.shape[2:])
 
 
 def make_loss(**settings) -> TAELoss:
-    ms.set_seed(0)
-    tae = TemporalAutoencoder(MODEL)
-    rng = np.random.default_rng(0)
-    for parameter in tae.get_parameters():  # none is zero
-        noise = 0.1 * rng.standard_normal(parameter.shape).astype(np.float32)
-        parameter.set_data(Tensor(parameter.asnumpy() + noise))
     loss = LossSettings(perceptual_loss_weight=0, kl_loss_weight=0, lcr_threshold=1.0, **settings)
-    return TAELoss(tae, loss).set_train()
+    return TAELoss(SmallAutoencoder(), loss)
 
 
 def make_batch() -> tuple[Tensor, Tensor, Tensor]:
     rng = np.random.default_rng(1)
-    video = rng.uniform(-1, 1, (2, 3, 4, 8, 8)).astype(np.float32)
-    noise = rng.standard_normal((2, 4, 2, 8, 8), np.float32)
+    video = rng.uniform(-1, 1, (1, 3, 4, 6, 6)).astype(np.float32)
+    noise = rng.standard_normal((1, 4, 4, 6, 6), np.float32)
     return Tensor(video), Tensor(noise), Tensor(np.zeros(1, np.int32))
 
 
@@ -56,14 +66,18 @@ def test_the_adaptive_weight_and_its_gradient_are_those_of_plain_derivatives(in_
     terms = terms_of((total, terms))
 
     ms.set_context(mode=ms.PYNATIVE_MODE)
+
+    def frames_from(z):
+        return tae.frames_of_features(*tae.features(z), tae.last_weight)
+
     z = tae.sample(*tae.moments(video), noise)
-    by_reconstruction = ms.grad(lambda z: l1_loss(tae.frames_from(z), video))(z).asnumpy()
+    by_reconstruction = ms.grad(lambda z: l1_loss(frames_from(z), video))(z).asnumpy()
     by_correlation = ms.grad(lambda z: local_correlation_loss(z, 1.0))(z).asnumpy()
-    weight = 0.1 * np.linalg.norm(by_reconstruction) / np.linalg.norm(by_correlation)
+    weight = float(0.1 * np.linalg.norm(by_reconstruction) / np.linalg.norm(by_correlation))
 
     def plain():
         z = tae.sample(*tae.moments(video), noise)
-        return l1_loss(tae.frames_from(z), video) + weight * local_correlation_loss(z, 1.0)
+        return l1_loss(frames_from(z), video) + weight * local_correlation_loss(z, 1.0)
 
     value, expected = ms.value_and_grad(plain, None, weights=parameters)()
     assert terms["lcr_weight"] == pytest.approx(weight, rel=1e-4)
@@ -71,8 +85,7 @@ def test_the_adaptive_weight_and_its_gradient_are_those_of_plain_derivatives(in_
     assert float(total.asnumpy()) == pytest.approx(float(value), rel=1e-5)
     assert weight * terms["lcr"] > 1e-3 * float(value)
     for parameter, gradient, want in zip(parameters, gradients, expected, strict=True):
-        # The keys' biases change no attention: their gradient is rounding alone.
-        tolerance = 1e-3 * np.abs(want.asnumpy()).max() + 1e-7
+        tolerance = 1e-4 * np.abs(want.asnumpy()).max()
         np.testing.assert_allclose(
             gradient.asnumpy(), want.asnumpy(), rtol=0, atol=tolerance, err_msg=parameter.name
         )
