@@ -9,6 +9,7 @@ import functools
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
+from mindspore.ops import constexpr
 from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter, SigmoidGrad
 
 from mg.models.layers.plain import Padding, StackRows
@@ -20,6 +21,9 @@ __all__ = [
     "DenseConv2d",
     "NormaliseGroups",
     "NormaliseWithStatistics",
+    "PerClip",
+    "PerToken",
+    "ScaleByRMS",
     "SiLU",
     "StackRows",
     "SwapChannels",
@@ -327,3 +331,56 @@ class NormaliseWithStatistics(nn.Cell):
         dx = self.apply_per_channel(dout, gamma * inverse_std, a * 0.0)
         dx = dx + self.apply_per_channel(x, slope, shift - slope * mean)
         return dx, num_values * self.sum(dy_xhat_mean, 0), num_values * self.sum(dy_mean, 0)
+
+
+# Multiplying with broadcasting keeps four times the tensor as a workspace here, and a sum over an
+# axis of more than two takes eight times longer. Products of matrices do neither, nor do their
+# gradients.
+
+
+@constexpr
+def _filled(value: float, *shape: int) -> Tensor:
+    return Tensor(np.full(shape, value, np.float32))
+
+
+class ScaleByRMS(nn.Cell):
+    """x gain / sqrt(mean(x^2) + eps) over the last axis, see `plain`."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.matmul = ops.MatMul()
+        self.outer = ops.BatchMatMul()
+
+    def construct(self, x: Tensor, gain: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        squares = (x * x).reshape(-1, width)
+        mean = self.matmul(squares, _filled(1.0 / width, width, 1))
+        inverse_rms = ops.rsqrt(mean + self.eps).reshape(batch, length, 1)
+        return x * self.outer(inverse_rms, gain)
+
+
+class PerClip(nn.Cell):
+    """Values per clip, repeated for its tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.BatchMatMul()
+
+    def construct(self, values: Tensor, num_tokens: int) -> Tensor:
+        """Return values (B, D) as (B, L, D)."""
+        values = values.reshape(values.shape[0], 1, values.shape[1])
+        return self.matmul(_filled(1.0, values.shape[0], num_tokens, 1), values)
+
+
+class PerToken(nn.Cell):
+    """Values per token, repeated for all clips."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matmul = ops.MatMul()
+
+    def construct(self, values: Tensor, batch_size: int) -> Tensor:
+        """Return values (1, L, D) as (B, L, D)."""
+        repeated = self.matmul(_filled(1.0, batch_size, 1), values.reshape(1, -1))
+        return repeated.reshape(batch_size, values.shape[1], values.shape[2])

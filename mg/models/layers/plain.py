@@ -6,6 +6,9 @@ __all__ = [
     "ChannelBias",
     "ConvolveDoubled",
     "NormaliseGroups",
+    "PerClip",
+    "PerToken",
+    "ScaleByRMS",
     "SiLU",
     "StackRows",
     "SwapChannels",
@@ -91,3 +94,32 @@ class NormaliseGroups(nn.Cell):
         variance = self.mean(ops.square(centred), (1, 3))
         y = (centred * ops.rsqrt(variance + self.epsilon)).reshape(x.shape)
         return y * weight.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
+
+
+class ScaleByRMS(nn.Cell):
+    """x gain / sqrt(mean(x^2) + eps) over the last axis (arXiv 1910.07467)."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.mean = ops.ReduceMean(keep_dims=True)
+
+    def construct(self, x: Tensor, gain: Tensor) -> Tensor:
+        """Return it for x (B, L, D) and a gain (B, 1, D), both float32."""
+        return x * ops.rsqrt(self.mean(x * x, -1) + self.eps) * gain
+
+
+class PerClip(nn.Cell):
+    """Values per clip in a shape to multiply tokens with or to add to them."""
+
+    def construct(self, values: Tensor, num_tokens: int) -> Tensor:
+        """Return values (B, D) in a shape that goes with (B, L, D)."""
+        return values.reshape(values.shape[0], 1, values.shape[1])
+
+
+class PerToken(nn.Cell):
+    """Values per token, the same for all clips, in a shape to add to tokens."""
+
+    def construct(self, values: Tensor, batch_size: int) -> Tensor:
+        """Return values (1, L, D) in a shape that goes with (B, L, D)."""
+        return values
