@@ -6,7 +6,7 @@ import pytest
 from safetensors import safe_open
 
 from mg.cpu_stand_ins import install_stand_ins
-from mg.vaes.mindone_networks import network_tensors
+from mg.vaes.networks import network_tensors
 from mg.weights import load_state_dict_from_file, save_state_dict_to_file
 
 CLASSES = {

@@ -8,18 +8,13 @@ __all__ = [
     "NormaliseGroups",
     "PerClip",
     "PerToken",
+    "ResizeNearest",
     "ScaleByRMS",
     "SiLU",
     "StackRows",
     "SwapChannels",
     "convolution",
-    "resize_nearest",
 ]
-
-
-def resize_nearest(x: Tensor, factor: int) -> Tensor:
-    """Return (N, C, H * factor, W * factor): each pixel of x (N, C, H, W) repeated."""
-    return ops.ResizeNearestNeighbor((x.shape[2] * factor, x.shape[3] * factor))(x)
 
 
 Padding = int | tuple[int, int, int, int]  # of all sides, or (top, bottom, left, right)
@@ -63,16 +58,24 @@ class StackRows(nn.Cell):
         return self.gather(x, rows, 0)
 
 
+class ResizeNearest(nn.Cell):
+    """Repeat each pixel of x (N, C, H, W): (N, C, H * factor, W * factor)."""
+
+    def construct(self, x: Tensor, factor: int) -> Tensor:
+        return ops.ResizeNearestNeighbor((x.shape[2] * factor, x.shape[3] * factor))(x)
+
+
 class ConvolveDoubled(nn.Cell):
     """Double H and W of x (N, Cin, H, W), nearest neighbour; then a 3x3 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.resize = ResizeNearest()
         self.conv2d = convolution(in_channels, out_channels, 3, padding=1)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the convolution (N, Cout, 2H, 2W) with a weight (Cout, Cin, 3, 3)."""
-        return self.conv2d(resize_nearest(x, 2), weight)
+        return self.conv2d(self.resize(x, 2), weight)
 
 
 class NormaliseGroups(nn.Cell):
