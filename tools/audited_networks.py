@@ -129,13 +129,6 @@ def network_and_inputs(
     return step, (scalar, scalar, scalar, True, video, latent, frame_indices)
 
 
-def _take_the_form_for_ascend(network: "nn.Cell") -> None:
-    """Undo the choice of what CPU needs, which cells take when they are built."""
-    for _, cell in network.cells_and_names():
-        if hasattr(cell, "on_cpu"):
-            cell.on_cpu = False
-
-
 def _video_model_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
     """Return a video transformer with all its options as it is used in a graph, and its inputs."""
     import mindspore as ms
@@ -182,6 +175,7 @@ def _transformer(dtype: str) -> "nn.Cell":
     """Return a small video transformer with all its options, in the form it has on Ascend."""
     import mindspore as ms
 
+    from mg.models import layers
     from mg.models.denoiser_config import TextInput
     from mg.models.movie_gen.config import MovieGenConfig
     from mg.models.movie_gen.transformer import MovieGenTransformer
@@ -197,8 +191,8 @@ def _transformer(dtype: str) -> "nn.Cell":
         qk_norm=True,
         rope=True,
     )
-    network = MovieGenTransformer(config)
-    _take_the_form_for_ascend(network)
+    with layers.choose("Ascend"):
+        network = MovieGenTransformer(config)
     network.dtype = ms.float32 if dtype == "float32" else ms.bfloat16
     for _, cell in network.cells_and_names():
         if hasattr(cell, "flash"):

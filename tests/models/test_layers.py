@@ -12,6 +12,7 @@ import pytest
 from mindspore import Tensor, ops
 
 from mg.models import layers
+from mg.models.layers import cpu, plain
 from mg.models.layers.attention import PixelAttention
 from mg.models.layers.convolution3d import CausalConv3d, Conv3d, pad_edges
 from mg.models.layers.frames import (
@@ -22,7 +23,7 @@ from mg.models.layers.frames import (
     unfold_frames,
 )
 from mg.models.layers.normalisation import GroupNorm
-from mg.models.layers.resampling import linear_weights, resize_linear, resize_nearest
+from mg.models.layers.resampling import linear_weights, resize_linear
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
@@ -174,9 +175,32 @@ def test_frames_are_taken_mixed_and_joined(batch):
     np.testing.assert_array_equal(unfold_frames(joined, 7).asnumpy(), expected)
 
 
-def test_nearest_neighbours():
-    x = clips(2, 3, 4, 5)
-    check(lambda x: resize_nearest(x, 2), lambda x: x.repeat(2, 2).repeat(2, 3), [x])
+@pytest.mark.parametrize("form", [cpu, plain])
+@pytest.mark.parametrize(("size", "factor"), [((4, 5), 2), ((3, 4), 3), ((2, 16), 8)])
+def test_nearest_neighbours(form, size, factor):
+    resize = form.ResizeNearest()
+    x = clips(2, 3, *size)
+    expected = lambda x: x.repeat(factor, 2).repeat(factor, 3)  # noqa: E731
+    check(lambda x: resize(x, factor), expected, [x])
+
+
+@pytest.mark.parametrize("form", [cpu, plain])
+def test_convolution_of_doubled_pixels(form):
+    cell = form.ConvolveDoubled(3, 4)
+
+    def reference(x, weight):
+        doubled = x.repeat(2, 2).repeat(2, 3)[:, :, None]
+        y = conv3d(
+            doubled,
+            weight[:, :, None],
+            np.zeros(4),
+            strides=(1, 1, 1),
+            time=(0, 0, "zeros"),
+            space=(1, 1, "zeros"),
+        )
+        return y[:, :, 0]
+
+    check(cell, reference, [clips(2, 3, 4, 5), clips(4, 3, 3, 3)])
 
 
 def test_linear_weights_are_those_of_points_between_centres():

@@ -11,7 +11,7 @@ import pytest
 from mindspore import Tensor, ops
 
 from mg.models.layers import convolution
-from mg.models.layers.cpu import NormaliseWithStatistics
+from mg.models.layers.cpu.normalisation import NormaliseWithStatistics
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.tae import layers, resampling
 from mg.models.tae.tae import TemporalAutoencoder

@@ -26,7 +26,6 @@ from mg.models.layers.devices import operations
 from mg.models.layers.frames import fold_frames, mix_frames, take_frames, unfold_frames
 from mg.models.layers.moments import split_moments
 from mg.models.layers.normalisation import GroupNorm
-from mg.models.layers.plain import resize_nearest
 from mg.models.layers.resampling import DoubledConv2d
 
 __all__ = ["CogVideoXVAE"]
@@ -85,6 +84,7 @@ class SpatialNorm(nn.Cell):
         self.norm_layer = GroupNorm(channels, config.norm_num_groups)
         self.conv_y = PointwiseConv(config.latent_channels, channels)
         self.conv_b = PointwiseConv(config.latent_channels, channels)
+        self.resize = operations().ResizeNearest()
 
     def construct(self, x: Tensor, num_frames: int, latent: Tensor) -> Tensor:
         """Return y for x (B*T, C, H, W); the latent is (B, C', T', H', W')."""
@@ -94,7 +94,7 @@ class SpatialNorm(nn.Cell):
         scale = take_frames(self.conv_y(z), num_latents, stretched)
         shift = take_frames(self.conv_b(z), num_latents, stretched)
         y = self.norm_layer(x, num_frames)
-        return y * resize_nearest(scale, factor) + resize_nearest(shift, factor)
+        return y * self.resize(scale, factor) + self.resize(shift, factor)
 
 
 @constexpr

@@ -22,7 +22,6 @@ from mg.models.layers.devices import operations
 from mg.models.layers.frames import fold_frames, take_frames, unfold_frames
 from mg.models.layers.moments import split_moments
 from mg.models.layers.normalisation import GroupNorm
-from mg.models.layers.plain import resize_nearest
 
 __all__ = ["HunyuanVideoVAE"]
 
@@ -96,6 +95,7 @@ class Upsample(nn.Cell):
     def __init__(self, channels: int, factors: tuple[int, int]) -> None:
         super().__init__()
         self.factors = factors
+        self.resize = operations().ResizeNearest()
         self.conv = CausalConv(channels, channels)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
@@ -103,7 +103,7 @@ class Upsample(nn.Cell):
         if in_time > 1 and num_frames > 1:
             repeated = _first_once(num_frames, in_time)
             x, num_frames = take_frames(x, num_frames, repeated), len(repeated)
-        return self.conv(resize_nearest(x, in_space), num_frames)
+        return self.conv(self.resize(x, in_space), num_frames)
 
 
 @constexpr

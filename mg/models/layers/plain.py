@@ -6,17 +6,15 @@ __all__ = [
     "ChannelBias",
     "ConvolveDoubled",
     "NormaliseGroups",
+    "PerClip",
+    "PerToken",
+    "ResizeNearest",
+    "ScaleByRMS",
     "SiLU",
     "StackRows",
     "SwapChannels",
     "convolution",
-    "resize_nearest",
 ]
-
-
-def resize_nearest(x: Tensor, factor: int) -> Tensor:
-    """Return (N, C, H * factor, W * factor): each pixel of x (N, C, H, W) repeated."""
-    return ops.ResizeNearestNeighbor((x.shape[2] * factor, x.shape[3] * factor))(x)
 
 
 Padding = int | tuple[int, int, int, int]  # of all sides, or (top, bottom, left, right)
@@ -60,16 +58,24 @@ class StackRows(nn.Cell):
         return self.gather(x, rows, 0)
 
 
+class ResizeNearest(nn.Cell):
+    """Repeat each pixel of x (N, C, H, W): (N, C, H * factor, W * factor)."""
+
+    def construct(self, x: Tensor, factor: int) -> Tensor:
+        return ops.ResizeNearestNeighbor((x.shape[2] * factor, x.shape[3] * factor))(x)
+
+
 class ConvolveDoubled(nn.Cell):
     """Double H and W of x (N, Cin, H, W), nearest neighbour; then a 3x3 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.resize = ResizeNearest()
         self.conv2d = convolution(in_channels, out_channels, 3, padding=1)
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         """Return the convolution (N, Cout, 2H, 2W) with a weight (Cout, Cin, 3, 3)."""
-        return self.conv2d(resize_nearest(x, 2), weight)
+        return self.conv2d(self.resize(x, 2), weight)
 
 
 class NormaliseGroups(nn.Cell):
@@ -91,3 +97,32 @@ class NormaliseGroups(nn.Cell):
         variance = self.mean(ops.square(centred), (1, 3))
         y = (centred * ops.rsqrt(variance + self.epsilon)).reshape(x.shape)
         return y * weight.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
+
+
+class ScaleByRMS(nn.Cell):
+    """x gain / sqrt(mean(x^2) + eps) over the last axis (arXiv 1910.07467)."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.mean = ops.ReduceMean(keep_dims=True)
+
+    def construct(self, x: Tensor, gain: Tensor) -> Tensor:
+        """Return it for x (B, L, D) and a gain (B, 1, D), both float32."""
+        return x * ops.rsqrt(self.mean(x * x, -1) + self.eps) * gain
+
+
+class PerClip(nn.Cell):
+    """Values per clip in a shape to multiply tokens with or to add to them."""
+
+    def construct(self, values: Tensor, num_tokens: int) -> Tensor:
+        """Return values (B, D) in a shape that goes with (B, L, D)."""
+        return values.reshape(values.shape[0], 1, values.shape[1])
+
+
+class PerToken(nn.Cell):
+    """Values per token, the same for all clips, in a shape to add to tokens."""
+
+    def construct(self, values: Tensor, batch_size: int) -> Tensor:
+        """Return values (1, L, D) in a shape that goes with (B, L, D)."""
+        return values

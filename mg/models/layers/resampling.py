@@ -10,9 +10,8 @@ from mindspore.ops import constexpr
 from mg.models.layers.convolution import drawn_weight, zero_bias
 from mg.models.layers.devices import operations
 from mg.models.layers.frames import mix_frames
-from mg.models.layers.plain import resize_nearest
 
-__all__ = ["DoubledConv2d", "linear_weights", "resize_linear", "resize_nearest"]
+__all__ = ["DoubledConv2d", "linear_weights", "resize_linear"]
 
 
 class DoubledConv2d(nn.Cell):

@@ -4,9 +4,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mg.models.layers.devices import operations
 from mg.models.movie_gen.attention import Attention
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import FeedForward, PerClip, RMSNorm
+from mg.models.movie_gen.layers import FeedForward, RMSNorm
 from mg.parallel.sequence import SequenceParallel
 
 __all__ = ["ModulatedNorm", "TransformerBlock"]
@@ -18,7 +19,7 @@ class ModulatedNorm(nn.Cell):
     def __init__(self, config: MovieGenConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.per_clip = PerClip()
+        self.per_clip = operations().PerClip()
 
     def construct(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Return (B, L, D) in the dtype of x (B, L, D); shift and scale (B, D) in fp32."""
@@ -53,7 +54,7 @@ class TransformerBlock(nn.Cell):
         self.ffn_norm = ModulatedNorm(config)
         self.ffn = FeedForward(config.dim, config.ffn_dim)
         self.rope = config.rope
-        self.per_clip = PerClip()
+        self.per_clip = operations().PerClip()
         self.split = ops.Split(axis=1, output_num=6)
 
     def gated(self, gate: Tensor, y: Tensor) -> Tensor:

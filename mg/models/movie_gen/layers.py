@@ -15,16 +15,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
-from mindspore.ops import constexpr
 
-from mg.device import runs_on_cpu
+from mg.models.layers.devices import operations
 
 __all__ = [
     "FeedForward",
     "LayerNorm",
     "Linear",
-    "PerClip",
-    "PerToken",
     "RMSNorm",
 ]
 
@@ -50,22 +47,13 @@ class Linear(nn.Cell):
         return y.reshape((*x.shape[:-1], y.shape[-1]))
 
 
-@constexpr
-def _filled(value: float, *shape: int) -> Tensor:
-    return Tensor(np.full(shape, value, np.float32))
-
-
 class RMSNorm(nn.Cell):
     """x r gain with r = 1 / sqrt(mean(x^2) + eps) over the last axis, computed in fp32."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = Parameter(Tensor(np.ones(width, np.float32)), name="weight")
-        self.eps = eps
-        self.on_cpu = runs_on_cpu()
-        self.mean = ops.ReduceMean(keep_dims=True)
-        self.matmul = ops.MatMul()
-        self.outer = ops.BatchMatMul()
+        self.scale_by_rms = operations().ScaleByRMS(eps)
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the norm of x, of any shape, with the learned gain, in the dtype of x."""
@@ -74,18 +62,8 @@ class RMSNorm(nn.Cell):
 
     def scaled(self, x: Tensor, gain: Tensor) -> Tensor:
         """Return the norm of x (B, L, D) in fp32 with a gain (B, D) per clip, not its own."""
-        batch, length, width = x.shape
-        x = x.astype(ms.float32)
-        gain = gain.reshape(batch, 1, width)
-        if not self.on_cpu:
-            return x * ops.rsqrt(self.mean(x * x, -1) + self.eps) * gain
-        # On CPU multiplying with broadcasting keeps four times the tensor as a workspace, and a sum
-        # over an axis of more than two takes eight times longer. Products of matrices do neither,
-        # nor do their gradients.
-        squares = (x * x).reshape(-1, width)
-        mean = self.matmul(squares, _filled(1.0 / width, width, 1))
-        inverse_rms = ops.rsqrt(mean + self.eps).reshape(batch, length, 1)
-        return x * self.outer(inverse_rms, gain)
+        gain = gain.reshape(x.shape[0], 1, x.shape[2])
+        return self.scale_by_rms(x.astype(ms.float32), gain)
 
 
 class LayerNorm(nn.Cell):
@@ -112,35 +90,3 @@ class FeedForward(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.down(ops.silu(self.gate(x)) * self.up(x))
-
-
-class PerClip(nn.Cell):
-    """Values per clip in a shape to multiply tokens with or to add to them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on_cpu = runs_on_cpu()  # for the reasons given in RMSNorm
-        self.matmul = ops.BatchMatMul()
-
-    def construct(self, values: Tensor, num_tokens: int) -> Tensor:
-        """Return values (B, D) as (B, 1, D), on CPU repeated to (B, L, D)."""
-        values = values.reshape(values.shape[0], 1, values.shape[1])
-        if not self.on_cpu:
-            return values
-        return self.matmul(_filled(1.0, values.shape[0], num_tokens, 1), values)
-
-
-class PerToken(nn.Cell):
-    """Values per token, the same for all clips, in a shape to add to tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.on_cpu = runs_on_cpu()  # for the reasons given in RMSNorm
-        self.matmul = ops.MatMul()
-
-    def construct(self, values: Tensor, batch_size: int) -> Tensor:
-        """Return values (1, L, D) as they are, on CPU repeated to (B, L, D)."""
-        if not self.on_cpu:
-            return values
-        repeated = self.matmul(_filled(1.0, batch_size, 1), values.reshape(1, -1))
-        return repeated.reshape(batch_size, values.shape[1], values.shape[2])

@@ -14,11 +14,12 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
 from mg.models.denoiser import Denoiser
+from mg.models.layers.devices import operations
 from mg.models.movie_gen.attention import attention_mask, has_flash_attention
 from mg.models.movie_gen.block import ModulatedNorm, TransformerBlock
 from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import Linear, PerToken
+from mg.models.movie_gen.layers import Linear
 from mg.models.movie_gen.positions import PositionTables
 from mg.parallel.sequence import SequenceParallel
 
@@ -70,7 +71,7 @@ class MovieGenTransformer(Denoiser):
         self.check_inputs = constexpr(config.check_inputs)
         self.patch_embedding = Linear(config.patch_values, config.dim)
         self.positions = PositionTables(config.position_table, config.dim)
-        self.per_token = PerToken()
+        self.per_token = operations().PerToken()
         self.text_inputs = TextInputs(config)
         self.time_embedding = TimeEmbedding(config)
         self.time_modulation = Linear(config.dim, 6 * config.dim, starts_at_zero=True)

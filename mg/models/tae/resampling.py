@@ -10,8 +10,8 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
 from mg.models.layers.convolution import Conv2d, TemporalConv
-from mg.models.layers.devices import operations
 from mg.models.layers.frames import channel_rows, folded_frames
+from mg.models.layers.resampling import DoubledConv2d
 
 __all__ = ["SpatialDownsample", "SpatialUpsample", "TemporalDownsample", "TemporalUpsample"]
 
@@ -28,36 +28,14 @@ class SpatialDownsample(nn.Cell):
 
 
 class SpatialUpsample(nn.Cell):
-    """Double H and W: nearest neighbour, then a 3x3 convolution, as one transposed convolution.
-
-    Along one axis, with pixels doubled and taps w0, w1, w2,
-
-        y_2i = w0 x_{i-1} + (w1 + w2) x_i        y_2i+1 = (w0 + w1) x_i + w2 x_{i+1}
-
-    which is a transposed convolution with stride 2, padding 1 and kernel (w2, w1+w2, w0+w1, w0):
-    per pixel of x it takes 4 * 4 products instead of 4 * 3 * 3, and no doubled copy of x.
-    """
+    """Double H and W: nearest neighbour, then a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.channels = channels
-        self.conv = Conv2d(channels, channels, kernel_size=3, padding=1)
-        # (4, 3): the kernel above from (w0, w1, w2); over both axes (9, 16)
-        spread = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
-        self.spread = Tensor(np.ascontiguousarray(np.kron(spread, spread).T))
-        self.conv_transpose = ops.Conv2DTranspose(channels, 4, pad_mode="pad", pad=1, stride=2)
-        self.swap = operations().SwapChannels(channels, channels)
-        self.matmul = ops.MatMul()
-        self.bias_add = operations().ChannelBias()
+        self.conv = DoubledConv2d(channels, channels)
 
     def construct(self, x: Tensor) -> Tensor:
-        total, channels, height, width = x.shape
-        # (Cout, Cin, 3, 3) -> (Cin * Cout, 9) -> (Cin, Cout, 4, 4)
-        weight = self.swap(self.conv.weight).reshape(channels * channels, 9)
-        weight = self.matmul(weight, self.spread).reshape(channels, channels, 4, 4)
-        size = (total, channels, 2 * height, 2 * width)
-        y = self.conv_transpose(x, weight.astype(x.dtype), size)
-        return self.bias_add(y, self.conv.bias.astype(x.dtype))
+        return self.conv(x)  # (B*T, C, 2H, 2W)
 
 
 @constexpr
