@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
+from mg.weights.wan_names import wan_config_fields
 
 __all__ = ["WAN21_STATISTICS", "WAN22_STATISTICS", "WanVAEConfig"]
 
@@ -174,7 +175,7 @@ class WanVAEConfig:
     @property
     def encoder_widths(self) -> tuple[int, ...]:
         """Channels in front of the first level, and behind each."""
-        return tuple(self.base_dim * factor for factor in (self.dim_mult[0], *self.dim_mult))
+        return tuple(self.base_dim * factor for factor in (1, *self.dim_mult))
 
     @property
     def decoder_widths(self) -> tuple[int, ...]:
@@ -225,6 +226,23 @@ class WanVAEConfig:
         if unknown:
             logger.warning("fields of the config without a meaning here: %s", ", ".join(unknown))
         return cls(**{name: value for name, value in mapping.items() if name in known})
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+        """Return the config of weights without one; the latents' statistics are assumed.
+
+        They are the published ones of networks with as many channels; there are none for others.
+
+        Args:
+            shapes: of all tensors, by diffusers' names.
+
+        Raises:
+            ValueError: the tensors are not those of a whole Wan VAE.
+        """
+        fields = wan_config_fields(shapes)
+        published = {16: WAN21_STATISTICS, 48: WAN22_STATISTICS}
+        unscaled = {"latents_mean": None, "latents_std": None}
+        return cls(**fields, **published.get(fields["z_dim"], unscaled))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values (lists for tuples) that JSON can hold, all that diffusers writes."""

@@ -18,7 +18,7 @@ from mg.models.layers.devices import operations
 from mg.models.layers.frames import join_frames, take_frames
 from mg.models.layers.resampling import DoubledConv2d
 
-__all__ = ["CausalConv", "Downsample", "MidBlock", "Past", "ResidualBlock", "RMSNorm", "Upsample"]
+__all__ = ["CausalConv", "Downsample", "MidBlock", "Past", "RMSNorm", "ResidualBlock", "Upsample"]
 
 Past = tuple[Tensor, ...]
 

@@ -13,9 +13,11 @@ Names of parameters are diffusers'. Precision: see `mg.models.layers`.
 Source: Wan (arXiv 2503.20314) section 4.1.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops import constexpr
 
@@ -35,6 +37,7 @@ from mg.models.wan_vae.layers import (
     Upsample,
 )
 from mg.models.wan_vae.rearranging import AverageShortcut, DuplicateShortcut, patchify, unpatchify
+from mg.weights.wan_names import wan_config_fields
 
 __all__ = ["WanVAE"]
 
@@ -266,6 +269,20 @@ class WanVAE(Autoencoder):
         self.quant_conv = Conv3d(2 * channels, 2 * channels, kernel_size=1)
         self.post_quant_conv = Conv3d(channels, channels, kernel_size=1)
         self.decoder = Decoder(config)
+
+    def explain_mismatch(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
+        try:
+            found = wan_config_fields({name: array.shape for name, array in tensors.items()})
+        except ValueError:
+            return []  # names of missing tensors say more
+        wanted = self.config.to_dict()
+        wanted["decoder_base_dim"] = self.config.decoder_widths[-1] // self.config.dim_mult[0]
+        found["decoder_base_dim"] = found["decoder_base_dim"] or found["base_dim"]
+        return [
+            f"{name}: the weights say {value}, the config says {wanted[name]}"
+            for name, value in found.items()
+            if value != wanted[name]
+        ]
 
     # -- a piece of a clip -----------------------------------------------------------------------
 
