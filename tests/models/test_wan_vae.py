@@ -1,6 +1,5 @@
 """Wan's VAEs: numbers, gradients and tiles of diffusers, clips in pieces, names, configs."""
 
-import ast
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -140,7 +139,7 @@ def test_the_loss_and_every_gradient_are_the_recorded_ones(
 @pytest.mark.parametrize("version", VERSIONS)
 def test_tiles_are_those_of_diffusers(version, recorded, networks, pynative_mode):
     reference, network = recorded[version], networks[version]
-    sizes = ast.literal_eval(str(reference["tile"]))
+    sizes = json.loads(str(reference["tile"]))
     factor, patch = network.spec.h, network.config.patch
     tiles = Tile(sizes["min_h"], sizes["stride_h"]), Tile(sizes["min_w"], sizes["stride_w"])
 
