@@ -62,10 +62,10 @@ def networks():
     return {version: loaded(version, chunked=False) for version in VERSIONS}
 
 
-def assert_near(found, right):
-    """Assert an error of at most 2e-5 of the largest number (or of 1)."""
+def assert_near(found, right, share=2e-5):
+    """Assert an error of at most a share of the largest number (or of 1)."""
     found = found.asnumpy() if isinstance(found, Tensor) else found
-    np.testing.assert_allclose(found, right, rtol=0, atol=2e-5 * max(1, np.abs(right).max()))
+    np.testing.assert_allclose(found, right, rtol=0, atol=share * max(1, np.abs(right).max()))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -148,11 +148,11 @@ def test_tiles_are_those_of_diffusers(version, recorded, networks, pynative_mode
 
     found = coded_in_tiles(moments, Tensor(reference["i:tile_x"]), tiles, Fraction(1, factor))
     expected = np.concatenate([reference["o:tile_mean"], reference["o:tile_logvar"]], 1)
-    assert_near(found, expected)
+    assert_near(found, expected, 1e-4)  # recorded with 13 bits
     tiles = tuple(tile.times(Fraction(1, factor)) for tile in tiles)
     z = Tensor(reference["i:tile_z"])
     found = coded_in_tiles(network.frames_from, z, tiles, Fraction(factor))
-    assert_near(found, reference.get("o:tile_y_px", reference["o:tile_y"]))
+    assert_near(found, reference.get("o:tile_y_px", reference["o:tile_y"]), 1e-4)
     if patch == 1:
         return
 
@@ -163,7 +163,7 @@ def test_tiles_are_those_of_diffusers(version, recorded, networks, pynative_mode
     # diffusers blends patches, with one weight for all pixels of each.
     found = coded_in_tiles(patches, z, tiles, Fraction(factor // patch))
     found = unfold_frames(unpatchify(fold_frames(found), patch), found.shape[2])
-    assert_near(found, reference["o:tile_y"])
+    assert_near(found, reference["o:tile_y"], 1e-4)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -282,7 +282,10 @@ def test_configs_before_wan_22_and_with_channels_of_pixels_are_read():
         ({"z_dim": 8}, "latents_mean has 16 values; expected one for each of the z_dim=8"),
         ({"latents_std": [0.0] * 16}, "no standard deviation of 0"),
         ({"attn_scales": [1.0]}, r"attn_scales=\[1.0\]; supported is \[\] alone"),
-        ({"base_dim": 1}, "each level halves its channels, and must have 2 or more"),
+        (
+            {"base_dim": 1, "dim_mult": [1] * 4},
+            "each level halves its channels, and must have 2 or more",
+        ),
         ({"is_residual": True, "dim_mult": [1, 3, 4, 4]}, "cannot take whole channels together"),
     ],
 )
