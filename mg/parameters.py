@@ -45,7 +45,10 @@ def set_values(parameter: Parameter, values: np.ndarray) -> None:
         raise ValueError(
             f"{parameter.name} has the shape {tuple(parameter.shape)}, got {tuple(values.shape)}"
         )
-    ops.assign(parameter, Tensor(np.array(values), parameter.dtype))
+    if parameter.has_init:  # built without values, so that no graph has seen any
+        parameter.set_data(Tensor(np.array(values), parameter.dtype))
+    else:
+        ops.assign(parameter, Tensor(np.array(values), parameter.dtype))
 
 
 def set_whole_values(parameter: Parameter, values: np.ndarray) -> None:

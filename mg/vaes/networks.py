@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import nn
 from mindspore.nn.utils import no_init_parameters
 
 from mg.parameters import set_values
@@ -47,7 +47,7 @@ def load_network(network: nn.Cell, tensors: Mapping[str, np.ndarray]) -> None:
                 f"tensor {name!r} holds {array.dtype}, expected floating-point numbers"
             )
     for name, parameter in network.parameters_and_names():
-        _set(parameter, tensors[name])
+        set_values(parameter, tensors[name])
 
 
 def network_tensors(network: nn.Cell) -> dict[str, np.ndarray]:
@@ -56,10 +56,3 @@ def network_tensors(network: nn.Cell) -> dict[str, np.ndarray]:
     return {
         name: np.array(parameter.asnumpy()) for name, parameter in network.parameters_and_names()
     }
-
-
-def _set(parameter: Parameter, values: np.ndarray) -> None:
-    if parameter.has_init:  # built without values
-        parameter.set_data(Tensor(np.array(values), parameter.dtype))
-    else:
-        set_values(parameter, values)

@@ -65,11 +65,15 @@ def to_diffusers_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 def _num_ldm_levels(names: Iterable[str]) -> int:
     """Return how many levels the decoder of a VAE with LDM names has; 0 for other names.
 
-    The names of the TAE, of 3-D VAEs with attention (CausalVideoVAE) and of others resemble LDM's;
-    only what the renaming is right for counts.
+    The names of the TAE, of 3-D VAEs with attention (CausalVideoVAE, which may begin with 2-D
+    layers) and of others resemble LDM's; only what the renaming is right for counts.
     """
     names = set(names)
-    is_2d = "encoder.conv_in.weight" in names and "encoder.down.0.block.0.conv1.weight" in names
+    is_2d = (
+        "encoder.conv_in.weight" in names
+        and "encoder.down.0.block.0.conv1.weight" in names
+        and "encoder.mid.block_1.conv1.conv.weight" not in names
+    )
     is_cogvideox = (
         "encoder.down.0.block.0.conv1.conv.weight" in names
         and "decoder.up.0.block.0.norm1.conv_y.conv.weight" in names

@@ -1,0 +1,1 @@
+"""Open-Sora-Plan's causal video autoencoder, CausalVideoVAE."""

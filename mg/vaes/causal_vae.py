@@ -1,0 +1,87 @@
+"""Open-Sora-Plan's CausalVideoVAE as a `VideoVAE`."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, nn
+
+from mg.models.causal_vae.config import CausalVAEConfig
+from mg.models.causal_vae.network import CausalVideoVAE as CausalVideoNetwork
+from mg.vaes.blended_tiles import Tile, check_tile, coded_in_frame_tiles
+from mg.vaes.diffusers_vae import DiffusersVAE
+
+__all__ = ["CausalVideoVAE"]
+
+
+class CausalVideoVAE(DiffusersVAE):
+    """CausalVideoVAE, v1.0 to v1.2: 4x8x8, 4k+1 frames."""
+
+    family = "causal_vae"
+    class_name = "CausalVAEModel"
+    config_class = CausalVAEConfig
+    network_class = CausalVideoNetwork
+
+    def __init__(self, network: nn.Cell, config: Mapping[str, Any]) -> None:
+        super().__init__(network, config)
+        self.frame_tile: Tile | None = None
+        self.latent_frame_tile: Tile | None = None
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    ) -> "CausalVideoVAE":
+        network = cls._build(config)
+        network.load_tensors(tensors)
+        return cls(network, config)
+
+    def encoded(self, video: Tensor) -> Tensor:
+        factor = Fraction(1, self.compression.t)
+        return coded_in_frame_tiles(super().encoded, video, self.frame_tile, factor)
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        factor = Fraction(self.compression.t)
+        return coded_in_frame_tiles(super().decoded, latent, self.latent_frame_tile, factor)
+
+    def enable_tiling(
+        self,
+        *,
+        height: int = 256,
+        width: int = 256,
+        overlap_pixels: int = 64,
+        frames: int | None = 64,
+        latent_frames: int | None = None,
+    ) -> None:
+        """Code in overlapping tiles, and long clips piece by piece.
+
+        The defaults are those of v1.1. v1.0 has frames=None, v1.2 overlap_pixels=32, frames=32 and
+        latent_frames=15.
+
+        Args:
+            height, width: of a tile in pixels.
+            overlap_pixels: of neighbouring tiles.
+            frames: of a piece, which has one more in common with the piece before; None codes all
+                frames together. Pieces are not blended.
+            latent_frames: the same for decoding; None takes what `frames` are as latents.
+
+        Raises:
+            ValueError: tiles that do not fit the network's compression.
+        """
+        in_time, side = self.compression.t, self.compression.h
+        tiles = (
+            check_tile("height", height, overlap_pixels, side),
+            check_tile("width", width, overlap_pixels, side),
+        )
+        frame_tile = latent_frame_tile = None
+        if frames is not None:
+            frame_tile = check_tile("frames", frames, 0, in_time)
+            latent_frame_tile = frame_tile.times(Fraction(1, in_time))
+        if latent_frames is not None:
+            latent_frame_tile = check_tile("latent_frames", latent_frames, 0, 1)
+        self.tiles, self.frame_tile = tiles, frame_tile
+        self.latent_frame_tile = latent_frame_tile
+
+    def disable_tiling(self) -> None:
+        super().disable_tiling()
+        self.frame_tile = self.latent_frame_tile = None
