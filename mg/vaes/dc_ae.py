@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor, ops
 
-from mg.models.autoencoder import LOGVAR_MIN, Autoencoder
+from mg.latent_spec import LatentSpec
+from mg.models.autoencoder import LOGVAR_MIN
 from mg.models.dc_ae.config import VideoDCAEConfig
 from mg.models.dc_ae.network import VideoDCAE as VideoDCAENetwork
 from mg.type_checks import check_types
@@ -55,6 +56,11 @@ class DCAETiles:
                 f"tile_overlap_factor={self.tile_overlap_factor}; expected at least 0 and below 1"
             )
 
+    def check(self, spec: LatentSpec) -> None:
+        """Raise ValueError unless tiles and overlaps are whole pixels and frames of the latent."""
+        self.in_space(spec.h)
+        self.in_time(spec.t)
+
     def in_space(self, compression: int) -> Tile | None:
         """Return the tiles along height and along width, in pixels of the latent, None for none.
 
@@ -87,12 +93,12 @@ class DCAETiles:
 
 
 def moments_in_tiles(
-    network: Autoencoder, video: Tensor, tiles: DCAETiles
+    network: VideoDCAENetwork, video: Tensor, tiles: DCAETiles
 ) -> tuple[Tensor, Tensor]:
     """Return mean and logvar (B, C, T', H', W') of a video, encoded tile by tile.
 
     Args:
-        network: a Video DC-AE.
+        network: encodes a tile by its `moments`.
         video: (B, 3, T, H, W) in [-1, 1], T = 1 or a multiple of the compression.
         tiles: their sizes.
 
@@ -117,12 +123,12 @@ def moments_in_tiles(
 
 
 def frames_in_tiles(
-    network: Autoencoder, latent: Tensor, num_frames: int | None, tiles: DCAETiles
+    network: VideoDCAENetwork, latent: Tensor, num_frames: int | None, tiles: DCAETiles
 ) -> Tensor:
     """Return the video (B, 3, T, H, W) of a latent, decoded tile by tile.
 
     Args:
-        network: a Video DC-AE.
+        network: decodes a tile by its `frames_from`.
         latent: (B, C, T', H', W').
         num_frames: 1 takes a latent of one frame as an image.
         tiles: their sizes.
@@ -188,7 +194,7 @@ class VideoDCAE(VideoVAE):
             ValueError: sizes that are no whole latents.
         """
         tiles = DCAETiles(**sizes)
-        tiles.in_space(self.spec.h), tiles.in_time(self.spec.t)  # now, not at the first video
+        tiles.check(self.spec)
         self.tiles = tiles
 
     def disable_tiling(self) -> None:

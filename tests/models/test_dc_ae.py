@@ -15,7 +15,7 @@ from mindspore import Tensor, ops
 from mg.latent_spec import LatentSpec
 from mg.models import layers
 from mg.models.autoencoder import LOGVAR_MIN
-from mg.models.dc_ae.config import VideoDCAEConfig
+from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.dc_ae.layers import averaged_down, repeated_up
 from mg.models.dc_ae.network import VideoDCAE
 from mg.vaes.networks import built_without_values, network_shapes
@@ -124,10 +124,29 @@ def test_no_convolution_is_3d(network):
     assert "Conv2D" in names and not any("3D" in name for name in names)
 
 
-def test_full_size_names_and_shapes_are_the_published_ones():
+def published_shapes():
     manifest = json.loads((FIXTURES / "vae_keys" / "video-dc-ae-f32t4c128.json").read_text())
-    shapes = network_shapes(built_without_values(VideoDCAE))
-    assert shapes == {name: tuple(shape) for name, (shape, _) in manifest.items()}
+    return {name: tuple(shape) for name, (shape, _) in manifest.items()}
+
+
+def test_full_size_names_and_shapes_are_the_published_ones():
+    assert network_shapes(built_without_values(VideoDCAE)) == published_shapes()
+
+
+def test_sizes_are_read_off_the_tensors(network):
+    published = fields_of_shapes(published_shapes())
+    assert VideoDCAEConfig.from_mapping(published) == VideoDCAEConfig()
+    tiny = fields_of_shapes(network_shapes(network))
+    assert tiny == {name: CONFIG[name] for name in tiny} and len(tiny) == 6
+    with pytest.raises(ValueError, match=r"encoder\.project_in\.conv\.weight' is missing"):
+        fields_of_shapes({"decoder.stages.0.op_list.0.main.conv1.conv.weight": (8, 8, 3, 3, 3)})
+
+
+def test_weights_of_another_config_are_refused_by_its_fields(network):
+    with pytest.raises(
+        ValueError, match=r"width_list: the weights have \[8, 16, 32, 64\], the con"
+    ):
+        VideoDCAE(SMALL).load_tensors(network.tensors())
 
 
 def random_video(*shape):

@@ -6,6 +6,7 @@ published weights.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.type_checks import check_types
 
-__all__ = ["PUBLISHED", "VideoDCAEConfig"]
+__all__ = ["PUBLISHED", "VideoDCAEConfig", "fields_of_shapes"]
 
 PUBLISHED = "dc-ae-f32t4c128"  # the one `model_name` that stands for a structure
 HEAD_WIDTH = 32  # of the linear attention: channels of a head
@@ -163,6 +164,50 @@ class VideoDCAEConfig:
             "spatial_compression_ratio": self.spec.h,
         }
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+
+
+def fields_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Return the fields of the config that tensors tell: all but temporal_downsample and scaling.
+
+    Args:
+        shapes: of the tensors, by name.
+
+    Raises:
+        ValueError: they are no whole network's.
+    """
+    places = {"encoder": {}, "decoder": {}}  # half -> level -> numbers in its op_list
+    for name in shapes:
+        match = re.match(r"(encoder|decoder)\.stages\.(\d+)\.op_list\.(\d+)\.", name)
+        if match:
+            places[match[1]].setdefault(int(match[2]), set()).add(int(match[3]))
+    levels = sorted(places["decoder"])
+    resampled = [level != levels[-1] for level in levels]  # by one more operation of the level
+    try:
+        blocks = [_block(shapes, level, max(places["decoder"][level])) for level in levels]
+        return {
+            "in_channels": shapes["encoder.project_in.conv.weight"][1],
+            "latent_channels": shapes["decoder.project_in.main.conv.weight"][1],
+            "width_list": [width for _, width in blocks],
+            **{
+                f"{half}_depth_list": [
+                    len(places[half][level]) - more
+                    for level, more in zip(levels, resampled, strict=True)
+                ]
+                for half in places
+            },
+            "block_type": [block for block, _ in blocks],
+        }
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"the tensors are no whole Video DC-AE: {error} is missing") from error
+
+
+def _block(shapes: Mapping[str, tuple[int, ...]], level: int, index: int) -> tuple[str, int]:
+    """Return the kind and the channels of a block of the decoder."""
+    block = f"decoder.stages.{level}.op_list.{index}"
+    attention = f"{block}.context_module.main.qkv.conv.weight"
+    if attention in shapes:
+        return "EViTS5_GLU", shapes[attention][1]
+    return "ResBlock", shapes[f"{block}.main.conv1.conv.weight"][1]
 
 
 _LISTS = (

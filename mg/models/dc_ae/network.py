@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mg.models.autoencoder import LOGVAR_MIN, Autoencoder
-from mg.models.dc_ae.config import VideoDCAEConfig
+from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.dc_ae.layers import (
     ChannelRMSNorm,
     ConvLayer,
@@ -268,6 +269,18 @@ class VideoDCAE(Autoencoder):
             for _, cell in self.cells_and_names():
                 if isinstance(cell, Residual):
                     cell.recompute()
+
+    def explain_mismatch(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
+        try:
+            found = fields_of_shapes({name: array.shape for name, array in tensors.items()})
+        except ValueError:
+            return []  # the names that are missing say more
+        stated = self.config.to_dict()
+        return [
+            f"{name}: the weights have {value}, the config says {stated[name]}"
+            for name, value in found.items()
+            if value != stated[name]
+        ]
 
     # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
 
