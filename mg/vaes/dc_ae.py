@@ -1,9 +1,9 @@
 """Open-Sora 2.0's Video DC-AE as a `VideoVAE`, and its tiles.
 
-Tiles are placed and blended as in Open-Sora (`mg.vaes.blended_tiles`), in time as in space, but
-their sizes in the latent follow those in pixels and frames; there the overlaps stay those of 256
-pixels and 32 frames whatever is set. A last tile of one latent frame is part of a video here, not
-an image.
+Tiles are placed and blended as in Open-Sora (`mg.vaes.blended_tiles`), in time as in space, with
+two differences. Sizes and overlaps in the latent follow the sizes that are set; in Open-Sora they
+stay at those of 256 pixels and 32 frames. A last tile of one latent frame decodes as part of the
+video, not as an image, which would lose three frames.
 """
 
 import dataclasses
