@@ -84,33 +84,37 @@ def coded_in_tiles(
     return whole[:, :, :, :height, :width]
 
 
-def coded_in_frame_tiles(code: Code, x: Tensor, tile: Tile | None, factor: Fraction) -> Tensor:
-    """Return `code(x)` for x (B, C, T, H, W), in tiles of `tile.size` + 1 frames if T is larger.
+def coded_in_frame_tiles(
+    code: Code, x: Tensor, tile: Tile | None, factor: Fraction, *, head: int = 1
+) -> Tensor:
+    """Return `code(x)` for x (B, C, T, H, W), in tiles of `tile.size` + `head` frames.
 
-    T is one more than a multiple of the compression. A tile's first frame stands for itself and
-    gives its successors their past; of all tiles but the first its result is dropped.
+    With a head of 1, T is one more than a multiple of the compression. A tile's first frame stands
+    for itself and gives its successors their past; of all tiles but the first its result is
+    dropped.
 
     Args:
         code: what to do with a tile.
-        x: all of it.
+        x: all of it; there are no tiles unless it is longer than `tile.size`.
         tile: in frames of x; None for no tiles.
-        factor: frames of the result per frame of x, but for the first.
+        factor: frames of the result per frame of x, but for the head.
+        head: 1 if the first frame stands for itself, else 0.
     """
     num_frames = x.shape[TIME]
     if tile is None or num_frames <= tile.size:
         return code(x)
     results = []
     for start in range(0, num_frames, tile.stride):
-        result = code(x[:, :, start : start + tile.size + 1])
-        if start == 0:
+        result = code(x[:, :, start : start + tile.size + head])
+        if start == 0 or head == 0:
             results.append(result)
         elif result.shape[TIME] > 1:  # else the tile had one frame, which the one before has too
             results.append(result[:, :, 1:])
     tile = tile.times(factor)
     results = _blended(results, tile, TIME)
     pieces = [result[:, :, : tile.stride] for result in results[1:]]
-    whole = ops.concat([results[0][:, :, : tile.stride + 1], *pieces], TIME)
-    return whole[:, :, : int((num_frames - 1) * factor) + 1]
+    whole = ops.concat([results[0][:, :, : tile.stride + head], *pieces], TIME)
+    return whole[:, :, : int((num_frames - head) * factor) + head]
 
 
 def _blended(tiles: Sequence[Tensor], tile: Tile, axis: int) -> list[Tensor]:

@@ -138,6 +138,26 @@ def test_conv3d(case, batch, frames, device):
     check(function, reference, arrays)
 
 
+@pytest.mark.parametrize(("channels", "groups"), [((4, 4), 4), ((4, 6), 2)])
+@pytest.mark.parametrize("frames", [1, 4])
+@pytest.mark.parametrize("device", ["CPU", "Ascend"])
+def test_groups_are_convolved_by_themselves(channels, groups, frames, device):
+    padding = {"time_padding": (1, 1), "pad_time_with": "zeros"}
+    with layers.choose(device):
+        cell = Conv3d(*channels, kernel_size=3, groups=groups, has_bias=False, **padding)
+    around = {"time": (1, 1, "zeros"), "space": (1, 1, "zeros")}
+
+    def function(x, weight):
+        return unfold_frames(cell.with_weight(fold_frames(x), frames, weight), frames)
+
+    def reference(x, weight):
+        parts = zip(np.split(x, groups, 1), np.split(weight, groups), strict=True)
+        results = [conv3d(*part, np.zeros(1), strides=(1, 1, 1), **around) for part in parts]
+        return np.concatenate(results, 1)
+
+    check(function, reference, [clips(2, channels[0], frames, 4, 3), clips(*cell.weight.shape)])
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_frames_of_the_past_take_the_place_of_padding(batch):
     conv = randomise(CausalConv3d(3, 4, kernel_size=3, pad_space_with="edges"))

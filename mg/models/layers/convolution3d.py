@@ -32,6 +32,7 @@ class Conv3d(nn.Cell):
         space_padding: pixels on all four sides, or (top, bottom, left, right); None takes k // 2.
         pad_time_with: "edges" repeats the end frames, "zeros" adds frames of zeros.
         pad_space_with: the same for pixels.
+        groups: of channels that are convolved each by itself; as many as channels is depthwise.
         has_bias: whether a bias is added.
     """
 
@@ -46,6 +47,7 @@ class Conv3d(nn.Cell):
         space_padding: int | tuple[int, int, int, int] | None = None,
         pad_time_with: str = "edges",
         pad_space_with: str = "zeros",
+        groups: int = 1,
         has_bias: bool = True,
     ) -> None:
         super().__init__()
@@ -57,13 +59,13 @@ class Conv3d(nn.Cell):
         padding = size // 2 if space_padding is None else space_padding
         self.edges = padding if not _is_zeros(pad_space_with) and size > 1 else 0
         self.kernel = (size, size)
-        # (Cout, Cin, kt, k, k), the shape that checkpoints have. The channels of the stack are
-        # in this order, too, so that the weight need not be transposed.
-        shape = (out_channels, in_channels, self.taps, size, size)
+        # (Cout, Cin / groups, kt, k, k), the shape that checkpoints have. The channels of the stack
+        # are in this order, too, so that the weight need not be transposed.
+        shape = (out_channels, in_channels // groups, self.taps, size, size)
         self.weight = drawn_weight(shape)
         self.bias = zero_bias(out_channels) if has_bias else None
         padding = 0 if self.edges else padding
-        convolution, options = operations().convolution, {"stride": space_stride}
+        convolution, options = operations().convolution, {"stride": space_stride, "groups": groups}
         self.conv2d = convolution(
             self.taps * in_channels, out_channels, size, padding=padding, **options
         )
@@ -98,8 +100,12 @@ class Conv3d(nn.Cell):
             past = None if past is None else pad_edges(past, self.edges)
         if self.taps == 1 and self.time_stride == 1:
             return self.conv2d(x, weight.reshape(self.out_channels, -1, *self.kernel))
-        if num_frames == 1 and past is None and not self.pads_time_with_zeros:
-            return self.conv2d_of_one(x, weight.sum(2))  # all taps see the one frame
+        if num_frames == 1 and past is None:
+            # All taps see the one frame, or one tap does and the others see zeros.
+            zeros = self.pads_time_with_zeros
+            return self.conv2d_of_one(
+                x, weight[:, :, self.time_padding[0]] if zeros else weight.sum(2)
+            )
         x = self.stacked(x, num_frames, past)
         return self.conv2d(x, weight.reshape(self.out_channels, -1, *self.kernel))
 

@@ -21,10 +21,18 @@ Padding = int | tuple[int, int, int, int]  # of all sides, or (top, bottom, left
 
 
 def convolution(
-    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: Padding = 0
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: Padding = 0,
+    groups: int = 1,
 ) -> ops.Conv2D:
-    """Return the 2-D convolution of x (N, Cin, H, W) with a weight (Cout, Cin, k, k)."""
-    return ops.Conv2D(out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride)
+    """Return the 2-D convolution of x (N, Cin, H, W) with a weight (Cout, Cin / groups, k, k)."""
+    return ops.Conv2D(
+        out_channels, kernel_size, pad_mode="pad", pad=padding, stride=stride, group=groups
+    )
 
 
 ChannelBias = ops.BiasAdd  # x + b for x (N, C, H, W) and b (C,)

@@ -14,12 +14,19 @@ __all__ = ["ChannelBias", "ConvolveDoubled", "DenseConv2d", "SwapChannels", "con
 
 
 def convolution(
-    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, padding: Padding = 0
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    padding: Padding = 0,
+    groups: int = 1,
 ) -> nn.Cell | ops.Conv2D:
-    """Return the 2-D convolution of x (N, Cin, H, W) with a weight (Cout, Cin, k, k)."""
-    if kernel_size > 1 and stride == 1 and padding in (0, kernel_size // 2):
+    """Return the 2-D convolution of x (N, Cin, H, W) with a weight (Cout, Cin / groups, k, k)."""
+    if kernel_size > 1 and stride == groups == 1 and padding in (0, kernel_size // 2):
         return DenseConv2d(in_channels, out_channels, kernel_size, padding)
-    return plain_convolution(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
+    options = {"stride": stride, "padding": padding, "groups": groups}
+    return plain_convolution(in_channels, out_channels, kernel_size, **options)
 
 
 class SwapChannels(nn.Cell):
