@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor, ops
 
-from mg.latent_spec import LatentSpec
-from mg.models.autoencoder import LOGVAR_MIN
+from mg.latent_spec import LOGVAR_MIN, LatentSpec
 from mg.models.dc_ae.config import VideoDCAEConfig
 from mg.models.dc_ae.network import VideoDCAE as VideoDCAENetwork
 from mg.type_checks import check_types

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mg.latent_spec import LatentSpec
+from mg.latent_spec import LOGVAR_MIN, LatentSpec
 from mg.models import layers
-from mg.models.autoencoder import LOGVAR_MIN
 from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.dc_ae.layers import averaged_down, repeated_up
 from mg.models.dc_ae.network import VideoDCAE

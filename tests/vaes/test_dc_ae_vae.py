@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mg.latent_spec import LatentSpec
-from mg.models.autoencoder import LOGVAR_MIN
+from mg.latent_spec import LOGVAR_MIN, LatentSpec
 from mg.models.dc_ae.network import VideoDCAE as Network
 from mg.vaes.dc_ae import VideoDCAE
 from mg.vaes.networks import network_shapes

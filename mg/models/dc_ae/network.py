@@ -20,7 +20,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mg.models.autoencoder import LOGVAR_MIN, Autoencoder
+from mg.latent_spec import LOGVAR_MIN
+from mg.models.autoencoder import Autoencoder
 from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.dc_ae.layers import (
     ChannelRMSNorm,
