@@ -26,9 +26,9 @@ class FrameConv(Conv2d):
         )
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        return self.with_last_weight(x, num_frames, self.weight)
+        return self.convolved_with(x, num_frames, self.weight)
 
-    def with_last_weight(self, x: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+    def convolved_with(self, x: Tensor, num_frames: int, weight: Tensor) -> Tensor:
         """Return the convolution with `weight` in the place of the cell's own."""
         return self.bias_add(self.with_weight(x, weight), self.bias.astype(x.dtype))
 
@@ -49,7 +49,7 @@ class CausalConv(nn.Cell):
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
         return self.conv(x, num_frames)
 
-    def with_last_weight(self, x: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+    def convolved_with(self, x: Tensor, num_frames: int, weight: Tensor) -> Tensor:
         """Return the convolution with `weight` in the place of the cell's own."""
         return self.conv.with_bias(self.conv.with_weight(x, num_frames, weight))
 

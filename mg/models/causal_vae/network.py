@@ -241,7 +241,7 @@ class CausalVideoVAE(Autoencoder):
 
     def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
         """Return the video (B, 3, T, H, W) in fp32, with `weight` as the last convolution's."""
-        x = self.decoder.conv_out.with_last_weight(features, num_frames, weight)
+        x = self.decoder.conv_out.convolved_with(features, num_frames, weight)
         return unfold_frames(x, num_frames).astype(ms.float32)
 
     @property
