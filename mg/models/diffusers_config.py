@@ -25,6 +25,8 @@ class DiffusersConfig:
 
     FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     IGNORED: ClassVar[tuple[str, ...]] = ()
+    DOWN: ClassVar[str] = ""  # the one type of block that the encoder's levels may have
+    UP: ClassVar[str] = ""  # and the decoder's
 
     in_channels: int = 3
     out_channels: int = 3
@@ -124,9 +126,6 @@ class DiffusersConfig:
             blocks = mapping.get(field)
             if blocks is not None and list(blocks) != [block] * levels:
                 raise ValueError(f"{field}={list(blocks)}; expected {levels} times {block!r}")
-
-    DOWN: ClassVar[str] = ""
-    UP: ClassVar[str] = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values (lists for tuples) that JSON can hold."""

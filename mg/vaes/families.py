@@ -17,7 +17,7 @@ __all__ = [
     "recognise",
 ]
 
-# Family -> module and class. Imported when asked for: mindone alone takes seconds.
+# Family -> module and class. Imported when asked for: MindSpore takes seconds.
 FAMILIES = {
     "opensora": ("mg.vaes.opensora", "OpenSoraVAE"),
     "cogvideox": ("mg.vaes.cogvideox", "CogVideoXVAE"),

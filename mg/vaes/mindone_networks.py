@@ -1,8 +1,8 @@
-"""mindone's VAE networks: built from a checkpoint's config, filled strictly, run on CPU too.
+"""mindone's VAE networks, to compare ours with: in tests, and in the benchmark.
 
 The architectures are mindone's (`mindone.diffusers`), which are those of diffusers; names and
-shapes of tensors are diffusers'. What is added here: strict loading, names that stay what they
-are, shapes without weights, and stand-ins for the operators that CPUs lack.
+shapes of tensors are diffusers'. What is added here: names that stay what they are, networks
+without weights, and stand-ins for the operators that CPUs lack.
 
 AutoencoderKL and AutoencoderKLCogVideoX run in both modes. AutoencoderKLHunyuanVideo does not
 compile: run it within `pynative_mode`.

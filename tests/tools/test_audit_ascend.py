@@ -109,6 +109,17 @@ def test_the_video_models_inference_passes(tool, capsys):
     assert not any(name.endswith("Grad") for name in rows)
 
 
+@pytest.mark.parametrize("family", ["sd", "cogvideox", "hunyuan", "opensora"])
+def test_autoencoders_pass_without_a_3d_convolution(tool, capsys, family):
+    """The training step goes through encoding and decoding."""
+    status, out, err = run(tool, capsys, "--graphs", f"{family}_train", "--dtypes", "bfloat16")
+    assert status == 0, err
+    rows = passed(out)
+    assert "bfloat16" in rows["Conv2D"] and "bfloat16" in rows["Conv2DBackpropFilter"]
+    assert not any("Conv3D" in name for name in rows)
+    assert "SiLUGrad" in rows and "AdamWeightDecay" in rows  # the plain form, and the whole step
+
+
 def test_text_encoders_pass_with_the_operators_that_they_have_on_ascend(tmp_path):
     """In a process of its own: in this one, stand-ins for CPUs may be in their place."""
     path = tmp_path / "audit.json"

@@ -10,7 +10,7 @@ from mg.vaes.tae import TAEVideoVAE
 
 VAES = Path(__file__).parents[1] / "fixtures" / "vaes"
 
-# Fixture folder of each family whose network is mindone's.
+# Fixture folder of each family that diffusers has.
 FIXTURES = {"sd": "kl", "cogvideox": "cogvae", "hunyuan": "hyvae"}
 
 TINY_TAE = {

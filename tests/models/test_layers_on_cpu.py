@@ -1,4 +1,4 @@
-"""The layers with gradients of their own give what MindSpore's plain ones do."""
+"""The forms of layers for CPU give what MindSpore's plain ones do."""
 
 import mindspore as ms
 import numpy as np
