@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mg.models.dc_ae.config import fields_of_shapes
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.image_vae import DEFAULT_NORM_GROUPS, assumed_scaling
 
@@ -34,6 +35,10 @@ COMPARED = (
     "latent_channels",
     "block_out_channels",
     "layers_per_block",
+    "width_list",
+    "encoder_depth_list",
+    "decoder_depth_list",
+    "block_type",
 )
 
 
@@ -76,21 +81,22 @@ def check_config(family: str, config: Mapping[str, Any], shapes: Shapes) -> None
         shapes: of the tensors, by name (diffusers' names of today).
     """
     check_config_sizes(config, shapes)
-    if family not in BLOCKS:
+    if family not in (*BLOCKS, "dc_ae"):
         return
     try:
-        found = _config_of_shapes(family, shapes)
+        is_dc_ae = family == "dc_ae"
+        found = fields_of_shapes(shapes) if is_dc_ae else _config_of_shapes(family, shapes)
     except (KeyError, IndexError) as error:
         raise ValueError(f"the weights are no whole network's: {error} is missing") from error
     differing = [
         f"{key}: the file says {found[key]}, the config says {config[key]}"
         for key in COMPARED
-        if key in config and _plain(config[key]) != found[key]
+        if key in found and key in config and _plain(config[key]) != found[key]
     ]
     differing += [
         f"{key}: the file has {len(found[key])} levels, the config names {config[key]}"
         for key in ("down_block_types", "up_block_types")
-        if key in config and not _is_list_of(config[key], len(found[key]))
+        if key in found and key in config and not _is_list_of(config[key], len(found[key]))
     ]
     if differing:
         raise ValueError("the weights are of another config: " + "; ".join(differing))

@@ -22,6 +22,8 @@ FAMILIES = {
     "opensora": ("mg.vaes.opensora", "OpenSoraVAE"),
     "cogvideox": ("mg.vaes.cogvideox", "CogVideoXVAE"),
     "hunyuan": ("mg.vaes.hunyuan", "HunyuanVideoVAE"),
+    "causal_vae": ("mg.vaes.causal_vae", "CausalVideoVAE"),
+    "dc_ae": ("mg.vaes.dc_ae", "VideoDCAE"),
     "sd": ("mg.vaes.autoencoder_kl", "AutoencoderKLVAE"),
     "tae": ("mg.vaes.tae", "TAEVideoVAE"),
 }
@@ -31,6 +33,8 @@ CLASS_FAMILIES = {
     "AutoencoderKLCogVideoX": "cogvideox",
     "AutoencoderKLHunyuanVideo": "hunyuan",
     "AutoencoderKLCausal3D": "hunyuan",
+    "CausalVAEModel": "causal_vae",
+    "VideoDCAE": "dc_ae",
     "AutoencoderKL": "sd",
     "TemporalAutoencoder": "tae",
 }
@@ -99,6 +103,10 @@ def family_of_shapes(shapes: Shapes) -> str | None:
         return "cogvideox"
     if "encoder.down_blocks.0.resnets.0.conv1.conv.weight" in shapes:
         return "hunyuan"
+    if len(shapes.get("encoder.mid.block_1.conv1.conv.weight", ())) == 5:
+        return "causal_vae"
+    if "decoder.stages.0.op_list.0.main.conv.conv.weight" in shapes:
+        return "dc_ae"
     if len(shapes.get("encoder.down_blocks.0.resnets.0.conv1.weight", ())) == 4:
         return "sd"
     return None

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.tae.config import TAEConfig
 from mg.vaes.assumed_config import assumed_config, check_config, warn_of_assumed
 from mg.vaes.families import FAMILIES, family_class, recognise
 from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
+from mg.weights.causal_vae import read_causal_vae
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
 from mg.weights.hub import fetch, find_model
 from mg.weights.image_vae import fields_of_vae_config
@@ -30,6 +32,7 @@ INFLATE_METHODS = (*METHODS, "none")
 
 # What neither names nor shapes of tensors tell, but results depend on.
 UNTOLD_TAE_FIELDS = ("temporal_padding", "norm_groups", "scaling_factor", "shift_factor")
+UNTOLD_DC_AE_FIELDS = ("temporal_downsample", "scaling_factor")
 OPENSORA_CHUNK = 17  # frames that are coded together
 
 
@@ -51,13 +54,16 @@ def load_pretrained(
         if given not in known:
             raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
     file = find_weights(_on_disk(name_or_path, method, cache_folder))
-    loaded = read_weights(file, key=key)
+    stated = _read_config(config, file)
+    if stated and stated.get("_class_name") == "CausalVAEModel":
+        loaded = read_causal_vae(file, key=key)
+    else:
+        loaded = read_weights(file, key=key)
     try:
         tensors = own_tensors(loaded)
-        stated = _read_config(config, file)
         cleaned = tae_from_published if is_tae(tensors) else to_diffusers_names
         tensors = cleaned(tensors)
-        shapes = {name: array.shape for name, array in tensors.items()}
+        shapes = _shapes(tensors)
         family = recognise(stated, shapes)
         if method not in ("auto", "local", family):
             raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
@@ -121,15 +127,34 @@ def _completed(
 ) -> dict[str, Any]:
     """Return the config with what the tensors tell, where it does not state everything."""
     if config is not None:
-        return {**infer_tae_config(tensors), **config} if family == "tae" else config
+        told = {"tae": infer_tae_config, "dc_ae": _told_by_dc_ae}
+        return {**told[family](tensors), **config} if family in told else config
     if family == "tae":
         fields = TAEConfig().to_dict()
         warn_of_assumed({field: fields[field] for field in UNTOLD_TAE_FIELDS})
         return infer_tae_config(tensors)
+    if family == "causal_vae":
+        raise ValueError(
+            "these weights of a CausalVideoVAE come without a config.json, and no shape tells "
+            "which levels halve time or how the network attends; give the config of the "
+            "checkpoint (config=...)"
+        )
+    if family == "dc_ae":
+        fields = VideoDCAEConfig.from_mapping(_told_by_dc_ae(tensors)).to_dict()
+        warn_of_assumed({field: fields[field] for field in UNTOLD_DC_AE_FIELDS})
+        return fields
     if family == "opensora":  # the class has the one published config, and the weights the scaling
         warn_of_assumed({"micro_frame_size": OPENSORA_CHUNK})
         return {}
-    return assumed_config(family, {name: array.shape for name, array in tensors.items()})
+    return assumed_config(family, _shapes(tensors))
+
+
+def _told_by_dc_ae(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return fields_of_shapes(_shapes(tensors))
+
+
+def _shapes(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in tensors.items()}
 
 
 def _inflated(
