@@ -22,6 +22,7 @@ FAMILIES = {
     "opensora": ("mg.vaes.opensora", "OpenSoraVAE"),
     "cogvideox": ("mg.vaes.cogvideox", "CogVideoXVAE"),
     "hunyuan": ("mg.vaes.hunyuan", "HunyuanVideoVAE"),
+    "wan": ("mg.vaes.wan", "WanVAE"),
     "causal_vae": ("mg.vaes.causal_vae", "CausalVideoVAE"),
     "dc_ae": ("mg.vaes.dc_ae", "VideoDCAE"),
     "sd": ("mg.vaes.autoencoder_kl", "AutoencoderKLVAE"),
@@ -33,6 +34,7 @@ CLASS_FAMILIES = {
     "AutoencoderKLCogVideoX": "cogvideox",
     "AutoencoderKLHunyuanVideo": "hunyuan",
     "AutoencoderKLCausal3D": "hunyuan",
+    "AutoencoderKLWan": "wan",
     "CausalVAEModel": "causal_vae",
     "VideoDCAE": "dc_ae",
     "AutoencoderKL": "sd",
@@ -103,6 +105,8 @@ def family_of_shapes(shapes: Shapes) -> str | None:
         return "cogvideox"
     if "encoder.down_blocks.0.resnets.0.conv1.conv.weight" in shapes:
         return "hunyuan"
+    if "decoder.mid_block.resnets.0.norm1.gamma" in shapes:
+        return "wan"
     if len(shapes.get("encoder.mid.block_1.conv1.conv.weight", ())) == 5:
         return "causal_vae"
     if "decoder.stages.0.op_list.0.main.conv.conv.weight" in shapes:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.tae.config import TAEConfig
+from mg.models.wan_vae.config import WanVAEConfig
 from mg.vaes.assumed_config import assumed_config, check_config, warn_of_assumed
 from mg.vaes.families import FAMILIES, family_class, recognise
 from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
@@ -23,6 +24,7 @@ from mg.weights.own_tensors import own_tensors
 from mg.weights.stored_config import read_config, stored_tae_config
 from mg.weights.tae_names import infer_tae_config, is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
+from mg.weights.wan_names import is_original_wan, wan_from_original
 
 __all__ = ["INFLATE_METHODS", "load_pretrained"]
 
@@ -33,6 +35,7 @@ INFLATE_METHODS = (*METHODS, "none")
 # What neither names nor shapes of tensors tell, but results depend on.
 UNTOLD_TAE_FIELDS = ("temporal_padding", "norm_groups", "scaling_factor", "shift_factor")
 UNTOLD_DC_AE_FIELDS = ("temporal_downsample", "scaling_factor")
+UNTOLD_WAN_FIELDS = ("latents_mean", "latents_std")
 OPENSORA_CHUNK = 17  # frames that are coded together
 
 
@@ -61,8 +64,7 @@ def load_pretrained(
         loaded = read_weights(file, key=key)
     try:
         tensors = own_tensors(loaded)
-        cleaned = tae_from_published if is_tae(tensors) else to_diffusers_names
-        tensors = cleaned(tensors)
+        tensors = _renamed(tensors)
         shapes = _shapes(tensors)
         family = recognise(stated, shapes)
         if method not in ("auto", "local", family):
@@ -143,10 +145,23 @@ def _completed(
         fields = VideoDCAEConfig.from_mapping(_told_by_dc_ae(tensors)).to_dict()
         warn_of_assumed({field: fields[field] for field in UNTOLD_DC_AE_FIELDS})
         return fields
+    if family == "wan":
+        fields = WanVAEConfig.from_shapes(_shapes(tensors)).to_dict()
+        warn_of_assumed({field: fields[field] for field in UNTOLD_WAN_FIELDS})
+        return fields
     if family == "opensora":  # the class has the one published config, and the weights the scaling
         warn_of_assumed({"micro_frame_size": OPENSORA_CHUNK})
         return {}
     return assumed_config(family, _shapes(tensors))
+
+
+def _renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return tensors under the names of their networks here."""
+    if is_tae(tensors):
+        return tae_from_published(tensors)
+    if is_original_wan(tensors):
+        return wan_from_original(tensors)
+    return to_diffusers_names(tensors)
 
 
 def _told_by_dc_ae(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -62,6 +62,20 @@ FAMILIES: dict[str, Family] = {
             "decoder.conv_in.conv.weight": (ANY, 4, 3, 3, 3),
         },
     ),
+    "wan": Family(
+        "Wan 2.1's or 2.2's VAE, diffusers names",
+        {
+            "decoder.mid_block.resnets.0.norm1.gamma": (ANY, 1, 1, 1),
+            "quant_conv.weight": (ANY, ANY, 1, 1, 1),
+        },
+    ),
+    "wan-original": Family(
+        "Wan 2.1's or 2.2's VAE, names of its first publication",
+        {
+            "decoder.middle.0.residual.0.gamma": (ANY, 1, 1, 1),
+            "conv1.weight": (ANY, ANY, 1, 1, 1),
+        },
+    ),
     "dc-ae": Family(
         "Open-Sora 2.0's Video DC-AE (deep compression, 128 channels)",
         {

@@ -37,6 +37,7 @@ def manifest(name):
         ({"_class_name": "AutoencoderKLCogVideoX"}, "cogvideox"),
         ({"_class_name": "AutoencoderKLHunyuanVideo"}, "hunyuan"),
         ({"_class_name": "AutoencoderKLCausal3D"}, "hunyuan"),
+        ({"_class_name": "AutoencoderKLWan"}, "wan"),
         ({"_class_name": "CausalVAEModel"}, "causal_vae"),
         ({"_class_name": "VideoDCAE"}, "dc_ae"),
         ({"_class_name": "TemporalAutoencoder"}, "tae"),

@@ -48,6 +48,13 @@ def test_real_manifests(name, prefix):
     assert guess_family(shapes) == MANIFESTS[name]
 
 
+@pytest.mark.parametrize("version", ["wan21", "wan22"])
+def test_wan_under_both_publications_names(version):
+    names = json.loads((FIXTURES / "wan" / f"{version}_names.json").read_text())
+    assert guess_family({old: shape for old, (_, shape) in names.items()}) == "wan-original"
+    assert guess_family({new: shape for _, (new, shape) in names.items()}) == "wan"
+
+
 def test_movie_gens_autoencoder():
     shapes = published_tae()
     assert guess_family(shapes) == "tae"
