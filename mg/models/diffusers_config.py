@@ -121,7 +121,10 @@ class DiffusersConfig:
 
     @classmethod
     def _check_blocks(cls, mapping: Mapping[str, Any]) -> None:
-        levels = len(mapping.get("block_out_channels", cls.block_out_channels))
+        widths = mapping.get("block_out_channels", cls.block_out_channels)
+        if not isinstance(widths, list | tuple):
+            raise ValueError(f"block_out_channels={widths!r}; expected a list of whole numbers")
+        levels = len(widths)
         for field, block in (("down_block_types", cls.DOWN), ("up_block_types", cls.UP)):
             blocks = mapping.get(field)
             if blocks is not None and list(blocks) != [block] * levels:

@@ -226,7 +226,7 @@ REFUSED = {
     # sizes that do not fit the patch or the TAE
     "generate: size": (
         generate("--resolution=18"),
-        "height=18 is not a multiple of 4 (2 of the TAE x 2 of the transformer's patch); take 16",
+        "height=18 is not a multiple of 4 (2 of the autoencoder x 2 of the denoiser's patch)",
     ),
     "generate: no frames": (generate("--num_frames=0"), "num_frames=0; expected a whole number"),
     "encode: size": (

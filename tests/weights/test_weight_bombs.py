@@ -61,10 +61,10 @@ def test_what_is_no_file_is_not_opened(tmp_path, kind, name):
     places = [tmp_path / name] + ([tmp_path] if name != "a" else [])  # alone in its folder too
     for place in places:
         for read in (read_weights, list_tensors, inspect_checkpoint):
-            with pytest.raises(ValueError, match=r"is a (named pipe|device); a plain file"):
+            with pytest.raises(ValueError, match=r"is a (named pipe|device); a regular file"):
                 read(place)
     if name.endswith((".safetensors", ".json")):
-        with pytest.raises(ValueError, match=r"is a (named pipe|device); a plain file"):
+        with pytest.raises(ValueError, match=r"is a (named pipe|device); a regular file"):
             read_safetensors(tmp_path / name)
 
 
