@@ -101,7 +101,7 @@ def attention_run(config: MovieGenConfig, size: tuple[int, int, int, int]) -> Ca
     """Return what attends as one layer does, to the video and to the text."""
     from mindspore import Tensor, nn
 
-    from mg.models.movie_gen.attention import attend, attention_mask
+    from mg.models.layers.tokens import attend, attention_mask
 
     class Attend(nn.Cell):
         def construct(self, query: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

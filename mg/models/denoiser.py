@@ -6,7 +6,7 @@ Layouts
     conditions                     for each text encoder tokens (B, L, D) and a mask (B, L)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -31,17 +31,30 @@ class Denoiser(nn.Cell):
     Args:
         config: the network's config.
         dtype: precision of the computation, "float32", "float16" or "bfloat16".
+        recompute_every: in training, compute the insides of every n-th block again in the backward
+            pass; 0 is none. Subclasses call `recompute_blocks` once they have blocks.
 
     Raises:
-        ValueError: a precision that is unknown, or that this device has not.
+        ValueError: a precision that is unknown, or that this device has not; a number below 0.
     """
 
     family: str = ""  # its name in `mg.models.families`
 
-    def __init__(self, config: DenoiserConfig, *, dtype: str = "float32") -> None:
+    def __init__(
+        self, config: DenoiserConfig, *, dtype: str = "float32", recompute_every: int = 0
+    ) -> None:
         super().__init__()
+        if not isinstance(recompute_every, int) or recompute_every < 0:
+            raise ValueError(f"recompute_every={recompute_every!r}; expected 0 (none), 1, 2, ...")
         self.config = config
         self.dtype = _dtype(dtype)
+        self.recompute_every = recompute_every
+
+    def recompute_blocks(self, blocks: Sequence[nn.Cell]) -> None:
+        """Have every `recompute_every`-th of these blocks computed again in the backward pass."""
+        if self.recompute_every:
+            for block in list(blocks)[self.recompute_every - 1 :: self.recompute_every]:
+                block.recompute()
 
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Set all parameters from arrays of the same names and shapes.

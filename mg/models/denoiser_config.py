@@ -1,10 +1,9 @@
 """What every denoiser's config says, whichever family it belongs to; needs no MindSpore."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from mg.known_names import check_known
 from mg.size_limits import MAX_WIDTH, check_sizes
 
 __all__ = [
@@ -12,9 +11,7 @@ __all__ = [
     "TextInput",
     "check_positive",
     "check_whole",
-    "fields_of",
     "grid_of_patches",
-    "refuse_shared_tokens",
     "text_input",
 ]
 
@@ -64,56 +61,6 @@ def grid_of_patches(
                 f"is {shape}, the patch {tuple(patch)}"
             )
     return tuple(size // side for size, side in zip(shape[2:], patch, strict=True))
-
-
-def refuse_shared_tokens(num_tokens: int, num_ranks: int) -> int:
-    """Return the tokens of an input that one rank has, which are all of them.
-
-    Raises:
-        ValueError: more than one rank.
-    """
-    if num_ranks != 1:
-        raise ValueError(
-            f"sequence_parallel={num_ranks}: text and video attend to each other jointly in this "
-            "network, which ranks cannot share; use 1"
-        )
-    return num_tokens
-
-
-def fields_of(
-    mapping: Mapping[str, Any],
-    known: Sequence[str],
-    *,
-    fixed: Mapping[str, Any],
-    text_fields: "Callable[[Sequence[TextInput]], Mapping[str, Any]]",
-    place: str,
-) -> dict[str, Any]:
-    """Return the fields of a config that a config.json, or the settings of a run, describes.
-
-    Keys that begin with an underscore only say who wrote a file. `latent_channels` and
-    `text_encoders` are what a run says in place of the fields of a network's own that mean it.
-
-    Args:
-        mapping: what is described; `preset` stays in it.
-        known: names of the config's fields.
-        fixed: fields that are accepted with the one value that is implemented.
-        text_fields: from the text encoders to the config's fields about them.
-        place: where the mapping stands, for messages, such as `in CogVideoX's config`.
-
-    Raises:
-        ValueError: an unknown key (the nearest right one is named), or another value of a fixed
-            one.
-    """
-    fields = {key: value for key, value in mapping.items() if not key.startswith("_")}
-    for name, value in fixed.items():
-        if fields.pop(name, value) != value:
-            raise ValueError(f"{name}={mapping[name]!r} is not implemented; expected {value!r}")
-    if "latent_channels" in fields:
-        fields["in_channels"] = fields["out_channels"] = fields.pop("latent_channels")
-    if "text_encoders" in fields:
-        fields |= text_fields([text_input(item) for item in fields.pop("text_encoders")])
-    check_known(fields, [*known, "preset"], kind="key", place=place)
-    return fields
 
 
 @dataclasses.dataclass(frozen=True)

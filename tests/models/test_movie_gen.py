@@ -9,8 +9,8 @@ from mindspore import Tensor, nn, ops
 
 from mg.models import layers
 from mg.models.denoiser_config import TextInput
-from mg.models.layers import plain
-from mg.models.movie_gen import attention
+from mg.models.layers import plain, tokens
+from mg.models.movie_gen.attention import Attention
 from mg.models.movie_gen.block import TransformerBlock
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
@@ -223,19 +223,19 @@ def test_flash_attention_is_given_what_plain_attention_computes(pynative_mode, m
         for flash in (False, True):
             mask = keys
             if keys is not None:
-                mask = attention.attention_mask(keys, 5, 3, flash=flash)
-            mixed = attention.attend(query, key, value, mask, flash=flash)
+                mask = tokens.attention_mask(keys, 5, 3, flash=flash)
+            mixed = tokens.attend(query, key, value, mask, flash=flash)
             assert mixed.shape == (2, 5, 12) and mixed.dtype == ms.float16
             results.append(mixed.asnumpy().astype(np.float32))
         assert relative_error(*results) < 2e-3  # two units in the last place of fp16
 
 
 def test_flash_attention_is_for_half_precision_on_ascend(monkeypatch):
-    assert not attention.has_flash_attention(ms.float16)
-    monkeypatch.setattr(attention.ms, "get_context", {"device_target": "Ascend"}.get)
-    assert attention.has_flash_attention(ms.float16)
-    assert attention.has_flash_attention(ms.bfloat16)
-    assert not attention.has_flash_attention(ms.float32)
+    assert not tokens.has_flash_attention(ms.float16)
+    monkeypatch.setattr(tokens.ms, "get_context", {"device_target": "Ascend"}.get)
+    assert tokens.has_flash_attention(ms.float16)
+    assert tokens.has_flash_attention(ms.bfloat16)
+    assert not tokens.has_flash_attention(ms.float32)
 
 
 def test_the_whole_network_runs_through_flash_attention(pynative_mode, monkeypatch):
@@ -244,20 +244,20 @@ def test_the_whole_network_runs_through_flash_attention(pynative_mode, monkeypat
     expected = run(network, inputs)
     network.flash = True
     for _, cell in network.cells_and_names():
-        if isinstance(cell, attention.Attention):
+        if isinstance(cell, Attention):
             cell.flash = True
     assert relative_error(run(network, inputs), expected) < 1e-2
 
 
 def test_patches_and_back(pynative_mode):
-    config = dataclasses.replace(CONFIG, patch_size=(2, 2, 3))
-    network = make_network(config, seed=None)
+    patch = (2, 2, 3)
     latent = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
-    tokens = network.patches(Tensor(latent))
-    assert tokens.shape == (3, 1 * 2 * 2, 4 * 2 * 2 * 3)
+    found = tokens.patches_of(Tensor(latent), patch)
+    assert found.shape == (3, 1 * 2 * 2, 4 * 2 * 2 * 3)
     # The third token: the first columns of the second pair of rows, in all frames.
-    np.testing.assert_array_equal(tokens.asnumpy()[1, 2], latent[1, :, :, 2:4, :3].reshape(-1))
-    np.testing.assert_array_equal(network.latent_of(tokens, (1, 2, 2)).asnumpy(), latent)
+    np.testing.assert_array_equal(found.asnumpy()[1, 2], latent[1, :, :, 2:4, :3].reshape(-1))
+    back = tokens.latent_of_patches(found, (1, 2, 2), patch)
+    np.testing.assert_array_equal(back.asnumpy(), latent)
 
 
 @pytest.mark.parametrize(

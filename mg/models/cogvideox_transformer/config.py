@@ -5,39 +5,32 @@ Source: CogVideoX (arXiv 2408.06072) section 2.3; the fields are those of its co
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from mg.known_names import check_known
-from mg.models.denoiser_config import (
-    TextInput,
-    check_positive,
-    check_whole,
-    fields_of,
-    grid_of_patches,
-    refuse_shared_tokens,
-)
+from mg.models.denoiser_config import TextInput, check_positive, check_whole
+from mg.models.diffusers_transformer_config import DiffusersTransformerConfig
 
 __all__ = ["PRESETS", "CogVideoXConfig"]
 
-# Fields of a config.json that are accepted with the one value that is implemented.
-FIXED = {
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "activation_fn": "gelu-approximate",
-    "timestep_activation_fn": "silu",
-    "norm_elementwise_affine": True,
-    "use_learned_positional_embeddings": False,
-    "attention_bias": True,
-}
-
 
 @dataclasses.dataclass(frozen=True)
-class CogVideoXConfig:
+class CogVideoXConfig(DiffusersTransformerConfig):
     """The structure of a CogVideoX transformer; the fields are those of its config.json.
 
     Raises:
         ValueError: a value that no network can be built from, with what to change.
     """
+
+    NAME: ClassVar[str] = "CogVideoX"
+    FIXED: ClassVar[Mapping[str, Any]] = {
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "activation_fn": "gelu-approximate",
+        "timestep_activation_fn": "silu",
+        "norm_elementwise_affine": True,
+        "use_learned_positional_embeddings": False,
+        "attention_bias": True,
+    }
 
     num_layers: int = 30
     num_attention_heads: int = 30
@@ -95,15 +88,6 @@ class CogVideoXConfig:
             )
 
     @property
-    def dim(self) -> int:
-        """Width of a token."""
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
-    def latent_channels(self) -> int:
-        return self.in_channels
-
-    @property
     def patch(self) -> tuple[int, int, int]:
         """Frames, rows and columns of the latent in one token."""
         return self.patch_size_t or 1, self.patch_size, self.patch_size
@@ -111,15 +95,6 @@ class CogVideoXConfig:
     @property
     def text_encoders(self) -> tuple[TextInput, ...]:
         return (TextInput("t5", self.text_embed_dim, self.max_text_seq_length),)
-
-    def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, int, int]:
-        """Return the tokens of a latent (B, C, T, H, W) along frames, height and width.
-
-        Raises:
-            ValueError: another number of axes or channels, or a size that the patch does not
-                divide.
-        """
-        return grid_of_patches(latent_shape, self.in_channels, self.patch)
 
     def check_inputs(
         self, latent: Sequence[int], t: Sequence[int], *text: Sequence[int]
@@ -149,48 +124,18 @@ class CogVideoXConfig:
             )
         return grid
 
-    def tokens_per_rank(self, num_tokens: int, num_ranks: int) -> int:
-        """Return how many tokens each rank has; only one rank can have them all.
-
-        Raises:
-            ValueError: more than one rank.
-        """
-        return refuse_shared_tokens(num_tokens, num_ranks)
-
     @classmethod
-    def from_mapping(cls, mapping: "Mapping[str, Any] | CogVideoXConfig") -> "CogVideoXConfig":
-        """Return the config that a config.json, or a mapping with `preset`, describes.
+    def presets(cls) -> "dict[str, CogVideoXConfig]":
+        return PRESETS
 
-        Args:
-            mapping: as for `fields_of`; may have `preset`, one of `PRESETS`, which the other keys
-                change.
-
-        Raises:
-            ValueError: an unknown key or preset (the nearest right one is named), a wrong value.
-        """
-        if isinstance(mapping, cls):
-            return mapping
-        known = [field.name for field in dataclasses.fields(cls)]
-        place = "in CogVideoX's config"
-        fields = fields_of(mapping, known, fixed=FIXED, text_fields=_text_fields, place=place)
-        preset = fields.pop("preset", None)
-        if preset is None:
-            return cls(**fields)
-        check_known([preset], list(PRESETS), kind="preset", place=place)
-        return dataclasses.replace(PRESETS[preset], **fields)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields of config.json."""
-        return {**dataclasses.asdict(self), **FIXED}
-
-
-def _text_fields(encoders: Sequence[TextInput]) -> dict[str, int]:
-    if len(encoders) != 1:
-        raise ValueError(f"CogVideoX takes one text encoder, got {len(encoders)}")
-    return {
-        "text_embed_dim": encoders[0].width,
-        "max_text_seq_length": encoders[0].max_tokens,
-    }
+    @staticmethod
+    def text_fields(encoders: Sequence[TextInput]) -> dict[str, int]:
+        if len(encoders) != 1:
+            raise ValueError(f"CogVideoX takes one text encoder, got {len(encoders)}")
+        return {
+            "text_embed_dim": encoders[0].width,
+            "max_text_seq_length": encoders[0].max_tokens,
+        }
 
 
 PRESETS: dict[str, CogVideoXConfig] = {

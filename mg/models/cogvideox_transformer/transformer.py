@@ -25,7 +25,9 @@ from mg.models.layers.tokens import (
     attend,
     gate_tokens,
     has_flash_attention,
+    latent_of_patches,
     modulate,
+    patches_of,
     rotate_pairs,
     time_waves,
 )
@@ -61,7 +63,7 @@ class CogVideoXTransformer(Denoiser):
         sequence: None = None,
     ) -> None:
         config = CogVideoXConfig.from_mapping(config)
-        super().__init__(config, dtype=dtype)
+        super().__init__(config, dtype=dtype, recompute_every=recompute_every)
         self.check_inputs = constexpr(config.check_inputs)
         self.positions = constexpr(_positions_of(config))
         self.patch_embed = PatchEmbedding(config)
@@ -80,10 +82,7 @@ class CogVideoXTransformer(Denoiser):
         patch_t, patch, _ = config.patch
         self.proj_out = Linear(config.dim, config.out_channels * patch_t * patch**2)
         self.patch = config.patch
-        self.has_time_patch = config.patch_size_t is not None
-        if recompute_every:
-            for number in range(recompute_every - 1, config.num_layers, recompute_every):
-                self.transformer_blocks[number].recompute()
+        self.recompute_blocks(self.transformer_blocks)
 
     def construct(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
         """Return v (B, C, T, H, W) in fp32.
@@ -110,20 +109,7 @@ class CogVideoXTransformer(Denoiser):
             x = self.transformer_blocks[number](x, time, num_text, cos, sin)
         y = self.norm_final(x[:, num_text:])
         y = self.proj_out(self.norm_out(y, time))
-        return self.latent_of(y, grid).astype(ms.float32)
-
-    def latent_of(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Return tokens (B, L, ...) as a latent (B, C, T, H, W)."""
-        frames, height, width = grid
-        pt, p, _ = self.patch
-        batch = tokens.shape[0]
-        if not self.has_time_patch:  # channels, rows, columns of a patch
-            x = tokens.reshape(batch, frames, height, width, -1, p, p)
-            x = x.transpose(0, 4, 1, 2, 5, 3, 6)
-            return x.reshape(batch, -1, frames, height * p, width * p)
-        x = tokens.reshape(batch, frames, height, width, -1, pt, p, p)
-        x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
-        return x.reshape(batch, -1, frames * pt, height * p, width * p)
+        return latent_of_patches(y, grid, self.patch).astype(ms.float32)
 
 
 def _positions_of(config: CogVideoXConfig):
@@ -167,11 +153,7 @@ class PatchEmbedding(nn.Cell):
 
     def construct(self, latent: Tensor, text: Tensor) -> Tensor:
         """Return tokens (B, L_text + L, D)."""
-        batch, channels, frames, height, width = latent.shape
-        pt, p, _ = self.patch
-        x = latent.reshape(batch, channels, frames // pt, pt, height // p, p, width // p, p)
-        x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
-        x = self.proj(x.reshape(batch, -1, channels * pt * p * p))
+        x = self.proj(patches_of(latent, self.patch))
         return ops.concat((self.text_proj(text), x), axis=1)
 
 

@@ -5,32 +5,26 @@ Source: HunyuanVideo (arXiv 2412.03603) section 4.2; the fields are those of its
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from mg.known_names import check_known
-from mg.models.denoiser_config import (
-    TextInput,
-    check_positive,
-    check_whole,
-    fields_of,
-    grid_of_patches,
-    refuse_shared_tokens,
-)
+from mg.models.denoiser_config import TextInput, check_positive, check_whole
+from mg.models.diffusers_transformer_config import DiffusersTransformerConfig
 
 __all__ = ["PRESETS", "HunyuanVideoConfig"]
 
-# Fields of a config.json that are accepted with the one value that is implemented.
-FIXED = {"qk_norm": "rms_norm", "image_condition_type": None}
 MAX_TEXT_TOKENS = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class HunyuanVideoConfig:
+class HunyuanVideoConfig(DiffusersTransformerConfig):
     """The structure of a HunyuanVideo transformer; the fields are those of its config.json.
 
     Raises:
         ValueError: a value that no network can be built from, with what to change.
     """
+
+    NAME: ClassVar[str] = "HunyuanVideo"
+    FIXED: ClassVar[Mapping[str, Any]] = {"qk_norm": "rms_norm", "image_condition_type": None}
 
     in_channels: int = 16
     out_channels: int = 16
@@ -72,18 +66,9 @@ class HunyuanVideoConfig:
             )
 
     @property
-    def dim(self) -> int:
-        """Width of a token."""
-        return self.num_attention_heads * self.attention_head_dim
-
-    @property
     def mlp_dim(self) -> int:
         """Inner width of the feed-forward layers."""
         return int(self.dim * self.mlp_ratio)
-
-    @property
-    def latent_channels(self) -> int:
-        return self.in_channels
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -96,15 +81,6 @@ class HunyuanVideoConfig:
             TextInput("llama", self.text_embed_dim, MAX_TEXT_TOKENS),
             TextInput("clip", self.pooled_projection_dim, 1),
         )
-
-    def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, int, int]:
-        """Return the tokens of a latent (B, C, T, H, W) along frames, height and width.
-
-        Raises:
-            ValueError: another number of axes or channels, or a size that the patch does not
-                divide.
-        """
-        return grid_of_patches(latent_shape, self.in_channels, self.patch)
 
     def check_inputs(
         self, latent: Sequence[int], t: Sequence[int], *conditions: Sequence[int]
@@ -143,53 +119,21 @@ class HunyuanVideoConfig:
                 )
         return grid
 
-    def tokens_per_rank(self, num_tokens: int, num_ranks: int) -> int:
-        """Return how many tokens each rank has; only one rank can have them all.
-
-        Raises:
-            ValueError: more than one rank.
-        """
-        return refuse_shared_tokens(num_tokens, num_ranks)
-
     @classmethod
-    def from_mapping(
-        cls, mapping: "Mapping[str, Any] | HunyuanVideoConfig"
-    ) -> "HunyuanVideoConfig":
-        """Return the config that a config.json, or a mapping with `preset`, describes.
+    def presets(cls) -> "dict[str, HunyuanVideoConfig]":
+        return PRESETS
 
-        Args:
-            mapping: as for `fields_of`; may have `preset`, one of `PRESETS`, which the other keys
-                change.
-
-        Raises:
-            ValueError: an unknown key or preset (the nearest right one is named), a wrong value.
-        """
-        if isinstance(mapping, cls):
-            return mapping
-        known = [field.name for field in dataclasses.fields(cls)]
-        place = "in HunyuanVideo's config"
-        fields = fields_of(mapping, known, fixed=FIXED, text_fields=_text_fields, place=place)
-        preset = fields.pop("preset", None)
-        if preset is None:
-            return cls(**fields)
-        check_known([preset], list(PRESETS), kind="preset", place=place)
-        return dataclasses.replace(PRESETS[preset], **fields)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields of config.json."""
-        return {**dataclasses.asdict(self), "rope_axes_dim": list(self.rope_axes_dim), **FIXED}
-
-
-def _text_fields(encoders: Sequence[TextInput]) -> dict[str, int]:
-    if len(encoders) != 2 or encoders[1].max_tokens != 1:
-        raise ValueError(
-            "HunyuanVideo takes two text encoders, the second one with a single token (pooled); "
-            f"got {[(encoder.name, encoder.max_tokens) for encoder in encoders]}"
-        )
-    return {
-        "text_embed_dim": encoders[0].width,
-        "pooled_projection_dim": encoders[1].width,
-    }
+    @staticmethod
+    def text_fields(encoders: Sequence[TextInput]) -> dict[str, int]:
+        if len(encoders) != 2 or encoders[1].max_tokens != 1:
+            raise ValueError(
+                "HunyuanVideo takes two text encoders, the second one with a single token "
+                f"(pooled); got {[(encoder.name, encoder.max_tokens) for encoder in encoders]}"
+            )
+        return {
+            "text_embed_dim": encoders[0].width,
+            "pooled_projection_dim": encoders[1].width,
+        }
 
 
 PRESETS: dict[str, HunyuanVideoConfig] = {

@@ -19,14 +19,18 @@ from mindspore.ops import constexpr
 from mg.models.denoiser import Denoiser
 from mg.models.hunyuan_transformer.config import HunyuanVideoConfig
 from mg.models.layers.tokens import (
+    MASKED_LOGIT,
     GeluFeedForward,
     LayerNorm,
     Linear,
     RMSNorm,
     attend,
+    attention_mask,
     gate_tokens,
     has_flash_attention,
+    latent_of_patches,
     modulate,
+    patches_of,
     rotate_pairs,
     time_waves,
 )
@@ -35,7 +39,6 @@ __all__ = ["HunyuanVideoTransformer"]
 
 NORM_EPS = 1e-6
 WAVES = 256  # width of the embedding of a number
-MASKED_LOGIT = -1e9  # exp() of it is exactly 0 in fp32
 PUBLISHED_GUIDANCE = 6000.0  # 1000 times the weight that the published pipeline has by default
 
 
@@ -64,7 +67,7 @@ class HunyuanVideoTransformer(Denoiser):
         sequence: None = None,
     ) -> None:
         config = HunyuanVideoConfig.from_mapping(config)
-        super().__init__(config, dtype=dtype)
+        super().__init__(config, dtype=dtype, recompute_every=recompute_every)
         self.flash = has_flash_attention(self.dtype)
         self.num_heads = config.num_attention_heads
         self.patch = config.patch
@@ -83,10 +86,7 @@ class HunyuanVideoTransformer(Denoiser):
         self.norm_out = NormOut(config)
         values = config.out_channels * config.patch_size_t * config.patch_size**2
         self.proj_out = Linear(config.dim, values)
-        if recompute_every:
-            blocks = [*self.transformer_blocks, *self.single_transformer_blocks]
-            for block in blocks[recompute_every - 1 :: recompute_every]:
-                block.recompute()
+        self.recompute_blocks([*self.transformer_blocks, *self.single_transformer_blocks])
 
     def construct(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
         """Return noise - data (B, C, T, H, W) in fp32.
@@ -108,7 +108,7 @@ class HunyuanVideoTransformer(Denoiser):
         text = self.context_embedder(text, t, mask)  # (B, L_t, D)
         time = self.time_text_embed(t, pooled, guidance)  # (B, D) fp32
         cos, sin = self.rotations(grid)
-        logits = self.key_logits(mask, x.shape[1])
+        logits = self.key_mask(mask, x.shape[1])
         for number in range(len(self.transformer_blocks)):
             x, text = self.transformer_blocks[number](x, text, time, logits, cos, sin)
         num_tokens = x.shape[1]
@@ -116,29 +116,13 @@ class HunyuanVideoTransformer(Denoiser):
         for number in range(len(self.single_transformer_blocks)):
             x = self.single_transformer_blocks[number](x, num_tokens, time, logits, cos, sin)
         y = self.proj_out(self.norm_out(x[:, :num_tokens], time))
-        return self.latent_of(y, grid).astype(ms.float32)
+        return latent_of_patches(y, grid, self.patch).astype(ms.float32)
 
-    def key_logits(self, mask: Tensor, num_tokens: int) -> Tensor:
+    def key_mask(self, mask: Tensor, num_tokens: int) -> Tensor:
         """Return what `attend` takes as mask: video counts, and the text that the mask has."""
-        batch, num_text = mask.shape
-        left_out = 1.0 - mask.astype(ms.float32)  # (B, L_t)
-        left_out = ops.concat((ops.zeros((batch, num_tokens), ms.float32), left_out), axis=1)
-        length = num_tokens + num_text
-        if self.flash:
-            left_out = left_out.reshape(batch, 1, 1, length) > 0.5
-            return ops.broadcast_to(left_out, (batch, 1, length, length))
-        logits = left_out.reshape(batch, 1, 1, length) * MASKED_LOGIT
-        # In full: adding with broadcasting in every layer takes three times longer on CPU.
-        return ops.broadcast_to(logits, (batch, self.num_heads, length, length))
-
-    def latent_of(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Return tokens (B, L, C pt p p) as a latent (B, C, T, H, W)."""
-        frames, height, width = grid
-        pt, p, _ = self.patch
-        batch = tokens.shape[0]
-        x = tokens.reshape(batch, frames, height, width, -1, pt, p, p)
-        x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
-        return x.reshape(batch, -1, frames * pt, height * p, width * p)
+        video = ops.ones((mask.shape[0], num_tokens), ms.float32)
+        valid = ops.concat((video, mask.astype(ms.float32)), axis=1) > 0.5
+        return attention_mask(valid, valid.shape[1], self.num_heads, flash=self.flash)
 
 
 def _rotations_of(config: HunyuanVideoConfig):
@@ -181,11 +165,7 @@ class PatchEmbedding(nn.Cell):
 
     def construct(self, latent: Tensor) -> Tensor:
         """Return tokens (B, L, D) of (B, C, T, H, W)."""
-        batch, channels, frames, height, width = latent.shape
-        pt, p, _ = self.patch
-        x = latent.reshape(batch, channels, frames // pt, pt, height // p, p, width // p, p)
-        x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
-        return self.proj(x.reshape(batch, -1, channels * pt * p * p))
+        return self.proj(patches_of(latent, self.patch))
 
 
 class NumberEmbedding(nn.Cell):
@@ -370,8 +350,8 @@ class Modulation(nn.Cell):
         return ops.chunk(self.linear(ops.silu(time)), self.num_values, axis=1)
 
 
-class JointAttention(nn.Cell):
-    """Attention of video and text tokens, each with maps of their own, to all of them."""
+class SharedAttention(nn.Cell):
+    """Attention of all tokens with the same maps; positions turn those of the video."""
 
     def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
         super().__init__()
@@ -380,6 +360,27 @@ class JointAttention(nn.Cell):
         self.flash = flash
         self.norm_q, self.norm_k = RMSNorm(head, NORM_EPS), RMSNorm(head, NORM_EPS)
         self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
+
+    def construct(
+        self, x: Tensor, num_tokens: int, logits: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor:
+        batch, length, dim = x.shape
+        shape = (batch, length, self.heads, dim // self.heads)
+        query = self.turned(self.norm_q(self.to_q(x).reshape(shape)), num_tokens, cos, sin)
+        key = self.turned(self.norm_k(self.to_k(x).reshape(shape)), num_tokens, cos, sin)
+        return attend(query, key, self.to_v(x).reshape(shape), logits, flash=self.flash)
+
+    def turned(self, x: Tensor, num_tokens: int, cos: Tensor, sin: Tensor) -> Tensor:
+        """Return heads of which the first `num_tokens`, those of the video, are turned."""
+        return ops.concat((rotate_pairs(x[:, :num_tokens], cos, sin), x[:, num_tokens:]), axis=1)
+
+
+class JointAttention(SharedAttention):
+    """Attention of video and text tokens, each with maps of their own, to all of them."""
+
+    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
+        super().__init__(config, flash=flash)
+        dim, head = config.dim, config.attention_head_dim
         self.add_k_proj, self.add_v_proj = Linear(dim, dim), Linear(dim, dim)
         self.add_q_proj = Linear(dim, dim)
         self.to_out = nn.CellList([Linear(dim, dim)])
@@ -434,31 +435,6 @@ class DoubleBlock(nn.Cell):
         y = self.ff(modulate(self.norm2(x), ff_shift, ff_scale))
         text_y = self.ff_context(modulate(self.norm2_context(text), t_ff_shift, t_ff_scale))
         return x + gate_tokens(y, ff_gate), text + gate_tokens(text_y, t_ff_gate)
-
-
-class SharedAttention(nn.Cell):
-    """Attention of all tokens with the same maps; positions turn those of the video."""
-
-    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
-        super().__init__()
-        dim, head = config.dim, config.attention_head_dim
-        self.heads = config.num_attention_heads
-        self.flash = flash
-        self.norm_q, self.norm_k = RMSNorm(head, NORM_EPS), RMSNorm(head, NORM_EPS)
-        self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
-
-    def construct(
-        self, x: Tensor, num_tokens: int, logits: Tensor, cos: Tensor, sin: Tensor
-    ) -> Tensor:
-        batch, length, dim = x.shape
-        shape = (batch, length, self.heads, dim // self.heads)
-        query = self.turned(self.norm_q(self.to_q(x).reshape(shape)), num_tokens, cos, sin)
-        key = self.turned(self.norm_k(self.to_k(x).reshape(shape)), num_tokens, cos, sin)
-        return attend(query, key, self.to_v(x).reshape(shape), logits, flash=self.flash)
-
-    def turned(self, x: Tensor, num_tokens: int, cos: Tensor, sin: Tensor) -> Tensor:
-        """Return heads of which the first `num_tokens`, those of the video, are turned."""
-        return ops.concat((rotate_pairs(x[:, :num_tokens], cos, sin), x[:, num_tokens:]), axis=1)
 
 
 class SingleBlock(nn.Cell):

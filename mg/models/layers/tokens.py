@@ -15,19 +15,25 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 
 __all__ = [
+    "MASKED_LOGIT",
     "GeluFeedForward",
     "LayerNorm",
     "Linear",
     "RMSNorm",
     "attend",
+    "attention_mask",
     "gate_tokens",
     "has_flash_attention",
+    "latent_of_patches",
     "modulate",
+    "patches_of",
     "rotate_pairs",
     "time_waves",
 ]
 
 LONGEST_PERIOD = 10000.0
+# Far below every logit, so that exp() of it is exactly 0 in fp32.
+MASKED_LOGIT = -1e9
 
 
 def has_flash_attention(dtype: ms.Type) -> bool:
@@ -147,6 +153,38 @@ def gate_tokens(x: Tensor, gate: Tensor) -> Tensor:
     return x * gate.reshape(x.shape[0], 1, x.shape[2]).astype(x.dtype)
 
 
+def patches_of(latent: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """Return a latent (B, C, T, H, W) as tokens (B, L, C pt ph pw), width fastest.
+
+    Args:
+        latent: of sizes that the patch divides.
+        patch: pt, ph, pw: frames, rows and columns of the latent in one token.
+    """
+    batch, channels, frames, height, width = latent.shape
+    pt, ph, pw = patch
+    x = latent.reshape(batch, channels, frames // pt, pt, height // ph, ph, width // pw, pw)
+    x = x.transpose(0, 2, 4, 6, 1, 3, 5, 7)
+    return x.reshape(batch, -1, channels * pt * ph * pw)
+
+
+def latent_of_patches(
+    tokens: Tensor, grid: tuple[int, int, int], patch: tuple[int, int, int]
+) -> Tensor:
+    """Return tokens (B, L, C pt ph pw) as a latent (B, C, T, H, W); undoes `patches_of`.
+
+    Args:
+        tokens: of all patches.
+        grid: how many there are along frames, height and width.
+        patch: pt, ph, pw.
+    """
+    frames, height, width = grid
+    pt, ph, pw = patch
+    batch = tokens.shape[0]
+    x = tokens.reshape(batch, frames, height, width, -1, pt, ph, pw)
+    x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
+    return x.reshape(batch, -1, frames * pt, height * ph, width * pw)
+
+
 def time_waves(t: Tensor, width: int) -> Tensor:
     """Return cosine and sine of times (B,) at width / 2 rates, (B, width) in fp32."""
     half = width // 2
@@ -170,6 +208,24 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.astype(x.dtype) + turned * sin.astype(x.dtype)
 
 
+def attention_mask(valid: Tensor, num_queries: int, num_heads: int, *, flash: bool) -> Tensor:
+    """Return the mask of keys in the form that `attend` takes, to be made once for all layers.
+
+    Args:
+        valid: (B, Lk) bool, which keys count; at least one of each clip must.
+        num_queries: Lq.
+        num_heads: H.
+        flash: whether it is for flash attention.
+    """
+    batch, num_keys = valid.shape
+    valid = valid.reshape(batch, 1, 1, num_keys)
+    if flash:  # (B, 1, Lq, Lk), true where a key is left out
+        return ops.broadcast_to(ops.logical_not(valid), (batch, 1, num_queries, num_keys))
+    logits = (1.0 - valid.astype(ms.float32)) * MASKED_LOGIT
+    # In full: adding with broadcasting in every layer takes three times longer on CPU.
+    return ops.broadcast_to(logits, (batch, num_heads, num_queries, num_keys))
+
+
 def attend(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, flash: bool = False
 ) -> Tensor:
@@ -178,8 +234,8 @@ def attend(
     Args:
         query: (B, Lq, H, d).
         key, value: (B, Lk, H, d).
-        mask: logits to add, (B, H, Lq, Lk) or broadcastable; of flash attention bool, true where a
-            key is left out. None for all keys.
+        mask: what `attention_mask` returns, or other logits to add, (B, H, Lq, Lk); None for all
+            keys.
         flash: use Ascend's flash attention (fp16 and bf16 only).
     """
     batch, num_queries, heads, width = query.shape

@@ -1,4 +1,4 @@
-"""Attention: one function for every device, and the cell around it.
+"""Attention of the transformer's tokens, to themselves and to text.
 
 Layouts
     tokens   (B, L, D)
@@ -6,78 +6,15 @@ Layouts
 Source: Movie Gen (arXiv 2410.13720) section 3.1.3.
 """
 
-import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
+from mg.models.layers.tokens import attend
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.layers import Linear, RMSNorm
 from mg.models.movie_gen.positions import RotaryPositions
 from mg.parallel.sequence import SequenceParallel
 
-__all__ = ["Attention", "attend", "attention_mask", "has_flash_attention"]
-
-# Far below every logit, so that exp() of it is exactly 0 in fp32.
-MASKED_LOGIT = -1e9
-
-
-def has_flash_attention(dtype: ms.Type) -> bool:
-    """Return whether Ascend's flash attention is to be used: it takes half precision alone."""
-    return ms.get_context("device_target") == "Ascend" and dtype != ms.float32
-
-
-def attention_mask(valid: Tensor, num_queries: int, num_heads: int, *, flash: bool) -> Tensor:
-    """Return the mask of keys in the form that `attend` takes, to be made once for all layers.
-
-    Args:
-        valid: (B, Lk) bool, which keys count; at least one of each clip must.
-        num_queries: Lq.
-        num_heads: H.
-        flash: whether it is for flash attention.
-    """
-    batch, num_keys = valid.shape
-    valid = valid.reshape(batch, 1, 1, num_keys)
-    if flash:  # (B, 1, Lq, Lk), true where a key is left out
-        return ops.broadcast_to(ops.logical_not(valid), (batch, 1, num_queries, num_keys))
-    logits = (1.0 - valid.astype(ms.float32)) * MASKED_LOGIT
-    # In full: adding with broadcasting in every layer takes three times longer on CPU.
-    return ops.broadcast_to(logits, (batch, num_heads, num_queries, num_keys))
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, flash: bool
-) -> Tensor:
-    """Return softmax(q k^T / sqrt(d) + mask) v, (B, Lq, D), with the softmax in fp32.
-
-    Args:
-        query: (B, Lq, H, d).
-        key: (B, Lk, H, d).
-        value: (B, Lk, H, d).
-        mask: what `attention_mask` returns, or None for all keys.
-        flash: use Ascend's flash attention (fp16 and bf16 only).
-    """
-    batch, num_queries, heads, width = query.shape
-    num_keys = key.shape[1]
-    if flash:
-        return ops.flash_attention_score(
-            query.reshape(batch, num_queries, heads * width),
-            key.reshape(batch, num_keys, heads * width),
-            value.reshape(batch, num_keys, heads * width),
-            heads,
-            attn_mask=mask,
-            scalar_value=width**-0.5,
-            input_layout="BSH",
-        )
-    # (B, L, H, d) -> (B, H, L, d); scaling q instead of the product keeps fp16 in range
-    query = (query * width**-0.5).transpose(0, 2, 1, 3)
-    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-    logits = ops.BatchMatMul(transpose_b=True)(query, key).astype(ms.float32)  # (B, H, Lq, Lk)
-    if mask is not None:
-        logits = logits + mask
-    # As rows: on CPU the gradient over an axis of more than two takes three times longer.
-    weights = ops.softmax(logits.reshape(-1, num_keys), axis=-1).reshape(logits.shape)
-    weights = weights.astype(value.dtype)
-    mixed = ops.BatchMatMul()(weights, value)  # (B, H, Lq, d)
-    return mixed.transpose(0, 2, 1, 3).reshape(batch, num_queries, heads * width)
+__all__ = ["Attention"]
 
 
 class Attention(nn.Cell):

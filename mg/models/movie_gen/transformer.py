@@ -15,7 +15,12 @@ from mindspore.ops import constexpr
 
 from mg.models.denoiser import Denoiser
 from mg.models.layers.devices import operations
-from mg.models.movie_gen.attention import attention_mask, has_flash_attention
+from mg.models.layers.tokens import (
+    attention_mask,
+    has_flash_attention,
+    latent_of_patches,
+    patches_of,
+)
 from mg.models.movie_gen.block import ModulatedNorm, TransformerBlock
 from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
 from mg.models.movie_gen.config import MovieGenConfig
@@ -57,9 +62,7 @@ class MovieGenTransformer(Denoiser):
         sequence: SequenceParallel | None = None,
     ) -> None:
         config = MovieGenConfig.from_mapping(config)
-        super().__init__(config, dtype=dtype)
-        if not isinstance(recompute_every, int) or recompute_every < 0:
-            raise ValueError(f"recompute_every={recompute_every!r}; expected 0 (none), 1, 2, ...")
+        super().__init__(config, dtype=dtype, recompute_every=recompute_every)
         self.flash = has_flash_attention(self.dtype)
         self.num_heads = config.num_heads
         self.patch_size = config.patch_size
@@ -85,27 +88,7 @@ class MovieGenTransformer(Denoiser):
         self.final_norm = ModulatedNorm(config)
         self.final_linear = Linear(config.dim, config.patch_values, starts_at_zero=True)
         self.split = ops.Split(axis=1, output_num=2)
-        if recompute_every:
-            for number in range(recompute_every - 1, config.num_layers, recompute_every):
-                self.blocks[number].recompute()
-
-    def patches(self, latent: Tensor) -> Tensor:
-        """Return a latent (B, C, T, H, W) as tokens (B, L, C pt ph pw)."""
-        batch, channels, frames, height, width = latent.shape
-        pt, ph, pw = self.patch_size
-        x = latent.reshape(
-            batch, channels, frames // pt, pt, height // ph, ph, width // pw, pw
-        ).transpose(0, 2, 4, 6, 1, 3, 5, 7)
-        return x.reshape(batch, -1, channels * pt * ph * pw)
-
-    def latent_of(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Return tokens (B, L, C pt ph pw) as a latent (B, C, T, H, W); undoes `patches`."""
-        frames, height, width = grid
-        pt, ph, pw = self.patch_size
-        batch = tokens.shape[0]
-        x = tokens.reshape(batch, frames, height, width, -1, pt, ph, pw)
-        x = x.transpose(0, 4, 1, 5, 2, 6, 3, 7)
-        return x.reshape(batch, -1, frames * pt, height * ph, width * pw)
+        self.recompute_blocks(self.blocks)
 
     def construct(self, latent: Tensor, t: Tensor, *text: Tensor) -> Tensor:
         """Return the velocity (B, C, T, H, W) in fp32.
@@ -120,7 +103,7 @@ class MovieGenTransformer(Denoiser):
         for tensor in text:
             text_shapes += (tensor.shape,)
         grid = self.check_inputs(latent.shape, t.shape, *text_shapes)  # frames, height, width
-        x = self.patches(latent.astype(self.dtype))  # (B, L, C pt ph pw)
+        x = patches_of(latent.astype(self.dtype), self.patch_size)  # (B, L, C pt ph pw)
         positions = self.positions(grid)  # (1, L, D)
         if self.sequence is not None:  # from here on L is this rank's part
             num_tokens = self.tokens_per_rank(x.shape[1], self.sequence.size)
@@ -139,4 +122,4 @@ class MovieGenTransformer(Denoiser):
         y = self.final_linear(self.final_norm(x, shift, scale))  # (B, L, C pt ph pw)
         if self.sequence is not None:
             y = self.sequence.gather(y)
-        return self.latent_of(y, grid).astype(ms.float32)
+        return latent_of_patches(y, grid, self.patch_size).astype(ms.float32)
