@@ -2,14 +2,48 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
 
-__all__ = ["DiffusersConfig"]
+__all__ = ["DiffusersConfig", "known_fields"]
 
 logger = logging.getLogger("mg")
+
+
+def known_fields(
+    mapping: Mapping[str, Any],
+    config_class: type,
+    *,
+    fixed: Mapping[str, Sequence[Any]],
+    ignored: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the fields of a config.json that a config has; others are warned about.
+
+    Args:
+        mapping: the fields; those that begin with an underscore only say who wrote them.
+        config_class: a dataclass with the fields that count.
+        fixed: others that are accepted, with the values that are implemented.
+        ignored: others that say nothing about the network.
+
+    Raises:
+        ValueError: another value of a fixed field.
+    """
+    for name, allowed in fixed.items():
+        stated = mapping.get(name, allowed[0])
+        if (list(stated) if isinstance(stated, tuple) else stated) not in allowed:
+            expected = " or ".join(map(repr, allowed))
+            raise ValueError(f"{name}={stated!r}; supported is {expected} alone")
+    known = {field.name for field in dataclasses.fields(config_class)}
+    unknown = [
+        name
+        for name in mapping
+        if name not in known and name not in (*fixed, *ignored) and not name.startswith("_")
+    ]
+    if unknown:
+        logger.warning("fields of the config without a meaning here: %s", ", ".join(unknown))
+    return {name: value for name, value in mapping.items() if name in known}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,22 +136,9 @@ class DiffusersConfig:
         """
         if isinstance(mapping, cls):
             return mapping
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name, allowed in cls.FIXED.items():
-            if mapping.get(name, allowed[0]) not in allowed:
-                expected = " or ".join(map(repr, allowed))
-                raise ValueError(f"{name}={mapping[name]!r}; supported is {expected} alone")
         cls._check_blocks(mapping)
-        unknown = [
-            name
-            for name in mapping
-            if not (name in known or name in cls.FIXED or name in cls.IGNORED)
-            and not name.startswith("_")
-            and name not in ("down_block_types", "up_block_types")
-        ]
-        if unknown:
-            logger.warning("fields of the config without a meaning here: %s", ", ".join(unknown))
-        return cls(**{name: value for name, value in mapping.items() if name in known})
+        meaningless = (*cls.IGNORED, "down_block_types", "up_block_types")
+        return cls(**known_fields(mapping, cls, fixed=cls.FIXED, ignored=meaningless))
 
     @classmethod
     def _check_blocks(cls, mapping: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
+from mg.models.diffusers_config import known_fields
 from mg.type_checks import check_types
 
 __all__ = ["DOWNSAMPLERS", "UPSAMPLERS", "CausalVAEConfig"]
@@ -65,7 +66,7 @@ LOSSES = ("LPIPSWithDiscriminator", "LPIPSWithDiscriminator3D")
 # Modules with this suffix are the same ones, computed again in the backward pass.
 RECOMPUTED = "_GC"
 # Fields with one right value here.
-FIXED = {"double_z": True, "dropout": 0.0, "in_channels": 3, "out_channels": 3}
+FIXED = {"double_z": (True,), "dropout": (0.0,), "in_channels": (3,), "out_channels": (3,)}
 
 Factors = tuple[int, int]
 
@@ -222,14 +223,7 @@ class CausalVAEConfig:
         """
         if isinstance(mapping, cls):
             return mapping
-        for name, right in FIXED.items():
-            if mapping.get(name, right) != right:
-                raise ValueError(f"{name}={mapping[name]!r}; supported is {right!r} alone")
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = [n for n in mapping if n not in known and n not in FIXED and n[:1] != "_"]
-        if unknown:
-            logger.warning("fields of the config without a meaning here: %s", ", ".join(unknown))
-        fields = {name: value for name, value in mapping.items() if name in known}
+        fields = known_fields(mapping, cls, fixed=FIXED)
         loss = fields.get("loss_type", "")
         if isinstance(loss, str) and loss and loss.rpartition(".")[2] not in LOSSES:
             logger.warning("loss_type=%s is not known here, but %s are", loss, ", ".join(LOSSES))

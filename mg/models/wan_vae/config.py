@@ -1,16 +1,14 @@
 """The config of diffusers' `AutoencoderKLWan`, under its own field names."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
+from mg.models.diffusers_config import known_fields
 from mg.weights.wan_names import wan_config_fields
 
 __all__ = ["WAN21_STATISTICS", "WAN22_STATISTICS", "WanVAEConfig"]
-
-logger = logging.getLogger("mg")
 
 # Mean and standard deviation of each channel of the published networks' latents.
 WAN21_STATISTICS = {
@@ -64,7 +62,7 @@ class WanVAEConfig:
         ValueError: a value that no network can be built from, with what was expected.
     """
 
-    FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"attn_scales": ([], ()), "dropout": (0, 0.0)}
+    FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"attn_scales": ([],), "dropout": (0,)}
     # Said by the structure, or by whoever decodes.
     IGNORED: ClassVar[tuple[str, ...]] = (
         "scale_factor_temporal",
@@ -213,19 +211,7 @@ class WanVAEConfig:
         """
         if isinstance(mapping, cls):
             return mapping
-        for name, allowed in cls.FIXED.items():
-            if mapping.get(name, allowed[0]) not in allowed:
-                raise ValueError(f"{name}={mapping[name]!r}; supported is {allowed[0]!r} alone")
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = [
-            name
-            for name in mapping
-            if not (name in known or name in cls.FIXED or name in cls.IGNORED)
-            and not name.startswith("_")
-        ]
-        if unknown:
-            logger.warning("fields of the config without a meaning here: %s", ", ".join(unknown))
-        return cls(**{name: value for name, value in mapping.items() if name in known})
+        return cls(**known_fields(mapping, cls, fixed=cls.FIXED, ignored=cls.IGNORED))
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Self:
