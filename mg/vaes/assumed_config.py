@@ -5,11 +5,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mg.models.dc_ae.config import fields_of_shapes
-from mg.weights.config_sizes import check_config_sizes
 from mg.weights.image_vae import DEFAULT_NORM_GROUPS, assumed_scaling
 
-__all__ = ["assumed_config", "check_config", "warn_of_assumed"]
+__all__ = ["assumed_config", "check_fields", "completed_config", "warn_of_assumed"]
 
 logger = logging.getLogger("mg")
 
@@ -72,22 +70,36 @@ def assumed_config(family: str, shapes: Shapes) -> dict[str, Any]:
     return {**config, **assumed}
 
 
-def check_config(family: str, config: Mapping[str, Any], shapes: Shapes) -> None:
-    """Raise ValueError, naming the fields, if a config is of another network than the tensors.
+def completed_config(
+    family: str, config: Mapping[str, Any] | None, shapes: Shapes
+) -> dict[str, Any]:
+    """Return a config as it is if it is that of the tensors, else `assumed_config`.
 
     Args:
-        family: any; what can be compared is, and sizes that no tensors could have are refused.
-        config: the checkpoint's.
+        family: sd, cogvideox or hunyuan.
+        config: the checkpoint's; None if there is none.
         shapes: of the tensors, by name (diffusers' names of today).
+
+    Raises:
+        ValueError: as `assumed_config`, or a config of another network than the tensors.
     """
-    check_config_sizes(config, shapes)
-    if family not in (*BLOCKS, "dc_ae"):
-        return
+    if config is None:
+        return assumed_config(family, shapes)
     try:
-        is_dc_ae = family == "dc_ae"
-        found = fields_of_shapes(shapes) if is_dc_ae else _config_of_shapes(family, shapes)
+        found = _config_of_shapes(family, shapes)
     except (KeyError, IndexError) as error:
         raise ValueError(f"the weights are no whole network's: {error} is missing") from error
+    check_fields(config, found)
+    return dict(config)
+
+
+def check_fields(config: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the fields, if a config states others than the tensors show.
+
+    Args:
+        config: the checkpoint's.
+        found: fields as the tensors have them; of those about blocks their number is compared.
+    """
     differing = [
         f"{key}: the file says {found[key]}, the config says {config[key]}"
         for key in COMPARED

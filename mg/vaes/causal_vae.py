@@ -29,6 +29,18 @@ class CausalVideoVAE(DiffusersVAE):
         self.latent_frame_tile: Tile | None = None
 
     @classmethod
+    def completed_config(
+        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        if config is None:
+            raise ValueError(
+                "these weights of a CausalVideoVAE come without a config.json, and no shape tells "
+                "which levels halve time or how the network attends; give the config of the "
+                "checkpoint (config=...)"
+            )
+        return dict(config)
+
+    @classmethod
     def from_tensors(
         cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
     ) -> "CausalVideoVAE":
@@ -68,19 +80,15 @@ class CausalVideoVAE(DiffusersVAE):
         Raises:
             ValueError: tiles that do not fit the network's compression.
         """
-        in_time, side = self.compression.t, self.compression.h
-        tiles = (
-            check_tile("height", height, overlap_pixels, side),
-            check_tile("width", width, overlap_pixels, side),
-        )
+        in_time = self.compression.t
         frame_tile = latent_frame_tile = None
         if frames is not None:
             frame_tile = check_tile("frames", frames, 0, in_time)
             latent_frame_tile = frame_tile.times(Fraction(1, in_time))
         if latent_frames is not None:
             latent_frame_tile = check_tile("latent_frames", latent_frames, 0, 1)
-        self.tiles, self.frame_tile = tiles, frame_tile
-        self.latent_frame_tile = latent_frame_tile
+        super().enable_tiling(height=height, width=width, overlap_pixels=overlap_pixels)
+        self.frame_tile, self.latent_frame_tile = frame_tile, latent_frame_tile
 
     def disable_tiling(self) -> None:
         super().disable_tiling()

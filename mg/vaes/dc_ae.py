@@ -15,15 +15,17 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from mg.latent_spec import LOGVAR_MIN, LatentSpec
-from mg.models.dc_ae.config import VideoDCAEConfig
+from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.dc_ae.network import VideoDCAE as VideoDCAENetwork
 from mg.type_checks import check_types
+from mg.vaes.assumed_config import check_fields, warn_of_assumed
 from mg.vaes.blended_tiles import Tile, coded_in_frame_tiles, coded_in_tiles
-from mg.vaes.networks import built_without_values, load_network, network_shapes
-from mg.vaes.video_vae import VideoVAE
+from mg.vaes.diffusers_vae import NetworkVAE
+from mg.vaes.networks import shapes_of
 
 __all__ = ["DCAETiles", "VideoDCAE", "frames_in_tiles", "moments_in_tiles"]
 
+UNTOLD_FIELDS = ("temporal_downsample", "scaling_factor")  # by the tensors
 LARGEST_DENOMINATOR = 1000  # of an overlap factor as a fraction
 
 
@@ -152,33 +154,35 @@ def _square(tile: Tile | None) -> tuple[Tile, Tile] | None:
     return None if tile is None else (tile, tile)
 
 
-class VideoDCAE(VideoVAE):
-    """Open-Sora 2.0's VAE: 4x32x32, any number of frames, no posterior."""
+class VideoDCAE(NetworkVAE):
+    """Open-Sora 2.0's VAE: 4x32x32, any number of frames, no posterior.
+
+    Args:
+        network: the network, with its weights.
+        config: fields of the checkpoint's config; what counts is the network's own.
+    """
 
     family = "dc_ae"
     class_name = "VideoDCAE"
+    config_class = VideoDCAEConfig
+    network_class = VideoDCAENetwork
 
-    def __init__(self, network: VideoDCAENetwork) -> None:
+    def __init__(self, network: VideoDCAENetwork, config: Mapping[str, Any] | None = None) -> None:
         super().__init__(network, network.config.to_dict(), spec=network.config.spec)
         self.tiles = DCAETiles(use_spatial_tiling=False, use_temporal_tiling=False)
         network.set_train(False)
 
     @classmethod
-    def _build(cls, config: Mapping[str, Any]) -> VideoDCAENetwork:
-        config = VideoDCAEConfig.from_mapping(config)
-        return built_without_values(lambda: VideoDCAENetwork(config))
-
-    @classmethod
-    def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        return network_shapes(cls._build(config))
-
-    @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
-    ) -> "VideoDCAE":
-        network = cls._build(config)
-        load_network(network, tensors)
-        return cls(network)
+    def completed_config(
+        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        told = fields_of_shapes(shapes_of(tensors))
+        if config is not None:
+            check_fields(config, told)
+            return {**told, **config}
+        fields = VideoDCAEConfig.from_mapping(told).to_dict()
+        warn_of_assumed({field: fields[field] for field in UNTOLD_FIELDS})
+        return fields
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         return moments_in_tiles(self.network, self.network.completed(video), self.tiles)
@@ -198,6 +202,3 @@ class VideoDCAE(VideoVAE):
 
     def disable_tiling(self) -> None:
         self.tiles = DCAETiles(use_spatial_tiling=False, use_temporal_tiling=False)
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        return self.network.tensors()

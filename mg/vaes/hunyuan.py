@@ -41,24 +41,6 @@ class HunyuanVideoVAE(DiffusersVAE):
             tile = tile.times(Fraction(1, factor))
         return coded_in_frame_tiles(super().decoded, latent, tile, Fraction(factor))
 
-    def enable_tiling(
-        self,
-        *,
-        height: int = 256,
-        width: int = 256,
-        overlap_pixels: int = 64,
-    ) -> None:
-        """Code in overlapping tiles of the given size in pixels.
-
-        Raises:
-            ValueError: tiles that do not fit the network's compression.
-        """
-        side = self.compression.h
-        self.tiles = (
-            check_tile("height", height, overlap_pixels, side),
-            check_tile("width", width, overlap_pixels, side),
-        )
-
     def enable_frame_tiles(self, frames: int = 16, overlap_frames: int = 4) -> None:
         """Code clips of more than `frames` frames in tiles of `frames` + 1 frames.
 

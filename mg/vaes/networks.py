@@ -10,7 +10,13 @@ from mg.parameters import set_values
 from mg.weights.tae_names import check_tensors
 from mg.weights.vae_names import to_diffusers_names
 
-__all__ = ["built_without_values", "load_network", "network_shapes", "network_tensors"]
+__all__ = [
+    "built_without_values",
+    "load_network",
+    "network_shapes",
+    "network_tensors",
+    "shapes_of",
+]
 
 
 def built_without_values(build: Callable[[], nn.Cell]) -> nn.Cell:
@@ -20,6 +26,11 @@ def built_without_values(build: Callable[[], nn.Cell]) -> nn.Cell:
     """
     with no_init_parameters():
         return build()
+
+
+def shapes_of(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Return {name: shape} of arrays."""
+    return {name: array.shape for name, array in tensors.items()}
 
 
 def network_shapes(network: nn.Cell) -> dict[str, tuple[int, ...]]:

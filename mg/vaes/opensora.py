@@ -15,9 +15,10 @@ from mg.models.autoencoder_kl.network import AutoencoderKL
 from mg.models.opensora_vae.config import TemporalVAEConfig
 from mg.models.opensora_vae.network import OpenSoraNetwork
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
+from mg.vaes.assumed_config import warn_of_assumed
 from mg.vaes.autoencoder_kl import AutoencoderKLVAE
-from mg.vaes.networks import built_without_values, load_network, network_shapes, network_tensors
-from mg.vaes.video_vae import VideoVAE
+from mg.vaes.diffusers_vae import NetworkVAE
+from mg.vaes.networks import built_without_values
 
 __all__ = ["OPENSORA_CONFIG", "OpenSoraVAE"]
 
@@ -56,7 +57,7 @@ TEMPORAL_TYPES = {
 }
 
 
-class OpenSoraVAE(VideoVAE):
+class OpenSoraVAE(NetworkVAE):
     """Open-Sora's VAE: 4x8x8, 4 channels, any number of frames, in chunks of `micro_frame_size`.
 
     Args:
@@ -88,16 +89,25 @@ class OpenSoraVAE(VideoVAE):
         network.set_train(False)
 
     @classmethod
-    def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        return network_shapes(_build(config))
+    def _build(cls, config: Mapping[str, Any]) -> OpenSoraNetwork:
+        spatial = AutoencoderKLConfig.from_mapping(_spatial_config(config))
+        temporal = _temporal_config(config)
+        return built_without_values(
+            lambda: OpenSoraNetwork(
+                AutoencoderKL(spatial),
+                TemporalVAE(temporal),
+                micro_frame_size=_completed(config)["micro_frame_size"],
+                **_stated_scaling(config),
+            )
+        )
 
     @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
-    ) -> "OpenSoraVAE":
-        network = _build(config)
-        load_network(network, tensors)
-        return cls(network, config)
+    def completed_config(
+        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        if config is None:  # the one published config, and the scaling of the weights
+            warn_of_assumed({"micro_frame_size": OPENSORA_CONFIG["micro_frame_size"]})
+        return dict(config or {})
 
     @property
     def micro_frame_size(self) -> int | None:
@@ -121,29 +131,12 @@ class OpenSoraVAE(VideoVAE):
     def disable_tiling(self) -> None:
         self.spatial.disable_tiling()
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        return network_tensors(self.network)
-
     def stored_config(self) -> dict[str, Any]:
         return self.config
 
     def weights_metadata(self) -> dict[str, str]:
         """Return what the transformers package wants: the name of a framework that it knows."""
         return {"format": "pt"}
-
-
-def _build(config: Mapping[str, Any]) -> OpenSoraNetwork:
-    """Return the networks of a config, their weights without values."""
-    spatial = AutoencoderKLConfig.from_mapping(_spatial_config(config))
-    temporal = _temporal_config(config)
-    return built_without_values(
-        lambda: OpenSoraNetwork(
-            AutoencoderKL(spatial),
-            TemporalVAE(temporal),
-            micro_frame_size=_completed(config)["micro_frame_size"],
-            **_stated_scaling(config),
-        )
-    )
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:

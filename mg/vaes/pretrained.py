@@ -8,21 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
-from mg.models.tae.config import TAEConfig
-from mg.models.wan_vae.config import WanVAEConfig
-from mg.vaes.assumed_config import assumed_config, check_config, warn_of_assumed
 from mg.vaes.families import FAMILIES, family_class, recognise
+from mg.vaes.networks import shapes_of
 from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
 from mg.weights.causal_vae import read_causal_vae
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
+from mg.weights.config_sizes import check_config_sizes
 from mg.weights.hub import fetch, find_model
 from mg.weights.image_vae import fields_of_vae_config
 from mg.weights.inflation import METHODS, inflate_image_vae
-from mg.weights.load import check_tae_config
 from mg.weights.own_tensors import own_tensors
 from mg.weights.stored_config import read_config, stored_tae_config
-from mg.weights.tae_names import infer_tae_config, is_tae, tae_from_published
+from mg.weights.tae_names import is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 from mg.weights.wan_names import is_original_wan, wan_from_original
 
@@ -31,12 +28,6 @@ __all__ = ["INFLATE_METHODS", "load_pretrained"]
 logger = logging.getLogger("mg")
 
 INFLATE_METHODS = (*METHODS, "none")
-
-# What neither names nor shapes of tensors tell, but results depend on.
-UNTOLD_TAE_FIELDS = ("temporal_padding", "norm_groups", "scaling_factor", "shift_factor")
-UNTOLD_DC_AE_FIELDS = ("temporal_downsample", "scaling_factor")
-UNTOLD_WAN_FIELDS = ("latents_mean", "latents_std")
-OPENSORA_CHUNK = 17  # frames that are coded together
 
 
 def load_pretrained(
@@ -65,23 +56,22 @@ def load_pretrained(
     try:
         tensors = own_tensors(loaded)
         tensors = _renamed(tensors)
-        shapes = _shapes(tensors)
+        shapes = shapes_of(tensors)
         family = recognise(stated, shapes)
         if method not in ("auto", "local", family):
             raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
         logger.info("%s holds weights of family %s", file, family)
-        stated = _completed(stated, family, tensors)
-        check_config(family, stated, shapes)
-        if family == "tae":
-            check_tae_config(tensors, stated)
+        vae_class = family_class(family)
+        check_config_sizes(stated or {}, shapes)
+        completed = vae_class.completed_config(stated, tensors)
         if family == "sd" and inflate_method != "none":
-            return _inflated(tensors, stated, inflate_method, inflate_options or {})
+            return _inflated(tensors, completed, inflate_method, inflate_options or {})
         if inflate_options or inflate_method not in ("central", "none"):
             raise ValueError(
                 f"inflate_method={inflate_method!r} with inflate_options={inflate_options}: "
                 f"nothing is inflated here, the weights are of family {family!r}"
             )
-        return family_class(family).from_tensors(tensors, stated)
+        return vae_class.from_tensors(tensors, completed)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -124,37 +114,6 @@ def _read_config(
     return read_config(file.parent / CONFIG_FILE if config is None else config)
 
 
-def _completed(
-    config: dict[str, Any] | None, family: str, tensors: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Return the config with what the tensors tell, where it does not state everything."""
-    if config is not None:
-        told = {"tae": infer_tae_config, "dc_ae": _told_by_dc_ae}
-        return {**told[family](tensors), **config} if family in told else config
-    if family == "tae":
-        fields = TAEConfig().to_dict()
-        warn_of_assumed({field: fields[field] for field in UNTOLD_TAE_FIELDS})
-        return infer_tae_config(tensors)
-    if family == "causal_vae":
-        raise ValueError(
-            "these weights of a CausalVideoVAE come without a config.json, and no shape tells "
-            "which levels halve time or how the network attends; give the config of the "
-            "checkpoint (config=...)"
-        )
-    if family == "dc_ae":
-        fields = VideoDCAEConfig.from_mapping(_told_by_dc_ae(tensors)).to_dict()
-        warn_of_assumed({field: fields[field] for field in UNTOLD_DC_AE_FIELDS})
-        return fields
-    if family == "wan":
-        fields = WanVAEConfig.from_shapes(_shapes(tensors)).to_dict()
-        warn_of_assumed({field: fields[field] for field in UNTOLD_WAN_FIELDS})
-        return fields
-    if family == "opensora":  # the class has the one published config, and the weights the scaling
-        warn_of_assumed({"micro_frame_size": OPENSORA_CHUNK})
-        return {}
-    return assumed_config(family, _shapes(tensors))
-
-
 def _renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return tensors under the names of their networks here."""
     if is_tae(tensors):
@@ -162,14 +121,6 @@ def _renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if is_original_wan(tensors):
         return wan_from_original(tensors)
     return to_diffusers_names(tensors)
-
-
-def _told_by_dc_ae(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return fields_of_shapes(_shapes(tensors))
-
-
-def _shapes(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape for name, array in tensors.items()}
 
 
 def _inflated(

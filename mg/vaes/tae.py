@@ -9,11 +9,17 @@ from mindspore import Tensor
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.tiling.sizes import Tiling
+from mg.vaes.assumed_config import warn_of_assumed
 from mg.vaes.video_vae import VideoVAE
+from mg.weights.load import check_tae_config
 from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
+from mg.weights.tae_names import infer_tae_config
 
 __all__ = ["TAEVideoVAE"]
+
+# What neither names nor shapes of tensors tell, but results depend on.
+UNTOLD_FIELDS = ("temporal_padding", "norm_groups", "scaling_factor", "shift_factor")
 
 
 class TAEVideoVAE(VideoVAE):
@@ -32,6 +38,17 @@ class TAEVideoVAE(VideoVAE):
     @classmethod
     def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return tae_shapes(_tae_config(config).to_dict())
+
+    @classmethod
+    def completed_config(
+        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        if config is None:
+            fields = TAEConfig().to_dict()
+            warn_of_assumed({field: fields[field] for field in UNTOLD_FIELDS})
+        completed = {**infer_tae_config(tensors), **(config or {})}
+        check_tae_config(tensors, completed)
+        return completed
 
     @classmethod
     def from_tensors(

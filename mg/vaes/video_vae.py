@@ -41,8 +41,8 @@ class VideoVAE(abc.ABC):
     """A video autoencoder of any family: video -> posterior over latents -> video.
 
     Get one with `VideoVAE.from_pretrained`. Subclasses set `family` and `class_name` and implement
-    `moments`, `frames_from`, `enable_tiling`, `disable_tiling`, `tensors`, `shapes` and
-    `from_tensors`.
+    `moments`, `frames_from`, `enable_tiling`, `disable_tiling`, `tensors`, `shapes`,
+    `completed_config` and `from_tensors`.
 
     Args:
         network: the network, with its weights.
@@ -50,7 +50,7 @@ class VideoVAE(abc.ABC):
         spec: the size of the latents, and the scale that a generator sees them at.
     """
 
-    family: str = ""  # the `method` of from_pretrained: opensora, cogvideox, hunyuan, sd, tae
+    family: str = ""  # the `method` of from_pretrained, one of `mg.vaes.families.FAMILIES`
     class_name: str = ""  # `_class_name` in the config.json that is saved
     weights_file: str = WEIGHTS_FILE  # beside it
 
@@ -96,6 +96,22 @@ class VideoVAE(abc.ABC):
     @abc.abstractmethod
     def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return {official tensor name: shape} of the network of a config; allocates nothing."""
+
+    @classmethod
+    @abc.abstractmethod
+    def completed_config(
+        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """Return the config of a checkpoint, with what its tensors tell and it does not state.
+
+        Args:
+            config: fields of its config.json; None if there is none. What the tensors do not tell
+                is then assumed, and a warning names it.
+            tensors: all of them, under their official names.
+
+        Raises:
+            ValueError: a config of another network, or tensors that do not tell enough.
+        """
 
     @classmethod
     @abc.abstractmethod
@@ -155,8 +171,8 @@ class VideoVAE(abc.ABC):
             name_or_path: a weight file, or a folder with one (its own, or that of a whole pipeline
                 with a folder `vae`); or a name such as `THUDM/CogVideoX-2b`
                 (`mg.weights.hub.HUB_MODELS`), which is downloaded once.
-            method: the family: opensora, cogvideox, hunyuan, sd or tae. `auto` recognises it from
-                the config and the tensors; `local` does so too, for a path on disk alone.
+            method: the family, one of `mg.vaes.families.FAMILIES`. `auto` recognises it from the
+                config and the tensors; `local` does so too, for a path on disk alone.
             inflate_method: of a 2-D VAE (family sd): central, replicate or average inflates it
                 into a Temporal Autoencoder (`mg.weights.inflation`); none keeps it as it is and
                 codes frame by frame.

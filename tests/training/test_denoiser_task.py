@@ -7,8 +7,8 @@ import shutil
 import mindspore as ms
 import numpy as np
 import pytest
-from mg.text.prompts import with_fps
 
+from mg.conditions.text.prompts import with_fps
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video import iterate_frames, probe_video
 from mg.models.families import denoiser_family
