@@ -1,6 +1,6 @@
 """Wrong inputs of the text-to-video scripts: one clear line, before anything is computed."""
 
-import importlib.util
+import importlib
 import json
 import shutil
 import sys
@@ -26,7 +26,6 @@ from mg.training.checkpoint import save_final_weights
 from mg.weights.tae_layers import tae_shapes
 from tests.tiny import TAE
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 HOSTILE = Path(__file__).parents[1] / "fixtures" / "hostile"
 WORD = "word,width=32,max_tokens=8"
 CAPTIONS = ("a red square", "a blue circle")
@@ -95,9 +94,7 @@ def run_script(monkeypatch, capsys):
     mode = ms.get_context("mode")
 
     def run(name, *arguments):
-        spec = importlib.util.spec_from_file_location(f"{name}_script", SCRIPTS / f"{name}.py")
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+        script = importlib.import_module(f"mg.commands.{name}")
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         capsys.readouterr()
         try:

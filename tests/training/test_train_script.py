@@ -1,7 +1,6 @@
 """scripts/train_tae.py as a user starts it."""
 
 import dataclasses
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from mg.cli import run_main
+from mg.commands import train_tae
 from mg.data.video import probe_video
 from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
@@ -87,16 +87,13 @@ def run_script(monkeypatch, capsys):
     """Return a function that runs the script in this process: arguments -> (exit code, stderr)."""
     # MindSpore takes a device only once per process, before its first kernel.
     monkeypatch.setattr(ms, "set_device", lambda name: None)
-    spec = importlib.util.spec_from_file_location("train_tae_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     mode = ms.get_context("mode")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["train_tae.py", *map(str, arguments)])
         capsys.readouterr()
         try:
-            run_main(script.main)
+            run_main(train_tae.main)
         except SystemExit as stop:
             return stop.code, capsys.readouterr().err
         return 0, capsys.readouterr().err
