@@ -6,7 +6,7 @@ A wheel holds them in `mg/shipped`, a checkout beside `mg`. Both have the folder
 import os
 from pathlib import Path
 
-__all__ = ["FOLDERS", "find_shipped", "shipped_path", "shipped_root"]
+__all__ = ["FOLDERS", "find_shipped", "shipped_root"]
 
 FOLDERS = ("assets", "configs", "protocols")
 
@@ -32,8 +32,3 @@ def find_shipped(path: str | os.PathLike) -> str:
         return os.fspath(path)
     shipped = shipped_root().joinpath(*parts)
     return str(shipped) if shipped.exists() else os.fspath(path)
-
-
-def shipped_path(path: str | os.PathLike) -> Path:
-    """Return `find_shipped` of a path as a Path: a type of arguments."""
-    return Path(find_shipped(path))

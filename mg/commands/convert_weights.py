@@ -6,7 +6,6 @@ mg convert vae/diffusion_pytorch_model.bin vae.safetensors --dtype float16
 import argparse
 from pathlib import Path
 
-from mg.shipped import shipped_path
 from mg.weights.conversion import DTYPES, convert_weights
 from mg.weights.inspection import inspect_checkpoint
 
@@ -15,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "src",
-        type=shipped_path,
+        type=Path,
         help="safetensors, PyTorch, MindSpore or npz file, or a folder with one",
     )
     parser.add_argument(

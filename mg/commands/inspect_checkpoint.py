@@ -6,9 +6,9 @@ mg inspect vae/diffusion_pytorch_model.safetensors
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from mg.console import printable
-from mg.shipped import shipped_path
 from mg.weights.inspection import inspect_checkpoint
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "path",
-        type=shipped_path,
+        type=Path,
         help="safetensors, PyTorch, MindSpore or npz file, or a folder with one",
     )
     parser.add_argument("--key", help="which weights of a file that holds several")
