@@ -3,7 +3,7 @@
 mg demo --config configs/tae/train/adapt.yaml --video_folder my_clip.mp4
 
 Trains on the clip's first half and shows its second half: before_after.gif, curves.png. All
-settings of scripts/train_tae.py can be given.
+settings of mg train-tae can be given.
 """
 
 import logging

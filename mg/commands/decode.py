@@ -21,7 +21,7 @@ class DecodeConfig(AutoencoderConfig):
     """Decoding of latents.
 
     Args:
-        input: a latent file (.safetensors or .npz) of scripts/encode.py, or a folder of them.
+        input: a latent file (.safetensors or .npz) of mg encode, or a folder of them.
         output_path: folder for the videos; subfolders are kept.
         overwrite: decode all latents again and replace existing videos.
     """

@@ -75,7 +75,7 @@ def fetch_one(name: str, cache_folder: Path | None) -> Path:
     if name != LPIPS_ROW[0]:
         return fetch(name, cache_folder=cache_folder)
     if fetch_lpips.main(["--net", "vgg"]) != 0:
-        raise OSError("tools/fetch_lpips.py has said why")
+        raise OSError("mg fetch-lpips has said why")
     return lpips_weights_path("vgg")
 
 

@@ -24,7 +24,7 @@ class EvalPromptsConfig(DeviceConfig):
     """Evaluation on the 48 held-out captions. What is null is the generator's default.
 
     Args:
-        checkpoint: folder of a generator trained on captions of tools/make_sample_videos.py; by
+        checkpoint: folder of a generator trained on captions of mg make-samples; by
             default the one that ships here.
         output_folder: for report.md, report.json and contact_sheet.png.
         num_prompts: take so many of the 48; null takes all.

@@ -39,8 +39,8 @@ class EvaluateConfig(DeviceConfig):
         subset_size: measure the first so many pairs; null takes all.
         batch_size: frames that go through a network together.
         lpips_path: LPIPS weights of the protocol's backbone; null takes those that
-            tools/fetch_lpips.py stored.
-        i3d_path: I3D weights; null takes those that tools/fetch_i3d.py stored.
+            mg fetch-lpips stored.
+        i3d_path: I3D weights; null takes those that mg fetch-i3d stored.
         pwcnet_path: PWC-Net weights, which flolpips needs.
         allow_few: give FVD and KVD of fewer clips than the protocol asks for, too.
         overwrite: measure again what is there.

@@ -52,7 +52,7 @@ class GenerateConfig(DeviceConfig):
         two_passes: guidance in two passes instead of one of double batch; half the memory.
         batch_size: videos sampled together.
         truncate: cut prompts that are too long, instead of refusing them.
-        keep_latents: leave the latents beside the videos (scripts/decode.py reads them).
+        keep_latents: leave the latents beside the videos (mg decode reads them).
         overwrite: make all videos again and replace existing files.
         dtype: precision of the transformer, float32, float16 or bfloat16.
         decode_dtype: precision of the TAE's decoder, float32, float16 or bfloat16.

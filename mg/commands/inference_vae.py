@@ -33,7 +33,7 @@ class InferenceConfig(AutoencoderConfig):
         sample_stride: take every n-th frame.
         batch_size: clips that go through the network together.
         side_by_side: write original | reconstruction; otherwise the reconstruction alone.
-        lpips_path: LPIPS weights; null takes those that tools/fetch_lpips.py stored, if any.
+        lpips_path: LPIPS weights; null takes those that mg fetch-lpips stored, if any.
         overwrite: reconstruct all clips again and replace existing outputs.
     """
 

@@ -188,7 +188,7 @@ def print_summary(
                         {len(inflated)} tensors, {num_millions(inflated)} M parameters, float32
             sha256      {sha256_of_file(target)}
             config      {config_path(target)}
-            next        python scripts/inference_vae.py --ckpt_path {target} \
+            next        mg reconstruct --ckpt_path {target} \
 --video_folder /path/to/videos --num_frames 16 --image_size 256"""
         )
     )

@@ -3,7 +3,7 @@
     mg reconstruct-with-vae --vae THUDM/CogVideoX-2b --video_folder videos \
         --num_frames 17 --image_size 256
 
-For the TAE itself scripts/inference_vae.py does more: videos of any length, several devices.
+For the TAE itself mg reconstruct does more: videos of any length, several devices.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class ReconstructionConfig(DeviceConfig):
         image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
         sample_stride: take every n-th frame.
         side_by_side: write original | reconstruction; otherwise the reconstruction alone.
-        lpips_path: LPIPS weights; null takes those that tools/fetch_lpips.py stored, if any.
+        lpips_path: LPIPS weights; null takes those that mg fetch-lpips stored, if any.
         overwrite: replace existing outputs.
     """
 

@@ -62,7 +62,7 @@ class LossSettings:
         lcr_threshold: correlation of neighbours that is enough.
         lcr_adaptive: scale lcr_weight by the ratio of the gradient norms of reconstruction and
             regulariser at the latent. Costs one more pass back through the decoder.
-        lpips_path: LPIPS weights; null takes those that tools/fetch_lpips.py stored.
+        lpips_path: LPIPS weights; null takes those that mg fetch-lpips stored.
         lpips_num_frames: frames of each clip that LPIPS looks at, drawn anew each step; null
             for all.
     """

@@ -187,7 +187,7 @@ REFUSED = {
     # a missing cache entry
     "train: caption without embedding": (
         train(text__cache_folder="{data}/text"),
-        "1 of 3 texts have no embedding by 'word'; run python scripts/encode_text.py",
+        "1 of 3 texts have no embedding by 'word'; run mg encode-text",
     ),
     "train: cache of another encoder": (
         train(text__cache_folder="{data}/text", text__encoders='["word,width=32,max_tokens=9"]'),

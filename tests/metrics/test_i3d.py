@@ -135,7 +135,7 @@ def test_features_of_frames(network, pynative_mode):
 
 def test_missing_and_unfitting_weights(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("MG_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"python tools/fetch_i3d\.py"):
+    with pytest.raises(FileNotFoundError, match=r"mg fetch-i3d"):
         load_i3d()
     with pytest.raises(ValueError, match="does not fit this I3D network"):
         load_i3d(weights, config=dataclasses.replace(CONFIG, num_classes=6))

@@ -76,7 +76,7 @@ def _check_messages(text, output):
     assert "Resuming after step 2." in text
     assert "Done: 4 steps, 0 skipped." in text and "c.mp4: " in text
     assert f"Weights: {output / 'tae.safetensors'}" in text
-    assert "python scripts/inference_vae.py" in text
+    assert "mg reconstruct --ckpt_path" in text
     # One clear line about the device, none of the libraries that other devices would need.
     assert len([line for line in text.splitlines() if "unning on" in line]) == 1
     assert "Load dynamic library" not in text and "WARNING" not in text
@@ -197,7 +197,7 @@ def test_bfloat16_on_a_cpu(refused, videos):
 def test_missing_lpips_weights(refused, videos, tmp_path, monkeypatch):
     monkeypatch.setenv("MG_CACHE", str(tmp_path / "empty"))
     arguments = [*TINY, f"--video_folder={videos}", "--loss.perceptual_loss_weight=1"]
-    assert "tools/fetch_lpips.py" in refused(*arguments)
+    assert "mg fetch-lpips" in refused(*arguments)
 
 
 def test_nothing_to_resume(refused, videos):
