@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mg.vaes.families import FAMILIES, family_class, recognise
-from mg.vaes.networks import shapes_of
+from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.vaes.families import family_class, recognise
 from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
+from mg.weights.assumed_config import shapes_of
 from mg.weights.causal_vae import read_causal_vae
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
 from mg.weights.config_sizes import check_config_sizes
@@ -42,7 +43,7 @@ def load_pretrained(
 ) -> VideoVAE:
     """Return the VAE of a checkpoint; arguments and errors as `VideoVAE.from_pretrained`."""
     for argument, given, known in (
-        ("method", method, ("auto", "local", *FAMILIES)),
+        ("method", method, ("auto", "local", *AUTOENCODERS)),
         ("inflate_method", inflate_method, INFLATE_METHODS),
     ):
         if given not in known:
@@ -61,9 +62,8 @@ def load_pretrained(
         if method not in ("auto", "local", family):
             raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
         logger.info("%s holds weights of family %s", file, family)
-        vae_class = family_class(family)
         check_config_sizes(stated or {}, shapes)
-        completed = vae_class.completed_config(stated, tensors)
+        completed = autoencoder_family(family).complete(stated, tensors)
         if family == "sd" and inflate_method != "none":
             return _inflated(tensors, completed, inflate_method, inflate_options or {})
         if inflate_options or inflate_method not in ("central", "none"):
@@ -71,7 +71,7 @@ def load_pretrained(
                 f"inflate_method={inflate_method!r} with inflate_options={inflate_options}: "
                 f"nothing is inflated here, the weights are of family {family!r}"
             )
-        return vae_class.from_tensors(tensors, completed)
+        return family_class(family).from_tensors(tensors, completed)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
