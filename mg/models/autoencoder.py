@@ -57,6 +57,7 @@ class Autoencoder(nn.Cell):
     family: str = ""  # its name in `mg.models.families`
     recomputed: tuple[type[nn.Cell], ...] = ()  # the blocks that `recompute_blocks` recomputes
     constants: tuple[str, ...] = ()  # names of parameters that never train
+    has_posterior: bool = True  # else its latent is a point, and `logvar` says no more than that
     last_weight: Parameter  # of the decoder's last convolution
 
     def __init__(

@@ -71,6 +71,7 @@ class AutoencoderFamily:
         description: of the checkpoints, in a few words.
         temporal: patterns of the names of the parameters that work along time.
         weights_file: name of the weights beside config.json.
+        starts_from: other families whose weights can be inflated into it.
     """
 
     name: str
@@ -82,6 +83,7 @@ class AutoencoderFamily:
     description: str
     temporal: tuple[str, ...] = ()
     weights_file: str = "diffusion_pytorch_model.safetensors"
+    starts_from: tuple[str, ...] = ()
 
     def build(
         self,

@@ -108,7 +108,9 @@ def test_each_chunk_is_encoded_by_itself(vae):
     posterior = vae.encode(video)
     assert posterior.mean.shape == (2, 4, 5, 2, 3)
     latents = frame_latents(vae, video)
-    pieces = [vae.network.temporal_vae.moments(Tensor(x)) for x in (latents[:, :, :5], latents[:, :, 5:])]
+    pieces = [
+        vae.network.temporal_vae.moments(Tensor(x)) for x in (latents[:, :, :5], latents[:, :, 5:])
+    ]
     means, logvars = ([moment.asnumpy() for moment in m] for m in zip(*pieces, strict=True))
     assert_close(posterior.mean.asnumpy(), np.concatenate(means, 2))
     assert_close(posterior.logvar.asnumpy(), np.concatenate(logvars, 2))

@@ -31,4 +31,5 @@ FAMILY = AutoencoderFamily(
     is_own=is_own,
     complete=complete,
     description="Open-Sora-Plan's CausalVideoVAE",
+    temporal=("*.time_*", "*time_conv*"),
 )

@@ -244,6 +244,7 @@ class VideoDCAE(Autoencoder):
 
     family = "dc_ae"
     recomputed = (Residual,)
+    has_posterior = False
 
     def __init__(
         self,

@@ -41,4 +41,5 @@ FAMILY = AutoencoderFamily(
     complete=complete,
     description="a Temporal Autoencoder",
     temporal=TEMPORAL_LAYERS,
+    starts_from=("sd",),
 )
