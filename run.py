@@ -1,8 +1,9 @@
-"""One command that sets everything up: python3 run.py demo, or python3 run.py test.
+"""One command that sets everything up: python3 run.py demo, test, docs or wheel.
 
 Needs Python 3.10, 3.11 or 3.12 and nothing else. Makes a virtual environment beside this file,
-installs the project into it (once), then runs the demo training or the tests. Arguments after the
-task are passed on to it; paths in them are relative to the folder of this file.
+installs the project into it (once), then runs the demo training or the tests, builds the
+documentation, or uses the wheel in a fresh environment. Arguments after the task are passed on to
+it; paths in them are relative to the folder of this file.
 
     python3 run.py demo --video_folder my_clips
     python3 run.py test tests/data
@@ -28,6 +29,8 @@ PARALLEL = (
     *("-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder"),
     "--ignore=tests/parallel",
 )
+DOCS = ("tools/build_docs.py",)
+WHEEL = ("tools/check_wheel.py",)
 DEMO = ("scripts/adapt_tae.py", "--config", "configs/tae/train/adapt.yaml")
 
 
@@ -46,7 +49,7 @@ def main(argv=None):
         default=os.environ.get("MG_VENV") or str(ROOT / ".venv"),
         help="the virtual environment; default: the environment variable MG_VENV, or .venv here",
     )
-    parser.add_argument("task", choices=("demo", "test"))
+    parser.add_argument("task", choices=("demo", "test", "docs", "wheel"))
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the task")
     options = parser.parse_args(argv)
     try:
@@ -68,7 +71,7 @@ def commands(task, arguments):
         if arguments:
             return [*lint, ("-m", "pytest", *arguments)]
         return [*lint, ("-m", "pytest", *PARALLEL), ("-m", "pytest", "tests/parallel")]
-    return [(*DEMO, *arguments)]
+    return [(*{"demo": DEMO, "docs": DOCS, "wheel": WHEEL}[task], *arguments)]
 
 
 def install(venv):

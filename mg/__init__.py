@@ -1,10 +1,29 @@
-"""Movie Gen's Temporal Autoencoder and video model on MindSpore.
+"""Video autoencoders and video generation on MindSpore.
 
-Importing this package loads no MindSpore: the rooms that only need numpy (`mg.data`,
-`mg.weights`, `mg.metrics`) stay quick to import.
+    from mg import TemporalAutoencoder, TextToVideo, VideoVAE, export_to_video, load_video
+
+Importing this package loads no MindSpore, and each of these names is imported when it is asked
+for: the rooms that only need numpy (`mg.data`, `mg.weights`, `mg.metrics`) stay quick to import.
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mg.models.tae.tae import TemporalAutoencoder
+    from mg.pipelines.text_to_video import TextToVideo
+    from mg.vaes import VideoVAE
+    from mg.video_files import export_to_video, load_video
+
+__all__ = [
+    "TemporalAutoencoder",
+    "TextToVideo",
+    "VideoVAE",
+    "__version__",
+    "export_to_video",
+    "load_video",
+]
 
 __version__ = "0.1.0"
 
@@ -14,10 +33,21 @@ __version__ = "0.1.0"
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 
-def __getattr__(name: str):
-    """Return `VideoVAE`, which loads MindSpore, when it is asked for."""
-    if name == "VideoVAE":
-        from mg.vaes import VideoVAE
+PLACES = {
+    "TemporalAutoencoder": "mg.models.tae.tae",
+    "TextToVideo": "mg.pipelines.text_to_video",
+    "VideoVAE": "mg.vaes",
+    "export_to_video": "mg.video_files",
+    "load_video": "mg.video_files",
+}
 
-        return VideoVAE
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Return one of `__all__`, imported when it is asked for."""
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *PLACES})

@@ -18,6 +18,7 @@ import yaml
 
 from mg.console import one_line, printable, set_up_console
 from mg.files import write_text
+from mg.shipped import find_shipped
 from mg.yaml_file import parse_yaml, read_yaml
 
 __all__ = ["config_to_yaml", "parse_config", "plain_settings", "run_main", "save_config"]
@@ -49,6 +50,7 @@ def parse_config(
     """
     settings = _settings(config_class)
     argv = _with_bare_switches(list(sys.argv[1:] if argv is None else argv), settings)
+    argv = _with_shipped_configs(argv)
     _check_flags(argv, settings)
     for name, value in _flags(argv):
         if name == "config":
@@ -82,6 +84,8 @@ def _build(config_class: type[Config], values: jsonargparse.Namespace, prefix: s
         elif section is not None and isinstance(value, list):
             value = [_build(section, item, f"{prefix}{name}.") for item in value]
         _check_finite(f"{prefix}{name}", value)
+        if isinstance(value, str):
+            value = find_shipped(value)
         arguments[name] = value
     try:
         return config_class(**arguments)
@@ -125,6 +129,17 @@ def _with_bare_switches(argv: list[str], settings: dict[str, Any]) -> list[str]:
         f"{flag}=true" if flag in switches and after.startswith("--") else flag
         for flag, after in itertools.pairwise([*argv, "--"])
     ]
+
+
+def _with_shipped_configs(argv: list[str]) -> list[str]:
+    """Return the arguments with `--config` naming the shipped file where no other is there."""
+    found = list(argv)
+    for i, argument in enumerate(argv):
+        if argument.startswith("--config="):
+            found[i] = "--config=" + find_shipped(argument.removeprefix("--config="))
+        elif i and argv[i - 1] == "--config":
+            found[i] = find_shipped(argument)
+    return found
 
 
 def _check_flags(argv: list[str], settings: dict[str, Any]) -> None:
@@ -267,18 +282,22 @@ def save_config(path: Path, config: Any) -> None:
     write_text(path, config_to_yaml(config), overwrite=True)
 
 
-def run_main(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a user's fault ends in one clear line on stderr and exit code 1.
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run a command's `main`; a user's fault ends in one clear line on stderr and exit code 1.
+
+    An exit code that `main` returns becomes the process's.
 
     Other exceptions are faults of ours and keep their traceback, as all do if the environment
     variable MG_DEBUG is set. Whatever is told is made printable (`mg.console`).
     """
     set_up_console()
     try:
-        main()
+        code = main()
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("MG_DEBUG"):
             raise
         with contextlib.suppress(BrokenPipeError):
             print(printable(f"error: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
+    if code:
+        raise SystemExit(code)

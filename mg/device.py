@@ -61,8 +61,8 @@ def setup_device(config: DeviceConfig) -> str:
     if config.jit_level != "default":
         ms.set_context(jit_config={"jit_level": config.jit_level})
     fell_back = config.device == "auto" and device != "Ascend"
-    reason = "No Ascend device is usable here: running" if fell_back else "Running"
-    logger.info("%s on %s (%s mode).", reason, device, config.mode)
+    found = "; no Ascend device found" if fell_back else ""
+    logger.info("Running on %s (%s mode%s).", device, config.mode, found)
     return device
 
 

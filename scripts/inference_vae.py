@@ -1,99 +1,11 @@
-"""Reconstruct videos with a TAE: original | reconstruction as mp4, PSNR, SSIM and LPIPS.
+"""`mg reconstruct` from a checkout, without installing: python scripts/inference_vae.py ..."""
 
-    python scripts/inference_vae.py --ckpt_path tae.ckpt --video_folder videos \
-        --num_frames 16 --image_size 256
-"""
-
-import dataclasses
 import sys
 from pathlib import Path
 
-# From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import parse_config, plain_settings, run_main, save_config
-from mg.data.manifest import build_manifest
-from mg.data.media_rules import Reading
-from mg.device import setup_device
-from mg.parallel.ranks import init_ranks
-from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
-from mg.pipelines.output_record import open_output_folder
-from mg.pipelines.reconstruction_settings import ReconstructionSettings
-
-RECORD = "config.yaml"  # of the settings, beside the outputs
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InferenceConfig(AutoencoderConfig):
-    """Reconstruction of a set of videos.
-
-    Args:
-        csv_path: table with a column `video`; null takes all of video_folder.
-        video_folder: folder of the videos, or one file.
-        reading: largest frames that are read (max_pixels), and whether pixels are made square.
-        output_path: folder for the videos and the report.
-        num_frames: frames of each clip, from its beginning; 0 for whole clips of any length.
-        image_size: side of a square, or [height, width], in pixels; null keeps the videos' size.
-        sample_stride: take every n-th frame.
-        batch_size: clips that go through the network together.
-        side_by_side: write original | reconstruction; otherwise the reconstruction alone.
-        lpips_path: LPIPS weights; null takes those that tools/fetch_lpips.py stored, if any.
-        overwrite: reconstruct all clips again and replace existing outputs.
-    """
-
-    csv_path: str | None = None
-    video_folder: str | None = None
-    reading: Reading = dataclasses.field(default_factory=Reading)
-    output_path: str = "outputs/reconstruction"
-    num_frames: int | None = 16
-    image_size: int | tuple[int, int] | None = 256
-    sample_stride: int = 1
-    batch_size: int = 1
-    side_by_side: bool = True
-    lpips_path: str | None = None
-    overwrite: bool = False
-
-
-def main() -> None:
-    """Parse, load, reconstruct."""
-    config = parse_config(InferenceConfig, description=__doc__)
-    open_output_folder(
-        config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
-    )
-    settings = ReconstructionSettings(
-        num_frames=config.num_frames or 0,
-        image_size=config.image_size,
-        sample_stride=config.sample_stride,
-        batch_size=config.batch_size,
-        side_by_side=config.side_by_side,
-        lpips_path=config.lpips_path,
-        memory_budget_gb=config.memory_budget_gb,
-        overwrite=config.overwrite,
-    )
-    manifest = build_manifest(
-        csv_path=config.csv_path,
-        video_folder=config.video_folder,
-        min_frames=settings.num_source_frames,
-        reading=config.reading,
-    )
-    setup_device(config)
-    ranks = init_ranks()
-    # MindSpore takes seconds to import; a wrong setting is answered before.
-    from mg.pipelines.reconstruct import reconstruct_videos
-
-    def save_settings() -> None:
-        if ranks.is_main:
-            save_config(Path(config.output_path) / RECORD, config)
-
-    reconstruct_videos(
-        load_autoencoder(config),
-        manifest,
-        config.output_path,
-        settings,
-        ranks=ranks,
-        on_begin=save_settings,
-    )
-
+from mg.commands import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("reconstruct")

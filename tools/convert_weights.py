@@ -1,48 +1,11 @@
-#!/usr/bin/env python
-"""Convert a weight file to another format or number type: safetensors, PyTorch, MindSpore.
+"""`mg convert` from a checkout, without installing: python tools/convert_weights.py ..."""
 
-python tools/convert_weights.py vae/diffusion_pytorch_model.bin vae.safetensors --dtype float16
-"""
-
-import argparse
 import sys
 from pathlib import Path
 
-# From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import run_main
-from mg.weights.conversion import DTYPES, convert_weights
-from mg.weights.inspection import inspect_checkpoint
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "src", type=Path, help="safetensors, PyTorch, MindSpore or npz file, or a folder with one"
-    )
-    parser.add_argument(
-        "dst", type=Path, help="the file to write: .safetensors, .pt, .pth, .bin or .ckpt"
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="type of the floating-point tensors; default: as they are"
-    )
-    parser.add_argument("--key", help="which weights of a file that holds several")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    arguments = parser.parse_args()
-    convert_weights(
-        arguments.src,
-        arguments.dst,
-        dtype=arguments.dtype,
-        key=arguments.key,
-        overwrite=arguments.overwrite,
-    )
-    report = inspect_checkpoint(arguments.dst, sha256=True)
-    kinds = ", ".join(f"{dtype} ({number})" for dtype, number in report.dtypes.items())
-    print(f"{arguments.dst}: {len(report.tensors)} tensors, {kinds}")
-    print(f"{report.num_parameters:,} parameters, {report.files[0].num_bytes:,} bytes")
-    print(f"sha256 {report.files[0].sha256}")
-
+from mg.commands import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("convert")

@@ -1,37 +1,11 @@
-#!/usr/bin/env python
-"""Show what is in a weight file, of any format and size, without loading it.
+"""`mg inspect` from a checkout, without installing: python tools/inspect_checkpoint.py ..."""
 
-python tools/inspect_checkpoint.py vae/diffusion_pytorch_model.safetensors
-"""
-
-import argparse
-import json
 import sys
 from pathlib import Path
 
-# From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import run_main
-from mg.console import printable
-from mg.weights.inspection import inspect_checkpoint
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "path", type=Path, help="safetensors, PyTorch, MindSpore or npz file, or a folder with one"
-    )
-    parser.add_argument("--key", help="which weights of a file that holds several")
-    parser.add_argument("--sha256", action="store_true", help="hash the files (reads all of them)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    arguments = parser.parse_args()
-    report = inspect_checkpoint(arguments.path, key=arguments.key, sha256=arguments.sha256)
-    if arguments.json:
-        print(json.dumps(report.as_dict(), indent=1))
-    else:
-        print(printable(str(report), max_lines=sys.maxsize))
-
+from mg.commands import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("inspect")

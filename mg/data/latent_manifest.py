@@ -99,7 +99,7 @@ def build_latent_manifest(
     buckets: Iterable[Bucket] | None = None,
     weights_hash: str | None = None,
 ) -> LatentManifest:
-    """Return the latents of a folder that `scripts/encode.py` has filled, with their captions.
+    """Return the latents of a folder that `mg encode` has filled, with their captions.
 
     Args:
         folder: of the latent files.
@@ -199,7 +199,7 @@ def _check_one_source(
             raise ValueError(
                 f"{files[name]} is stale: it was encoded with weights {info.weights_hash[:12]}, "
                 f"but {weights_hash[:12]} are in use; encode the videos again with these "
-                "(scripts/encode.py, to another folder or with --overwrite)"
+                "(mg encode, to another folder or with --overwrite)"
             )
         differing = [
             key for key, value in _made_with(info).items() if value != _made_with(first)[key]

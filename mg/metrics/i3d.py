@@ -44,7 +44,7 @@ def load_i3d(path: str | os.PathLike | None = None, *, config: "I3DConfig | None
     """Return the network with its weights loaded.
 
     Args:
-        path: a safetensors file made by `tools/fetch_i3d.py`; None takes the fetched one.
+        path: a safetensors file made by `mg fetch-i3d`; None takes the fetched one.
         config: another size than the published one.
 
     Raises:
@@ -53,14 +53,12 @@ def load_i3d(path: str | os.PathLike | None = None, *, config: "I3DConfig | None
     """
     path = i3d_weights_path() if path is None else Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"I3D weights not found: {path}. Run `python tools/fetch_i3d.py` once (47 MB)"
-        )
+        raise FileNotFoundError(f"I3D weights not found: {path}. Run `mg fetch-i3d` once (47 MB)")
     from mg.models.i3d.network import I3D
 
     network = I3D(config)
     network.set_train(False)
-    load_parameters(network, path, "I3D network", "tools/fetch_i3d.py")
+    load_parameters(network, path, "I3D network", "mg fetch-i3d")
     return network
 
 

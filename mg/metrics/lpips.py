@@ -40,7 +40,7 @@ def load_lpips(
 
     Args:
         net: "vgg" or "alex".
-        path: a safetensors file made by `tools/fetch_lpips.py`; None takes the fetched one.
+        path: a safetensors file made by `mg fetch-lpips`; None takes the fetched one.
         config: other channels than the published ones; then `net` is taken from it.
 
     Raises:
@@ -51,13 +51,13 @@ def load_lpips(
     path = lpips_weights_path(net) if path is None else Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"LPIPS weights not found: {path}. Run `python tools/fetch_lpips.py --net {net}` once "
+            f"LPIPS weights not found: {path}. Run `mg fetch-lpips --net {net}` once "
             "(64 MB), or give your own file, or set perceptual_loss_weight to 0"
         )
     from mg.models.perceptual import LPIPS, LPIPSConfig
 
     network = LPIPS(config or LPIPSConfig(net))
-    load_parameters(network, path, "LPIPS network", "tools/fetch_lpips.py")
+    load_parameters(network, path, "LPIPS network", "mg fetch-lpips")
     return network
 
 

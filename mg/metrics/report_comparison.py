@@ -38,7 +38,7 @@ def read_report(path: str | os.PathLike) -> StoredReport:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is not a report of `scripts/evaluate.py`.
+        ValueError: it is not a report of `mg evaluate`.
     """
     path = Path(path)
     path = path / "report.json" if path.is_dir() else path
@@ -58,7 +58,7 @@ def read_report(path: str | os.PathLike) -> StoredReport:
             {key: content[key] for key in FIGURES if key in content},
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a report of scripts/evaluate.py ({error!r})") from error
+        raise ValueError(f"{path} is not a report of mg evaluate ({error!r})") from error
 
 
 def compare_reports(first: StoredReport, second: StoredReport, *, force: bool = False) -> str:

@@ -178,11 +178,12 @@ class Autoencoder(nn.Cell):
 
     # -- for users -------------------------------------------------------------------------------
 
-    def __call__(self, video: Tensor, *args, **kwargs) -> Tensor:
+    def __call__(self, video: Tensor | np.ndarray, *args, **kwargs) -> Tensor:
+        video = as_tensor(video, "video")
         self.check_video_shape(video.shape)
         return super().__call__(video, *args, **kwargs)
 
-    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, video: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
         """Return mean and logvar, each (B, C, T', H', W'), float32.
 
         Args:
@@ -192,6 +193,7 @@ class Autoencoder(nn.Cell):
         Raises:
             ValueError: a shape that the network cannot take, with the nearest that it can.
         """
+        video = as_tensor(video, "video")
         self.check_video_shape(video.shape)
         missing = self.spec.valid_frames(video.shape[2]) - video.shape[2]
         if missing:
@@ -200,7 +202,9 @@ class Autoencoder(nn.Cell):
             return self.moments(video)
         return tiled_encode(self.moments, video, self.tiling, self.spec, map_tiles=self.map_tiles)
 
-    def encode(self, video: Tensor, *, seed: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def encode(
+        self, video: Tensor | np.ndarray, *, seed: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (z, mean, logvar), each (B, C, T', H', W'), float32.
 
         z is a sample of the posterior N(mean, exp(logvar)), or its mean with
@@ -219,7 +223,7 @@ class Autoencoder(nn.Cell):
         noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
         return self.sample(mean, logvar, Tensor(noise)), mean, logvar
 
-    def decode(self, z: Tensor, num_target_frames: int | None = None) -> Tensor:
+    def decode(self, z: Tensor | np.ndarray, num_target_frames: int | None = None) -> Tensor:
         """Return the video (B, 3, T, H, W), float32, about [-1, 1] (not clipped).
 
         Args:
@@ -230,6 +234,7 @@ class Autoencoder(nn.Cell):
         Raises:
             ValueError: wrong shape, or more frames wanted than there are.
         """
+        z = as_tensor(z, "z")
         self.check_latent_shape(z.shape)
         num_decoded = self.spec.decoded_frames(z.shape[2])
         if num_target_frames is not None and not 1 <= num_target_frames <= num_decoded:
@@ -307,3 +312,18 @@ def _dtype(name: str, argument: str) -> ms.Type:
             "or float16 on CPU"
         )
     return DTYPES[name]
+
+
+def as_tensor(value: Tensor | np.ndarray, name: str) -> Tensor:
+    """Return an array as a float32 tensor; a tensor as it is.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return Tensor(value.astype(np.float32, copy=False))
+    raise TypeError(
+        f"{name} is {type(value).__name__}; expected a MindSpore tensor or a numpy array"
+    )

@@ -37,7 +37,7 @@ def launch(num_ranks: int, command: Sequence[str], log_folder: str | os.PathLike
 
     Args:
         num_ranks: processes; rank r uses device r.
-        command: the program and its arguments, such as [sys.executable, "scripts/train_tae.py"].
+        command: the program and its arguments, such as [sys.executable, "-m", "mg", "train-tae"].
         log_folder: made if missing.
 
     Raises:

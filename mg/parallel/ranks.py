@@ -77,7 +77,7 @@ def init_ranks() -> Ranks:
 
     Call it right after the device is set (`setup_device`), before any tensor is made. From then
     on ranks other than 0 log warnings and errors only. Several ranks are started by
-    scripts/launch.py or by msrun; msrun runs the program once more as its scheduler, where this
+    mg launch or by msrun; msrun runs the program once more as its scheduler, where this
     call does not return: the process ends in it with the run.
 
     Raises:
@@ -90,7 +90,7 @@ def init_ranks() -> Ranks:
         if size != "1":
             raise ValueError(
                 f"RANK_SIZE={size}, but this process was not started by msrun; start it with "
-                "scripts/launch.py or msrun, or unset RANK_SIZE to use one device"
+                "mg launch or msrun, or unset RANK_SIZE to use one device"
             )
         return ONE_RANK
     expected = _expected_size(role)
@@ -116,7 +116,7 @@ def _expected_size(role: str) -> int:
     for name in ("MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT"):
         if not os.environ.get(name):
             raise ValueError(
-                f"MS_ROLE is set, but {name} is not; start with scripts/launch.py or msrun, or "
+                f"MS_ROLE is set, but {name} is not; start with mg launch or msrun, or "
                 "unset MS_ROLE to use one device"
             )
     size = os.environ["MS_WORKER_NUM"]

@@ -38,7 +38,7 @@ def find_lpips(path: str | os.PathLike | None, size: tuple[int, int]) -> "LPIPS 
         FileNotFoundError: `path` is given and does not exist.
     """
     if path is None and not lpips_weights_path().is_file():
-        logger.info("LPIPS is left out; `python tools/fetch_lpips.py` fetches its weights once.")
+        logger.info("LPIPS is left out; `mg fetch-lpips` fetches its weights once.")
         return None
     network = load_lpips(path=path)
     if min(size) < network.min_size:

@@ -1,4 +1,4 @@
-"""A page in the browser that makes videos of prompts, as scripts/generate.py does.
+"""A page in the browser that makes videos of prompts, as mg generate does.
 
 One video at a time. All of the page comes from this machine, so it works without network. It needs
 gradio, which is an extra: pip install -e ".[demo]".

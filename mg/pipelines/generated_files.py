@@ -2,7 +2,7 @@
 
 a.mp4                  or a.png for one frame
 a.json                 prompt, seed, settings, SHA-256 of the weights, versions
-a.latent.safetensors   written before decoding; scripts/decode.py decodes it too
+a.latent.safetensors   written before decoding; mg decode decodes it too
 
 The latent comes first and the JSON last, and both say what decides the video: so a run that was
 stopped can tell its own unfinished files from others.

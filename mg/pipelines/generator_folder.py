@@ -31,6 +31,7 @@ from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.config import TAEConfig
 from mg.pipelines.training_scope import TrainingScope
+from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.load import check_tensors, load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
@@ -48,8 +49,8 @@ __all__ = [
     "save_generator",
 ]
 
-# Of a checkout: a small generator of moving shapes (docs/movie_gen.md).
-SHIPPED_GENERATOR = Path(__file__).resolve().parents[2] / "assets" / "shapes_generator"
+# A small generator of moving shapes (docs/movie_gen.md).
+SHIPPED_GENERATOR = shipped_root() / "assets" / "shapes_generator"
 
 CLASS_NAME = "TextToVideo"
 INDEX_FILE = "model_index.json"
@@ -222,7 +223,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         ValueError: damaged files, weights other than those that were written, or parts that do not
             fit each other.
     """
-    folder = Path(folder)
+    folder = Path(find_shipped(folder))
     if not (folder / INDEX_FILE).exists():
         raise FileNotFoundError(
             f"{folder} is no generator: there is no {INDEX_FILE}; expected a folder that "

@@ -1,9 +1,10 @@
-"""How much memory this process has taken at its peak."""
+"""How much memory the machine has, and how much of it this process has taken at its peak."""
 
 import logging
+import os
 import sys
 
-__all__ = ["log_peak_memory", "peak_memory_gb"]
+__all__ = ["log_peak_memory", "machine_memory_gb", "peak_memory_gb"]
 
 logger = logging.getLogger("mg")
 
@@ -23,3 +24,11 @@ def log_peak_memory() -> None:
     peak = peak_memory_gb()
     if peak is not None:
         logger.info("Peak memory of this process: %.2f GB.", peak)
+
+
+def machine_memory_gb() -> float | None:
+    """Return the machine's memory in GB (10^9 bytes); None where it cannot be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None

@@ -266,7 +266,7 @@ class AutoencoderTask(Task):
 
     def next_command(self, weights: Path) -> str:
         return (
-            f"python scripts/inference_vae.py --ckpt_path {weights} "
+            f"mg reconstruct --ckpt_path {weights} "
             f"--video_folder FOLDER_OF_YOUR_VIDEOS --image_size {self.config.validation.size}"
         )
 

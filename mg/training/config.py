@@ -9,6 +9,7 @@ from mg.data.media_rules import Reading
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.families import AUTOENCODERS, AutoencoderFamily, autoencoder_family
 from mg.models.tae.config import TAEConfig
+from mg.shipped import find_shipped
 from mg.training.pretrained import (
     PretrainedSettings,
     PretrainedTarget,
@@ -77,7 +78,7 @@ class LossSettings:
         lcr_threshold: correlation of neighbours that is enough.
         lcr_adaptive: scale lcr_weight by the ratio of the gradient norms of reconstruction and
             regulariser at the latent. Costs one more pass back through the decoder.
-        lpips_path: LPIPS weights; null takes those that tools/fetch_lpips.py stored.
+        lpips_path: LPIPS weights; null takes those that mg fetch-lpips stored.
         lpips_num_frames: frames of each clip that LPIPS looks at, drawn anew each step; null
             for all.
     """
@@ -369,7 +370,7 @@ class TrainVAEConfig(TrainAutoencoderConfig):
         try:
             family = autoencoder_family(name)
             if path is not None:
-                fields = {**read_config(path), **fields}
+                fields = {**read_config(find_shipped(path)), **fields}
             return AutoencoderModel(family, family.read_config(fields) if fields else None)
         except ValueError as error:
             raise ValueError(f"model: {error}") from error

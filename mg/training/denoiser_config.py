@@ -142,7 +142,7 @@ class TextSettings:
 
     Args:
         encoders: byte or word (no weights needed), t5:FOLDER (UL2 too), byt5:FOLDER, clip:FOLDER.
-        cache_folder: embeddings that scripts/encode_text.py made; null embeds while training.
+        cache_folder: embeddings that mg encode-text made; null embeds while training.
         dropout: share of the samples that are trained without their text, which guidance needs.
         fps_prefix: write the frame rate before each caption, as in "FPS-16 ...".
         truncate: cut captions that are too long for an encoder, instead of refusing them.
@@ -160,8 +160,7 @@ class TextSettings:
         require(0 <= self.dropout < 1, f"text.dropout={self.dropout}; expected 0 to below 1")
         require(
             not self.truncate or self.cache_folder is None,
-            "text.truncate has no effect with text.cache_folder; give --truncate to "
-            "scripts/encode_text.py",
+            "text.truncate has no effect with text.cache_folder; give --truncate to mg encode-text",
         )
 
 
@@ -257,7 +256,7 @@ class TrainDenoiserConfig(RunSettings):
 
     Args:
         csv_path: table (CSV, JSONL or JSON) of the training videos and their captions.
-        latent_folder: of their latents, which scripts/encode.py made.
+        latent_folder: of their latents, which mg encode made.
         tae: weights of the autoencoder that made the latents.
         pretrained: a generator's folder to start from, such as that of an earlier stage; its
             position tables grow to those of `model`. null starts from random weights.

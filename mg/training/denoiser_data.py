@@ -183,5 +183,5 @@ def _check_scaling(path: str, config: TAEConfig, made_with: TAEConfig) -> None:
         if here != there:
             raise ValueError(
                 f"{name} is {here} in {path}, but the latents were made with {there}; encode the "
-                "videos again (scripts/encode.py)"
+                "videos again (mg encode)"
             )

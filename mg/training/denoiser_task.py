@@ -262,7 +262,4 @@ class DenoiserTask(Task):
 
     def next_command(self, weights: Path) -> str:
         caption = self.dataset.manifest.clips[0].captions[0]
-        return (
-            f'python scripts/generate.py --checkpoint {weights} --prompt "{caption}" '
-            "--output video.mp4"
-        )
+        return f'mg generate --checkpoint {weights} --prompt "{caption}" --output video.mp4'

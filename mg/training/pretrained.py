@@ -44,7 +44,7 @@ class PretrainedVAESettings:
     Args:
         enabled: whether they are used.
         model_name: a weight file, a folder with one, or a name that
-            `scripts/download_weights.py --list` shows.
+            `mg download --list` shows.
         key: the weights to take from a file that holds several, such as ema_state_dict.
         method: what the weights are: tae, sd (a 2-D VAE), or another family of
             `mg.models.families.AUTOENCODERS`; auto recognises it; local does, too, and never asks
@@ -128,7 +128,7 @@ class PretrainedSettings:
         require(
             self.vae.model_name is not None,
             "pretrained.vae.model_name is missing: a file, a folder or a name that "
-            "scripts/download_weights.py --list shows (or set pretrained.use_pretrained=false)",
+            "mg download --list shows (or set pretrained.use_pretrained=false)",
         )
         require(
             not self.two_phase_training or self.phase1_epochs is not None,

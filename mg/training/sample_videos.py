@@ -71,7 +71,7 @@ def check_samples(
 
 
 class SampleVideos:
-    """Generates the same prompts from the same seeds again and again, as scripts/generate.py does.
+    """Generates the same prompts from the same seeds again and again, as mg generate does.
 
     The networks are there once: each graph is compiled at the first call and used again.
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from mg.input_files import check_input_file
+from mg.shipped import find_shipped
 from mg.weights.mindspore_ckpt import list_mindspore_ckpt, read_mindspore_ckpt, write_mindspore_ckpt
 from mg.weights.npz_file import is_npz, list_npz, read_npz
 from mg.weights.safetensors_file import (
@@ -207,13 +208,14 @@ def _under_key(tensors: dict[str, Tensor], path: Path, key: str | None) -> dict[
 def find_weights(path: str | os.PathLike) -> Path:
     """Return the weight file that `path` means: itself, or the one in the folder it names.
 
-    Of the folder of a whole pipeline it is the autoencoder's (`VAE_FOLDERS`).
+    A path such as `assets/tae_tiny` is found from any folder (`mg.shipped`). Of the folder of a
+    whole pipeline it is the autoencoder's (`VAE_FOLDERS`).
 
     Raises:
         FileNotFoundError: no such file, or nothing usable in the folder.
         ValueError: several candidates in the folder.
     """
-    path = Path(path)
+    path = Path(find_shipped(path))
     if path.is_dir():
         inner = (path / name for name in VAE_FOLDERS)
         return find_in_folder(next(filter(Path.is_dir, inner), path), FOLDER_PATTERNS)

@@ -90,7 +90,7 @@ def _check_method(holds_tae: bool, method: str, inflate_method: str) -> None:
 def _load_tae(
     loaded: Mapping[str, np.ndarray], file: Path, config: Mapping[str, Any] | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    logger.info("%s holds TAE weights", file)
+    logger.debug("%s holds TAE weights", file)
     tensors = tae_from_published(loaded)
     for name, array in tensors.items():
         if array.dtype.kind != "f":

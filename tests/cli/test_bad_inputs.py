@@ -1,6 +1,6 @@
 """Wrong inputs of the text-to-video scripts: one clear line, before anything is computed."""
 
-import importlib.util
+import importlib
 import json
 import shutil
 import sys
@@ -26,7 +26,6 @@ from mg.training.checkpoint import save_final_weights
 from mg.weights.tae_layers import tae_shapes
 from tests.tiny import TAE
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 HOSTILE = Path(__file__).parents[1] / "fixtures" / "hostile"
 WORD = "word,width=32,max_tokens=8"
 CAPTIONS = ("a red square", "a blue circle")
@@ -95,9 +94,7 @@ def run_script(monkeypatch, capsys):
     mode = ms.get_context("mode")
 
     def run(name, *arguments):
-        spec = importlib.util.spec_from_file_location(f"{name}_script", SCRIPTS / f"{name}.py")
-        script = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(script)
+        script = importlib.import_module(f"mg.commands.{name}")
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         capsys.readouterr()
         try:
@@ -143,12 +140,11 @@ def encode_text(*arguments):
 def code(script, *arguments):
     """Return the arguments of a script that encodes, decodes or both, with some added."""
     source = "--input={data}/latents" if script == "decode" else "--video_folder={data}/videos"
-    weights = "--vae" if script == "reconstruct_with_vae" else "--ckpt_path"
-    defaults = (source, weights + "={data}/tae.safetensors", "--output_path={out}", "--device=CPU")
+    defaults = (source, "--ckpt_path={data}/tae.safetensors", "--output_path={out}", "--device=CPU")
     return script, *defaults, *arguments
 
 
-CODERS = ("encode", "decode", "inference_vae", "reconstruct_with_vae")
+CODERS = ("encode", "decode", "inference_vae")
 SCRIPTS_WITH_CONFIG = (*CODERS, "train", "train_tae", "generate", "encode_text", "eval_prompts")
 BELOW_A_FILE = "{data}/captions.csv/out"
 SMALL_TABLE = "position_table=(2, 4, 4) is smaller"
@@ -190,7 +186,7 @@ REFUSED = {
     # a missing cache entry
     "train: caption without embedding": (
         train(text__cache_folder="{data}/text"),
-        "1 of 3 texts have no embedding by 'word'; run python scripts/encode_text.py",
+        "1 of 3 texts have no embedding by 'word'; run mg encode-text",
     ),
     "train: cache of another encoder": (
         train(text__cache_folder="{data}/text", text__encoders='["word,width=32,max_tokens=9"]'),

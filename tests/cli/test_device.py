@@ -50,9 +50,7 @@ def test_the_next_best_is_taken_and_told_in_one_line(
     with caplog.at_level(logging.INFO, "mg"):
         assert setup_device(DeviceConfig(mode="pynative")) == chosen
     assert set_devices == [chosen]
-    assert caplog.messages == [
-        f"No Ascend device is usable here: running on {chosen} (pynative mode)."
-    ]
+    assert caplog.messages == [f"Running on {chosen} (pynative mode; no Ascend device found)."]
     assert ms.get_context("mode") == ms.PYNATIVE_MODE
 
 

@@ -1,6 +1,5 @@
 """scripts/download_weights.py: the list, one model, all of them, and what failed."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -8,19 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mg.commands import download_weights as script
 from mg.weights.hub import HUB_MODELS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "download_weights.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("download_weights", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
 
 
 def run(*arguments, **environment):
@@ -97,7 +87,7 @@ def test_all_ends_well_when_nothing_fails(monkeypatch, capsys):
 def test_lpips_calls_its_own_tool_and_tells_its_failure(monkeypatch):
     asked = []
     monkeypatch.setattr(script.fetch_lpips, "main", lambda arguments: asked.append(arguments) or 1)
-    with pytest.raises(OSError, match=r"tools/fetch_lpips\.py has said why"):
+    with pytest.raises(OSError, match="mg fetch-lpips has said why"):
         script.fetch_one("lpips", None)
     assert asked == [["--net", "vgg"]]
 

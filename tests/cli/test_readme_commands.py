@@ -66,7 +66,9 @@ ADDED = {
     ),
     "python scripts/decode.py": "--tiling.frames 8 --tiling.overlap_frames 0 --mode pynative",
     "python scripts/download_weights.py": "",
-    "python scripts/reconstruct_with_vae.py": "--num_frames 2 --image_size 16",
+    "python scripts/inference_vae.py --ckpt_path THUDM": (
+        "--num_frames 2 --image_size 16 --mode pynative"
+    ),
     "python tools/inspect_checkpoint.py": "",
     "python tools/convert_weights.py": "",
     "python tools/make_sample_videos.py": "--num_videos 2 --size 16 --num_frames 4",

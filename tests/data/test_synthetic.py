@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-import make_sample_videos
+from mg.commands import make_sample_videos
 from mg.data.contact_sheet import contact_sheet, write_contact_sheet
 from mg.data.manifest import build_manifest
 from mg.data.synthetic import (

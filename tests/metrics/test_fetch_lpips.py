@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.util
 import io
 import os
 import pickle
@@ -12,20 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pinned_archive
+from mg.commands import fetch_lpips as tool
+from mg.commands import pinned_archive
 from mg.weights.safetensors_file import read_safetensors, read_safetensors_metadata
-
-TOOL = Path(__file__).parents[2] / "tools" / "fetch_lpips.py"
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("fetch_lpips", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
 
 
 @pytest.fixture(autouse=True)

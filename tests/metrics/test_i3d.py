@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.util
 import io
 import pickle
 import tarfile
@@ -13,6 +12,7 @@ import pytest
 import scipy.linalg
 from mindspore import Tensor, ops
 
+from mg.commands import fetch_i3d as tool
 from mg.metrics.i3d import (
     frechet_distance,
     i3d_features,
@@ -25,7 +25,6 @@ from mg.models.i3d.network import I3D, StackedConv
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 
 CONFIG = I3DConfig(divisor=16, num_classes=5, side=32)
-TOOL = Path(__file__).parents[2] / "tools" / "fetch_i3d.py"
 
 
 def draw_tensors(seed: int = 0) -> dict[str, np.ndarray]:
@@ -136,7 +135,7 @@ def test_features_of_frames(network, pynative_mode):
 
 def test_missing_and_unfitting_weights(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("MG_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"python tools/fetch_i3d\.py"):
+    with pytest.raises(FileNotFoundError, match=r"mg fetch-i3d"):
         load_i3d()
     with pytest.raises(ValueError, match="does not fit this I3D network"):
         load_i3d(weights, config=dataclasses.replace(CONFIG, num_classes=6))
@@ -197,16 +196,6 @@ def test_refusals():
 
 
 # --- The tool ---
-
-
-def load_tool():
-    spec = importlib.util.spec_from_file_location("fetch_i3d", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
 
 
 def make_tree() -> dict:

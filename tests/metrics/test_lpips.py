@@ -87,7 +87,7 @@ def test_missing_weights_say_what_to_do(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         load_lpips()
     text = str(caught.value)
-    assert "vgg.safetensors" in text and "python tools/fetch_lpips.py --net vgg" in text
+    assert "vgg.safetensors" in text and "mg fetch-lpips --net vgg" in text
     assert "perceptual_loss_weight to 0" in text and "your own file" in text
 
 

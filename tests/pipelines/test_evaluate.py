@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from mg.cli import run_main
+from mg.commands import evaluate as evaluate_command
 from mg.data.video_writer import write_video
 from mg.metrics import measures
 from mg.metrics.protocol import FrameSettings, MetricSettings, Protocol, SizeSettings
@@ -262,11 +262,8 @@ def test_a_record_keeps_infinite_figures(folders, tmp_path):
 
 
 def call_script(monkeypatch, *flags: str) -> None:
-    spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *flags])
-    run_main(script.main)
+    run_main(evaluate_command.main)
 
 
 def test_script_measures_videos(tmp_path, monkeypatch):

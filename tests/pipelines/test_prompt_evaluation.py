@@ -1,13 +1,12 @@
 """The table of prompts followed, on stand-ins for a generator whose right answers are known."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import cv2
 import pytest
 
+from mg.commands import eval_prompts as script
 from mg.data.synthetic import combinations, parse_caption, synthetic_clip
 from mg.metrics.shape_judge import judge_clip
 from mg.pipelines import prompt_evaluation
@@ -112,10 +111,6 @@ def test_the_script(painter, generator_parts, tmp_path, monkeypatch, capsys):
     arguments = ["--checkpoint", tmp_path / "generator", "--output_folder", tmp_path / "report"]
     arguments += ["--num_prompts=3", "--videos_per_prompt=2", "--steps=5", "--device=CPU"]
     monkeypatch.setattr(sys, "argv", ["eval_prompts.py", *map(str, arguments)])
-    file = Path(__file__).parents[2] / "scripts" / "eval_prompts.py"
-    spec = importlib.util.spec_from_file_location("eval_prompts", file)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     monkeypatch.setattr(script, "setup_device", lambda config: config.device)  # set already
     script.main()
     table = capsys.readouterr().out

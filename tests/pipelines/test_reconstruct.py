@@ -39,7 +39,7 @@ def test_report_and_videos(make_tae, make_frames, video_folder, tmp_path, caplog
     assert "broken" in report["left_out"]["bad.mp4"]
     by_name = {clip["name"]: clip for clip in report["clips"]}
     assert by_name["a.mp4"]["psnr"] == pytest.approx(psnr(frames, expected).mean(), abs=1e-3)
-    assert "lpips" not in report and "fetch_lpips.py" in caplog.text
+    assert "lpips" not in report and "mg fetch-lpips" in caplog.text
     assert "mean of 2 clips" in caplog.text
 
     with VideoReader(tmp_path / "clips" / "sub" / "b.mp4") as reader:

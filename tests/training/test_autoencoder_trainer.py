@@ -134,7 +134,7 @@ def test_settings_that_cannot_work_are_refused(make_config, tmp_path, changes, m
 def test_missing_lpips_weights_say_how_to_get_them(make_config, tmp_path, monkeypatch):
     monkeypatch.setenv("MG_CACHE", str(tmp_path / "empty"))
     config = make_config(tmp_path / "out", loss={"perceptual_loss_weight": 1.0})
-    with pytest.raises(FileNotFoundError, match=r"tools/fetch_lpips\.py"):
+    with pytest.raises(FileNotFoundError, match="mg fetch-lpips"):
         AutoencoderTrainer(config)
     # Without the term no file is looked for.
     without = make_config(tmp_path / "out")

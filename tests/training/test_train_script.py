@@ -1,7 +1,6 @@
 """scripts/train_tae.py as a user starts it."""
 
 import dataclasses
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from mg.cli import run_main
+from mg.commands import train_tae
 from mg.data.video import probe_video
 from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
@@ -76,7 +76,7 @@ def _check_messages(text, output):
     assert "Resuming after step 2." in text
     assert "Done: 4 steps, 0 skipped." in text and "c.mp4: " in text
     assert f"Weights: {output / 'tae.safetensors'}" in text
-    assert "python scripts/inference_vae.py" in text
+    assert "mg reconstruct --ckpt_path" in text
     # One clear line about the device, none of the libraries that other devices would need.
     assert len([line for line in text.splitlines() if "unning on" in line]) == 1
     assert "Load dynamic library" not in text and "WARNING" not in text
@@ -87,16 +87,13 @@ def run_script(monkeypatch, capsys):
     """Return a function that runs the script in this process: arguments -> (exit code, stderr)."""
     # MindSpore takes a device only once per process, before its first kernel.
     monkeypatch.setattr(ms, "set_device", lambda name: None)
-    spec = importlib.util.spec_from_file_location("train_tae_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     mode = ms.get_context("mode")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["train_tae.py", *map(str, arguments)])
         capsys.readouterr()
         try:
-            run_main(script.main)
+            run_main(train_tae.main)
         except SystemExit as stop:
             return stop.code, capsys.readouterr().err
         return 0, capsys.readouterr().err
@@ -200,7 +197,7 @@ def test_bfloat16_on_a_cpu(refused, videos):
 def test_missing_lpips_weights(refused, videos, tmp_path, monkeypatch):
     monkeypatch.setenv("MG_CACHE", str(tmp_path / "empty"))
     arguments = [*TINY, f"--video_folder={videos}", "--loss.perceptual_loss_weight=1"]
-    assert "tools/fetch_lpips.py" in refused(*arguments)
+    assert "mg fetch-lpips" in refused(*arguments)
 
 
 def test_nothing_to_resume(refused, videos):

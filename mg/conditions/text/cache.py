@@ -107,7 +107,7 @@ class TextCache:
         there = "\n".join(f"  {info.identity}" for info in cached_encoders(folder))
         raise ValueError(
             f"the text embeddings in {folder} were not made by the encoder\n  {identity}\nbut by\n"
-            f"{there}\nUse that encoder, or run scripts/encode_text.py with this one"
+            f"{there}\nUse that encoder, or run mg encode-text with this one"
         )
 
     def path_of(self, text: str) -> Path:
@@ -130,8 +130,8 @@ class TextCache:
             arguments = {"captions": text, "encoder": self.info.spec, "output_folder": self._root}
             command = shlex.join(f"--{name}={value}" for name, value in arguments.items())
             raise FileNotFoundError(
-                f"{self._root} has no embedding of {text!r} by {self.info.name!r}; run: python "
-                f"scripts/encode_text.py {command} (or with --csv_path, for all captions)"
+                f"{self._root} has no embedding of {text!r} by {self.info.name!r}; run: "
+                f"mg encode-text {command} (or with --csv_path, for all captions)"
             )
         tensors, told = read_safetensors(path), read_safetensors_metadata(path)
         if told.get("text") != text or told.get("identity") != self.info.identity:
@@ -144,7 +144,7 @@ class TextCache:
             or (values.dtype, values.shape) != (np.float32, (mask.sum(), self.info.width))
             or not np.isfinite(values).all()
         ):
-            raise ValueError(f"{path} is damaged; delete it and run scripts/encode_text.py again")
+            raise ValueError(f"{path} is damaged; delete it and run mg encode-text again")
         whole = np.zeros((self.info.max_tokens, self.info.width), np.float32)  # (L, D)
         whole[mask] = values
         return TextEmbedding(whole, np.array(mask))
@@ -189,9 +189,7 @@ def cached_encoders(folder: str | os.PathLike) -> list[EncoderInfo]:
     """
     files = sorted(Path(folder).glob(f"*/{ENCODER_FILE}"))
     if not files:
-        raise FileNotFoundError(
-            f"{folder} holds no text embeddings; make them with scripts/encode_text.py"
-        )
+        raise FileNotFoundError(f"{folder} holds no text embeddings; make them with mg encode-text")
     return sorted(map(_read_info, files), key=lambda info: (info.name, info.identity))
 
 
@@ -209,7 +207,7 @@ def read_text_embedding(folder: str | os.PathLike, text: str, identity: str) -> 
     """Return one cached embedding: values (L, D), mask (L,). For many, open a `TextCache` once.
 
     Args:
-        folder: that scripts/encode_text.py wrote.
+        folder: that mg encode-text wrote.
         text: as it was encoded, with its FPS prefix.
         identity: of the encoder.
 

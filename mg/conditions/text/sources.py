@@ -26,7 +26,7 @@ class TextSource(Protocol):
 
 
 class CachedText:
-    """Embeddings that scripts/encode_text.py has stored; the encoder itself is not needed."""
+    """Embeddings that mg encode-text has stored; the encoder itself is not needed."""
 
     def __init__(self, cache: TextCache) -> None:
         self._cache = cache
@@ -39,7 +39,7 @@ class CachedText:
         rest = "\n  ..." if len(missing) > NUM_SHOWN else ""
         raise FileNotFoundError(
             f"{len(missing)} of {len(set(texts))} texts have no embedding by "
-            f"{self._cache.info.name!r}; run python scripts/encode_text.py --encoder "
+            f"{self._cache.info.name!r}; run mg encode-text --encoder "
             f"{self._cache.info.spec} --output_folder FOLDER --csv_path CAPTIONS for:{shown}{rest}"
         )
 

@@ -3,7 +3,7 @@
 Shapes: B clips, T frames, C channels, H and W pixels. Frames are folded into the batch,
 (B*T, C, H, W). A convolution over k x k x k is a 2-D one over k frames stacked along the channels,
 which CPUs compute twice as fast as a 3-D one. Batch normalisation is part of the weights and
-biases (`tools/fetch_i3d.py`).
+biases (`mg fetch-i3d`).
 """
 
 from mindspore import Parameter, Tensor, nn, ops

@@ -71,9 +71,9 @@ def test_the_command_for_a_missing_text_makes_it(tmp_path):
     encode("--captions=one", "--encoder=word,width=32", cwd=tmp_path)
     (info,) = cached_encoders(tmp_path / "text")
     text = '--it\'s a "dog"'
-    with pytest.raises(FileNotFoundError, match="run: python scripts") as caught:
+    with pytest.raises(FileNotFoundError, match="run: mg encode-text") as caught:
         read_text_embedding(tmp_path / "text", text, info.identity)
-    command = str(caught.value).split("scripts/encode_text.py ")[1].split(" (or")[0]
+    command = str(caught.value).split("mg encode-text ")[1].split(" (or")[0]
     assert run(*shlex.split(command), cwd=tmp_path).returncode == 0
     assert read_text_embedding(tmp_path / "text", text, info.identity).mask.sum() == 10
 

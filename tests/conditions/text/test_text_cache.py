@@ -92,8 +92,8 @@ def test_a_missing_text_names_the_command_that_makes_it(tmp_path, encoder):
         read_text_embedding(folder, text, encoder.identity)
     command = str(caught.value).split("run: ")[1].split(" (or")[0]
     assert shlex.split(command) == [
-        "python",
-        "scripts/encode_text.py",
+        "mg",
+        "encode-text",
         f"--captions={text}",
         "--encoder=word,width=32,max_tokens=6",
         f"--output_folder={folder}",

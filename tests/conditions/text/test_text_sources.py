@@ -45,7 +45,7 @@ def test_texts_without_an_embedding_are_named_with_what_to_run(tmp_path):
         source.check(["a", "", *"bcdefghb"])
     message = str(error.value)
     assert "7 of 9 texts have no embedding by 'byte'" in message
-    assert f"scripts/encode_text.py --encoder {encoder.spec} --output_folder" in message
+    assert f"mg encode-text --encoder {encoder.spec} --output_folder" in message
     assert "'b'\n  'c'\n  'd'\n  'e'\n  'f'\n  ..." in message and "'g'" not in message
 
 

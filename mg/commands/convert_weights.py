@@ -1,0 +1,40 @@
+"""Convert a weight file to another format or number type: safetensors, PyTorch, MindSpore.
+
+mg convert vae/diffusion_pytorch_model.bin vae.safetensors --dtype float16
+"""
+
+import argparse
+from pathlib import Path
+
+from mg.weights.conversion import DTYPES, convert_weights
+from mg.weights.inspection import inspect_checkpoint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "src",
+        type=Path,
+        help="safetensors, PyTorch, MindSpore or npz file, or a folder with one",
+    )
+    parser.add_argument(
+        "dst", type=Path, help="the file to write: .safetensors, .pt, .pth, .bin or .ckpt"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="type of the floating-point tensors; default: as they are"
+    )
+    parser.add_argument("--key", help="which weights of a file that holds several")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    arguments = parser.parse_args()
+    convert_weights(
+        arguments.src,
+        arguments.dst,
+        dtype=arguments.dtype,
+        key=arguments.key,
+        overwrite=arguments.overwrite,
+    )
+    report = inspect_checkpoint(arguments.dst, sha256=True)
+    kinds = ", ".join(f"{dtype} ({number})" for dtype, number in report.dtypes.items())
+    print(f"{arguments.dst}: {len(report.tensors)} tensors, {kinds}")
+    print(f"{report.num_parameters:,} parameters, {report.files[0].num_bytes:,} bytes")
+    print(f"sha256 {report.files[0].sha256}")

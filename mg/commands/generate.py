@@ -1,0 +1,180 @@
+"""Generate videos from prompts: an mp4 for one prompt, or a folder for a file of prompts.
+
+mg generate --prompt "a red circle moving left on a black background" \
+    --output red_circle.mp4
+"""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from mg.cli import parse_config
+from mg.device import DeviceConfig, setup_device
+from mg.pipelines.generated_files import (
+    check_outputs,
+    describe_videos,
+    numbered_paths,
+    read_prompts,
+    unfinished,
+    write_generated,
+)
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
+from mg.pipelines.memory import log_peak_memory
+from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.tiling.sizes import Tiling
+
+logger = logging.getLogger("mg")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateConfig(DeviceConfig):
+    """Generation of videos. What is null is the generator's default.
+
+    Args:
+        checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
+            the one that ships here, of moving shapes.
+        prompt: what the video is to show.
+        prompts_file: text file with a prompt on each line, in place of prompt. Videos that are
+            there already, made in the same way, are left as they are.
+        output: the file to write (.mp4, .mkv, .mov; .png for one frame), with prompts_file the
+            folder of 0000.mp4, 0001.mp4, ...; a .json beside each video says how it was made.
+        num_frames: of a video; 1 is an image, as is an output that ends in .png.
+        resolution: side of a square, or [height, width], in pixels.
+        fps: frames per second.
+        steps: of the sampler.
+        guidance: weight of the text, 0 or more; 1 turns guidance off and takes half the time.
+        negative_prompt: what the video is pushed away from.
+        seed: of the first video; each further one has a number more.
+        schedule: times of the steps, linear_quadratic or linear.
+        num_reference_steps: of the linear schedule that linear_quadratic imitates.
+        solver: euler, or midpoint, which takes twice as long per step.
+        two_passes: guidance in two passes instead of one of double batch; half the memory.
+        batch_size: videos sampled together.
+        truncate: cut prompts that are too long, instead of refusing them.
+        keep_latents: leave the latents beside the videos (mg decode reads them).
+        overwrite: make all videos again and replace existing files.
+        dtype: precision of the transformer, float32, float16 or bfloat16.
+        decode_dtype: precision of the TAE's decoder, float32, float16 or bfloat16.
+        tiling: sizes of the decoder's tiles in frames and pixels.
+    """
+
+    output: str
+    checkpoint: str = str(SHIPPED_GENERATOR)
+    prompt: str | None = None
+    prompts_file: str | None = None
+    num_frames: int | None = None
+    resolution: int | tuple[int, int] | None = None
+    fps: float | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    negative_prompt: str = ""
+    seed: int = 0
+    schedule: str = "linear_quadratic"
+    num_reference_steps: int = 250
+    solver: str = "euler"
+    two_passes: bool = False
+    batch_size: int = 1
+    truncate: bool = False
+    keep_latents: bool = False
+    overwrite: bool = False
+    dtype: str = "float32"
+    decode_dtype: str = "float32"
+    tiling: Tiling = dataclasses.field(default_factory=Tiling)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.prompt is None) == (self.prompts_file is None):
+            raise ValueError("give either prompt or prompts_file")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}; expected 1 or more")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed={self.seed}; expected 0 to 2^64 - 1")
+
+
+def main() -> None:
+    """Parse, check, load, generate."""
+    config = parse_config(GenerateConfig, description=__doc__)
+    prompts = [config.prompt] if config.prompts_file is None else read_prompts(config.prompts_file)
+    if config.prompt is not None and not config.prompt.strip():
+        logger.warning("The prompt is empty: the video may show anything.")
+    parts = load_generator(config.checkpoint)
+    settings = _settings(config, parts.defaults)
+    seeds = [config.seed + i for i in range(len(prompts))]
+    paths = [Path(config.output)]
+    if config.prompts_file is not None:
+        paths = numbered_paths(config.output, len(prompts), settings.num_frames)
+    left = _left_to_make(config, parts, prompts, seeds, paths, settings)
+    check_request(parts, prompts, settings, truncate=config.truncate)
+    if left:
+        _generate(config, parts, settings, [(prompts[i], seeds[i], paths[i]) for i in left])
+    if config.prompts_file is not None:
+        logger.info("%d made, %d finished before", len(left), len(prompts) - len(left))
+
+
+def _left_to_make(config, parts, prompts, seeds, paths, settings) -> list[int]:
+    """Return the places of the videos to make, or raise if they may not be written."""
+    may_be_there = config.overwrite or config.prompts_file is not None
+    check_outputs(paths, settings.num_frames, overwrite=may_be_there)
+    if config.overwrite or config.prompts_file is None:
+        return list(range(len(prompts)))
+    descriptions = describe_videos(
+        parts,
+        prompts,
+        seeds,
+        settings,
+        dtype=config.dtype,
+        decode_dtype=config.decode_dtype,
+        tiling=config.tiling,
+    )
+    return unfinished(paths, descriptions, keep_latents=config.keep_latents)
+
+
+def _generate(config, parts, settings, wanted) -> None:
+    """Make the videos of (prompt, seed, path)."""
+    prompts, seeds, paths = zip(*wanted, strict=True)
+    setup_device(config)
+    # MindSpore takes seconds to import; a wrong flag is answered before.
+    from mg.pipelines.text_to_video import TextToVideo
+
+    generator = TextToVideo(
+        parts, dtype=config.dtype, decode_dtype=config.decode_dtype, tiling=config.tiling
+    )
+    videos = write_generated(
+        generator,
+        prompts,
+        paths,
+        seeds=seeds,
+        settings=settings,
+        batch_size=config.batch_size,
+        truncate=config.truncate,
+        keep_latents=config.keep_latents,
+        # What is there in a folder of prompts are leftovers of these very videos.
+        overwrite=config.overwrite or config.prompts_file is not None,
+        origin={"checkpoint": str(Path(config.checkpoint).resolve())},
+    )
+    for path, prompt, _ in zip(paths, prompts, videos, strict=True):
+        logger.info("%s: %s", path, prompt)
+    log_peak_memory()
+
+
+def _settings(config: GenerateConfig, defaults) -> SamplingSettings:
+    size = config.resolution
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    num_frames = config.num_frames
+    if num_frames is None and Path(config.output).suffix.lower() == ".png":
+        num_frames = 1
+    return SamplingSettings.of(
+        defaults,
+        num_frames=num_frames,
+        height=height,
+        width=width,
+        fps=config.fps,
+        steps=config.steps,
+        guidance=config.guidance,
+        negative_prompt=config.negative_prompt,
+        schedule=config.schedule,
+        num_reference_steps=config.num_reference_steps,
+        solver=config.solver,
+        two_passes=config.two_passes,
+    )

@@ -1,0 +1,18 @@
+"""Train the temporal autoencoder.
+
+mg train-tae --config configs/tae/train/demo.yaml
+"""
+
+from mg.cli import parse_config
+from mg.device import setup_device
+from mg.training.config import TrainTAEConfig
+
+
+def main() -> None:
+    config = parse_config(TrainTAEConfig, description=__doc__)
+    setup_device(config)
+    # After the device is set:
+    from mg.parallel.ranks import init_ranks
+    from mg.training.autoencoder_trainer import AutoencoderTrainer
+
+    AutoencoderTrainer(config, init_ranks()).run()

@@ -1,0 +1,115 @@
+"""The command `mg`: its list, its names, its doors in scripts and tools, doctor, completion."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mg import commands
+from mg.commands import COMMANDS, doctor
+
+ROOT = Path(__file__).parents[2]
+DOORS = [
+    path
+    for folder in ("scripts", "tools")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if "run_command(" in path.read_text(encoding="utf-8")
+]
+
+
+def mg(*arguments, folder=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "mg", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_overview_lists_every_command():
+    text = commands.overview()
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.summary)}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_main_with_help(name, capsys):
+    module = importlib.import_module(f"mg.commands.{COMMANDS[name].module}")
+    assert module.main.__doc__ is None or module.main.__doc__.strip()
+    with pytest.raises(SystemExit) as ended:
+        commands.run_command(name, ["--help"], program=f"mg {name}")
+    assert ended.value.code in (0, None)
+    assert f"usage: mg {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda path: path.stem)
+def test_every_door_leads_to_a_command(door):
+    text = door.read_text(encoding="utf-8")
+    name = re.search(r'run_command\("([\w-]+)"\)', text)[1]
+    assert COMMANDS[name] and text.startswith(f'"""`mg {name}` from a checkout')
+
+
+def test_unknown_commands_are_refused_with_the_nearest_name(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mg", "generat"])
+    with pytest.raises(SystemExit, match="unknown command 'generat'; did you mean `mg generate`"):
+        commands.main()
+
+
+def test_a_command_finds_shipped_files_from_another_folder(tmp_path):
+    done = mg("inspect", "assets/tae_tiny/tae_tiny.safetensors", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "family      tae" in done.stdout
+
+
+def test_a_config_that_a_command_has_is_taken_unless_another_is_given(monkeypatch):
+    seen = []
+    monkeypatch.setattr(commands, "run_main", lambda main: seen.append(sys.argv))
+    monkeypatch.setattr(sys, "argv", [])
+    commands.run_command("demo", ["--steps", "3"], program="mg demo")
+    commands.run_command("demo", ["--config=mine.yaml"], program="mg demo")
+    assert seen == [
+        ["mg demo", "--config", "configs/tae/train/adapt.yaml", "--steps", "3"],
+        ["mg demo", "--config=mine.yaml"],
+    ]
+
+
+def test_completion_knows_the_commands():
+    script = mg("completion", "bash").stdout
+    program = script + "COMP_WORDS=(mg train); COMP_CWORD=1; _mg; echo ${COMPREPLY[@]}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["train-tae", "train"]
+
+
+def test_doctor_finds_this_machine_fine(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "setup_device", lambda config: "CPU")  # it is set already
+    monkeypatch.setattr(sys, "argv", ["mg doctor"])
+    assert doctor.main() == 0
+    report = capsys.readouterr().out
+    for subject in ("Python", "mindspore", "memory", "LPIPS", "matrix product", "gradient"):
+        assert re.search(rf"^ok +{subject}", report, re.MULTILINE), subject
+
+
+def test_doctor_names_what_is_wrong():
+    found = doctor.package_finding("numpy", "2.1.0", "1.20", "2", "1.26.4")
+    assert not found.is_fine and "pip install 'numpy>=1.20,<2'" in found.text
+    assert not doctor.package_finding("av", None, "17.1", None, "18.1.0").is_fine
+    assert doctor.package_finding("av", "17.2.0", "17.1", None, "18.1.0").is_fine
+    assert not doctor.python_finding((3, 9)).is_fine
+    assert not doctor.memory_finding(1.0).is_fine
+
+    class Result:
+        def float(self):
+            return self
+
+        def asnumpy(self):
+            return np.ones(2)
+
+    assert doctor.operation_finding("sum", Result, np.ones(2)).is_fine
+    assert not doctor.operation_finding("sum", Result, np.full(2, 2.0)).is_fine
+    assert "failed: division" in doctor.operation_finding("sum", lambda: 1 / 0, np.ones(2)).text
