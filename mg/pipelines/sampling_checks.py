@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mg.conditions.text.prompts import with_fps
 from mg.pipelines.generator_folder import GeneratorParts
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo
@@ -32,6 +33,7 @@ def check_request(
     prompts: Sequence[str],
     settings: SamplingSettings,
     *,
+    inputs: Sequence[VisualInputs] | None = None,
     truncate: bool = False,
 ) -> tuple[int, ...]:
     """Return (C, T', H', W') of a latent if a generator can make these videos.
@@ -40,11 +42,13 @@ def check_request(
         generator: built or not.
         prompts: of the videos.
         settings: of all of them.
+        inputs: videos and images that each is made from, if any; files are not opened.
         truncate: only warn of prompts that are too long.
 
     Raises:
-        ValueError: there is no prompt, one is too long, the solver is unknown, or the size does
-            not fit the networks.
+        ValueError: there is no prompt, one is too long, the solver is unknown, the size does
+            not fit the networks, or videos or images are given that the generator has no use for,
+            or lack.
     """
     from mg.flow.solvers import SOLVERS  # imports MindSpore
 
@@ -52,6 +56,11 @@ def check_request(
         raise ValueError("no prompts; give at least one (it may be empty)")
     if settings.solver not in SOLVERS:
         raise ValueError(f"solver={settings.solver!r}; expected one of {', '.join(SOLVERS)}")
+    inputs = [NO_INPUTS] * len(prompts) if inputs is None else inputs
+    if len(inputs) != len(prompts):
+        raise ValueError(f"inputs of {len(inputs)} videos for {len(prompts)} prompts")
+    for given in inputs:
+        _check_inputs(given, settings)
     shape = settings.latent_shape(generator.transformer_config, generator.tae_config.spec)
     texts = texts_of(
         [*prompts, settings.negative_prompt], settings, fps_prefix=generator.defaults.fps_prefix
@@ -68,6 +77,20 @@ def check_request(
                 text,
             )
     return shape
+
+
+def _check_inputs(inputs: VisualInputs, settings: SamplingSettings) -> None:
+    """Raise ValueError for a source without use, or for none where one is needed."""
+    if settings.strength < 1 and inputs.source is None:
+        raise ValueError(
+            f"strength={settings.strength} starts from a source video, and there is none; give "
+            "source, or leave strength out"
+        )
+    if inputs.source is not None and settings.strength == 1:
+        raise ValueError(
+            "source has no effect with strength=1: this generator makes videos from text alone; "
+            "give a strength below 1, such as 0.6, to start from the noised source"
+        )
 
 
 def departures_of(

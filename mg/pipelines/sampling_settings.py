@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mg.flow.schedules import linear_quadratic_schedule, linear_schedule
+from mg.flow.schedules import (
+    linear_quadratic_schedule,
+    linear_schedule,
+    remaining_schedule,
+)
 from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
 
@@ -36,6 +40,8 @@ class SamplingSettings:
         solver: euler, or midpoint, which runs the network twice per step.
         two_passes: run the two branches of guidance one after the other instead of as one batch:
             half the memory.
+        strength: 1 begins with noise; less begins with a source video that is noised to the time
+            1 - strength, and takes only the steps from there (SDEdit).
     """
 
     num_frames: int
@@ -49,6 +55,7 @@ class SamplingSettings:
     num_reference_steps: int = 250
     solver: str = "euler"
     two_passes: bool = False
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "height", "width", "steps"):
@@ -92,10 +99,14 @@ class SamplingSettings:
         return cls(**stated | {name: value for name, value in given.items() if value is not None})
 
     def times(self) -> np.ndarray:
-        """Return the steps + 1 times of the schedule."""
+        """Return the times of the steps, one more than steps are taken."""
         if self.schedule == "linear":
-            return linear_schedule(self.steps)
-        return linear_quadratic_schedule(self.steps, num_reference_steps=self.num_reference_steps)
+            times = linear_schedule(self.steps)
+        else:
+            times = linear_quadratic_schedule(
+                self.steps, num_reference_steps=self.num_reference_steps
+            )
+        return remaining_schedule(times, self.strength)
 
     def latent_shape(self, denoiser: DenoiserConfig, spec: LatentSpec) -> tuple[int, ...]:
         """Return (C, T', H', W') of the latent of one video.

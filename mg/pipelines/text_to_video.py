@@ -17,6 +17,7 @@ from mg.conditions.text.encoder import TextEncoder
 from mg.data.transforms import from_model_range
 from mg.flow.guidance import guided_velocity
 from mg.flow.noise import initial_noise
+from mg.flow.path import noisy_latent
 from mg.flow.sampler import sample
 from mg.models.movie_gen.transformer import MovieGenTransformer
 from mg.models.tae.tae import TemporalAutoencoder
@@ -24,6 +25,7 @@ from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, loa
 from mg.pipelines.sampling_checks import check_request, departures_of, texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite, decode_latents
+from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs, encode_clip
 from mg.tiling.sizes import Tiling
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
@@ -123,6 +125,7 @@ class TextToVideo:
         self,
         prompts: str | Sequence[str],
         *,
+        source: np.ndarray | str | os.PathLike | None = None,
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -135,6 +138,7 @@ class TextToVideo:
         num_reference_steps: int = 250,
         solver: str = "euler",
         two_passes: bool = False,
+        strength: float = 1.0,
         batch_size: int = 1,
         truncate: bool = False,
     ) -> GeneratedVideos:
@@ -145,6 +149,7 @@ class TextToVideo:
 
         Args:
             prompts: one or several; the empty prompt gives a video of anything.
+            source: a video to begin with, uint8 (T, H, W, 3) or a path; see `strength`.
             seed: one for each video; or one number, which the first video gets, and each further
                 one a number more.
             batch_size: videos sampled together. They are decoded one by one.
@@ -168,10 +173,16 @@ class TextToVideo:
             num_reference_steps=num_reference_steps,
             solver=solver,
             two_passes=two_passes,
+            strength=strength,
         )
         seeds = seeds_of(seed, len(prompts))
         latents = self.latents(
-            prompts, seeds, settings=settings, batch_size=batch_size, truncate=truncate
+            prompts,
+            seeds,
+            settings=settings,
+            inputs=[VisualInputs(source=source)] * len(prompts),
+            batch_size=batch_size,
+            truncate=truncate,
         )
         latents = np.stack(list(latents))
         frames = np.stack([self.decode(latent, settings.num_frames) for latent in latents])
@@ -183,6 +194,7 @@ class TextToVideo:
         seeds: Sequence[int],
         *,
         settings: SamplingSettings,
+        inputs: Sequence[VisualInputs] | None = None,
         batch_size: int = 1,
         truncate: bool = False,
         on_step: Callable[[int], None] | None = None,
@@ -196,6 +208,7 @@ class TextToVideo:
             prompts: one per video.
             seeds: one per video, each from 0 to 2^64 - 1.
             settings: of all of them.
+            inputs: videos and images that each is made from, if any.
             batch_size: videos sampled together.
             truncate: cut prompts that are too long, instead of refusing them.
             on_step: called after each step of the sampler with how many are done of this batch.
@@ -203,7 +216,9 @@ class TextToVideo:
         Raises:
             ValueError: as `check_request`; or the transformer gave what is no number.
         """
-        shape = check_request(self, prompts, settings, truncate=truncate)
+        inputs = [NO_INPUTS] * len(prompts) if inputs is None else list(inputs)
+        shape = check_request(self, prompts, settings, inputs=inputs, truncate=truncate)
+        inputs = [given.fitted(settings) for given in inputs]
         if departures := departures_of(self, prompts, settings):
             logger.warning("%s", departures)
         if batch_size < 1:
@@ -214,9 +229,9 @@ class TextToVideo:
         # Batches of one size, as even as can be: the network is compiled for each size.
         num_batches = -(-len(prompts) // batch_size)
         batch_size = -(-len(prompts) // num_batches)
-        return self._sampled(prompts, seeds, settings, shape, batch_size, truncate, on_step)
+        return self._sampled(prompts, seeds, settings, inputs, shape, batch_size, truncate, on_step)
 
-    def _sampled(self, prompts, seeds, settings, shape, batch_size, truncate, on_step):
+    def _sampled(self, prompts, seeds, settings, inputs, shape, batch_size, truncate, on_step):
         unconditional = None
         if settings.guidance != 1:
             unconditional = self._text([settings.negative_prompt], settings, truncate)
@@ -230,25 +245,35 @@ class TextToVideo:
                 scale=settings.guidance,
                 one_batch=not settings.two_passes,
             )
-            noise = initial_noise(shape, [seeds[i] for i in chosen])
+            first = initial_noise(shape, [seeds[i] for i in chosen])
+            if settings.strength < 1:
+                first = self._noised([inputs[i] for i in chosen], first, settings)
             label = f"video {start + 1}"
-            latents = self._integrated(velocity, noise, settings, label=label, on_step=on_step)
+            latents = self._integrated(velocity, first, settings, label=label, on_step=on_step)
             for latent in latents[: len(set(chosen))]:
                 yield self.tae.spec.unscale(latent)
 
-    def _integrated(self, velocity, noise, settings, *, label, on_step):
-        """Return the latents (B, C, T', H', W') that the noise is carried to, with a bar."""
+    def _noised(self, inputs, noise, settings):
+        """Return the latents of the sources, noised to where the schedule begins (SDEdit)."""
+        sources = np.stack([encode_clip(self.tae, given.source) for given in inputs])
+        start = np.full(len(sources), settings.times()[0], np.float32)
+        return noisy_latent(sources, noise, start)
+
+    def _integrated(self, velocity, first, settings, *, label, on_step):
+        """Return the latents (B, C, T', H', W') that the first ones are carried to, with a bar."""
 
         def tell(num_done, _):
             bar.update()
             if on_step is not None:
                 on_step(num_done)
 
-        with tqdm(total=settings.steps, desc=label, unit="step", disable=None, leave=False) as bar:
+        times = settings.times()
+        num_steps = len(times) - 1
+        with tqdm(total=num_steps, desc=label, unit="step", disable=None, leave=False) as bar:
             latents = sample(
                 velocity,
-                Tensor(noise),
-                settings.times(),
+                Tensor(first),
+                times,
                 solver=settings.solver,
                 on_step=tell,
             ).asnumpy()
