@@ -28,7 +28,7 @@ from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
-from mg.pipelines.visual_inputs import VisualInputs
+from mg.pipelines.visual_inputs import VisualInputs, check_known_frames
 from mg.tiling.sizes import Tiling
 
 logger = logging.getLogger("mg")
@@ -44,8 +44,14 @@ class GenerateConfig(DeviceConfig):
         prompt: what the video is to show.
         prompts_file: text file with a prompt on each line, in place of prompt. Videos that are
             there already, made in the same way, are left as they are.
-        source: video to begin with: noised to the time 1 - strength, it takes the place of noise.
-        strength: how much of the source may change, from near 0 to 1.
+        source: video to be edited, by a generator that was trained with sources or, with a strength
+            below 1, by any.
+        strength: below 1, the source takes the place of noise, noised to the time 1 - strength:
+            how much of it may change.
+        first_frame: image that the video begins with, for a generator that was trained so; prefix
+            and suffix are videos that it begins or ends with.
+        guidance_drops: what the branch that guidance pushes away from is without: text, source or
+            frames, or several with commas.
         output: the file to write (.mp4, .mkv, .mov; .png for one frame), with prompts_file the
             folder of 0000.mp4, 0001.mp4, ...; a .json beside each video says how it was made.
         num_frames: of a video; 1 is an image, as is an output that ends in .png.
@@ -74,6 +80,10 @@ class GenerateConfig(DeviceConfig):
     prompts_file: str | None = None
     source: str | None = None
     strength: float = 1.0
+    first_frame: str | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+    guidance_drops: str = "text"
     num_frames: int | None = None
     resolution: int | tuple[int, int] | None = None
     fps: float | None = None
@@ -115,9 +125,12 @@ def main() -> None:
     paths = [Path(config.output)]
     if config.prompts_file is not None:
         paths = numbered_paths(config.output, len(prompts), settings.num_frames)
-    inputs = [VisualInputs(source=config.source)] * len(prompts)
+    given = VisualInputs(config.source, config.first_frame, config.prefix, config.suffix)
+    inputs = [given] * len(prompts)
     check_request(parts, prompts, settings, inputs=inputs, truncate=config.truncate)
-    inputs = [inputs[0].fitted(settings)] * len(prompts)
+    given = given.fitted(settings)
+    check_known_frames(given, parts.tae_config.spec, settings.num_frames)
+    inputs = [given] * len(prompts)
     left = _left_to_make(config, parts, prompts, seeds, paths, settings, inputs)
     if left:
         wanted = [(prompts[i], seeds[i], paths[i], inputs[i]) for i in left]
@@ -193,6 +206,7 @@ def _settings(config: GenerateConfig, defaults) -> SamplingSettings:
         num_reference_steps=config.num_reference_steps,
         solver=config.solver,
         two_passes=config.two_passes,
+        guidance_drops=config.guidance_drops,
         strength=config.strength,
     )
 

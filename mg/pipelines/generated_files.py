@@ -56,7 +56,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 IMAGE_SUFFIX = ".png"
 MAX_PROMPTS_BYTES = 16 << 20
 # What records of older versions do not say.
-OLDER_RECORD = {"strength": 1.0, "inputs": {}}
+OLDER_RECORD = {"strength": 1.0, "inputs": {}, "guidance_drops": "text"}
 
 
 def read_prompts(path: str | os.PathLike) -> list[str]:

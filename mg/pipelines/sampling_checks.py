@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mg.conditions.text.prompts import with_fps
+from mg.conditions.visual import ChannelConditions
 from mg.pipelines.generator_folder import GeneratorParts
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
@@ -60,7 +61,7 @@ def check_request(
     if len(inputs) != len(prompts):
         raise ValueError(f"inputs of {len(inputs)} videos for {len(prompts)} prompts")
     for given in inputs:
-        _check_inputs(given, settings)
+        _check_inputs(given, settings, generator.conditions)
     shape = settings.latent_shape(generator.transformer_config, generator.tae_config.spec)
     texts = texts_of(
         [*prompts, settings.negative_prompt], settings, fps_prefix=generator.defaults.fps_prefix
@@ -79,17 +80,33 @@ def check_request(
     return shape
 
 
-def _check_inputs(inputs: VisualInputs, settings: SamplingSettings) -> None:
-    """Raise ValueError for a source without use, or for none where one is needed."""
+def _check_inputs(
+    inputs: VisualInputs, settings: SamplingSettings, conditions: ChannelConditions
+) -> None:
+    """Raise ValueError for what the generator was not trained for, or lacks."""
+    takes = ", ".join(("text", *conditions.names))
     if settings.strength < 1 and inputs.source is None:
         raise ValueError(
             f"strength={settings.strength} starts from a source video, and there is none; give "
             "source, or leave strength out"
         )
-    if inputs.source is not None and settings.strength == 1:
+    if inputs.source is not None and settings.strength == 1 and "source" not in conditions.names:
         raise ValueError(
-            "source has no effect with strength=1: this generator makes videos from text alone; "
-            "give a strength below 1, such as 0.6, to start from the noised source"
+            "source has no effect with strength=1: this generator was not trained with one (it "
+            f"takes {takes}); give a strength below 1, such as 0.6, to start from the noised source"
+        )
+    mode = inputs.frame_mode
+    if mode is not None and mode not in conditions.frame_modes:
+        known = " and ".join(name for name in inputs.given() if name != "source")
+        modes = ", ".join(conditions.frame_modes) or "none"
+        raise ValueError(
+            f"{known}: this generator was not trained with that (it takes {takes}; known frames: "
+            f"{modes})"
+        )
+    idle = [name for name in settings.dropped if name not in ("text", *conditions.names)]
+    if idle:
+        raise ValueError(
+            f"guidance_drops: {idle[0]} is no condition of this generator; it takes {takes}"
         )
 
 
