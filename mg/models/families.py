@@ -32,6 +32,7 @@ __all__ = [
     "denoiser_family",
     "denoiser_of_class",
     "same_size",
+    "with_conditions",
 ]
 
 # Family -> the package with its record. Checkpoints are recognised in this order.
@@ -214,6 +215,29 @@ def _built(network: str, config: Any, *, has_values: bool = True, **options: Any
     network_class = getattr(importlib.import_module(module), name)
     with contextlib.nullcontext() if has_values else no_init_parameters():
         return network_class(config, **options)
+
+
+def with_conditions(
+    patch_weight: str,
+) -> Callable[[Tensors, Any, Any], dict[str, np.ndarray]]:
+    """Return the `grow` of a family that grows in one thing: conditions beside the latent.
+
+    Args:
+        patch_weight: name of the weight whose second axis has the channels that go in; those of
+            the conditions come last and begin at zero.
+    """
+
+    def grow(tensors: Tensors, stored: Any, wanted: Any) -> dict[str, np.ndarray]:
+        if stored.condition_channels == 0 and wanted.condition_channels:
+            without = dataclasses.replace(wanted, in_channels=wanted.out_channels)
+            tensors = same_size(tensors, stored, without)
+            weight = tensors[patch_weight]
+            num_more = weight.shape[1] // stored.in_channels * wanted.condition_channels
+            zeros = np.zeros((len(weight), num_more, *weight.shape[2:]), weight.dtype)
+            return {**tensors, patch_weight: np.concatenate([weight, zeros], axis=1)}
+        return same_size(tensors, stored, wanted)
+
+    return grow
 
 
 def same_size(tensors: Tensors, stored: Any, wanted: Any) -> dict[str, np.ndarray]:

@@ -46,6 +46,7 @@ def encode_videos(
     *,
     image_size: int | tuple[int, int] | None = None,
     buckets: Sequence[Bucket] | None = None,
+    max_frames: int | None = None,
     suffix: str = ".safetensors",
     memory_budget_gb: float | None = None,
     overwrite: bool = False,
@@ -68,6 +69,7 @@ def encode_videos(
             into the longest that it fills and, of several, the one of the nearest aspect ratio;
             its first frames are scaled to cover that size and cropped to it. Clips that fill none
             are left out.
+        max_frames: encode only the first so many frames of each clip; None encodes all.
         suffix: ".safetensors" or ".npz".
         memory_budget_gb: choose the tiles for each video so that this is enough.
         overwrite: make all latents again and replace existing ones.
@@ -85,6 +87,8 @@ def encode_videos(
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     paths = output_paths(clips, output_folder, suffix)
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
+    if max_frames is not None:
+        clips = {name: _shortened(clip, max_frames) for name, clip in clips.items()}
     infos = _describe_all(
         autoencoder, clips.values(), image_size, buckets, memory_budget_gb, outcome
     )
@@ -107,7 +111,7 @@ def encode_videos(
             autoencoder.tiling = dataclasses.replace(autoencoder.tiling, **sizes)
             try:
                 frames = read_frames(clips[name], size, rescale=RESIZE in info.settings)
-                if buckets is not None:
+                if buckets is not None or max_frames is not None:
                     frames = itertools.islice(frames, info.num_frames)
                 latents = encode_frames(
                     autoencoder, _counted(frames, progress), map_tiles=map_tiles
@@ -127,6 +131,10 @@ def encode_videos(
     logger.info(outcome.summary("encoded"))
     outcome.refuse_total_failure()
     return outcome
+
+
+def _shortened(clip: Clip, max_frames: int) -> Clip:
+    return dataclasses.replace(clip, num_frames=min(clip.num_frames, max_frames))
 
 
 def _check_sizes(
