@@ -291,6 +291,7 @@ def test_script_measures_videos(tmp_path, monkeypatch):
         (["--subset_size", "0"], "subset_size=0"),
         (["--num_frame", "3"], "did you mean 'num_frames'"),
         (["--crop_size", "999"], "crop_size=999 is larger"),
+        (["--output_path", f"{SCRIPT}/out"], "evaluate.py is a file, not a folder"),
     ],
 )
 def test_script_says_what_is_wrong_in_one_line(folders, flags, message, monkeypatch, capsys):
