@@ -67,7 +67,7 @@ def main() -> None:
                 write_text(path, json.dumps(figures, indent=1), overwrite=True)
                 print(name, flush=True)
     names = [clip.stem for clip in clips]
-    table = table_of(figures, names, protocol.label())
+    table = f"{table_of(figures, names, protocol.label())}\n{orders_table(figures, names)}"
     write_text(options.output_folder / "table.md", table, overwrite=True)
     draw(options.output_folder / "degradations.png", figures, names)
     print(table)
@@ -115,6 +115,19 @@ def table_of(figures: dict, clips: list[str], label: str) -> str:
             is_seen = is_ordered(badness(figures, clips, fault, key))
             cells.append(f"**{text}**" if is_seen else text)
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def orders_table(figures: dict, clips: list[str]) -> str:
+    """Return a Markdown table: of how many clips a figure puts all five strengths in order."""
+    lines = [f"| figure | {' | '.join(DEGRADATIONS)} |", "|---" * (1 + len(DEGRADATIONS)) + "|"]
+    for key in SHOWN:
+        counts = [
+            sum(is_ordered(badness(figures, [clip], fault, key)) for clip in clips)
+            for fault in DEGRADATIONS
+        ]
+        cells = [f"**{n}**" if n == len(clips) else str(n) for n in counts]
+        lines.append(f"| {key} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -111,9 +111,9 @@ def run_case(case: str, shape: tuple[int, ...], repeats: int) -> dict:
     import mindspore as ms
 
     from mg.models.tae.tae import TemporalAutoencoder
+    from mg.training.autoencoder_loss import AutoencoderLoss
     from mg.training.config import LossSettings, OptimSettings
     from mg.training.step import TrainStep
-    from mg.training.tae_loss import TAELoss
 
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
@@ -126,7 +126,8 @@ def run_case(case: str, shape: tuple[int, ...], repeats: int) -> dict:
 
     if case != "round_trip":
         step = TrainStep(
-            TAELoss(tae, LossSettings(perceptual_loss_weight=0)), OptimSettings(ema_decay=None)
+            AutoencoderLoss(tae, LossSettings(perceptual_loss_weight=0)),
+            OptimSettings(ema_decay=None),
         )
         step.set_train()
         latent = (shape[0], 16, -(-shape[2] // 8), shape[3] // 8, shape[4] // 8)

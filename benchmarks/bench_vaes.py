@@ -60,10 +60,10 @@ def own_runs(family: str) -> dict[str, Callable[[], np.ndarray]]:
     """Return functions that encode and decode with this project's network, compiled."""
     import mindspore as ms
 
-    from mg.vaes.families import family_class
+    from mg.models.families import autoencoder_family
 
-    vae_class = family_class(family)
-    network = vae_class.network_class(vae_class.config_class.from_mapping(FAMILIES[family][1]))
+    record = autoencoder_family(family)
+    network = record.build(record.read_config(FAMILIES[family][1]))
     network.set_train(False)
     video, latent = inputs()
 

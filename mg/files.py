@@ -165,14 +165,14 @@ def open_regular_file(path: str | os.PathLike) -> BinaryIO:
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path} does not exist") from None
+        raise FileNotFoundError(f"not found: {path} does not exist") from None
     if kind == stat.S_IFREG:  # devices are not even opened: some act on that
         descriptor = os.open(path, flags)
         kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
         if kind == stat.S_IFREG:
             return os.fdopen(descriptor, "rb")
         os.close(descriptor)
-    raise ValueError(f"{path} is {KINDS.get(kind, 'not a file')}; a regular file is expected")
+    raise ValueError(f"{path} is {KINDS.get(kind, 'not a file')}; a regular file is expected here")
 
 
 def read_bytes(path: str | os.PathLike, *, max_bytes: int) -> bytes:

@@ -6,19 +6,13 @@ LFS pointer or a web page, is called what it is.
 
 import os
 import re
-import stat
+
+from mg.files import open_regular_file
 
 __all__ = ["check_input_file"]
 
 NUM_HEAD_BYTES = 512
 
-KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 GIT_LFS = b"version https://git-lfs"
 # Enough letters that no length at the beginning of a safetensors file can be taken for them.
 WEB_PAGE = re.compile(rb"<(!doctype|!--|\?xml|html|head|body|script|title|meta)", re.IGNORECASE)
@@ -32,18 +26,7 @@ def check_input_file(path: str | os.PathLike) -> None:
         ValueError: it is a folder, a pipe, a socket or a device; or a Git LFS pointer or a web page
             in place of the file.
     """
-    try:
-        mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"not found: {path} does not exist") from None
-    if not stat.S_ISREG(mode):
-        kind = KINDS.get(stat.S_IFMT(mode), "no plain file")
-        raise ValueError(f"{path} is {kind}; a regular file is expected here")
-    _refuse_placeholder(path)
-
-
-def _refuse_placeholder(path: str | os.PathLike) -> None:
-    with open(path, "rb") as file:
+    with open_regular_file(path) as file:
         head = file.read(NUM_HEAD_BYTES)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(GIT_LFS):

@@ -40,3 +40,49 @@ TRANSFORMER = {
     "num_heads": 2,
     "position_table": (2, 4, 4),
 }
+# Autoencoders of every family, small: the fields of their configs.
+OF_DIFFUSERS = {"layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2}
+AUTOENCODERS = {
+    "tae": {**TAE_OF_ONE_LEVEL.to_dict(), "ch_mult": [1, 2]},
+    "opensora": {
+        "vae_2d": {"config": {**OF_DIFFUSERS, "block_out_channels": [4, 8]}},
+        "vae_temporal": {"filters": 4, "num_groups": 2, "num_res_blocks": 1},
+        "micro_frame_size": 5,
+    },
+    "cogvideox": {**OF_DIFFUSERS, "block_out_channels": [4, 4, 8, 8]},
+    "hunyuan": {**OF_DIFFUSERS, "block_out_channels": [4, 4, 8, 8]},
+    "wan": {
+        "base_dim": 4,
+        "z_dim": 4,
+        "dim_mult": [1, 2],
+        "num_res_blocks": 1,
+        "temperal_downsample": [True],
+        "latents_mean": [0.5, -0.5, 0.0, 1.0],
+        "latents_std": [1.0, 2.0, 0.5, 1.5],
+    },
+    "causal_vae": {
+        "hidden_size": 8,
+        "z_channels": 4,
+        "embed_dim": 4,
+        "hidden_size_mult": [1, 2],
+        "num_res_blocks": 1,
+        "norm_num_groups": 4,
+        "encoder_resnet_blocks": ["ResnetBlock3D"] * 2,
+        "encoder_spatial_downsample": ["SpatialDownsample2x", ""],
+        "encoder_temporal_downsample": ["TimeDownsample2x", ""],
+        "decoder_resnet_blocks": ["ResnetBlock3D"] * 2,
+        "decoder_spatial_upsample": ["", "SpatialUpsample2x"],
+        "decoder_temporal_upsample": ["", "TimeUpsample2x"],
+    },
+    "dc_ae": {
+        "latent_channels": 8,
+        "width_list": [4, 8],
+        "encoder_depth_list": [1, 1],
+        "decoder_depth_list": [1, 1],
+        "block_type": ["ResBlock", "ResBlock"],
+        "temporal_downsample": [True, False],
+        "time_compression_ratio": 2,
+        "spatial_compression_ratio": 2,
+    },
+    "sd": {**OF_DIFFUSERS, "block_out_channels": [4, 8]},
+}

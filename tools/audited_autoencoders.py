@@ -39,11 +39,10 @@ def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any
     from mindspore import Tensor, nn, ops
 
     from mg.models import layers
+    from mg.models.autoencoder import Autoencoder
+    from mg.models.families import autoencoder_family
     from mg.training.settings import OptimSettings
     from mg.training.step import TrainStep
-    from mg.vaes.families import family_class
-
-    compute = ms.float32 if dtype == "float32" else ms.bfloat16
 
     class Encode(nn.Cell):
         def __init__(self, network: nn.Cell) -> None:
@@ -51,7 +50,7 @@ def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any
             self.network = network
 
         def construct(self, video: Tensor) -> tuple[Tensor, Tensor]:
-            return self.network.moments(video.astype(compute))
+            return self.network.moments(video)
 
     class Decode(nn.Cell):
         def __init__(self, network: nn.Cell) -> None:
@@ -59,7 +58,7 @@ def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any
             self.network = network
 
         def construct(self, latent: Tensor) -> Tensor:
-            return self.network.frames_from(latent.astype(compute))
+            return self.network.frames_from(latent)
 
     class Loss(nn.Cell):
         """Squared error of the reconstruction, and of the log-variance."""
@@ -69,30 +68,29 @@ def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any
             self.network = network
 
         def construct(self, video: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-            mean, logvar = self.network.moments(video.astype(compute))
-            frames = self.network.frames_from(mean.astype(compute), video.shape[2])
+            mean, logvar = self.network.moments(video)
+            frames = self.network.frames_from(mean, video.shape[2])
             loss = ops.square(frames - video).mean() + ops.square(logvar).mean()
             return loss, (loss,), frames
 
-    family, task = graph.split("_")
-    config = CONFIGS[family]
-    vae_class = family_class(family)
-    rng = np.random.default_rng(0)
+    family, task = graph.rsplit("_", 1)
+    record = autoencoder_family(family)
     with layers.choose("Ascend"):
-        tensors = {
-            name: rng.standard_normal(shape).astype(np.float32)
-            for name, shape in vae_class.shapes(config).items()
-        }
-        vae = vae_class.from_tensors(tensors, config)
-    frames, side = FRAMES[family], 2 * vae.compression.h
-    video = Tensor(np.zeros((2, 3, frames, side, side), np.float32))
+        network = record.build(record.read_config(CONFIGS[family]))
+    # Set after building: networks refuse bf16 where they would have to run on CPU.
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Autoencoder):
+            cell.encode_dtype = cell.decode_dtype = (
+                ms.float32 if dtype == "float32" else ms.bfloat16
+            )
+    spec = network.spec
+    frames, height, width = FRAMES[family], 2 * spec.h, 2 * spec.w
+    video = Tensor(np.zeros((2, 3, frames, height, width), np.float32))
     if task == "encode":
-        return Encode(vae.network), (video,)
+        return Encode(network), (video,)
     if task == "decode":
-        num_latents = vae.num_latent_frames(frames)
-        return Decode(vae.network), (
-            Tensor(np.zeros((2, vae.latent_channels, num_latents, 2, 2), np.float32)),
-        )
-    step = TrainStep(Loss(vae.network), OptimSettings()).set_train()
+        latent = np.zeros((2, *spec.latent_shape(frames, height, width)), np.float32)
+        return Decode(network), (Tensor(latent),)
+    step = TrainStep(Loss(network), OptimSettings()).set_train()
     scalar = Tensor(1.0, ms.float32)
     return step, (scalar, scalar, scalar, True, video)

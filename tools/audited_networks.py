@@ -79,10 +79,10 @@ def network_and_inputs(
     from mg.models.discriminator_config import DiscriminatorConfig
     from mg.models.perceptual import LPIPS, LPIPSConfig
     from mg.models.tae.tae import TemporalAutoencoder
+    from mg.training.autoencoder_loss import AutoencoderLoss
     from mg.training.config import AdversarialSettings, LossSettings, OptimSettings
     from mg.training.discriminator_loss import DiscriminatorLoss
     from mg.training.step import TrainStep
-    from mg.training.tae_loss import TAELoss
 
     class Method(nn.Cell):
         """Hold the network and call one of its methods."""
@@ -121,7 +121,7 @@ def network_and_inputs(
         return step, (scalar, scalar, scalar, True, video, video, scalar, scalar)
     settings = LossSettings(mse_weight=1.0, opl_loss_weight=1.0)
     perceptual = PerceptualLoss(LPIPS(LPIPSConfig("vgg", (8,) * 5)))  # few channels: same graph
-    loss = TAELoss(
+    loss = AutoencoderLoss(
         tae, settings, perceptual=perceptual, adversarial=adversarial, discriminator=discriminator
     )
     step = TrainStep(loss, optim, parameters=tae.trainable_params()).set_train()

@@ -25,9 +25,8 @@ from mg.commands.evaluate import EvaluateConfig
 from mg.commands.generate import GenerateConfig
 from mg.commands.inference_vae import InferenceConfig
 from mg.commands.page import DemoConfig
-from mg.commands.reconstruct_with_vae import ReconstructionConfig
 from mg.settings_table import REQUIRED, settings_of
-from mg.training.config import TrainTAEConfig
+from mg.training.config import TrainTAEConfig, TrainVAEConfig
 from mg.training.denoiser_config import TrainDenoiserConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,9 +34,9 @@ SOURCE = ROOT / "outputs" / "docs_source"
 SITE = ROOT / "outputs" / "site"  # as in mkdocs.yml
 SETTINGS = {
     "train-tae": TrainTAEConfig,
+    "train-vae": TrainVAEConfig,
     "train": TrainDenoiserConfig,
     "reconstruct": InferenceConfig,
-    "reconstruct-with-vae": ReconstructionConfig,
     "encode": EncodeConfig,
     "decode": DecodeConfig,
     "generate": GenerateConfig,

@@ -97,9 +97,13 @@ def run_experiment(name: str, num_trials: int | None = None) -> Result:
 
 
 def markdown_table(results: Sequence[Result]) -> str:
-    """Return the results as a table."""
-    rows = [f"| {r.claim} | {r.num_passed}/{r.num_trials} | {r.seconds:.1f} |" for r in results]
-    return "\n".join(["| fault | passed | seconds |", "| --- | --- | --- |", *rows])
+    """Return the results as the table of docs/reliability.md."""
+    rows = [
+        f"| `{r.name}` | {r.claim} | {r.num_passed}/{r.num_trials} | {r.seconds:.0f} | {r.date} |"
+        for r in results
+    ]
+    head = "| experiment | what must hold | passed | seconds | measured |"
+    return "\n".join([head, "| --- | --- | --- | --- | --- |", *rows])
 
 
 def _report(results: Sequence[Result], older: dict | None) -> dict:

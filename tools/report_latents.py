@@ -88,8 +88,9 @@ class ReportLatentsConfig(AutoencoderConfig):
 def main() -> None:
     """Parse, read or encode, report."""
     config = parse_config(ReportLatentsConfig, description=__doc__)
-    if config.json is not None:
-        check_writable_folder(Path(config.json).parent)
+    for path in (config.json, config.plot):
+        if path is not None:
+            check_writable_folder(Path(path).parent)
     report, structure = LatentReport(r=config.r), LatentStructure()
     latents = stored_latents(config) if config.ckpt_path is None else encoded_latents(config)
     for name, latent in latents:

@@ -31,10 +31,7 @@ COMMANDS = {
         "adapt the small autoencoder to one clip, in a few minutes",
         "configs/tae/train/adapt.yaml",
     ),
-    "reconstruct": Command("inference_vae", "reconstruct videos with a TAE and measure the result"),
-    "reconstruct-with-vae": Command(
-        "reconstruct_with_vae", "reconstruct videos with a published video VAE"
-    ),
+    "reconstruct": Command("inference_vae", "reconstruct videos and measure the result"),
     "encode": Command("encode", "encode videos to latents"),
     "decode": Command("decode", "decode latents to videos"),
     "generate": Command("generate", "generate videos from prompts"),
@@ -45,6 +42,7 @@ COMMANDS = {
     "make-samples": Command("make_sample_videos", "draw captioned clips of moving shapes"),
     "encode-text": Command("encode_text", "embed captions for training"),
     "train-tae": Command("train_tae", "train a temporal autoencoder"),
+    "train-vae": Command("train_vae", "train or fine-tune an autoencoder of any family"),
     "train": Command("train", "train a video generator on latents"),
     "launch": Command("launch", "run a command on several devices of this machine"),
     "download": Command("download_weights", "fetch public weights by name"),

@@ -23,9 +23,9 @@ def main() -> None:
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks
-    from mg.training.tae_trainer import TAETrainer
+    from mg.training.autoencoder_trainer import AutoencoderTrainer
 
-    trainer = TAETrainer(config, init_ranks())
+    trainer = AutoencoderTrainer(config, init_ranks())
     if trainer.run() is None:
         return
     output = Path(config.output_path)

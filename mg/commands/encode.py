@@ -26,7 +26,7 @@ class EncodeConfig(AutoencoderConfig):
     Args:
         input: a video, or a folder of videos.
         csv_path: table (CSV, JSONL or JSON) with a column `video`, instead of all videos of the
-            folder.
+            folder; the videos of a column `source` are encoded too.
         video_folder: folder of the videos of csv_path.
         reading: largest frames that are read (max_pixels), and whether pixels are made square.
         output_path: folder for the latents; subfolders are kept.
@@ -35,6 +35,8 @@ class EncodeConfig(AutoencoderConfig):
             ["1x256x256", "32x256x256", "32x192x336"]. Each video goes into the longest that it
             fills and, of several, the one of the nearest aspect ratio; its first frames are scaled
             and cropped to that size. Images go into buckets of one frame.
+        max_frames: encode only the first so many frames of each video, such as 1 for the first
+            frames that a generator is to be trained to go on from; null encodes all.
         format: safetensors or npz.
         overwrite: encode all videos again and replace existing latents.
     """
@@ -46,6 +48,7 @@ class EncodeConfig(AutoencoderConfig):
     output_path: str = "outputs/latents"
     image_size: int | tuple[int, int] | None = None
     buckets: list[str] | None = None
+    max_frames: int | None = None
     format: str = "safetensors"
     overwrite: bool = False
 
@@ -57,6 +60,8 @@ class EncodeConfig(AutoencoderConfig):
             raise ValueError(f"format={self.format!r}; expected safetensors or npz")
         if self.buckets is not None and (self.image_size is not None or not self.buckets):
             raise ValueError("give image_size or buckets, not both; buckets must not be empty")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"max_frames={self.max_frames}; expected 1 or more, or null")
         self.parsed_buckets()
 
     def parsed_buckets(self) -> list[Bucket] | None:
@@ -74,6 +79,7 @@ def main() -> None:
         csv_path=config.csv_path,
         video_folder=config.input or config.video_folder,
         reading=config.reading,
+        with_sources=True,
     )
     setup_device(config)
     ranks = init_ranks()
@@ -90,6 +96,7 @@ def main() -> None:
         config.output_path,
         image_size=config.image_size,
         buckets=config.parsed_buckets(),
+        max_frames=config.max_frames,
         suffix=f".{config.format}",
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,

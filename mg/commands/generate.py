@@ -2,6 +2,8 @@
 
 mg generate --prompt "a red circle moving left on a black background" \
     --output red_circle.mp4
+python mg/commands/generate.py --source clip.mp4 --strength 0.6 --prompt "a blue circle ..." \
+    --output edited.mp4
 """
 
 import dataclasses
@@ -22,6 +24,7 @@ from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import VisualInputs, check_known_frames
 from mg.tiling.sizes import Tiling
 
 logger = logging.getLogger("mg")
@@ -29,7 +32,7 @@ logger = logging.getLogger("mg")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateConfig(DeviceConfig):
-    """Generation of videos. What is null is the generator's default.
+    """Generates videos from prompts. What is null is the generator's default.
 
     Args:
         checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
@@ -37,17 +40,26 @@ class GenerateConfig(DeviceConfig):
         prompt: what the video is to show.
         prompts_file: text file with a prompt on each line, in place of prompt. Videos that are
             there already, made in the same way, are left as they are.
+        source: video to be edited, by a generator that was trained with sources or, with a strength
+            below 1, by any.
+        strength: below 1, the source takes the place of noise, noised to the time 1 - strength:
+            how much of it may change.
+        first_frame: image that the video begins with, for a generator that was trained so.
+        prefix: video that the video begins with, as first_frame.
+        suffix: video that the video ends with, as first_frame.
+        guidance_drops: what the branch that guidance pushes away from is without: text, source or
+            frames, or several with commas.
         output: the file to write (.mp4, .mkv, .mov; .png for one frame), with prompts_file the
             folder of 0000.mp4, 0001.mp4, ...; a .json beside each video says how it was made.
-        num_frames: of a video; 1 is an image, as is an output that ends in .png.
+        num_frames: frames of each video; 1 is an image, as is an output that ends in .png.
         resolution: side of a square, or [height, width], in pixels.
         fps: frames per second.
-        steps: of the sampler.
+        steps: steps of the sampler; more take longer and are more exact.
         guidance: weight of the text, 0 or more; 1 turns guidance off and takes half the time.
         negative_prompt: what the video is pushed away from.
-        seed: of the first video; each further one has a number more.
+        seed: seed of the first video; each further one has a number more.
         schedule: times of the steps, linear_quadratic or linear.
-        num_reference_steps: of the linear schedule that linear_quadratic imitates.
+        num_reference_steps: steps of the linear schedule that linear_quadratic imitates.
         solver: euler, or midpoint, which takes twice as long per step.
         two_passes: guidance in two passes instead of one of double batch; half the memory.
         batch_size: videos sampled together.
@@ -63,6 +75,12 @@ class GenerateConfig(DeviceConfig):
     checkpoint: str = str(SHIPPED_GENERATOR)
     prompt: str | None = None
     prompts_file: str | None = None
+    source: str | None = None
+    strength: float = 1.0
+    first_frame: str | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+    guidance_drops: str = "text"
     num_frames: int | None = None
     resolution: int | tuple[int, int] | None = None
     fps: float | None = None
@@ -104,15 +122,21 @@ def main() -> None:
     paths = [Path(config.output)]
     if config.prompts_file is not None:
         paths = numbered_paths(config.output, len(prompts), settings.num_frames)
-    left = _left_to_make(config, parts, prompts, seeds, paths, settings)
-    check_request(parts, prompts, settings, truncate=config.truncate)
+    given = VisualInputs(config.source, config.first_frame, config.prefix, config.suffix)
+    inputs = [given] * len(prompts)
+    check_request(parts, prompts, settings, inputs=inputs, truncate=config.truncate)
+    given = given.fitted(settings)
+    check_known_frames(given, parts.tae_config.spec, settings.num_frames)
+    inputs = [given] * len(prompts)
+    left = _left_to_make(config, parts, prompts, seeds, paths, settings, inputs)
     if left:
-        _generate(config, parts, settings, [(prompts[i], seeds[i], paths[i]) for i in left])
+        wanted = [(prompts[i], seeds[i], paths[i], inputs[i]) for i in left]
+        _generate(config, parts, settings, wanted)
     if config.prompts_file is not None:
         logger.info("%d made, %d finished before", len(left), len(prompts) - len(left))
 
 
-def _left_to_make(config, parts, prompts, seeds, paths, settings) -> list[int]:
+def _left_to_make(config, parts, prompts, seeds, paths, settings, inputs) -> list[int]:
     """Return the places of the videos to make, or raise if they may not be written."""
     may_be_there = config.overwrite or config.prompts_file is not None
     check_outputs(paths, settings.num_frames, overwrite=may_be_there)
@@ -126,13 +150,14 @@ def _left_to_make(config, parts, prompts, seeds, paths, settings) -> list[int]:
         dtype=config.dtype,
         decode_dtype=config.decode_dtype,
         tiling=config.tiling,
+        inputs=inputs,
     )
     return unfinished(paths, descriptions, keep_latents=config.keep_latents)
 
 
 def _generate(config, parts, settings, wanted) -> None:
-    """Make the videos of (prompt, seed, path)."""
-    prompts, seeds, paths = zip(*wanted, strict=True)
+    """Make the videos of (prompt, seed, path, inputs)."""
+    prompts, seeds, paths, inputs = zip(*wanted, strict=True)
     setup_device(config)
     # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.pipelines.text_to_video import TextToVideo
@@ -146,6 +171,7 @@ def _generate(config, parts, settings, wanted) -> None:
         paths,
         seeds=seeds,
         settings=settings,
+        inputs=inputs,
         batch_size=config.batch_size,
         truncate=config.truncate,
         keep_latents=config.keep_latents,
@@ -177,4 +203,6 @@ def _settings(config: GenerateConfig, defaults) -> SamplingSettings:
         num_reference_steps=config.num_reference_steps,
         solver=config.solver,
         two_passes=config.two_passes,
+        guidance_drops=config.guidance_drops,
+        strength=config.strength,
     )

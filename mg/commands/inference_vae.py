@@ -1,4 +1,4 @@
-"""Reconstruct videos with a TAE: original | reconstruction as mp4, PSNR, SSIM and LPIPS.
+"""Reconstruct videos: original | reconstruction as mp4, PSNR, SSIM and LPIPS.
 
     mg reconstruct --ckpt_path tae.ckpt --video_folder videos \
         --num_frames 16 --image_size 256

@@ -13,6 +13,6 @@ def main() -> None:
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks
-    from mg.training.tae_trainer import TAETrainer
+    from mg.training.autoencoder_trainer import AutoencoderTrainer
 
-    TAETrainer(config, init_ranks()).run()
+    AutoencoderTrainer(config, init_ranks()).run()

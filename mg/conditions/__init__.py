@@ -1,1 +1,9 @@
-"""What a generator is conditioned on: text, and what is to come of images and video."""
+"""What a generator is conditioned on: text, a source video, frames that are known.
+
+    condition.py   Condition: what all of them have in common
+    text/          text encoders, the cache of their embeddings
+    visual.py      latents beside the noisy one: SourceVideo, KnownFrames, both on the channel axis
+    frame_draws.py which frames are known in training
+
+Nothing in here but `text/` needs MindSpore.
+"""

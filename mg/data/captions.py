@@ -12,11 +12,12 @@ __all__ = ["CaptionTable", "CaptionedVideo", "read_captions"]
 
 @dataclass(frozen=True)
 class CaptionedVideo:
-    """One row of a table. `name` is the video's path as the table writes it."""
+    """One row of a table. `name` is the video's path as the table writes it, as is `source`."""
 
     path: Path
     name: str
     caption: str
+    source: str | None = None  # the video that it is an edit of
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read_captions(
         raise FileNotFoundError(f"no such video folder: {root}")
     videos, without_caption = [], []
     files = NamedFiles(root)
-    for place, name, caption in read_video_table(table_path, needs_captions=True):
+    for place, name, caption, source in read_video_table(table_path, needs_captions=True):
         if not caption.strip():
             without_caption.append(name)
             continue
@@ -60,7 +61,7 @@ def read_captions(
             path = files.find(name).path
         except ValueError as error:
             raise ValueError(f"{table_path}, {place}: {error}") from error
-        videos.append(CaptionedVideo(path, name, caption.strip()))
+        videos.append(CaptionedVideo(path, name, caption.strip(), source.strip() or None))
     if not videos:
         raise ValueError(
             f"{table_path} has no row with a caption ({len(without_caption)} rows without)"

@@ -4,10 +4,14 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mg.conditions.frame_draws import FrameDraws
 from mg.conditions.text.sources import TextSource
+from mg.conditions.visual import ChannelConditions, KnownLatent
 from mg.data.bucket_order import BucketOrder, clip_order
 from mg.data.buckets import Bucket
 from mg.data.dataset import Dataset
@@ -16,10 +20,10 @@ from mg.data.latent_files import read_latent
 from mg.data.latent_manifest import LatentClip, LatentManifest
 from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN, LatentSpec
 
-__all__ = ["LatentBatch", "LatentDataset", "LatentDraw"]
+__all__ = ["LatentBatch", "LatentDataset", "LatentDraw", "LatentSample", "VisualDraws"]
 
-TEXT_STREAM = 6  # of random numbers; 4 and 5 are those of the order
-# As the autoencoder bounds it wherever it samples from its posterior.
+# Streams of random numbers; 4 and 5 are those of the order.
+TEXT_STREAM, SOURCE_STREAM, FRAMES_STREAM = 6, 7, 8
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class LatentBatch:
         mean, std: float32 (B, C, T', H', W') of the posterior, scaled as a generator sees it: a
             sample is `mean + std * noise`.
         text: of each text source in turn, values float32 (B, L, D) and mask bool (B, L).
+        visual: of source videos and known frames, float32 (B, C_c, T', H', W'); none without.
         captions: of each sample; "" where it was dropped.
         names: of the videos.
     """
@@ -39,6 +44,12 @@ class LatentBatch:
     text: tuple[np.ndarray, ...]
     captions: tuple[str, ...]
     names: tuple[str, ...]
+    visual: tuple[np.ndarray, ...] = ()
+
+    @property
+    def conditions(self) -> tuple[np.ndarray, ...]:
+        """All that a network gets besides latent and time, in its order."""
+        return (*self.text, *self.visual)
 
     @property
     def num_frames(self) -> int:
@@ -61,6 +72,44 @@ class LatentDraw:
         return self.clip.name
 
 
+@dataclass(frozen=True)
+class LatentSample:
+    """What is read of one draw, scaled as a generator sees it, float32.
+
+    Attributes:
+        mean, std: (C, T', H', W') of the posterior.
+        source: mean of the source's, if it has one.
+        first_frame: mean of the first frame's, (C, 1, H', W'), if that is read.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    source: np.ndarray | None = None
+    first_frame: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class VisualDraws:
+    """How often samples have a condition on the channel axis.
+
+    Attributes:
+        source_dropout: share of samples that are without their source; None: sources are no
+            condition.
+        frames: how often which frames are known; None: frames are no condition.
+    """
+
+    source_dropout: float | None = None
+    frames: FrameDraws | None = None
+
+    @property
+    def conditions(self) -> ChannelConditions:
+        """What the network is conditioned on."""
+        return ChannelConditions(
+            has_source=self.source_dropout is not None,
+            frame_modes=() if self.frames is None else self.frames.modes,
+        )
+
+
 @dataclass
 class LatentDataset(Dataset):
     """Random access to latents by (step, index); each batch is drawn from one bucket.
@@ -79,6 +128,7 @@ class LatentDataset(Dataset):
             for Movie Gen's 1:10; None: each image is drawn as often as each video.
         text_dropout: share of samples whose caption is replaced by the empty one, in [0, 1), so
             that the network also learns the velocity without text, which guidance needs.
+        visual: how often samples have a source video and known frames.
     """
 
     manifest: LatentManifest
@@ -89,6 +139,7 @@ class LatentDataset(Dataset):
     batch_sizes: Mapping[Bucket, int] = field(default_factory=dict)
     image_ratio: float | None = None
     text_dropout: float = 0.1
+    visual: VisualDraws = VisualDraws()
     bad: dict[str, str] = field(default_factory=dict)
     max_bad_share: float = 0.25
 
@@ -96,6 +147,7 @@ class LatentDataset(Dataset):
         self.check_settings()
         if not 0 <= self.text_dropout < 1:
             raise ValueError(f"text_dropout must lie in [0, 1), not {self.text_dropout}")
+        self._visual = self.visual.conditions
         self._clips = self.manifest.buckets()
         self._check_batch_sizes()
         self._check_image_ratio()
@@ -222,30 +274,30 @@ class LatentDataset(Dataset):
         )
 
     @staticmethod  # so that worker processes get the draw alone, without the text encoders
-    def read(draw: LatentDraw) -> tuple[np.ndarray, np.ndarray]:
-        """Return (mean, std) of a draw, float32 (C, T', H', W') each, as a generator sees them.
+    def read(draw: LatentDraw) -> LatentSample:
+        """Return what there is of a draw.
 
         Raises:
-            FileNotFoundError, ValueError: the file is gone, damaged, of another size than before,
+            FileNotFoundError, ValueError: a file is gone, damaged, of another size than before,
                 or holds what is no number.
         """
-        latent, bucket = read_latent(draw.clip.path), draw.clip.bucket
-        mean = np.array(latent.mean[:, : bucket.num_frames])  # (C, T', H', W')
-        logvar = np.clip(latent.logvar[:, : bucket.num_frames], LOGVAR_MIN, LOGVAR_MAX)
-        if Bucket(*mean.shape[1:]) != bucket:
-            raise ValueError(f"the latent is {Bucket(*mean.shape[1:])} now, it was {bucket}")
-        mean, std = draw.spec.scale(mean), draw.spec.scale_std(np.exp(logvar / 2))
-        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-            raise ValueError("the latent holds NaN or infinity")
-        return mean.astype(np.float32), std.astype(np.float32)
+        clip, bucket = draw.clip, draw.clip.bucket
+        mean, std = _read_scaled(clip.path, bucket, draw.spec)
+        source = first_frame = None
+        if clip.source is not None:
+            source, _ = _read_scaled(clip.source, bucket, draw.spec)
+        if clip.first_frame is not None:
+            of_one = Bucket(1, bucket.height, bucket.width)
+            first_frame, _ = _read_scaled(clip.first_frame, of_one, draw.spec)
+        return LatentSample(mean, std, source, first_frame)
 
-    def collate(
-        self, draws: Sequence[LatentDraw], samples: Sequence[tuple[np.ndarray, np.ndarray]]
-    ) -> LatentBatch:
+    def collate(self, draws: Sequence[LatentDraw], samples: Sequence[LatentSample]) -> LatentBatch:
         captions = [self._caption(draw) for draw in draws]
+        given = list(map(self._given, draws, samples))
         return LatentBatch(
-            mean=np.stack([mean for mean, _ in samples]),  # (B, C, T', H', W')
-            std=np.stack([std for _, std in samples]),  # (B, C, T', H', W')
+            mean=np.stack([sample.mean for sample in samples]),  # (B, C, T', H', W')
+            std=np.stack([sample.std for sample in samples]),  # (B, C, T', H', W')
+            visual=self._visual.batch(given, samples[0].mean.shape),
             text=tuple(array for source in self.text for array in source.embed(captions)),
             captions=tuple(captions),
             names=tuple(draw.name for draw in draws),
@@ -257,3 +309,34 @@ class LatentDataset(Dataset):
         if rng.random() < self.text_dropout:
             return ""
         return draw.clip.captions[rng.integers(len(draw.clip.captions))]
+
+    def _given(self, draw: LatentDraw, sample: LatentSample) -> dict[str, Any]:
+        """Return what the network is shown of a sample: its source, and known frames."""
+        given = {}
+        if self.visual.source_dropout is not None:
+            rng = np.random.default_rng((SOURCE_STREAM, self.seed, *draw.place))
+            if rng.random() >= self.visual.source_dropout:
+                given["source"] = sample.source
+        if self.visual.frames is not None:
+            rng = np.random.default_rng((FRAMES_STREAM, self.seed, *draw.place))
+            drawn = self.visual.frames.draw(sample.mean.shape[1], rng)
+            if drawn.mode is not None:
+                values = sample.mean
+                if drawn.mode == "first_frame" and sample.first_frame is not None:
+                    values = np.repeat(sample.first_frame, values.shape[1], axis=1)
+                given["frames"] = KnownLatent(values, drawn.mask)
+        return given
+
+
+def _read_scaled(path: Path, bucket: Bucket, spec: LatentSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and std of a file as a generator sees them, float32 (C, T', H', W') each."""
+    latent = read_latent(path)
+    mean = np.array(latent.mean[:, : bucket.num_frames])  # (C, T', H', W')
+    # As the autoencoder bounds it wherever it samples from its posterior.
+    logvar = np.clip(latent.logvar[:, : bucket.num_frames], LOGVAR_MIN, LOGVAR_MAX)
+    if Bucket(*mean.shape[1:]) != bucket:
+        raise ValueError(f"the latent is {Bucket(*mean.shape[1:])} now, it was {bucket}")
+    mean, std = spec.scale(mean), spec.scale_std(np.exp(logvar / 2))
+    if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+        raise ValueError("the latent holds NaN or infinity")
+    return mean.astype(np.float32), std.astype(np.float32)

@@ -40,6 +40,8 @@ class LatentClip:
         captions: what the video shows, one text or several for the same.
         fps: frames per second of the video; 0 where none is known.
         bucket: frames, height and width that are used of the latent.
+        source: latent file of the video that it is an edit of, of the same bucket; None for none.
+        first_frame: latent file of its first frame alone; None where that is not asked for.
     """
 
     path: Path
@@ -47,6 +49,8 @@ class LatentClip:
     captions: tuple[str, ...]
     fps: float
     bucket: Bucket
+    source: Path | None = None
+    first_frame: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def build_latent_manifest(
     *,
     buckets: Iterable[Bucket] | None = None,
     weights_hash: str | None = None,
+    first_frame_folder: str | os.PathLike | None = None,
 ) -> LatentManifest:
     """Return the latents of a folder that `mg encode` has filled, with their captions.
 
@@ -108,6 +113,10 @@ def build_latent_manifest(
         buckets: in latent frames and pixels. A longer latent is cut to the first frames, as many
             as the bucket has. None: a bucket of each size that is there.
         weights_hash: what the latents must have been made with; None: whatever made all of them.
+        first_frame_folder: of the latents of the first frames, under the names of the videos;
+            clips without one are left out. None: they are not needed.
+
+    A video that the table calls an edit of several sources is one clip with each of them.
 
     Raises:
         FileNotFoundError: no such folder, or no latent in it.
@@ -119,8 +128,11 @@ def build_latent_manifest(
     given = sorted(buckets or ())
     clips, unusable = _join(infos, files, captions, given or sorted(_sizes(infos.values())))
     made_by = next(iter(infos.values()), None)
+    if first_frame_folder is not None and made_by is not None:
+        clips, without = _with_first_frames(clips, first_frame_folder, made_by)
+        unusable += without
     manifest = LatentManifest(
-        tuple(clips[name] for name in sorted(clips)),
+        tuple(sorted(clips, key=lambda clip: (clip.name, str(clip.source or "")))),
         (*rejected, *unusable),
         made_by.weights_hash if made_by else "",
         made_by.config if made_by else {},
@@ -139,31 +151,89 @@ def _join(
     files: Mapping[str, Path],
     table: CaptionTable,
     buckets: Sequence[Bucket],
-) -> tuple[dict[str, LatentClip], list[Rejected]]:
+) -> tuple[list[LatentClip], list[Rejected]]:
     """Return the latents that have a caption and a bucket, and files and captions left over."""
-    captions = collections.defaultdict(list)
+    captions = collections.defaultdict(lambda: collections.defaultdict(list))
     for video in table.videos:
-        captions[_normal(video.name)].append(video.caption)
-    clips, rejected = {}, []
+        captions[_normal(video.name)][video.source].append(video.caption)
+    by_name = {name: file for file, info in infos.items() for name in reversed(_names(info.source))}
+    clips, seen, rejected = [], {}, []
     for file_name, info in infos.items():
         name = info.source
         known_as = next((other for other in _names(name) if other in captions), None)
         try:
-            if name in clips:
-                raise ValueError(f"{clips[name].path.name} is a latent of the same video")
+            if name in seen:
+                raise ValueError(f"{seen[name].name} is a latent of the same video")
             if known_as is None:
                 raise ValueError("no caption")
             bucket = bucket_of_latent(_size(info), buckets)
         except ValueError as error:
             rejected.append(Rejected(file_name, str(error)))
             continue
-        texts = tuple(captions[known_as])
-        clips[name] = LatentClip(files[file_name], name, texts, info.fps, bucket)
+        seen[name] = files[file_name]
+        clip = LatentClip(files[file_name], name, (), info.fps, bucket)
+        for source, texts in captions[known_as].items():
+            try:
+                file = _source_file(source, info, infos, by_name)
+            except ValueError as error:
+                rejected.append(Rejected(file_name, str(error)))
+                continue
+            path = None if file is None else files[file]
+            clips.append(replace(clip, captions=tuple(texts), source=path))
     with_latent = {name for info in infos.values() for name in _names(info.source)}
     reasons = {name: f"no latent{hint_of_name(name)}" for name in captions}
     reasons |= {_normal(name): "no caption" for name in table.without_caption}
     rejected += [Rejected(name, why) for name, why in reasons.items() if name not in with_latent]
     return clips, rejected
+
+
+def _source_file(
+    source: str | None,
+    info: LatentInfo,
+    infos: Mapping[str, LatentInfo],
+    by_name: Mapping[str, str],
+) -> str | None:
+    """Return the latent file of a clip's source, by the name that a table gives it.
+
+    Raises:
+        ValueError: there is none, or it is of another length or size than the clip's.
+    """
+    if source is None:
+        return None
+    file = by_name.get(_normal(source))
+    if file is None:
+        raise ValueError(f"its source {source} has no latent{hint_of_name(source)}")
+    if _size(infos[file]) != _size(info):
+        raise ValueError(
+            f"its source {source} is {_size(infos[file])} (latent frames x height x width), "
+            f"and it is {_size(info)}; an edit has the length and the size of its source"
+        )
+    return file
+
+
+def _with_first_frames(
+    clips: Sequence[LatentClip], folder: str | os.PathLike, made_by: LatentInfo
+) -> tuple[list[LatentClip], list[Rejected]]:
+    """Return the clips with the latents of their first frames, and those that have none."""
+    files = list_latent_files(folder)
+    infos, rejected = _read_infos(files)
+    for name, info in infos.items():
+        if _made_with(info)["weights_hash"] != made_by.weights_hash:
+            raise ValueError(
+                f"{files[name]} was encoded with other weights than the videos; encode the first "
+                "frames again (scripts/encode.py)"
+            )
+    by_source = {info.source: name for name, info in infos.items()}
+    found = []
+    for clip in clips:
+        name = by_source.get(clip.name)
+        expected = Bucket(1, clip.bucket.height, clip.bucket.width)
+        if name is None or _size(infos[name]) != expected:
+            is_size = "" if name is None else f" of {expected} latent frames x height x width"
+            rejected.append(Rejected(clip.name, f"no latent of its first frame{is_size}"))
+        else:
+            found.append(replace(clip, first_frame=files[name]))
+    return found, rejected
 
 
 def _names(source: str) -> list[str]:

@@ -129,6 +129,7 @@ def build_manifest(
     keep_images: bool = False,
     probe_seconds_limit: float | None = 300.0,
     reading: Reading = AS_USUAL,
+    with_sources: bool = False,
 ) -> Manifest:
     """Return the clips that a CSV, a folder or a single file names, each of them probed.
 
@@ -151,6 +152,7 @@ def build_manifest(
         probe_seconds_limit: seconds after which the probing of one file counts as hung; None:
             probe in this process, where a hostile file can do harm.
         reading: which frames are too large, and what is done to them.
+        with_sources: whether the videos of a table's column `source` are clips too.
 
     Raises:
         FileNotFoundError: the CSV or the folder does not exist.
@@ -163,7 +165,7 @@ def build_manifest(
         raise FileNotFoundError(f"no such video folder or file: {video_folder}")
     passed_over: collections.Counter[str] = collections.Counter()
     if csv_path is not None:
-        entries = _entries_of_csv(Path(csv_path), video_folder)
+        entries = _entries_of_csv(Path(csv_path), video_folder, with_sources=with_sources)
     else:
         entries = _entries_of_folder(Path(video_folder), passed_over)
     clips, rejected = [], _left_out_when_prepared(csv_path, video_folder)
@@ -218,14 +220,21 @@ def _entries_of_folder(folder: Path, passed_over: collections.Counter[str]) -> l
     return [_Entry(folder / name, name, is_named=has_media_suffix(name)) for name in scan.names]
 
 
-def _entries_of_csv(csv_path: Path, video_folder: str | os.PathLike | None) -> list[_Entry]:
-    """Return every row of the table."""
+def _entries_of_csv(
+    csv_path: Path, video_folder: str | os.PathLike | None, *, with_sources: bool
+) -> list[_Entry]:
+    """Return every row of the table; with `with_sources` each source too, once."""
     if not csv_path.exists():
         raise FileNotFoundError(f"no such CSV file: {csv_path}")
     root = Path(video_folder) if video_folder is not None else csv_path.parent
     if not root.is_dir():
         raise ValueError(f"with a CSV file, video_folder must be a folder; {root} is a file")
-    rows = [(video, caption.strip()) for _, video, caption in read_video_table(csv_path)]
+    table = read_video_table(csv_path)
+    rows = [(row.video, row.caption.strip()) for row in table]
+    if with_sources:
+        videos = {row.video for row in table}
+        sources = dict.fromkeys(row.source.strip() for row in table)
+        rows += [(name, "") for name in sources if name and name not in videos]
     if (root / INDEX_NAME).exists():
         return _prepared_entries(root, rows)
     files = NamedFiles(root)

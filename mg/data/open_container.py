@@ -2,9 +2,9 @@
 
 import contextlib
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.codec.context import Flags
@@ -25,6 +25,17 @@ PICTURES = (
 # How files begin that name other files, or addresses, to be played.
 LIST_STARTS = (b"ffconcat", b"#EXTM3U", b"<?xml", b"<MPD", b"[playlist]")
 
+ALLOWED = {"protocol_whitelist": "file", "format_whitelist": ",".join(DEMUXERS)}
+# With these FFmpeg says what the headers state, and neither waits for frames nor decodes any.
+HEADERS_ONLY = {
+    "codec_whitelist": "none",
+    "probesize": "32",
+    "analyzeduration": "0",
+    "max_ts_probe": "0",
+    "fpsprobesize": "0",
+}
+MAX_HEADER_BYTES = 1 << 24
+
 
 @contextlib.contextmanager
 def open_container(path: Path, reading: Reading) -> Iterator[tuple]:
@@ -38,18 +49,16 @@ def open_container(path: Path, reading: Reading) -> Iterator[tuple]:
         NoMediaError: no such container, or no video in it.
         BrokenVideoError: its index is missing, the codec is unknown, or the frames are too large.
     """
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": ",".join(DEMUXERS),
-        "max_pixels": str(reading.max_pixels),  # for the decoders that look at the first frames
-    }
+    _check_stated_size(path, reading)
+    # The limit is for the decoders that look at the first frames.
+    options = ALLOWED | {"max_pixels": str(reading.max_pixels)}
     try:
         # An absolute path keeps FFmpeg from taking a name for an address.
         container = av.open(os.path.abspath(path), options=options)
     except av.FFmpegError as error:
         raise _not_opened(path, error) from error
     with container:
-        streams = [s for s in container.streams.video if not s.disposition & PICTURES]
+        streams = _films(container)
         if not streams:
             kinds = sorted({s.type for s in container.streams}) or ["none"]
             raise NoMediaError(
@@ -58,7 +67,7 @@ def open_container(path: Path, reading: Reading) -> Iterator[tuple]:
         stream = _chosen(streams)
         if stream.codec_context is None:
             raise BrokenVideoError(f"{path.name}: its video codec is unknown")
-        reading.check_pixels(path, *_declared_size(path, container, stream))
+        reading.check_pixels(path, *_size(stream))
         stream.codec_context.options = {"max_pixels": str(reading.max_pixels)}
         # Else the left edge that a stream says to crop is kept where memory is better aligned so.
         stream.codec_context.flags |= Flags.unaligned
@@ -79,37 +88,62 @@ def _not_opened(path: Path, error: av.FFmpegError) -> BrokenVideoError:
     )
 
 
+class _Head:
+    """The first bytes of a file that FFmpeg asks for, up to `MAX_HEADER_BYTES`; then its end."""
+
+    def __init__(self, file: BinaryIO):
+        self.seek, self.tell = file.seek, file.tell
+        self._file, self._num_left = file, MAX_HEADER_BYTES
+
+    def read(self, num_bytes: int) -> bytes:
+        content = self._file.read(min(num_bytes, self._num_left))
+        self._num_left -= len(content)
+        return content
+
+
+def _check_stated_size(path: Path, reading: Reading) -> None:
+    """Raise BrokenVideoError if the headers state frames that are too large.
+
+    To be asked before FFmpeg opens a file by itself: it reads a frame then, which of raw video is
+    as large as the picture. Of what has no such headers nothing is said.
+    """
+    with (
+        open_regular_file(path) as file,
+        contextlib.suppress(av.FFmpegError),
+        av.open(_Head(file), options=ALLOWED | HEADERS_ONLY) as container,
+    ):
+        streams = _films(container)
+        if streams:
+            reading.check_pixels(path, *_size(_chosen(streams)))
+
+
+def _films(container) -> list:
+    """Return the streams of video that are no pictures beside it."""
+    return [s for s in container.streams.video if not s.disposition & PICTURES]
+
+
 def _chosen(streams: list) -> av.VideoStream:
     """Return the stream that players show."""
 
     def rank(stream) -> tuple[bool, int]:
-        is_default = bool(stream.disposition & Disposition.default)
-        return is_default, _num_pixels(stream)
+        height, width = _size(stream)
+        return bool(stream.disposition & Disposition.default), height * width
 
     return max(streams, key=rank)
 
 
-def _num_pixels(stream) -> int:
+def _size(stream) -> tuple[int, int]:
+    """Return (height, width) of a stream as far as FFmpeg knows it, else zeros."""
     context = stream.codec_context
-    return context.height * context.width if context is not None else 0
+    return (context.height, context.width) if context is not None else (0, 0)
 
 
 def stream_note(container, stream) -> tuple[str, ...]:
     """Return what to tell of a stream that is one of several videos in its container."""
-    streams = [s for s in container.streams.video if not s.disposition & PICTURES]
+    streams = _films(container)
     if len(streams) == 1:
         return ()
     return (f"video stream {streams.index(stream) + 1} of {len(streams)}",)
-
-
-def _declared_size(path: Path, container, stream) -> tuple[int, int]:
-    """Return the (height, width) that the headers state; zeros where they state none."""
-    context = stream.codec_context
-    if container.format.name == "gif" and not context.width:  # FFmpeg asks the decoder only
-        with open_regular_file(path) as file:
-            width, height = struct.unpack("<6xHH", file.read(10))
-        return height, width
-    return context.height, context.width
 
 
 def reason_of_decoder(error: av.FFmpegError) -> str:

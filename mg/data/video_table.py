@@ -4,31 +4,40 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from mg.console import one_line
 from mg.files import open_regular_file
 from mg.json_file import parse_json, read_json
 
-__all__ = ["MAX_CHARACTERS", "read_video_table"]
+__all__ = ["MAX_CHARACTERS", "VideoRow", "read_video_table"]
 
 # Names that such tables use; the first of them that is there is taken. Case does not matter.
 VIDEO_COLUMNS = ("video", "video_path", "path", "file", "file_name", "filename", "file_path")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
+SOURCE_COLUMNS = ("source", "source_video", "source_path")
 MAX_CHARACTERS = 131_072  # of a cell; Python's reader of CSV has the same limit
 MAX_LINE = 1 << 21  # characters; what has no ends of lines must not fill the memory
 MAX_JSON_BYTES = 1 << 26  # of a table that is in memory as a whole; CSV and JSONL have no limit
 
 
-def read_video_table(
-    table_path: Path, *, needs_captions: bool = False
-) -> list[tuple[str, str, str]]:
-    """Return (where it stands, video, caption) of every row; a cell that is missing is empty.
+class VideoRow(NamedTuple):
+    """One row of a table: where it stands, and its cells; one that is missing is empty."""
+
+    place: str
+    video: str
+    caption: str
+    source: str  # the video that `video` was made from, if it is an edit
+
+
+def read_video_table(table_path: Path, *, needs_captions: bool = False) -> list[VideoRow]:
+    """Return every row.
 
     Args:
-        table_path: a .csv or .jsonl table with a column for the path (`video`, `path`, ...) and
-            one for the caption (`caption`, `text`, ...); or a .json file that maps names of videos
-            to captions, or holds a list of such rows.
+        table_path: a .csv or .jsonl table with a column for the path (`video`, `path`, ...), one
+            for the caption (`caption`, `text`, ...) and perhaps one for the video that it is an
+            edit of (`source`); or a .json file that maps names of videos to captions, or holds a
+            list of such rows.
         needs_captions: whether a table without captions is refused.
 
     Raises:
@@ -46,22 +55,30 @@ def read_video_table(
         columns, rows = readers[suffix](table_path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{table_path} cannot be read as {suffix} in UTF-8: {error}") from error
+    there = set(_by_name(columns))
     wanted = [_find_column(columns, VIDEO_COLUMNS, "the path of the video", table_path)]
-    if needs_captions or set(CAPTION_COLUMNS) & set(_by_name(columns)):
-        wanted.append(_find_column(columns, CAPTION_COLUMNS, "the caption", table_path))
-    texts = []
+    for names, what, is_needed in (
+        (CAPTION_COLUMNS, "the caption", needs_captions),
+        (SOURCE_COLUMNS, "the source", False),
+    ):
+        if is_needed or set(names) & there:
+            wanted.append(_find_column(columns, names, what, table_path))
+        else:
+            wanted.append(None)
+    found = []
     for place, row in rows:
-        cells = [row.get(column) if row.get(column) is not None else "" for column in wanted]
+        cells = ["" if row.get(column) is None else row[column] for column in wanted]
         _check_cells(cells, f"{table_path}, {place}")
-        video, caption = (*cells, "")[:2]
-        texts.append((place, video, caption))
-    return texts
+        found.append(VideoRow(place, *cells))
+    return found
 
 
 def _check_cells(cells: list, place: str) -> None:
-    """Raise ValueError unless these are the path of a video and, perhaps, a caption."""
+    """Raise ValueError unless these are the path of a video, a caption and a source."""
     if not all(isinstance(cell, str) for cell in cells):
-        raise ValueError(f"{place}: expected two texts, got {one_line(cells)}")
+        shown = cells if cells[2] else cells[:2]
+        numbers = "three" if cells[2] else "two"
+        raise ValueError(f"{place}: expected {numbers} texts, got {one_line(shown)}")
     if not cells[0].strip():
         raise ValueError(f"{place}: the path of the video is empty")
     longest = max(map(len, cells))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["linear_quadratic_schedule", "linear_schedule"]
+__all__ = ["linear_quadratic_schedule", "linear_schedule", "remaining_schedule"]
 
 
 def linear_schedule(num_steps: int) -> np.ndarray:
@@ -49,6 +49,29 @@ def linear_quadratic_schedule(num_steps: int, *, num_reference_steps: int = 250)
     quadratic = join + slope * step + curvature * step**2
     quadratic[-1] = 1.0  # whatever the rounding
     return np.concatenate([np.arange(num_linear) * slope, quadratic])
+
+
+def remaining_schedule(times: np.ndarray, strength: float) -> np.ndarray:
+    """Return the part of a schedule behind t = 1 - strength, which comes first; float64.
+
+    An edit starts there, from a source that is noised to that time, instead of from noise alone;
+    so it takes fewer steps. A strength of 1 gives the whole schedule.
+    Source: SDEdit (arXiv 2108.01073).
+
+    Args:
+        times: of the whole way, rising from 0 to 1.
+        strength: how far back towards noise the source is taken, above 0 and at most 1.
+
+    Raises:
+        ValueError: a strength out of range.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(
+            f"strength={strength}; expected more than 0 and at most 1 (1 leaves nothing of the "
+            "source, small values change it little)"
+        )
+    start = 1.0 - strength
+    return np.concatenate([[start], times[times > start + 1e-9]])  # whatever the rounding
 
 
 def _check_num_steps(name: str, number: int) -> None:

@@ -37,9 +37,9 @@ class AutoencoderSettings(Protocol):
 class Autoencoder(nn.Cell):
     """A network that turns video into a posterior over latents, and latents into video.
 
-    A family implements `moments` and `frames_from`, and sets `family`. One whose decoder ends in a
-    convolution can offer `last_weight`, `features` and `frames_of_features` too, from which the
-    adversarial loss finds its weight.
+    A family implements `moments`, `last_weight`, `features` and `frames_of_features`, and sets
+    `family` and `recomputed`. Its decoder ends in a convolution: the adversarial loss finds its
+    weight from what goes into it and from its gradient (Esser et al., arXiv 2012.09841, eq. 7).
 
     Args:
         config: the network's config.
@@ -55,7 +55,10 @@ class Autoencoder(nn.Cell):
     """
 
     family: str = ""  # its name in `mg.models.families`
-    last_weight: Parameter | None = None  # of the decoder's last convolution
+    recomputed: tuple[type[nn.Cell], ...] = ()  # the blocks that `recompute_blocks` recomputes
+    constants: tuple[str, ...] = ()  # names of parameters that never train
+    has_posterior: bool = True  # else its latent is a point, and `logvar` says no more than that
+    last_weight: Parameter  # of the decoder's last convolution
 
     def __init__(
         self,
@@ -90,7 +93,26 @@ class Autoencoder(nn.Cell):
             z: (B, C, T', H', W').
             num_frames: frames of the video that was encoded; None gives all that come out.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not implement frames_from")
+        features, num_decoded = self.features(z, num_frames)
+        return self.frames_of_features(features, num_decoded, self.last_weight)
+
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
+        """Return what the decoder's last convolution takes, (B*T, C, H, W), and T.
+
+        Args:
+            z, num_frames: as for `frames_from`. H and W count patches where a family has them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement features")
+
+    def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) in fp32, with `weight` in place of `last_weight`.
+
+        Args:
+            features: (B*T, C, H, W), from `features`.
+            num_frames: T.
+            weight: in the shape of `last_weight`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement frames_of_features")
 
     def sample(self, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
         """Return z = mean + exp(logvar / 2) * noise."""
@@ -112,14 +134,20 @@ class Autoencoder(nn.Cell):
             return frames
         return frames[:, :, :num_frames]
 
+    def recompute_blocks(self) -> None:
+        """Compute the insides of blocks again in the backward pass: less memory, more time."""
+        for _, cell in self.cells_and_names():
+            if isinstance(cell, self.recomputed):
+                cell.recompute()
+
     # -- weights ---------------------------------------------------------------------------------
 
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Set all parameters from arrays of the same names and shapes.
+        """Set all parameters from arrays of the same names and shapes, of any precision.
 
         Raises:
-            ValueError: a tensor is missing, left over or has another shape, by name; or the
-                config fields with which the tensors disagree.
+            ValueError: a tensor is missing, left over, has another shape or holds whole numbers,
+                by name; or the config fields with which the tensors disagree. Nothing is set then.
         """
         parameters = dict(self.parameters_and_names())
         shapes = {name: tuple(p.shape) for name, p in parameters.items()}
@@ -132,6 +160,11 @@ class Autoencoder(nn.Cell):
             raise ValueError(
                 "the weights do not fit the config: " + "; ".join(reasons) + f"\n{error}"
             ) from error
+        for name, array in tensors.items():
+            if array.dtype.kind != "f":
+                raise ValueError(
+                    f"tensor {name!r} holds {array.dtype}, expected floating-point numbers"
+                )
         for name, parameter in parameters.items():
             set_values(parameter, tensors[name])
 

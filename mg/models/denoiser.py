@@ -3,7 +3,9 @@
 Layouts
     latent       (B, C, T, H, W)   scaled, as `LatentSpec.scale` gives it
     t            (B,)              time of the flow: 0 noise, 1 data
-    conditions                     for each text encoder tokens (B, L, D) and a mask (B, L)
+    conditions                     for each text encoder tokens (B, L, D) and a mask (B, L); then,
+                                   with `config.condition_channels`, (B, C_c, T, H, W) beside the
+                                   latent
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +88,8 @@ class Denoiser(nn.Cell):
             latent: noisy latent (B, C, T, H, W).
             t: time of each clip (B,), 0 (noise) to 1 (data).
             conditions: for each of `config.text_encoders`, in order, an embedding (B, L, width)
-                and a mask (B, L) bool, true where a token counts.
+                and a mask (B, L) bool, true where a token counts; then, with
+                `config.condition_channels`, what lies beside the latent, (B, C_c, T, H, W).
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement construct")
 

@@ -11,6 +11,7 @@ __all__ = [
     "TextInput",
     "check_positive",
     "check_whole",
+    "grid_and_text",
     "grid_of_patches",
     "text_input",
 ]
@@ -63,6 +64,33 @@ def grid_of_patches(
     return tuple(size // side for size, side in zip(shape[2:], patch, strict=True))
 
 
+def grid_and_text(
+    config: "DenoiserConfig", latent: Sequence[int], t: Sequence[int], *conditions: Sequence[int]
+) -> tuple[tuple[int, int, int], tuple[Sequence[int], ...]]:
+    """Return the token grid of a latent and the shapes of the conditions that are text.
+
+    Args:
+        config: of the network.
+        latent, t, conditions: shapes of the network's inputs.
+
+    Raises:
+        ValueError: latent, t, or the condition on the latent's channel axis does not fit.
+    """
+    grid = config.token_grid(latent)
+    if tuple(t) != (latent[0],):
+        raise ValueError(f"t has the shape {tuple(t)}, expected ({latent[0]},): one per clip")
+    if not config.condition_channels:
+        return grid, conditions
+    expected = (latent[0], config.condition_channels, *latent[2:])
+    found = tuple(conditions[-1]) if conditions else None
+    if found != expected:
+        raise ValueError(
+            f"the last condition lies on the latent's channel axis: expected {expected}, got "
+            f"{found}"
+        )
+    return grid, conditions[:-1]
+
+
 @dataclasses.dataclass(frozen=True)
 class TextInput:
     """One text encoder, as the network sees it.
@@ -106,11 +134,13 @@ class DenoiserConfig(Protocol):
         patch: latent pixels per token along frames, height and width; sizes of latents are
             multiples of these.
         text_encoders: what it is conditioned on, in the order of its arguments.
+        condition_channels: of the condition beside the latent, its last argument; 0 for none.
     """
 
     latent_channels: int
     patch: tuple[int, int, int]
     text_encoders: tuple[TextInput, ...]
+    condition_channels: int
 
     def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, int, int]:
         """Return the tokens of a latent (B, C, T, H, W) along frames, height and width.

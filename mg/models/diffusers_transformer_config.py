@@ -13,8 +13,8 @@ __all__ = ["DiffusersTransformerConfig"]
 class DiffusersTransformerConfig:
     """Base of the configs: frozen dataclasses with the fields of a transformer's config.json.
 
-    Subclasses have the fields `in_channels`, `num_attention_heads` and `attention_head_dim` and the
-    property `patch`, and implement `presets` and `text_fields`.
+    Subclasses have the fields `in_channels`, `out_channels`, `num_attention_heads` and
+    `attention_head_dim` and the property `patch`, and implement `presets` and `text_fields`.
 
     Attributes:
         NAME: of the network, for messages.
@@ -25,6 +25,7 @@ class DiffusersTransformerConfig:
     FIXED: ClassVar[Mapping[str, Any]] = {}
 
     in_channels: int
+    out_channels: int
     num_attention_heads: int
     attention_head_dim: int
 
@@ -54,7 +55,20 @@ class DiffusersTransformerConfig:
 
     @property
     def latent_channels(self) -> int:
-        return self.in_channels
+        return self.out_channels
+
+    @property
+    def condition_channels(self) -> int:
+        """Of the condition beside the latent: what goes in and does not come out."""
+        return self.in_channels - self.out_channels
+
+    def check_channels(self) -> None:
+        """Raise ValueError unless the latent that comes out is one that goes in."""
+        if self.in_channels < self.out_channels:
+            raise ValueError(
+                f"in_channels={self.in_channels} is less than out_channels={self.out_channels}; "
+                "the latent goes in, and with it what it is conditioned on"
+            )
 
     def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, int, int]:
         """Return the tokens of a latent (B, C, T, H, W) along frames, height and width.
@@ -63,7 +77,7 @@ class DiffusersTransformerConfig:
             ValueError: another number of axes or channels, or a size that the patch does not
                 divide.
         """
-        return grid_of_patches(latent_shape, self.in_channels, self.patch)
+        return grid_of_patches(latent_shape, self.latent_channels, self.patch)
 
     def tokens_per_rank(self, num_tokens: int, num_ranks: int) -> int:
         """Return how many tokens each rank has; only one rank can have them all.
@@ -82,8 +96,9 @@ class DiffusersTransformerConfig:
     def from_mapping(cls, mapping: Mapping[str, Any] | Self) -> Self:
         """Return the config that a config.json, or the settings of a run, describes.
 
-        Keys that begin with an underscore only say who wrote a file. `latent_channels` and
-        `text_encoders` are what a run says in place of the fields of a network's own that mean it.
+        Keys that begin with an underscore only say who wrote a file. `latent_channels`,
+        `condition_channels` and `text_encoders` are what a run says in place of the fields of a
+        network's own that mean it.
 
         Args:
             mapping: may have `preset`, one of `presets`, which the other keys change.
@@ -100,6 +115,7 @@ class DiffusersTransformerConfig:
                 raise ValueError(f"{name}={mapping[name]!r} is not implemented; expected {value!r}")
         if "latent_channels" in fields:
             fields["in_channels"] = fields["out_channels"] = fields.pop("latent_channels")
+        beside = fields.pop("condition_channels", 0)
         if "text_encoders" in fields:
             fields |= cls.text_fields([text_input(item) for item in fields.pop("text_encoders")])
         known = [field.name for field in dataclasses.fields(cls)]
@@ -107,10 +123,14 @@ class DiffusersTransformerConfig:
         check_known(fields, [*known, "preset"], kind="key", place=place)
         preset = fields.pop("preset", None)
         if preset is None:
-            return cls(**fields)
-        presets = cls.presets()
-        check_known([preset], list(presets), kind="preset", place=place)
-        return dataclasses.replace(presets[preset], **fields)
+            config = cls(**fields)
+        else:
+            presets = cls.presets()
+            check_known([preset], list(presets), kind="preset", place=place)
+            config = dataclasses.replace(presets[preset], **fields)
+        if not beside:
+            return config
+        return dataclasses.replace(config, in_channels=config.out_channels + beside)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of config.json: plain values (lists for tuples) that JSON can hold."""

@@ -1,9 +1,12 @@
 """Which families of networks there are. A new one costs its folder and a line here.
 
+There are two kinds: autoencoders and denoisers.
+
 A folder `mg/models/NAME/` has `config.py`, the network, and `family.py` with a record `FAMILY` that
 says all that the rest of the house needs to know of it. Nothing here imports MindSpore.
 """
 
+import contextlib
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
@@ -15,18 +18,34 @@ from mg.known_names import check_known
 from mg.models.denoiser_config import DenoiserConfig
 
 if TYPE_CHECKING:
+    from mg.models.autoencoder import Autoencoder, AutoencoderSettings
     from mg.models.denoiser import Denoiser
 
 __all__ = [
+    "AUTOENCODERS",
     "DENOISERS",
+    "AutoencoderFamily",
     "DenoiserFamily",
+    "autoencoder_families",
+    "autoencoder_family",
     "built_shapes",
     "denoiser_family",
     "denoiser_of_class",
     "same_size",
+    "with_conditions",
 ]
 
-# Family -> the package with its record.
+# Family -> the package with its record. Checkpoints are recognised in this order.
+AUTOENCODERS = {
+    "tae": "mg.models.tae",
+    "opensora": "mg.models.opensora_vae",
+    "cogvideox": "mg.models.cogvideox_vae",
+    "hunyuan": "mg.models.hunyuan_vae",
+    "wan": "mg.models.wan_vae",
+    "causal_vae": "mg.models.causal_vae",
+    "dc_ae": "mg.models.dc_ae",
+    "sd": "mg.models.autoencoder_kl",
+}
 DENOISERS = {
     "movie_gen": "mg.models.movie_gen",
     "cogvideox": "mg.models.cogvideox_transformer",
@@ -35,6 +54,64 @@ DENOISERS = {
 
 Shapes = Mapping[str, tuple[int, ...]]
 Tensors = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderFamily:
+    """What the house knows of a family of autoencoders.
+
+    Attributes:
+        name: the key in `AUTOENCODERS`.
+        class_names: `_class_name` in the config.json; the first is what is written.
+        network: module and class of the network, "package.module:Class"; its constructor takes the
+            config, and the options of `mg.models.autoencoder.Autoencoder` by name.
+        read_config: from a mapping, as config.json or the settings of a run have it, to a config.
+        is_own: whether tensors with these names and shapes are of the family.
+        complete: from the fields of a checkpoint's config.json (None if there is none) and its
+            tensors to all fields. What neither tells is assumed, and a warning names it.
+        description: of the checkpoints, in a few words.
+        temporal: patterns of the names of the parameters that work along time.
+        weights_file: name of the weights beside config.json.
+        starts_from: other families whose weights can be inflated into it.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    network: str
+    read_config: Callable[[Mapping[str, Any]], "AutoencoderSettings"]
+    is_own: Callable[[Shapes], bool]
+    complete: Callable[[Mapping[str, Any] | None, Tensors], dict[str, Any]]
+    description: str
+    temporal: tuple[str, ...] = ()
+    weights_file: str = "diffusion_pytorch_model.safetensors"
+    starts_from: tuple[str, ...] = ()
+
+    def build(
+        self,
+        config: "AutoencoderSettings",
+        *,
+        recompute: bool = False,
+        has_values: bool = True,
+        **options: Any,
+    ) -> "Autoencoder":
+        """Return the network of a config, with random weights.
+
+        Args:
+            config: the network's config.
+            recompute: in training, compute the insides of blocks again in the backward pass
+                instead of keeping them: less memory, more time.
+            has_values: False leaves the weights without values until `load_tensors` sets them,
+                which takes no memory and is quicker by seconds.
+            options: of `mg.models.autoencoder.Autoencoder`.
+        """
+        network = _built(self.network, config, has_values=has_values, **options)
+        if recompute:
+            network.recompute_blocks()
+        return network
+
+    def shapes(self, config: "AutoencoderSettings") -> dict[str, tuple[int, ...]]:
+        """Return {tensor name: shape} of the network of a config; allocates nothing."""
+        return built_shapes(self.network)(config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +147,26 @@ class DenoiserFamily:
             config: the network's config.
             options: dtype, recompute_every, sequence.
         """
-        module, name = self.network.split(":")
-        return getattr(importlib.import_module(module), name)(config, **options)
+        return _built(self.network, config, **options)
 
     def num_parameters(self, config: DenoiserConfig) -> int:
         """Return how many numbers the parameters of a network hold; allocates nothing."""
         return sum(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes(config).values())
+
+
+def autoencoder_family(name: str) -> AutoencoderFamily:
+    """Return the record of a family of autoencoders.
+
+    Raises:
+        ValueError: an unknown name; the nearest right one is named.
+    """
+    check_known([name], list(AUTOENCODERS), kind="family", place="of autoencoders")
+    return importlib.import_module(f"{AUTOENCODERS[name]}.family").FAMILY
+
+
+def autoencoder_families() -> list[AutoencoderFamily]:
+    """Return the records of all families of autoencoders."""
+    return [autoencoder_family(name) for name in AUTOENCODERS]
 
 
 def denoiser_family(name: str) -> DenoiserFamily:
@@ -110,14 +201,43 @@ def built_shapes(network: str) -> Callable[[Any], Shapes]:
     """
 
     def shapes(config: Any) -> dict[str, tuple[int, ...]]:
-        from mindspore.nn.utils import no_init_parameters
-
-        module, name = network.split(":")
-        with no_init_parameters():
-            cell = getattr(importlib.import_module(module), name)(config)
+        cell = _built(network, config, has_values=False)
         return {name: tuple(parameter.shape) for name, parameter in cell.parameters_and_names()}
 
     return shapes
+
+
+def _built(network: str, config: Any, *, has_values: bool = True, **options: Any) -> Any:
+    """Return the cell of a class "package.module:Class", with random weights or without values."""
+    from mindspore.nn.utils import no_init_parameters
+
+    module, name = network.split(":")
+    network_class = getattr(importlib.import_module(module), name)
+    with contextlib.nullcontext() if has_values else no_init_parameters():
+        return network_class(config, **options)
+
+
+def with_conditions(
+    patch_weight: str,
+) -> Callable[[Tensors, Any, Any], dict[str, np.ndarray]]:
+    """Return the `grow` of a family that grows in one thing: conditions beside the latent.
+
+    Args:
+        patch_weight: name of the weight whose second axis has the channels that go in; those of
+            the conditions come last and begin at zero.
+    """
+
+    def grow(tensors: Tensors, stored: Any, wanted: Any) -> dict[str, np.ndarray]:
+        if stored.condition_channels == 0 and wanted.condition_channels:
+            without = dataclasses.replace(wanted, in_channels=wanted.out_channels)
+            tensors = same_size(tensors, stored, without)
+            weight = tensors[patch_weight]
+            num_more = weight.shape[1] // stored.in_channels * wanted.condition_channels
+            zeros = np.zeros((len(weight), num_more, *weight.shape[2:]), weight.dtype)
+            return {**tensors, patch_weight: np.concatenate([weight, zeros], axis=1)}
+        return same_size(tensors, stored, wanted)
+
+    return grow
 
 
 def same_size(tensors: Tensors, stored: Any, wanted: Any) -> dict[str, np.ndarray]:

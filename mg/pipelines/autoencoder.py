@@ -5,18 +5,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mg.data.latent_files import LatentInfo
 from mg.device import DeviceConfig
-from mg.models.tae.config import TAEConfig
+from mg.models.families import autoencoder_family
 from mg.tiling.sizes import Tiling
 from mg.yaml_file import read_yaml
 
 if TYPE_CHECKING:  # MindSpore takes seconds to import; a wrong flag is answered before.
-    from mg.models.tae.tae import TemporalAutoencoder
+    from mg.models.autoencoder import Autoencoder, AutoencoderSettings
 
 __all__ = [
     "AutoencoderConfig",
@@ -37,19 +37,26 @@ class AutoencoderConfig(DeviceConfig):
     """Which autoencoder, and how it runs.
 
     Args:
-        ckpt_path: weights: our .safetensors or .ckpt, a public MindSpore TAE checkpoint, or an
-            SD3.5 image VAE.
+        ckpt_path: weights of an autoencoder of any family: a file, a folder or the name of a
+            public one, which is downloaded once.
+        method: the family: tae, sd (a 2-D VAE), cogvideox, hunyuan, wan, opensora, causal_vae or
+            dc_ae; auto recognises it, local too, and never asks the network.
+        inflate_method: how a 2-D VAE is inflated: central, replicate or average inflate it into a TAE; none
+            codes frame by frame.
         key: the weights to take from a file that holds several, such as ema_state_dict.
-        model_config: YAML or JSON file with keys of TAE_CONFIG; null takes the config that is
-            stored with the weights.
+        model_config: YAML or JSON file with the fields of the network's config; null takes the
+            config that is stored with the weights.
         enable_tile: cut frames into overlapping tiles too, to save memory.
-        tiling: sizes of the tiles in frames and pixels.
+        tiling: sizes of the tiles in frames and pixels; those of Movie Gen where they are not set,
+            or what is next to them that fits the latents.
         memory_budget_gb: with enable_tile, choose the tiles so that this much memory is enough.
         encode_dtype: precision of the encoder, float32, float16 or bfloat16.
         decode_dtype: precision of the decoder, float32, float16 or bfloat16.
     """
 
     ckpt_path: str
+    method: str = "auto"
+    inflate_method: str = "central"
     key: str | None = None
     model_config: str | None = None
     enable_tile: bool = False
@@ -66,32 +73,44 @@ class AutoencoderConfig(DeviceConfig):
             raise ValueError(f"memory_budget_gb={self.memory_budget_gb}; expected more than 0")
 
 
-def load_autoencoder(config: AutoencoderConfig) -> "TemporalAutoencoder":
+def load_autoencoder(config: AutoencoderConfig) -> "Autoencoder":
     """Return the autoencoder with its weights, ready for inference; z is the posterior's mean.
 
     Raises:
         FileNotFoundError: the weights or the model config do not exist.
         ValueError: they do not fit each other, or tiles that do not fit the network.
     """
-    from mg.models.tae.tae import TemporalAutoencoder
+    from mg.vaes.pretrained import read_vae
 
-    tae = TemporalAutoencoder(
-        _read_model_config(config.model_config),
+    read = read_vae(
         config.ckpt_path,
-        config.enable_tile,
-        tiling=config.tiling,
-        sample_deterministic=True,
-        encode_dtype=config.encode_dtype,
-        decode_dtype=config.decode_dtype,
+        method=config.method,
+        inflate_method=config.inflate_method,
+        config=_read_model_config(config.model_config),
         key=config.key,
     )
-    config.tiling.check(tae.spec)
-    tae.set_train(False)
-    return tae
+    family = autoencoder_family(read.family)
+    network_config = family.read_config(read.config)
+    spec = network_config.spec
+    # Sizes that nobody set are those that fit the latents.
+    tiling = Tiling.default(spec) if config.tiling == Tiling() else config.tiling
+    tiling.check(spec)
+    autoencoder = family.build(
+        network_config,
+        has_values=False,
+        use_tile=config.enable_tile,
+        tiling=tiling,
+        encode_dtype=config.encode_dtype,
+        decode_dtype=config.decode_dtype,
+    )
+    autoencoder.load_tensors(read.tensors)
+    autoencoder.sample_deterministic = True
+    autoencoder.set_train(False)
+    return autoencoder
 
 
-def _read_model_config(path: str | None) -> TAEConfig | None:
-    """Return the TAE config of a YAML or JSON file (JSON is YAML)."""
+def _read_model_config(path: str | None) -> dict[str, Any] | None:
+    """Return the fields of a config in a YAML or JSON file (JSON is YAML)."""
     if path is None:
         return None
     try:
@@ -99,11 +118,11 @@ def _read_model_config(path: str | None) -> TAEConfig | None:
     except FileNotFoundError:
         raise FileNotFoundError(f"model_config not found: {path}") from None
     if not isinstance(mapping, dict):
-        raise ValueError(f"model_config {path}: expected a mapping with the keys of TAE_CONFIG")
-    return TAEConfig.from_mapping(mapping)
+        raise ValueError(f"model_config {path}: expected a mapping of the config's fields")
+    return mapping
 
 
-def config_hash(config: TAEConfig) -> str:
+def config_hash(config: "AutoencoderSettings") -> str:
     """Return the SHA-256 of a config, in hex; equal for equal configs on every machine.
 
     It also equals that of files that are older than a field, where the field has its default.
@@ -116,11 +135,27 @@ def config_hash(config: TAEConfig) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAEConfig) -> None:
-    """Raise ValueError, naming the fields, if a latent was made with another config."""
+def check_latent_config(
+    path: str | os.PathLike, info: LatentInfo, config: "AutoencoderSettings", *, family: str
+) -> None:
+    """Raise ValueError, naming the fields, if a latent was made with another config.
+
+    Args:
+        path: of the latent.
+        info: what it says of itself.
+        config: of the autoencoder that is to decode it.
+        family: of that autoencoder.
+    """
+    if info.family != family:
+        raise ValueError(
+            f"{path} was encoded by a network of family {info.family!r}, but these are weights of "
+            f"family {family!r}. Use the weights it was made with"
+        )
     if info.config_hash == config_hash(config):
         return
-    own, stored = config.to_dict(), type(config)().to_dict() | info.config
+    # Older files lack the later fields.
+    defaults = autoencoder_family(info.family).read_config({}).to_dict()
+    own, stored = config.to_dict(), defaults | info.config
     differing = [
         f"{key} is {value!r} there and {own.get(key)!r} here"
         for key, value in sorted(stored.items())
@@ -132,9 +167,9 @@ def check_latent_config(path: str | os.PathLike, info: LatentInfo, config: TAECo
     )
 
 
-def weights_hash(tae: "TemporalAutoencoder") -> str:
+def weights_hash(autoencoder: "Autoencoder") -> str:
     """Return the SHA-256 of all parameters, in hex; the same whatever file they came from."""
-    return tensors_hash(tae.tensors())
+    return tensors_hash(autoencoder.tensors())
 
 
 def tensors_hash(tensors: Mapping[str, np.ndarray]) -> str:

@@ -16,7 +16,7 @@ from mg.console import one_line
 from mg.data.latent_files import LatentInfo, list_latent_files, read_latent, read_latent_info
 from mg.data.transforms import from_model_range
 from mg.data.video_writer import VideoWriter
-from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import check_latent_config, config_hash, weights_hash
@@ -34,7 +34,7 @@ DEFAULT_FPS = 24.0  # of videos whose source has no frame rate, such as images
 
 
 def decode_latent_files(
-    tae: TemporalAutoencoder,
+    autoencoder: Autoencoder,
     source: str | os.PathLike,
     output_folder: str | os.PathLike,
     *,
@@ -50,7 +50,7 @@ def decode_latent_files(
     time of the file), with the same weights and settings, is left as it is.
 
     Args:
-        tae: its tiling is used; frames are cut into tiles with its `use_tile`.
+        autoencoder: its tiling is used; frames are cut into tiles with its `use_tile`.
         source: a latent file, or a folder of them.
         output_folder: made if missing.
         memory_budget_gb: choose the tiles for each latent so that this is enough.
@@ -69,7 +69,9 @@ def decode_latent_files(
     names, team = share_files(list(files), ranks)
     map_tiles = functools.partial(map_over_ranks, ranks=team)
     outcome = Outcome()
-    origins = _describe_all(tae, {name: files[name] for name in names}, memory_budget_gb, outcome)
+    origins = _describe_all(
+        autoencoder, {name: files[name] for name in names}, memory_budget_gb, outcome
+    )
     if not overwrite:
         outcome.finished_before += [
             n for n, origin in origins.items() if is_finished(paths[n], origin)
@@ -78,11 +80,13 @@ def decode_latent_files(
     if on_begin is not None:
         on_begin()
     for name in [name for name in origins if name not in finished]:
-        tae.tiling = dataclasses.replace(tae.tiling, **origins[name]["settings"]["tiling"])
+        autoencoder.tiling = dataclasses.replace(
+            autoencoder.tiling, **origins[name]["settings"]["tiling"]
+        )
         try:
             latent = read_latent(files[name])
-            pieces = _pieces(tae, latent.mean)
-            video = decode_latents(tae, pieces, latent.info.num_frames, map_tiles=map_tiles)
+            pieces = _pieces(autoencoder, latent.mean)
+            video = decode_latents(autoencoder, pieces, latent.info.num_frames, map_tiles=map_tiles)
             if team.is_main:
                 mark_begun(paths[name], origins[name])
                 _write_video(video, latent.info, paths[name])
@@ -101,22 +105,22 @@ def decode_latent_files(
 
 
 def _describe_all(
-    tae: TemporalAutoencoder,
+    autoencoder: Autoencoder,
     files: Mapping[str, Path],
     memory_budget_gb: float | None,
     outcome: Outcome,
 ) -> dict[str, dict[str, Any]]:
     """Return what each video will be made from; latents that cannot be used have failed."""
-    own_weights = weights_hash(tae)
+    own_weights = weights_hash(autoencoder)
     origins = {}
     for name, path in files.items():
         try:
             info = read_latent_info(path)
-            check_latent_config(path, info, tae.config)
-            tiling = tae.tiling
+            check_latent_config(path, info, autoencoder.config, family=autoencoder.family)
+            tiling = autoencoder.tiling
             if memory_budget_gb is not None:
                 size = (info.height, info.width)
-                tiling = tae.tiling_within(memory_budget_gb, *size)
+                tiling = autoencoder.tiling_within(memory_budget_gb, *size)
             source = input_state(path)
         except (ValueError, OSError) as error:
             outcome.failed[name] = str(error)
@@ -128,14 +132,14 @@ def _describe_all(
                 name,
             )
         sizes = dataclasses.asdict(tiling)
-        if not tae.use_tile:
+        if not autoencoder.use_tile:
             sizes = {key: sizes[key] for key in ("frames", "overlap_frames")}
         origins[name] = {
             "source": name,
             "input": source,
             "weights_hash": own_weights,
-            "config_hash": config_hash(tae.config),
-            "settings": {"tiling": sizes, "decode_dtype": str(tae.decode_dtype)},
+            "config_hash": config_hash(autoencoder.config),
+            "settings": {"tiling": sizes, "decode_dtype": str(autoencoder.decode_dtype)},
         }
     return origins
 
@@ -157,8 +161,8 @@ def _write_video(video: Iterator[np.ndarray], info: LatentInfo, path: Path) -> N
             progress.update(piece.shape[1])
 
 
-def _pieces(tae: TemporalAutoencoder, mean: np.ndarray) -> Iterator[np.ndarray]:
+def _pieces(autoencoder: Autoencoder, mean: np.ndarray) -> Iterator[np.ndarray]:
     """Yield a mapped latent (C, T', H', W') in pieces, so that it never is in memory as a whole."""
-    step = decoder_tile(tae.tiling, tae.spec).length
+    step = decoder_tile(autoencoder.tiling, autoencoder.spec).length
     for start in range(0, mean.shape[1], step):
         yield np.array(mean[:, start : start + step])

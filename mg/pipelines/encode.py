@@ -23,7 +23,7 @@ from mg.data.latent_files import (
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import check_image_size
 from mg.latent_spec import LatentSpec
-from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import config_hash, weights_hash
@@ -40,12 +40,13 @@ RESIZE = "resize"  # in the settings of a latent whose frames were not only crop
 
 
 def encode_videos(
-    tae: TemporalAutoencoder,
+    autoencoder: Autoencoder,
     manifest: Manifest,
     output_folder: str | os.PathLike,
     *,
     image_size: int | tuple[int, int] | None = None,
     buckets: Sequence[Bucket] | None = None,
+    max_frames: int | None = None,
     suffix: str = ".safetensors",
     memory_budget_gb: float | None = None,
     overwrite: bool = False,
@@ -59,7 +60,7 @@ def encode_videos(
     that was stopped can be started again.
 
     Args:
-        tae: its tiling is used; frames are cut into tiles with its `use_tile`.
+        autoencoder: its tiling is used; frames are cut into tiles with its `use_tile`.
         manifest: the videos.
         output_folder: made if missing.
         image_size: side of a square, or (height, width), that frames are scaled to cover and
@@ -68,6 +69,7 @@ def encode_videos(
             into the longest that it fills and, of several, the one of the nearest aspect ratio;
             its first frames are scaled to cover that size and cropped to it. Clips that fill none
             are left out.
+        max_frames: encode only the first so many frames of each clip; None encodes all.
         suffix: ".safetensors" or ".npz".
         memory_budget_gb: choose the tiles for each video so that this is enough.
         overwrite: make all latents again and replace existing ones.
@@ -81,11 +83,15 @@ def encode_videos(
     """
     if suffix not in LATENT_SUFFIXES:
         raise ValueError(f"format {suffix!r}; expected one of {', '.join(LATENT_SUFFIXES)}")
-    _check_sizes(tae, image_size, buckets)
+    _check_sizes(autoencoder, image_size, buckets)
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     paths = output_paths(clips, output_folder, suffix)
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
-    infos = _describe_all(tae, clips.values(), image_size, buckets, memory_budget_gb, outcome)
+    if max_frames is not None:
+        clips = {name: _shortened(clip, max_frames) for name, clip in clips.items()}
+    infos = _describe_all(
+        autoencoder, clips.values(), image_size, buckets, memory_budget_gb, outcome
+    )
     names, team = share_files(list(infos), ranks)
     if not overwrite:
         outcome.finished_before += [
@@ -101,12 +107,15 @@ def encode_videos(
         for name in todo:
             info = infos[name]
             size = info.height, info.width
-            tae.tiling = dataclasses.replace(tae.tiling, **info.settings["tiling"])
+            sizes = info.settings["tiling"]
+            autoencoder.tiling = dataclasses.replace(autoencoder.tiling, **sizes)
             try:
                 frames = read_frames(clips[name], size, rescale=RESIZE in info.settings)
-                if buckets is not None:
+                if buckets is not None or max_frames is not None:
                     frames = itertools.islice(frames, info.num_frames)
-                latents = encode_frames(tae, _counted(frames, progress), map_tiles=map_tiles)
+                latents = encode_frames(
+                    autoencoder, _counted(frames, progress), map_tiles=map_tiles
+                )
                 if team.is_main:
                     with LatentWriter(paths[name], info, overwrite=overwrite) as writer:
                         for mean, logvar in latents:
@@ -124,8 +133,12 @@ def encode_videos(
     return outcome
 
 
+def _shortened(clip: Clip, max_frames: int) -> Clip:
+    return dataclasses.replace(clip, num_frames=min(clip.num_frames, max_frames))
+
+
 def _check_sizes(
-    tae: TemporalAutoencoder,
+    autoencoder: Autoencoder,
     image_size: int | tuple[int, int] | None,
     buckets: Sequence[Bucket] | None,
 ) -> None:
@@ -134,17 +147,17 @@ def _check_sizes(
         raise ValueError("give either image_size or buckets: a bucket has a size of its own")
     if image_size is not None:
         check_image_size("image_size", image_size)
-        tae.check_video_shape((1, 3, 1, *_height_width(image_size)))
+        autoencoder.check_video_shape((1, 3, 1, *_height_width(image_size)))
     for bucket in buckets or ():
         try:
             check_image_size("size", (bucket.height, bucket.width))
-            tae.check_video_shape((1, 3, bucket.num_frames, bucket.height, bucket.width))
+            autoencoder.check_video_shape((1, 3, bucket.num_frames, bucket.height, bucket.width))
         except ValueError as error:
             raise ValueError(f"bucket {bucket}: {error}") from error
 
 
 def _describe_all(
-    tae: TemporalAutoencoder,
+    autoencoder: Autoencoder,
     clips: Iterable[Clip],
     image_size: int | tuple[int, int] | None,
     buckets: Sequence[Bucket] | None,
@@ -152,18 +165,18 @@ def _describe_all(
     outcome: Outcome,
 ) -> dict[str, LatentInfo]:
     """Return what each latent will be; what fits no size, or is gone by now, has failed."""
-    config, made_with = tae.config, weights_hash(tae)
+    config, made_with = autoencoder.config, weights_hash(autoencoder)
     is_rescaled = image_size is not None or buckets is not None
     infos = {}
     for clip in clips:
         try:
             if buckets is None:
-                height, width = frame_size(clip, image_size, tae.spec)
+                height, width = frame_size(clip, image_size, autoencoder.spec)
                 size = Bucket(clip.num_frames, height, width)
             else:
                 size = bucket_of_video(Bucket(clip.num_frames, clip.height, clip.width), buckets)
             settings = {RESIZE: "cover"} if is_rescaled else {}
-            settings |= _settings(tae, size, memory_budget_gb)
+            settings |= _settings(autoencoder, size, memory_budget_gb)
             settings["input"] = clip_state(clip)
         except (ValueError, OSError) as error:
             outcome.failed[clip.name] = str(error)
@@ -178,8 +191,8 @@ def _describe_all(
             config_hash=config_hash(config),
             weights_hash=made_with,
             settings=settings,
-            family=tae.family,
-            spec=tae.spec.to_dict(),
+            family=autoencoder.family,
+            spec=autoencoder.spec.to_dict(),
         )
     return infos
 
@@ -224,14 +237,14 @@ def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _settings(
-    tae: TemporalAutoencoder, size: Bucket, memory_budget_gb: float | None
+    autoencoder: Autoencoder, size: Bucket, memory_budget_gb: float | None
 ) -> dict[str, Any]:
     """Return what else decides the numbers of a latent: tiles and precision."""
-    tiling = tae.tiling
+    tiling = autoencoder.tiling
     if memory_budget_gb is not None:
-        tiling = tae.tiling_within(memory_budget_gb, size.height, size.width)
-    sizes = dataclasses.asdict(tiling) if tae.use_tile else {"frames": tiling.frames}
-    return {"tiling": sizes, "encode_dtype": str(tae.encode_dtype)}
+        tiling = autoencoder.tiling_within(memory_budget_gb, size.height, size.width)
+    sizes = dataclasses.asdict(tiling) if autoencoder.use_tile else {"frames": tiling.frames}
+    return {"tiling": sizes, "encode_dtype": str(autoencoder.encode_dtype)}
 
 
 def _is_finished(path: Path, info: LatentInfo) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mg.data.manifest import Manifest, build_manifest
-from mg.files import sha256_of_file, write_text
+from mg.files import check_writable_folder, sha256_of_file, write_text
 from mg.metrics.measures import METRICS, Measures, MetricOptions, check_set_size, figures_of_set
 from mg.metrics.protocol import Protocol
 from mg.metrics.report import QualityReport, without_infinities
@@ -96,7 +96,9 @@ def evaluate_pairs(
         ValueError: too few pairs for FVD or KVD, not one pair could be measured, or the folder
             holds figures of another protocol or of other files.
         FileNotFoundError: weights of a metric are missing.
+        OSError: the output folder cannot be written to.
     """
+    check_writable_folder(output_folder)
     few = {"min_clips": protocol.metrics.min_clips, "allow_few": allow_few}
     check_set_size(metrics, len(pairs), **few)
     of_pairs = [name for name in metrics if name in METRICS]

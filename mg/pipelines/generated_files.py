@@ -34,6 +34,7 @@ from mg.pipelines.output_record import (
 )
 from mg.pipelines.sampling_checks import texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 from mg.tiling.sizes import Tiling
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ __all__ = [
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 IMAGE_SUFFIX = ".png"
 MAX_PROMPTS_BYTES = 16 << 20
+# What records of older versions do not say.
+OLDER_RECORD = {"strength": 1.0, "inputs": {}, "guidance_drops": "text"}
 
 
 def read_prompts(path: str | os.PathLike) -> list[str]:
@@ -128,6 +131,7 @@ def describe_videos(
     dtype: str,
     decode_dtype: str,
     tiling: Tiling,
+    inputs: Sequence[VisualInputs] | None = None,
 ) -> list[dict[str, Any]]:
     """Return for each video all that decides it, but for the machine; its JSON begins with it.
 
@@ -137,7 +141,9 @@ def describe_videos(
         settings: of all.
         dtype, decode_dtype: precision of the transformer and of the decoder.
         tiling: of the decoder.
+        inputs: videos and images that each is made from, fitted to its size; None for none.
     """
+    inputs = [NO_INPUTS] * len(prompts) if inputs is None else inputs
     texts = texts_of(prompts, settings, fps_prefix=generator.defaults.fps_prefix)
     of_all = {
         **dataclasses.asdict(settings),
@@ -148,8 +154,8 @@ def describe_videos(
         "text_encoders": [encoder.identity for encoder in generator.text_encoders],
     }
     return [
-        {"prompt": prompt, "text": text, "seed": int(seed), **of_all}
-        for prompt, text, seed in zip(prompts, texts, seeds, strict=True)
+        {"prompt": prompt, "text": text, "seed": int(seed), "inputs": given.hashes(), **of_all}
+        for prompt, text, seed, given in zip(prompts, texts, seeds, inputs, strict=True)
     ]
 
 
@@ -181,11 +187,11 @@ def _is_finished(path: Path, description: Mapping[str, Any], keep_latents: bool)
     has_latent = _latent_path(path).exists()
     if has_latent:
         latent = _latent_path(path)
-        refuse_others(latent, read_latent_info(latent).settings, description)
+        refuse_others(latent, OLDER_RECORD | read_latent_info(latent).settings, description)
         # Where the latent is the right one, a video of other settings was about to be replaced.
-        if differing(read_record(path), description):
+        if differing(OLDER_RECORD | (read_record(path) or {}), description):
             return False
-    return is_finished(path, description) and (has_latent or not keep_latents)
+    return is_finished(path, description, older=OLDER_RECORD) and (has_latent or not keep_latents)
 
 
 def write_generated(
@@ -195,6 +201,7 @@ def write_generated(
     *,
     seeds: Sequence[int],
     settings: SamplingSettings,
+    inputs: Sequence[VisualInputs] | None = None,
     batch_size: int = 1,
     truncate: bool = False,
     keep_latents: bool = False,
@@ -210,6 +217,7 @@ def write_generated(
         generator: of the videos.
         prompts, paths, seeds: one per video.
         settings: of all.
+        inputs: videos and images that each is made from, if any.
         batch_size, truncate, on_step: as `TextToVideo.latents`.
         keep_latents: whether the latents stay.
         overwrite: whether existing files may be replaced.
@@ -222,10 +230,13 @@ def write_generated(
     check_outputs(paths, settings.num_frames, overwrite=overwrite)
     for folder in {path.parent for path in paths}:
         remove_abandoned(folder)
+    if inputs is not None:
+        inputs = [given.fitted(settings) for given in inputs]
     latents = generator.latents(
         prompts,
         seeds,
         settings=settings,
+        inputs=inputs,
         batch_size=batch_size,
         truncate=truncate,
         on_step=on_step,
@@ -239,6 +250,7 @@ def write_generated(
         dtype=generator.dtype,
         decode_dtype=generator.decode_dtype,
         tiling=generator.tae.tiling,
+        inputs=inputs,
     )
     for path, description, latent in zip(paths, descriptions, latents, strict=True):
         own = dataclasses.replace(info, source=path.name, settings=description)

@@ -1,7 +1,8 @@
 """A generator's folder: all that makes videos from text, to be copied and shared as a whole.
 
-    model_index.json   class, version, defaults for sampling, SHA-256 of the weights, and what the
-                       generator was trained on: words, sizes, lengths, example prompts
+    model_index.json   class, version, defaults for sampling, SHA-256 of the weights, conditions
+                       besides text, and what the generator was trained on: words, sizes, lengths,
+                       example prompts
     transformer/       config.json  diffusion_pytorch_model.safetensors
     tae/               config.json  diffusion_pytorch_model.safetensors
     text/              config.json: the text encoders
@@ -12,7 +13,6 @@ their folders, and what their files must hash to. Nothing here imports MindSpore
 
 import dataclasses
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,13 @@ from mg import __version__
 from mg.conditions.text.build import build_text_encoder, build_text_encoders
 from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.text.pretrained import PRETRAINED_KINDS
+from mg.conditions.visual import NO_CHANNELS, ChannelConditions
 from mg.files import sha256_of_file, write_text
 from mg.json_file import read_json_object
-from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.parameter_shapes import parameter_shapes
+from mg.models.denoiser_config import DenoiserConfig
+from mg.models.families import DenoiserFamily, denoiser_family, denoiser_of_class
 from mg.models.tae.config import TAEConfig
+from mg.pipelines.generator_defaults import GeneratorDefaults
 from mg.pipelines.training_scope import TrainingScope
 from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
@@ -59,64 +61,7 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 WEIGHTS = (f"transformer/{WEIGHTS_FILE}", f"tae/{WEIGHTS_FILE}")
 
 
-@dataclasses.dataclass(frozen=True)
-class GeneratorDefaults:
-    """What a generator does where it is not told otherwise: best what it was trained on.
-
-    Attributes:
-        num_frames: of a video.
-        size: (height, width) in pixels.
-        fps: frames per second of the videos that it was trained on.
-        guidance: weight of the text; 1 turns classifier-free guidance off.
-        steps: of the sampler.
-        fps_prefix: whether its captions had the frame rate in front
-            (`mg.conditions.text.prompts.with_fps`).
-    """
-
-    num_frames: int
-    size: tuple[int, int]
-    fps: float
-    guidance: float = 7.5
-    steps: int = 50
-    fps_prefix: bool = False
-
-    def __post_init__(self) -> None:
-        size = self.size
-        if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
-            raise ValueError(f"size={size!r}; expected (height, width) in pixels")
-        object.__setattr__(self, "size", tuple(size))
-        whole = {"num_frames": self.num_frames, "steps": self.steps}
-        whole |= {"height": self.size[0], "width": self.size[1]}
-        for name, value in whole.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r}; expected a whole number of 1 or more")
-        for name, least in (("fps", 0.5), ("guidance", 0)):
-            value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value) or value < least:
-                raise ValueError(f"{name}={value!r}; expected a number of {least} or more")
-        if not isinstance(self.fps_prefix, bool):
-            raise ValueError(f"fps_prefix={self.fps_prefix!r}; expected true or false")
-
-    @classmethod
-    def from_mapping(cls, mapping: "Mapping[str, Any] | GeneratorDefaults") -> "GeneratorDefaults":
-        """Return the defaults that a mapping with the fields' names states.
-
-        Raises:
-            ValueError: an unknown key, a missing one, or a wrong value.
-        """
-        if isinstance(mapping, cls):
-            return mapping
-        fields = dataclasses.fields(cls)
-        unknown = sorted(set(mapping) - {field.name for field in fields})
-        required = {field.name for field in fields if field.default is dataclasses.MISSING}
-        missing = sorted(required - set(mapping))
-        if unknown or missing:
-            raise ValueError(
-                f"defaults of a generator: unknown keys {unknown}, missing keys {missing}; known "
-                f"are {', '.join(field.name for field in fields)}"
-            )
-        return cls(**mapping)
+DEFAULT_FAMILY = denoiser_family("movie_gen")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,10 +76,12 @@ class GeneratorParts:
         defaults: for sampling.
         sha256: of the weight files, by their path inside the folder.
         scope: what the generator was trained on; None where the folder does not say.
+        conditions: what the network is conditioned on besides text.
+        family: of the network.
     """
 
     folder: Path
-    transformer_config: MovieGenConfig
+    transformer_config: DenoiserConfig
     transformer_tensors: Mapping[str, np.ndarray]
     tae_config: TAEConfig
     tae_tensors: Mapping[str, np.ndarray]
@@ -142,24 +89,28 @@ class GeneratorParts:
     defaults: GeneratorDefaults
     sha256: Mapping[str, str]
     scope: TrainingScope | None = None
+    conditions: ChannelConditions = NO_CHANNELS
+    family: DenoiserFamily = DEFAULT_FAMILY
 
 
 def save_generator(
     folder: str | os.PathLike,
     *,
     transformer_tensors: Mapping[str, np.ndarray],
-    transformer_config: Mapping[str, Any] | MovieGenConfig,
+    transformer_config: Mapping[str, Any] | DenoiserConfig,
     tae: "TemporalAutoencoder | str | os.PathLike | tuple[Mapping[str, np.ndarray], TAEConfig]",
     text_encoders: Sequence[TextEncoder | str],
     defaults: Mapping[str, Any] | GeneratorDefaults,
     scope: TrainingScope | None = None,
+    conditions: ChannelConditions = NO_CHANNELS,
+    family: DenoiserFamily = DEFAULT_FAMILY,
     overwrite: bool = False,
 ) -> None:
     """Write a generator's folder: all of it, or nothing.
 
     Args:
         folder: to write; its parents are made.
-        transformer_tensors: by the network's names, as `MovieGenTransformer.tensors` gives them.
+        transformer_tensors: by the network's names, as `Denoiser.tensors` gives them.
         transformer_config: of the network.
         tae: the autoencoder whose latents the transformer was trained on: the network, the path of
             its weights, or its tensors and config, which are written in the precision they have.
@@ -167,6 +118,8 @@ def save_generator(
             (`mg.conditions.text.build`).
         defaults: see `GeneratorDefaults`; a mapping with its fields will do.
         scope: what the generator was trained on; None where that is not known.
+        conditions: what the network is conditioned on besides text.
+        family: of the network.
         overwrite: whether a generator that is there may be replaced.
 
     Raises:
@@ -175,18 +128,18 @@ def save_generator(
     """
     folder = Path(os.path.abspath(folder))
     _check_place(folder, overwrite)
-    config = MovieGenConfig.from_mapping(transformer_config)
+    config = family.read_config(transformer_config)
     defaults = GeneratorDefaults.from_mapping(defaults)
     encoders = [build_text_encoder(e) if isinstance(e, str) else e for e in text_encoders]
     tae_tensors, tae_config = _tae_parts(tae)
-    check_tensors(transformer_tensors, parameter_shapes(config))
-    _check_fit(config, tae_config, encoders)
+    check_tensors(transformer_tensors, family.shapes(config))
+    _check_fit(config, tae_config, encoders, conditions)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         new = Path(scratch) / "new"
         _write_json(
             new / "transformer" / CONFIG_FILE,
-            {"_class_name": "MovieGenTransformer", **config.to_dict()},
+            {"_class_name": family.class_name, **config.to_dict()},
         )
         _write_json(
             new / "tae" / CONFIG_FILE,
@@ -204,6 +157,8 @@ def save_generator(
             "defaults": dataclasses.asdict(defaults),
             "sha256": {name: sha256_of_file(new / name) for name in WEIGHTS},
         }
+        if conditions:
+            index["conditions"] = conditions.to_dict()
         if scope is not None:
             index["trained_on"] = dataclasses.asdict(scope)
         _write_json(new / INDEX_FILE, index)
@@ -231,14 +186,21 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         )
     index = _read_json(folder / INDEX_FILE)
     _check_weights(folder, index)
-    config = _stated(folder, "transformer/" + CONFIG_FILE, MovieGenConfig.from_mapping)
+    family = _family(folder)
+    config = _stated(folder, "transformer/" + CONFIG_FILE, family.read_config)
     tae_config = _stated(folder, "tae/" + CONFIG_FILE, TAEConfig.from_mapping)
     encoders = _read_encoders(folder)
-    _check_fit(config, tae_config, encoders)
+    try:
+        conditions = NO_CHANNELS
+        if "conditions" in index:
+            conditions = ChannelConditions.from_mapping(index["conditions"])
+        _check_fit(config, tae_config, encoders, conditions)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     tensors = read_safetensors(folder / WEIGHTS[0])
     try:
         check_config_sizes(config.to_dict(), {name: a.shape for name, a in tensors.items()})
-        check_tensors(tensors, parameter_shapes(config))
+        check_tensors(tensors, family.shapes(config))
     except ValueError as error:
         raise ValueError(
             f"{folder / WEIGHTS[0]} does not fit its {CONFIG_FILE}: {error}"
@@ -260,6 +222,8 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         defaults,
         index["sha256"],
         scope,
+        conditions,
+        family,
     )
 
 
@@ -288,11 +252,31 @@ def _tae_parts(
     return tae.tensors(), tae.config
 
 
-def _check_fit(config: MovieGenConfig, tae: TAEConfig, encoders: Sequence[TextEncoder]) -> None:
+def _family(folder: Path) -> DenoiserFamily:
+    """Return the family of the transformer; that of older folders, which do not say, is one."""
+    path = folder / "transformer" / CONFIG_FILE
+    try:
+        return denoiser_of_class(_read_json(path).get("_class_name", DEFAULT_FAMILY.class_name))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check_fit(
+    config: DenoiserConfig,
+    tae: TAEConfig,
+    encoders: Sequence[TextEncoder],
+    conditions: ChannelConditions,
+) -> None:
     if tae.z_channels != config.latent_channels:
         raise ValueError(
             f"the TAE's latents have {tae.z_channels} channels, the transformer takes "
             f"{config.latent_channels}; they do not belong together"
+        )
+    beside = conditions.num_channels(tae.z_channels)
+    if beside != config.condition_channels:
+        raise ValueError(
+            f"the transformer takes {config.condition_channels} channels beside the latent, and "
+            f"its conditions, {' and '.join(conditions.names) or 'none'}, have {beside}"
         )
     given = [(encoder.width, encoder.max_tokens) for encoder in encoders]
     expected = [(encoder.width, encoder.max_tokens) for encoder in config.text_encoders]

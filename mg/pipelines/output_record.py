@@ -99,12 +99,15 @@ def read_record(output: Path) -> dict[str, Any] | None:
         return None
 
 
-def is_finished(output: Path, made_from: Mapping[str, Any]) -> bool:
+def is_finished(
+    output: Path, made_from: Mapping[str, Any], *, older: Mapping[str, Any] | None = None
+) -> bool:
     """Return whether an output is there, whole and made from the same. If not, it may be written.
 
     Args:
         output: the file.
         made_from: all that decides it, as JSON can hold it.
+        older: what is meant by keys that records of older versions lack.
 
     Raises:
         FileExistsError: an output without record.
@@ -121,7 +124,7 @@ def is_finished(output: Path, made_from: Mapping[str, Any]) -> bool:
     about = record.get(OUTPUT_KEY)
     if not output.exists() and about is not None and not differing(about, {"name": output.name}):
         return False  # whatever it was
-    refuse_others(record_path(output), record, made_from)
+    refuse_others(record_path(output), {**(older or {}), **record}, made_from)
     if about is None:  # of an older version
         return output.exists()
     refuse_others(record_path(output), about, {"name": output.name})

@@ -19,7 +19,7 @@ from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video_writer import VideoWriter, write_video
 from mg.files import write_text
 from mg.metrics.report import QualityReport
-from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.clip_results import (
@@ -53,7 +53,7 @@ logger = logging.getLogger("mg")
 
 
 def reconstruct_videos(
-    tae: TemporalAutoencoder,
+    autoencoder: Autoencoder,
     manifest: Manifest,
     output_folder: str | os.PathLike,
     settings: ReconstructionSettings,
@@ -69,7 +69,7 @@ def reconstruct_videos(
     computed again.
 
     Args:
-        tae: its tiling is used with `use_tile`, and for whole clips.
+        autoencoder: its tiling is used with `use_tile`, and for whole clips.
         manifest: the videos, of at least `settings.num_source_frames` frames.
         output_folder: made if missing.
         settings: see there.
@@ -83,11 +83,11 @@ def reconstruct_videos(
     """
     clips = {clip.name: clip for clip in manifest.clips}  # a table may name a video twice
     outcome = Outcome(failed={entry.name: entry.reason for entry in manifest.rejected})
-    sizes = _frame_sizes(tae, clips, settings, outcome)
+    sizes = _frame_sizes(autoencoder, clips, settings, outcome)
     if not sizes:
         outcome.refuse_total_failure()
     network = find_lpips(settings.lpips_path, min(sizes.values(), key=min))
-    job = _Job(tae, Path(output_folder), clips, settings, network)
+    job = _Job(autoencoder, Path(output_folder), clips, settings, network)
     own = {name: sizes[name] for name in ranks.share(list(sizes))}
     measured = {} if settings.overwrite else job.finished(own)
     outcome.finished_before.extend(measured)
@@ -128,7 +128,7 @@ def _report_of_all(
 
 
 def _frame_sizes(
-    tae: TemporalAutoencoder,
+    autoencoder: Autoencoder,
     clips: dict[str, Clip],
     settings: ReconstructionSettings,
     outcome: Outcome,
@@ -137,11 +137,11 @@ def _frame_sizes(
     sizes = {}
     for name, clip in clips.items():
         try:
-            sizes[name] = frame_size(clip, settings.image_size, tae.spec)
+            sizes[name] = frame_size(clip, settings.image_size, autoencoder.spec)
         except ValueError as error:
             outcome.failed[name] = str(error)
     for size in set(sizes.values()):
-        tae.check_video_shape((1, 3, 1, *size))
+        autoencoder.check_video_shape((1, 3, 1, *size))
     return sizes
 
 
@@ -150,25 +150,25 @@ class _Job:
 
     def __init__(
         self,
-        tae: TemporalAutoencoder,
+        autoencoder: Autoencoder,
         folder: Path,
         clips: dict[str, Clip],
         settings: ReconstructionSettings,
         network: "LPIPS | None",
     ) -> None:
-        self.tae = tae
+        self.autoencoder = autoencoder
         self.clips = clips
         self.settings = settings
         self.network = network
         self.videos = output_paths(clips, folder / "clips", ".mp4")
-        tiles_count = tae.use_tile or not settings.num_frames
+        tiles_count = autoencoder.use_tile or not settings.num_frames
         model = {
-            "config": config_hash(tae.config),
-            "weights": weights_hash(tae),
-            "encode_dtype": str(tae.encode_dtype),
-            "decode_dtype": str(tae.decode_dtype),
-            "use_tile": tae.use_tile,
-            "tiling": dataclasses.asdict(tae.tiling) if tiles_count else None,
+            "config": config_hash(autoencoder.config),
+            "weights": weights_hash(autoencoder),
+            "encode_dtype": str(autoencoder.encode_dtype),
+            "decode_dtype": str(autoencoder.decode_dtype),
+            "use_tile": autoencoder.use_tile,
+            "tiling": dataclasses.asdict(autoencoder.tiling) if tiles_count else None,
         }
         # All that the numbers and videos depend on but for the clip, as JSON can hold it.
         self.settings_of_result = json.loads(
@@ -233,8 +233,8 @@ class _Job:
     def _run(self, originals: list[np.ndarray]) -> np.ndarray:
         """Return the reconstructions, float32 (B, 3, T, H, W), of uint8 clips (T, H, W, 3)."""
         video = np.stack([to_model_range(frames) for frames in originals])  # (B, 3, T, H, W)
-        _, mean, _ = self.tae.encode(Tensor(video))
-        reconstructions = self.tae.decode(mean, num_target_frames=video.shape[2]).asnumpy()
+        _, mean, _ = self.autoencoder.encode(Tensor(video))
+        reconstructions = self.autoencoder.decode(mean, num_target_frames=video.shape[2]).asnumpy()
         check_finite(reconstructions, "decoder")
         return reconstructions
 
@@ -282,14 +282,14 @@ class _Job:
 
         clip = self.clips[name]
         frames = read_frames(clip, size, rescale=self.settings.image_size is not None)
-        means = (mean for mean, _ in encode_frames(self.tae, remembered(frames)))
-        for video in decode_latents(self.tae, means, clip.num_frames):
+        means = (mean for mean, _ in encode_frames(self.autoencoder, remembered(frames)))
+        for video in decode_latents(self.autoencoder, means, clip.num_frames):
             reconstruction = from_model_range(video)
             yield np.stack([waiting.popleft() for _ in reconstruction]), reconstruction
 
     def _choose_tiles(self, size: tuple[int, int]) -> None:
         if self.settings.memory_budget_gb is not None:
-            self.tae.tiling = self.tae.tiling_within(
+            self.autoencoder.tiling = self.autoencoder.tiling_within(
                 self.settings.memory_budget_gb, *size, batch_size=self.settings.batch_size
             )
 

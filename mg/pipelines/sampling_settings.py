@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mg.flow.schedules import linear_quadratic_schedule, linear_schedule
+from mg.flow.schedules import (
+    linear_quadratic_schedule,
+    linear_schedule,
+    remaining_schedule,
+)
 from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
 
@@ -17,6 +21,7 @@ __all__ = ["SCHEDULES", "SamplingSettings"]
 
 SCHEDULES = ("linear_quadratic", "linear")
 MAX_STEPS = 100_000
+DROPPABLE = ("text", "source", "frames")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,7 @@ class SamplingSettings:
         height, width: in pixels.
         fps: frames per second. Written in front of the prompt if the captions of training had it
             there; in any case the speed at which a file of the video plays.
-        steps: of the sampler.
+        steps: steps of the sampler.
         guidance: weight of the text, 0 or more; 1 turns classifier-free guidance off.
         negative_prompt: what the video is pushed away from; empty for no text.
         schedule: linear_quadratic (Movie Gen 3.4.2) or linear.
@@ -36,6 +41,11 @@ class SamplingSettings:
         solver: euler, or midpoint, which runs the network twice per step.
         two_passes: run the two branches of guidance one after the other instead of as one batch:
             half the memory.
+        guidance_drops: what the second branch of guidance, the one that the video is pushed away
+            from, is without: some of text, source, frames, with commas. Where text is dropped,
+            `negative_prompt` takes its place.
+        strength: 1 begins with noise; less begins with a source video that is noised to the time
+            1 - strength, and takes only the steps from there (SDEdit).
     """
 
     num_frames: int
@@ -49,6 +59,8 @@ class SamplingSettings:
     num_reference_steps: int = 250
     solver: str = "euler"
     two_passes: bool = False
+    guidance_drops: str = "text"
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "height", "width", "steps"):
@@ -69,6 +81,17 @@ class SamplingSettings:
                     f"{idle[0]} has no effect with guidance=1, which turns guidance off; leave it "
                     "out, or raise guidance"
                 )
+        unknown = set(self.dropped) - set(DROPPABLE)
+        if unknown or not self.dropped:
+            raise ValueError(
+                f"guidance_drops={self.guidance_drops!r}; expected some of {', '.join(DROPPABLE)}, "
+                "with commas between them"
+            )
+        if self.negative_prompt and "text" not in self.dropped:
+            raise ValueError(
+                f"negative_prompt has no effect with guidance_drops={self.guidance_drops!r}, which "
+                "keeps the text in both branches; add text to it"
+            )
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule={self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
         self.times()
@@ -91,11 +114,20 @@ class SamplingSettings:
         }
         return cls(**stated | {name: value for name, value in given.items() if value is not None})
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """What `guidance_drops` names."""
+        return tuple(name.strip() for name in self.guidance_drops.split(",") if name.strip())
+
     def times(self) -> np.ndarray:
-        """Return the steps + 1 times of the schedule."""
+        """Return the times of the steps, one more than steps are taken."""
         if self.schedule == "linear":
-            return linear_schedule(self.steps)
-        return linear_quadratic_schedule(self.steps, num_reference_steps=self.num_reference_steps)
+            times = linear_schedule(self.steps)
+        else:
+            times = linear_quadratic_schedule(
+                self.steps, num_reference_steps=self.num_reference_steps
+            )
+        return remaining_schedule(times, self.strength)
 
     def latent_shape(self, denoiser: DenoiserConfig, spec: LatentSpec) -> tuple[int, ...]:
         """Return (C, T', H', W') of the latent of one video.

@@ -13,17 +13,26 @@ import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
+from mg.conditions.text.condition import TextCondition
 from mg.conditions.text.encoder import TextEncoder
 from mg.data.transforms import from_model_range
 from mg.flow.guidance import guided_velocity
 from mg.flow.noise import initial_noise
+from mg.flow.path import noisy_latent
 from mg.flow.sampler import sample
-from mg.models.movie_gen.transformer import MovieGenTransformer
+from mg.models.denoiser import Denoiser
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, load_generator
 from mg.pipelines.sampling_checks import check_request, departures_of, texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite, decode_latents
+from mg.pipelines.visual_inputs import (
+    NO_INPUTS,
+    VisualInputs,
+    check_known_frames,
+    encode_clip,
+    encode_known_frames,
+)
 from mg.tiling.sizes import Tiling
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
@@ -62,13 +71,14 @@ class TextToVideo:
         dtype, decode_dtype: precision of the transformer and of the decoder.
         sha256: of the weight files.
         scope: what the generator was trained on; None where that is not known.
+        conditions: what it is conditioned on besides text.
     """
 
     def __init__(
         self,
         parts: GeneratorParts,
         *,
-        transformer: MovieGenTransformer | None = None,
+        transformer: Denoiser | None = None,
         dtype: str = "float32",
         decode_dtype: str = "float32",
         tiling: Tiling | None = None,
@@ -89,7 +99,7 @@ class TextToVideo:
         tiling = tiling or Tiling()
         tiling.check(parts.tae_config.spec)
         if transformer is None:
-            transformer = MovieGenTransformer(parts.transformer_config, dtype=dtype)
+            transformer = parts.family.build(parts.transformer_config, dtype=dtype)
             transformer.load_tensors(parts.transformer_tensors)
             transformer.set_train(False)
         self.transformer = transformer
@@ -102,6 +112,7 @@ class TextToVideo:
         self.defaults: GeneratorDefaults = parts.defaults
         self.sha256 = dict(parts.sha256)
         self.scope = parts.scope
+        self.conditions = parts.conditions
         self.transformer_config = parts.transformer_config
         self.tae_config = parts.tae_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
@@ -123,6 +134,10 @@ class TextToVideo:
         self,
         prompts: str | Sequence[str],
         *,
+        source: np.ndarray | str | os.PathLike | None = None,
+        first_frame: np.ndarray | str | os.PathLike | None = None,
+        prefix: np.ndarray | str | os.PathLike | None = None,
+        suffix: np.ndarray | str | os.PathLike | None = None,
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -135,6 +150,8 @@ class TextToVideo:
         num_reference_steps: int = 250,
         solver: str = "euler",
         two_passes: bool = False,
+        guidance_drops: str = "text",
+        strength: float = 1.0,
         batch_size: int = 1,
         truncate: bool = False,
     ) -> GeneratedVideos:
@@ -145,6 +162,10 @@ class TextToVideo:
 
         Args:
             prompts: one or several; the empty prompt gives a video of anything.
+            source: the video to be edited, uint8 (T, H, W, 3) or a path: for a generator that was
+                trained with one, or with a `strength` below 1 for any.
+            first_frame, prefix, suffix: what the video begins or ends with, as `VisualInputs`, for
+                a generator that was trained so.
             seed: one for each video; or one number, which the first video gets, and each further
                 one a number more.
             batch_size: videos sampled together. They are decoded one by one.
@@ -168,10 +189,18 @@ class TextToVideo:
             num_reference_steps=num_reference_steps,
             solver=solver,
             two_passes=two_passes,
+            guidance_drops=guidance_drops,
+            strength=strength,
         )
+        given = VisualInputs(source, first_frame, prefix, suffix)
         seeds = seeds_of(seed, len(prompts))
         latents = self.latents(
-            prompts, seeds, settings=settings, batch_size=batch_size, truncate=truncate
+            prompts,
+            seeds,
+            settings=settings,
+            inputs=[given] * len(prompts),
+            batch_size=batch_size,
+            truncate=truncate,
         )
         latents = np.stack(list(latents))
         frames = np.stack([self.decode(latent, settings.num_frames) for latent in latents])
@@ -183,6 +212,7 @@ class TextToVideo:
         seeds: Sequence[int],
         *,
         settings: SamplingSettings,
+        inputs: Sequence[VisualInputs] | None = None,
         batch_size: int = 1,
         truncate: bool = False,
         on_step: Callable[[int], None] | None = None,
@@ -196,6 +226,7 @@ class TextToVideo:
             prompts: one per video.
             seeds: one per video, each from 0 to 2^64 - 1.
             settings: of all of them.
+            inputs: videos and images that each is made from, if any.
             batch_size: videos sampled together.
             truncate: cut prompts that are too long, instead of refusing them.
             on_step: called after each step of the sampler with how many are done of this batch.
@@ -203,7 +234,11 @@ class TextToVideo:
         Raises:
             ValueError: as `check_request`; or the transformer gave what is no number.
         """
-        shape = check_request(self, prompts, settings, truncate=truncate)
+        inputs = [NO_INPUTS] * len(prompts) if inputs is None else list(inputs)
+        shape = check_request(self, prompts, settings, inputs=inputs, truncate=truncate)
+        inputs = [given.fitted(settings) for given in inputs]
+        for given in inputs:
+            check_known_frames(given, self.tae_config.spec, settings.num_frames)
         if departures := departures_of(self, prompts, settings):
             logger.warning("%s", departures)
         if batch_size < 1:
@@ -214,52 +249,73 @@ class TextToVideo:
         # Batches of one size, as even as can be: the network is compiled for each size.
         num_batches = -(-len(prompts) // batch_size)
         batch_size = -(-len(prompts) // num_batches)
-        return self._sampled(prompts, seeds, settings, shape, batch_size, truncate, on_step)
+        return self._sampled(prompts, seeds, settings, inputs, shape, batch_size, truncate, on_step)
 
-    def _sampled(self, prompts, seeds, settings, shape, batch_size, truncate, on_step):
-        unconditional = None
-        if settings.guidance != 1:
-            unconditional = self._text([settings.negative_prompt], settings, truncate)
+    def _sampled(self, prompts, seeds, settings, inputs, shape, batch_size, truncate, on_step):
         for start in range(0, len(prompts), batch_size):
             # The last batch is filled up with its last video, which is thrown away.
             chosen = [min(start + i, len(prompts) - 1) for i in range(batch_size)]
+            visual = [self._encoded(inputs[i], settings) for i in chosen]
+            texts = [prompts[i] for i in chosen]
+            others = None
+            if settings.guidance != 1:
+                negative = [settings.negative_prompt] * batch_size
+                without = [_without(given, settings.dropped) for given in visual]
+                text = negative if "text" in settings.dropped else texts
+                others = self._conditions(text, without, settings, shape, truncate)
             velocity = guided_velocity(
                 self.transformer,
-                self._text([prompts[i] for i in chosen], settings, truncate),
-                unconditional,
+                self._conditions(texts, visual, settings, shape, truncate),
+                others,
                 scale=settings.guidance,
                 one_batch=not settings.two_passes,
             )
-            noise = initial_noise(shape, [seeds[i] for i in chosen])
+            first = initial_noise(shape, [seeds[i] for i in chosen])
+            if settings.strength < 1:
+                sources = np.stack([given["source"] for given in visual])
+                begin = np.full(batch_size, settings.times()[0], np.float32)
+                first = noisy_latent(sources, first, begin)
             label = f"video {start + 1}"
-            latents = self._integrated(velocity, noise, settings, label=label, on_step=on_step)
+            latents = self._integrated(velocity, first, settings, label=label, on_step=on_step)
             for latent in latents[: len(set(chosen))]:
                 yield self.tae.spec.unscale(latent)
 
-    def _integrated(self, velocity, noise, settings, *, label, on_step):
-        """Return the latents (B, C, T', H', W') that the noise is carried to, with a bar."""
+    def _encoded(self, inputs, settings):
+        """Return the latents of what a video is made from: its source, its known frames."""
+        encoded = {}
+        if inputs.source is not None:
+            encoded["source"] = encode_clip(self.tae, inputs.source)
+        known = encode_known_frames(self.tae, inputs, settings.num_frames)
+        return encoded if known is None else {**encoded, "frames": known}
+
+    def _integrated(self, velocity, first, settings, *, label, on_step):
+        """Return the latents (B, C, T', H', W') that the first ones are carried to, with a bar."""
 
         def tell(num_done, _):
             bar.update()
             if on_step is not None:
                 on_step(num_done)
 
-        with tqdm(total=settings.steps, desc=label, unit="step", disable=None, leave=False) as bar:
+        times = settings.times()
+        num_steps = len(times) - 1
+        with tqdm(total=num_steps, desc=label, unit="step", disable=None, leave=False) as bar:
             latents = sample(
                 velocity,
-                Tensor(noise),
-                settings.times(),
+                Tensor(first),
+                times,
                 solver=settings.solver,
                 on_step=tell,
             ).asnumpy()
         check_finite(latents, "transformer")
         return latents
 
-    def _text(self, prompts, settings, truncate):
-        """Return embedding and mask of each encoder, one after the other, as tensors."""
+    def _conditions(self, prompts, visual, settings, shape, truncate):
+        """Return the tensors that the transformer takes besides latent and time."""
         texts = texts_of(prompts, settings, fps_prefix=self.defaults.fps_prefix)
-        embeddings = [encoder.encode(texts, truncate=truncate) for encoder in self.text_encoders]
-        return [Tensor(array) for e in embeddings for array in (e.values, e.mask)]
+        arrays = []
+        for encoder in self.text_encoders:
+            arrays += TextCondition(encoder, truncate=truncate).batch(texts, shape)
+        return [Tensor(array) for array in (*arrays, *self.conditions.batch(visual, shape))]
 
     def decode(self, latent: np.ndarray, num_frames: int) -> np.ndarray:
         """Return the frames of a latent, uint8 RGB (T, H, W, 3), decoded tile by tile.
@@ -273,6 +329,11 @@ class TextToVideo:
         """
         pieces = decode_latents(self.tae, [latent], num_frames)
         return np.concatenate([from_model_range(piece) for piece in pieces])
+
+
+def _without(given: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
+    """Return what there is of the visual conditions, without those that are dropped."""
+    return {name: value for name, value in given.items() if name not in dropped}
 
 
 def seeds_of(seed: int | Sequence[int], num_videos: int) -> tuple[int, ...]:

@@ -1,11 +1,15 @@
-"""Every setting of a training run of the TAE, checked before anything is built."""
+"""Every setting of a training run of an autoencoder, checked before anything is built."""
 
 import dataclasses
 import difflib
+import math
+from typing import TYPE_CHECKING, Any
 
 from mg.data.media_rules import Reading
 from mg.models.discriminator_config import DiscriminatorConfig
+from mg.models.families import AUTOENCODERS, AutoencoderFamily, autoencoder_family
 from mg.models.tae.config import TAEConfig
+from mg.shipped import find_shipped
 from mg.training.pretrained import (
     PretrainedSettings,
     PretrainedTarget,
@@ -21,10 +25,14 @@ from mg.training.settings import (
     RunSettings,
     ValidationSettings,
 )
+from mg.weights.stored_config import read_config
+
+if TYPE_CHECKING:  # MindSpore takes seconds to import
+    from mg.models.autoencoder import AutoencoderSettings
 
 __all__ = [
-    "TAE_TARGET",
     "AdversarialSettings",
+    "AutoencoderModel",
     "DataSettings",
     "GuardSettings",
     "LossSettings",
@@ -32,17 +40,25 @@ __all__ = [
     "PhaseSettings",
     "PretrainedSettings",
     "PretrainedVAESettings",
+    "TrainAutoencoderConfig",
     "TrainTAEConfig",
+    "TrainVAEConfig",
     "ValidationSettings",
 ]
 
 
-# What training the TAE makes of `pretrained`: a 2-D VAE's weights provide all but temporal layers.
-TAE_TARGET = PretrainedTarget(
-    families=("tae", "sd"),
-    trained_first=("temporal",),
-    parts={"vae_encoder": "encoder", "vae_decoder": "decoder"},
-)
+@dataclasses.dataclass(frozen=True)
+class AutoencoderModel:
+    """Which network is trained.
+
+    Attributes:
+        family: the network's family.
+        config: the network's config; None takes the one stored with the weights to start from, and
+            the family's default where there are none.
+    """
+
+    family: AutoencoderFamily
+    config: "AutoencoderSettings | None"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,13 +123,13 @@ class AdversarialSettings:
     One step is one update of the autoencoder and one of the discriminator.
 
     Args:
-        weight: of the generator's loss.
+        weight: weight of the generator's loss.
         start_step: the step at which the discriminator joins.
         loss: hinge or non_saturating.
         adaptive: scale the weight by the ratio of the gradient norms of reconstruction and
             generator loss at the decoder's last layer (Esser et al., arXiv 2012.09841, eq. 7).
         max_adaptive_weight: upper end of that ratio.
-        lecam_weight: of the LeCam regularisation (arXiv 2104.03310); 0 leaves it out.
+        lecam_weight: weight of the LeCam regularisation (arXiv 2104.03310); 0 leaves it out.
         lecam_decay: decay of the running means of the logits that LeCam compares with.
         lr: learning rate of the discriminator, constant after warm-up.
         warmup_steps: steps of linear warm-up after start_step.
@@ -172,8 +188,8 @@ class AdversarialSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainTAEConfig(RunSettings):
-    """Train the temporal autoencoder.
+class TrainAutoencoderConfig(RunSettings):
+    """Train an autoencoder; subclasses add the field `model` and say what it means.
 
     Args:
         csv_path: CSV with a column video (path under video_folder) and optionally caption.
@@ -182,8 +198,6 @@ class TrainTAEConfig(RunSettings):
             pixels are made square.
         pretrained: weights to start from: a file, a folder or a public name, or a section that
             also says how they are treated; null starts from random weights.
-        model: the network (keys of TAE_CONFIG); null takes the config stored with pretrained, and
-            the full-size one without.
         recompute: trade time for memory.
         data: how training clips are cut out of the videos.
         loss: weights of the loss terms.
@@ -195,7 +209,6 @@ class TrainTAEConfig(RunSettings):
     video_folder: str | None = None
     reading: Reading = dataclasses.field(default_factory=Reading)
     pretrained: str | PretrainedSettings | None = None
-    model: TAEConfig | None = None
     recompute: bool = False
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     loss: LossSettings = dataclasses.field(default_factory=LossSettings)
@@ -214,19 +227,37 @@ class TrainTAEConfig(RunSettings):
         if section is not None:
             check_pretrained(
                 section,
-                TAE_TARGET,
+                self.target(),
                 phases=self.phases,
                 train=self.train,
                 lr_multipliers=self.lr_multipliers,
             )
-        if self.model is not None or self.start_weights() is None:
-            self._check_sizes((self.model or TAEConfig()).spatial_compression)
+        network = self.model_to_train()
+        if network.config is not None or self.start_weights() is None:
+            spec = (network.config or network.family.read_config({})).spec
+            self._check_sizes(math.lcm(spec.h, spec.w))
         if self.adversarial is not None:
             self._check_adversarial(self.adversarial)
         require(
             self.zero_stage < 3,
             "zero_stage=3 shares out the matrices of the Movie Gen transformer; the autoencoder "
             "has none of that size: take 2 or less",
+        )
+
+    def model_to_train(self) -> AutoencoderModel:
+        """Return which network is trained."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which network it trains")
+
+    def target(self) -> PretrainedTarget:
+        """Return what this training makes of `pretrained`.
+
+        Of another family's weights, all but the layers along time come from them.
+        """
+        family = self.model_to_train().family
+        return PretrainedTarget(
+            families=(family.name, *family.starts_from),
+            trained_first=("temporal",),
+            parts={"vae_encoder": "encoder", "vae_decoder": "decoder"},
         )
 
     def start_weights(self) -> PretrainedVAESettings | None:
@@ -284,3 +315,62 @@ class TrainTAEConfig(RunSettings):
             return dataclasses.replace(self.loss, **phase.loss)
         except ValueError as error:
             raise ValueError(f"phases: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainTAEConfig(TrainAutoencoderConfig):
+    """Train the temporal autoencoder.
+
+    Args:
+        model: the network (keys of TAE_CONFIG); null takes the config stored with pretrained, and
+            the full-size one without.
+    """
+
+    model: TAEConfig | None = None
+
+    def model_to_train(self) -> AutoencoderModel:
+        return AutoencoderModel(autoencoder_family("tae"), self.model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainVAEConfig(TrainAutoencoderConfig):
+    """Train a video autoencoder of any family.
+
+    Args:
+        model: the network: `family`, and fields of that family's config or `config`, the path of a
+            config.json with them; without either it is the one stored with pretrained, or the
+            family's default. `from_pretrained` is another way to write `pretrained`.
+    """
+
+    model: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        fields = {name: value for name, value in self.model.items() if value is not None}
+        weights = fields.pop("from_pretrained", None)
+        if weights is not None:
+            require(
+                self.pretrained in (None, weights),
+                "model.from_pretrained and pretrained both name weights to start from; keep one",
+            )
+            object.__setattr__(self, "pretrained", str(weights))
+        object.__setattr__(self, "model", fields)
+        super().__post_init__()
+
+    def model_to_train(self) -> AutoencoderModel:
+        """Return which network is trained.
+
+        Raises:
+            ValueError: no or an unknown family, or fields that no network can be built from.
+            FileNotFoundError: there is no such config.json.
+        """
+        fields = dict(self.model)
+        name = fields.pop("family", None)
+        require(name is not None, f"model.family is missing: one of {', '.join(AUTOENCODERS)}")
+        path = fields.pop("config", None)
+        try:
+            family = autoencoder_family(name)
+            if path is not None:
+                fields = {**read_config(find_shipped(path)), **fields}
+            return AutoencoderModel(family, family.read_config(fields) if fields else None)
+        except ValueError as error:
+            raise ValueError(f"model: {error}") from error

@@ -4,7 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mg.conditions.frame_draws import FrameDraws
+from mg.conditions.visual import FRAME_MODES
 from mg.data.buckets import Bucket
+from mg.data.latent_dataset import VisualDraws
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.families import DenoiserFamily, denoiser_family
 from mg.training.plateau import PlateauSettings
@@ -12,6 +15,7 @@ from mg.training.setting_checks import check_types, require
 from mg.training.settings import MAX_WORKERS, RunSettings
 
 __all__ = [
+    "ConditionSettings",
     "DenoiserSettings",
     "FlowValidationSettings",
     "LatentDataSettings",
@@ -51,11 +55,11 @@ class DenoiserSettings:
             ValueError: an unknown family, or fields that no network can be built from.
         """
         fields = {name: value for name, value in mapping.items() if value is not None}
-        decided = sorted({"text_encoders", "latent_channels"} & set(fields))
+        decided = sorted({"text_encoders", "latent_channels", "condition_channels"} & set(fields))
         require(
             not decided,
-            f"model.{decided[0] if decided else ''} is decided by the latents and the text "
-            "encoders; leave it out",
+            f"model.{decided[0] if decided else ''} is decided by the latents, the text encoders "
+            "and the conditions; leave it out",
         )
         every = fields.pop("recompute_every", 0)
         require(
@@ -75,14 +79,22 @@ class DenoiserSettings:
         *,
         text_encoders: Sequence[TextInput] | None = None,
         latent_channels: int | None = None,
+        condition_channels: int = 0,
     ) -> DenoiserConfig:
         """Return the network's config; None leaves what the fields and the preset have.
+
+        Args:
+            text_encoders: what it is conditioned on.
+            latent_channels: of the latents.
+            condition_channels: of the conditions beside the latent.
 
         Raises:
             ValueError: an unknown preset, or fields that no network can be built from.
         """
         given = {"text_encoders": text_encoders, "latent_channels": latent_channels}
         given = {name: value for name, value in given.items() if value is not None}
+        if condition_channels:
+            given["condition_channels"] = condition_channels
         try:
             return self.family.read_config({**self.fields, **given})
         except ValueError as error:
@@ -165,12 +177,59 @@ class TextSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionSettings:
+    """What the network is conditioned on besides text, and how often it is without.
+
+    Args:
+        source: train on pairs: the table's column `source` names the video that each is an edit
+            of; both have latents.
+        source_dropout: share of the samples that are trained without their source.
+        first_frame, prefix, suffix, mask: share of the samples of which the first frame, some
+            frames at the beginning, at the end, or anywhere are known; of the rest, none is.
+        first_frame_folder: latents of the first frames alone, which scripts/encode.py made with
+            --max_frames 1; needed for first_frame unless the autoencoder codes the first frame by
+            itself, as causal ones do.
+    """
+
+    source: bool = False
+    source_dropout: float = 0.1
+    first_frame: float = 0.0
+    prefix: float = 0.0
+    suffix: float = 0.0
+    mask: float = 0.0
+    first_frame_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self, "conditions.")
+        dropout = self.source_dropout
+        require(0 <= dropout < 1, f"conditions.source_dropout={dropout}; expected 0 to below 1")
+        try:
+            self.visual_draws()
+        except ValueError as error:
+            raise ValueError(f"conditions: {error}") from error
+        require(
+            self.first_frame_folder is None or self.first_frame > 0,
+            "conditions.first_frame_folder has no effect with conditions.first_frame=0",
+        )
+
+    def visual_draws(self) -> VisualDraws:
+        """Return how often samples have which condition."""
+        frames = FrameDraws({mode: getattr(self, mode) for mode in FRAME_MODES})
+        return VisualDraws(
+            source_dropout=self.source_dropout if self.source else None,
+            frames=frames if frames.modes else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowValidationSettings:
     """The flow loss of held-out latents, at fixed times with fixed noise.
 
     Args:
         csv_path: table of the held-out videos; null for no validation.
-        latent_folder: of their latents; null for the folder of the training latents.
+        latent_folder: folder of their latents; null for the folder of the training latents.
+        first_frame_folder: as conditions.first_frame_folder, of the held-out videos; null for that
+            of the training videos.
         interval: steps between validations; the first and the last step always validate.
         num_times: times t in [0, 1] that the loss is measured at.
         num_clips: the first so many clips of the table are measured.
@@ -179,6 +238,7 @@ class FlowValidationSettings:
 
     csv_path: str | None = None
     latent_folder: str | None = None
+    first_frame_folder: str | None = None
     interval: int = 1000
     num_times: int = 8
     num_clips: int = 64
@@ -203,7 +263,7 @@ class SamplingSettings:
 
     Args:
         guidance: weight of the text; 1 turns guidance off.
-        steps: of the sampler.
+        steps: steps of the sampler.
     """
 
     guidance: float = 7.5
@@ -224,9 +284,9 @@ class SampleVideoSettings:
     Args:
         prompts: one per video. With text.cache_folder their embeddings must be there.
         interval: steps between one set of videos and the next; the last step always makes one.
-        steps: of the sampler; null takes sampling.steps.
+        steps: steps of the sampler; null takes sampling.steps.
         guidance: weight of the text; null takes sampling.guidance.
-        seed: of the first video; each further one has a number more.
+        seed: seed of the first video; each further one has a number more.
     """
 
     prompts: list[str]
@@ -256,7 +316,7 @@ class TrainDenoiserConfig(RunSettings):
 
     Args:
         csv_path: table (CSV, JSONL or JSON) of the training videos and their captions.
-        latent_folder: of their latents, which mg encode made.
+        latent_folder: folder of their latents, which mg encode made.
         tae: weights of the autoencoder that made the latents.
         pretrained: a generator's folder to start from, such as that of an earlier stage; its
             position tables grow to those of `model`. null starts from random weights.
@@ -265,6 +325,7 @@ class TrainDenoiserConfig(RunSettings):
             less memory and more time.
         data: which latents make a batch.
         text: how captions reach the network.
+        conditions: what it is conditioned on besides text: source videos, known frames.
         plateau: when validation lowers the learning rate; null for never.
         validation: held-out latents.
         sampling: defaults of the exported generator.
@@ -280,6 +341,7 @@ class TrainDenoiserConfig(RunSettings):
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     data: LatentDataSettings = dataclasses.field(default_factory=LatentDataSettings)
     text: TextSettings = dataclasses.field(default_factory=TextSettings)
+    conditions: ConditionSettings = dataclasses.field(default_factory=ConditionSettings)
     plateau: PlateauSettings | None = None
     validation: FlowValidationSettings = dataclasses.field(default_factory=FlowValidationSettings)
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)

@@ -44,7 +44,10 @@ def build_datasets(
     """
     tensors, tae = load_tae_tensors(config.tae)
     made_with = tensors_hash(tensors), TAEConfig.from_mapping(tae)
-    manifest = _manifest(config, config.csv_path, config.latent_folder, *made_with)
+    visual = config.conditions.visual_draws()
+    first_frames = config.conditions.first_frame_folder
+    manifest = _manifest(config, config.csv_path, config.latent_folder, first_frames, *made_with)
+    _check_conditions(config, manifest)
     training = LatentDataset(
         manifest,
         sources,
@@ -54,6 +57,7 @@ def build_datasets(
         batch_sizes=config.data.parsed_batch_sizes(),
         image_ratio=config.data.image_ratio,
         text_dropout=config.text.dropout,
+        visual=visual,
         max_bad_share=config.guards.max_bad_share,
     )
     logger.info("Training latents:\n%s", training.table(config.batch_size))
@@ -63,11 +67,30 @@ def build_datasets(
         return training, None
     try:
         folder = settings.latent_folder or config.latent_folder
-        held_out = _manifest(config, settings.csv_path, folder, *made_with)
+        first_frames = settings.first_frame_folder or first_frames
+        held_out = _manifest(config, settings.csv_path, folder, first_frames, *made_with)
         _refuse_shared(held_out, manifest)
-        return training, LatentDataset(held_out, sources, text_dropout=0.0)
+        if visual.source_dropout is not None:
+            visual = dataclasses.replace(visual, source_dropout=0.0)
+        return training, LatentDataset(held_out, sources, text_dropout=0.0, visual=visual)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"validation: {error}") from error
+
+
+def _check_conditions(config: TrainDenoiserConfig, manifest: LatentManifest) -> None:
+    """Raise ValueError for conditions that the data have not."""
+    conditions = config.conditions
+    if conditions.source and not any(clip.source for clip in manifest.clips):
+        raise ValueError(
+            f"conditions.source: {config.csv_path} has no column `source` that names the videos "
+            "that were edited"
+        )
+    if conditions.first_frame > 0 and not conditions.first_frame_folder and not manifest.spec.head:
+        raise ValueError(
+            "conditions.first_frame: this autoencoder codes the first frame together with the "
+            "next ones; encode it alone too, with scripts/encode.py as the videos and "
+            "--max_frames 1 --output_path FOLDER, and set conditions.first_frame_folder=FOLDER"
+        )
 
 
 def _refuse_shared(held_out: LatentManifest, training: LatentManifest) -> None:
@@ -87,9 +110,8 @@ def _tell_spread(dataset: LatentDataset) -> None:
     values = []
     for place, clip in enumerate(chosen):
         with contextlib.suppress(OSError, ValueError):  # the run itself lists what is damaged
-            values.append(
-                dataset.read(LatentDraw(clip, (0, place), dataset.manifest.spec))[0].ravel()
-            )
+            draw = LatentDraw(clip, (0, place), dataset.manifest.spec)
+            values.append(dataset.read(draw).mean.ravel())
     if not values:
         return
     values = np.concatenate(values)
@@ -148,14 +170,23 @@ def generator_defaults(config: TrainDenoiserConfig, manifest: LatentManifest) ->
 
 
 def _manifest(
-    config: TrainDenoiserConfig, csv_path: str, folder: str, tae_hash: str, tae: TAEConfig
+    config: TrainDenoiserConfig,
+    csv_path: str,
+    folder: str,
+    first_frame_folder: str | None,
+    tae_hash: str,
+    tae: TAEConfig,
 ) -> LatentManifest:
     manifest = build_latent_manifest(
         folder,
         read_captions(csv_path),
         buckets=config.data.parsed_buckets(),
         weights_hash=tae_hash,
+        first_frame_folder=first_frame_folder,
     )
+    if not config.conditions.source:
+        clips = tuple(dataclasses.replace(clip, source=None) for clip in manifest.clips)
+        manifest = dataclasses.replace(manifest, clips=clips)
     made_with = TAEConfig.from_mapping(manifest.config)
     _check_scaling(config.tae, tae, made_with)
     given = {name: getattr(config.data, name) for name in ("scaling_factor", "shift_factor")}

@@ -67,6 +67,7 @@ class DenoiserTask(Task):
         self.text_encoders = build_text_encoders(config.text.encoders)
         sources = text_sources(self.text_encoders, config.text)
         self.dataset, held_out = build_datasets(config, sources, self.data_ranks)
+        self.conditions = config.conditions.visual_draws().conditions
         self.model = self._model()
         samples = None
         if config.samples is not None:
@@ -100,7 +101,8 @@ class DenoiserTask(Task):
         manifest = self.dataset.manifest
         model = self.config.denoiser().config(
             text_encoders=[TextInput(e.name, e.width, e.max_tokens) for e in self.text_encoders],
-            latent_channels=manifest.config["z_channels"],
+            latent_channels=manifest.spec.channels,
+            condition_channels=self.conditions.num_channels(manifest.spec.channels),
         )
         for bucket in manifest.buckets():
             try:
@@ -123,6 +125,8 @@ class DenoiserTask(Task):
             text_encoders=list(map(EncoderOfSource, self.text_encoders, sources)),
             defaults=generator_defaults(config, manifest),
             sha256={},
+            conditions=self.conditions,
+            family=self.family,
         )
         settings = check_samples(parts, config.samples, truncate=config.text.truncate)
         return parts, config.samples, settings
@@ -152,9 +156,23 @@ class DenoiserTask(Task):
         """Return the weights of an earlier stage's generator, grown to this network."""
         parts = load_generator(folder)
         try:
+            self._check_start(parts)
             return self.family.grow(parts.transformer_tensors, parts.transformer_config, self.model)
         except ValueError as error:
             raise ValueError(f"pretrained={folder}: {error}") from error
+
+    def _check_start(self, parts: GeneratorParts) -> None:
+        """Refuse weights of another family, or of other conditions beside the latent."""
+        if parts.family.name != self.family.name:
+            raise ValueError(
+                f"it is a generator of the family {parts.family.name!r}, and model.family is "
+                f"{self.family.name!r}"
+            )
+        if parts.conditions and parts.conditions.names != self.conditions.names:
+            raise ValueError(
+                f"it was trained with {' and '.join(parts.conditions.names)} beside the latent; "
+                f"here are {' and '.join(self.conditions.names) or 'none'}"
+            )
 
     def enter(self, stage: Stage) -> None:
         loss = FlowLoss(self.network)  # the dataset has scaled the latents
@@ -190,7 +208,7 @@ class DenoiserTask(Task):
                 )
 
     def inputs(self, number: int, batch: LatentBatch) -> tuple[np.ndarray, ...]:
-        """Return what the loss takes of a batch: mean, std, two noises, times, text.
+        """Return what the loss takes of a batch: mean, std, two noises, times, conditions.
 
         All that is random is keyed by (seed, number of the batch, place of the clip among those of
         all ranks), so that it does not depend on how many ranks share the work.
@@ -207,7 +225,7 @@ class DenoiserTask(Task):
             keyed_noise(shape, size, kind="posterior", **keys),
             keyed_noise(shape, size, kind="path", **keys),
             draw_times(size, **keys),
-            *batch.text,
+            *batch.conditions,
         )
 
     # -- results ---------------------------------------------------------------------------------
@@ -253,6 +271,8 @@ class DenoiserTask(Task):
                 text_encoders=self.text_encoders,
                 defaults=generator_defaults(self.config, manifest),
                 scope=training_scope(manifest),
+                conditions=self.conditions,
+                family=self.family,
                 overwrite=True,
             )
         return path

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor, nn
 
-from mg.data.latent_dataset import LatentBatch, LatentDataset, LatentDraw
+from mg.data.latent_dataset import LatentBatch, LatentDataset, LatentDraw, LatentSample
 from mg.flow.noise import keyed_noise
 from mg.flow.times import time_grid
 from mg.flow.validation_loss import validation_losses
@@ -84,7 +84,7 @@ class FlowValidation:
         losses = validation_losses(
             network,
             fill(batch.mean + batch.std * noise),
-            [Tensor(fill(array)) for array in batch.text],
+            [Tensor(fill(array)) for array in batch.conditions],
             times=self.times,
             seed=SEED,
             first_place=first_place,
@@ -92,7 +92,7 @@ class FlowValidation:
         return losses[:num_clips]
 
 
-def _read(dataset: LatentDataset, draw: LatentDraw) -> tuple[np.ndarray, np.ndarray]:
+def _read(dataset: LatentDataset, draw: LatentDraw) -> LatentSample:
     try:
         return dataset.read(draw)
     except (OSError, ValueError) as error:

@@ -38,7 +38,8 @@ def trained_in(
     Raises:
         ValueError: a pattern matches nothing, or nothing is left to train.
     """
-    names = [name for name, _ in network.parameters_and_names()]
+    constants = getattr(network, "constants", ())
+    names = [name for name, _ in network.parameters_and_names() if name not in constants]
     train = config.train if phase.train is None else phase.train
     learning_rate_multipliers(names, config.lr_multipliers, aliases=aliases)
     return trainable_names(names, train, [*config.freeze, *phase.freeze], aliases=aliases)

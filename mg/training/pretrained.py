@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import PhaseSettings, RunSettings
 from mg.weights.hub import fetch
@@ -32,14 +33,7 @@ logger = logging.getLogger("mg")
 
 Run = TypeVar("Run", bound=RunSettings)
 
-FAMILIES = {
-    "tae": "a Temporal Autoencoder",
-    "sd": "a 2-D VAE such as stabilityai/sd-vae-ft-mse",
-    "opensora": "the VAE of Open-Sora 1.2",
-    "cogvideox": "the VAE of CogVideoX",
-    "hunyuan": "the VAE of HunyuanVideo",
-}
-METHODS = ("auto", "local", *FAMILIES)
+METHODS = ("auto", "local", *AUTOENCODERS)
 PARTS = ("vae_encoder", "vae_decoder", "unet")
 
 
@@ -52,9 +46,10 @@ class PretrainedVAESettings:
         model_name: a weight file, a folder with one, or a name that
             `mg download --list` shows.
         key: the weights to take from a file that holds several, such as ema_state_dict.
-        method: what the weights are: tae, sd (a 2-D VAE), opensora, cogvideox or hunyuan; auto
-            recognises it; local does, too, and never asks the network.
-        inflate_method: of a 2-D VAE: central, replicate or average.
+        method: what the weights are: tae, sd (a 2-D VAE), or another family of
+            `mg.models.families.AUTOENCODERS`; auto recognises it; local does, too, and never asks
+            the network.
+        inflate_method: inflation of a 2-D VAE: central, replicate or average.
         freeze_epochs: epochs for which what comes from the weights stays as it is.
     """
 
@@ -209,7 +204,7 @@ def check_pretrained(
         family is None or family in target.families,
         f"pretrained.vae: {settings.vae.model_name} are weights of family {family!r}, which this "
         "training cannot start from. It takes: "
-        + "; ".join(f"{name} ({FAMILIES[name]})" for name in target.families),
+        + "; ".join(f"{n} ({autoencoder_family(n).description})" for n in target.families),
     )
     name, num_epochs = settings.frozen_epochs
     for other, is_set in (("phases", bool(phases)), ("train", train is not None)):

@@ -11,7 +11,7 @@ from mg.conditions.text.encoder import TextEmbedding, TextEncoder
 from mg.conditions.text.sources import TextSource
 from mg.data.image_writer import write_png
 from mg.data.video_writer import write_video
-from mg.models.movie_gen.transformer import MovieGenTransformer
+from mg.models.denoiser import Denoiser
 from mg.pipelines.generator_folder import GeneratorParts
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -84,7 +84,7 @@ class SampleVideos:
 
     def __init__(
         self,
-        transformer: MovieGenTransformer,
+        transformer: Denoiser,
         parts: GeneratorParts,
         samples: SampleVideoSettings,
         settings: SamplingSettings,

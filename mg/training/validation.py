@@ -13,7 +13,7 @@ from mg.data.media_rules import Reading
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video_writer import write_video
 from mg.metrics.report import QualityReport
-from mg.models.tae.tae import TemporalAutoencoder
+from mg.models.autoencoder import Autoencoder
 from mg.parameters import set_values
 from mg.training.optimizer import WeightAverage
 from mg.training.settings import ValidationSettings
@@ -75,7 +75,7 @@ class Validation:
 
     def run(
         self,
-        tae: TemporalAutoencoder,
+        autoencoder: Autoencoder,
         *,
         video_path: Path | None = None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -85,22 +85,22 @@ class Validation:
         None if `should_stop` is true before all clips are done; nothing is written then.
 
         Args:
-            tae: the network, with the weights to measure.
+            autoencoder: the network, with the weights to measure.
             video_path: where to write an mp4 of all clips in a row, original | reconstruction.
             should_stop: asked before each clip.
         """
         report = QualityReport()
         rows = []
-        tae.set_train(False)
+        autoencoder.set_train(False)
         for name, frames in self.clips.items():
             if should_stop():
-                tae.set_train(True)
+                autoencoder.set_train(True)
                 return None
             video = Tensor(to_model_range(frames)[None])  # (1, 3, T, H, W)
-            reconstruction = from_model_range(tae(video).asnumpy()[0])  # (T, H, W, 3)
+            reconstruction = from_model_range(autoencoder(video).asnumpy()[0])  # (T, H, W, 3)
             report.add(name, frames, reconstruction)
             rows.append(np.concatenate([frames, reconstruction], axis=2))
-        tae.set_train(True)
+        autoencoder.set_train(True)
         if video_path is not None:
             fps = next(iter(self.fps.values()))
             write_video(video_path, np.concatenate(rows), fps=fps, overwrite=True)

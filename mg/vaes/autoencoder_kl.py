@@ -1,7 +1,5 @@
 """2-D VAEs (Stable Diffusion 1/2, XL, 3.5) as a `VideoVAE` that codes frame by frame."""
 
-from mg.models.autoencoder_kl.config import AutoencoderKLConfig
-from mg.models.autoencoder_kl.network import AutoencoderKL
 from mg.vaes.blended_tiles import check_tile, default_tile
 from mg.vaes.diffusers_vae import DiffusersVAE
 
@@ -12,9 +10,6 @@ class AutoencoderKLVAE(DiffusersVAE):
     """A 2-D VAE, each frame an image of its own: no compression in time, any number of frames."""
 
     family = "sd"
-    class_name = "AutoencoderKL"
-    config_class = AutoencoderKLConfig
-    network_class = AutoencoderKL
 
     def enable_tiling(
         self,

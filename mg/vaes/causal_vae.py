@@ -1,14 +1,9 @@
 """Open-Sora-Plan's CausalVideoVAE as a `VideoVAE`."""
 
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
 
-import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
-from mg.models.causal_vae.config import CausalVAEConfig
-from mg.models.causal_vae.network import CausalVideoVAE as CausalVideoNetwork
 from mg.vaes.blended_tiles import Tile, check_tile, coded_in_frame_tiles
 from mg.vaes.diffusers_vae import DiffusersVAE
 
@@ -19,34 +14,8 @@ class CausalVideoVAE(DiffusersVAE):
     """CausalVideoVAE, v1.0 to v1.2: 4x8x8, 4k+1 frames."""
 
     family = "causal_vae"
-    class_name = "CausalVAEModel"
-    config_class = CausalVAEConfig
-    network_class = CausalVideoNetwork
-
-    def __init__(self, network: nn.Cell, config: Mapping[str, Any]) -> None:
-        super().__init__(network, config)
-        self.frame_tile: Tile | None = None
-        self.latent_frame_tile: Tile | None = None
-
-    @classmethod
-    def completed_config(
-        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
-    ) -> dict[str, Any]:
-        if config is None:
-            raise ValueError(
-                "these weights of a CausalVideoVAE come without a config.json, and no shape tells "
-                "which levels halve time or how the network attends; give the config of the "
-                "checkpoint (config=...)"
-            )
-        return dict(config)
-
-    @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
-    ) -> "CausalVideoVAE":
-        network = cls._build(config)
-        network.load_tensors(tensors)
-        return cls(network, config)
+    frame_tile: Tile | None = None
+    latent_frame_tile: Tile | None = None
 
     def encoded(self, video: Tensor) -> Tensor:
         factor = Fraction(1, self.compression.t)

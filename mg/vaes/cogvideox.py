@@ -1,7 +1,5 @@
 """CogVideoX's 3-D causal VAE as a `VideoVAE`."""
 
-from mg.models.cogvideox_vae.config import CogVideoXVAEConfig
-from mg.models.cogvideox_vae.network import CogVideoXVAE as CogVideoXNetwork
 from mg.vaes.blended_tiles import check_tile, default_tile
 from mg.vaes.diffusers_vae import DiffusersVAE
 
@@ -17,9 +15,6 @@ class CogVideoXVAE(DiffusersVAE):
     """
 
     family = "cogvideox"
-    class_name = "AutoencoderKLCogVideoX"
-    config_class = CogVideoXVAEConfig
-    network_class = CogVideoXNetwork
 
     def enable_tiling(
         self,

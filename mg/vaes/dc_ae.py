@@ -7,25 +7,19 @@ video, not as an image, which would lose three frames.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from mindspore import Tensor, ops
 
 from mg.latent_spec import LOGVAR_MIN, LatentSpec
-from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.dc_ae.network import VideoDCAE as VideoDCAENetwork
 from mg.type_checks import check_types
-from mg.vaes.assumed_config import check_fields, warn_of_assumed
 from mg.vaes.blended_tiles import Tile, coded_in_frame_tiles, coded_in_tiles
-from mg.vaes.diffusers_vae import NetworkVAE
-from mg.vaes.networks import shapes_of
+from mg.vaes.video_vae import VideoVAE
 
 __all__ = ["DCAETiles", "VideoDCAE", "frames_in_tiles", "moments_in_tiles"]
 
-UNTOLD_FIELDS = ("temporal_downsample", "scaling_factor")  # by the tensors
 LARGEST_DENOMINATOR = 1000  # of an overlap factor as a fraction
 
 
@@ -154,35 +148,11 @@ def _square(tile: Tile | None) -> tuple[Tile, Tile] | None:
     return None if tile is None else (tile, tile)
 
 
-class VideoDCAE(NetworkVAE):
-    """Open-Sora 2.0's VAE: 4x32x32, any number of frames, no posterior.
-
-    Args:
-        network: the network, with its weights.
-        config: fields of the checkpoint's config; what counts is the network's own.
-    """
+class VideoDCAE(VideoVAE):
+    """Open-Sora 2.0's VAE: 4x32x32, any number of frames, no posterior."""
 
     family = "dc_ae"
-    class_name = "VideoDCAE"
-    config_class = VideoDCAEConfig
-    network_class = VideoDCAENetwork
-
-    def __init__(self, network: VideoDCAENetwork, config: Mapping[str, Any] | None = None) -> None:
-        super().__init__(network, network.config.to_dict(), spec=network.config.spec)
-        self.tiles = DCAETiles(use_spatial_tiling=False, use_temporal_tiling=False)
-        network.set_train(False)
-
-    @classmethod
-    def completed_config(
-        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
-    ) -> dict[str, Any]:
-        told = fields_of_shapes(shapes_of(tensors))
-        if config is not None:
-            check_fields(config, told)
-            return {**told, **config}
-        fields = VideoDCAEConfig.from_mapping(told).to_dict()
-        warn_of_assumed({field: fields[field] for field in UNTOLD_FIELDS})
-        return fields
+    tiles = DCAETiles(use_spatial_tiling=False, use_temporal_tiling=False)
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         return moments_in_tiles(self.network, self.network.completed(video), self.tiles)
@@ -201,4 +171,4 @@ class VideoDCAE(NetworkVAE):
         self.tiles = tiles
 
     def disable_tiling(self) -> None:
-        self.tiles = DCAETiles(use_spatial_tiling=False, use_temporal_tiling=False)
+        self.tiles = type(self).tiles

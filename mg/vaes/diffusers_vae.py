@@ -1,78 +1,19 @@
-"""What families of VAEs have in common whose networks have configs of their own class."""
+"""Tiles as diffusers places and blends them, for the families that it has."""
 
-import dataclasses
-from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, ClassVar, Self
 
-import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
-from mg.latent_spec import diffusers_scaling
-from mg.vaes.assumed_config import completed_config
 from mg.vaes.blended_tiles import Tile, check_tile, coded_in_tiles
-from mg.vaes.networks import (
-    built_without_values,
-    load_network,
-    network_shapes,
-    network_tensors,
-    shapes_of,
-)
 from mg.vaes.video_vae import VideoVAE
 
-__all__ = ["DiffusersVAE", "NetworkVAE"]
+__all__ = ["DiffusersVAE"]
 
 
-class NetworkVAE(VideoVAE):
-    """A network that is built from the fields of config.json, and named as its checkpoints are.
+class DiffusersVAE(VideoVAE):
+    """A network with the tiles of a class in diffusers, in space."""
 
-    Subclasses set `config_class` and `network_class`, or implement `_build`; `from_tensors` makes
-    them of a network and the fields.
-    """
-
-    config_class: ClassVar[type]
-    network_class: ClassVar[type[nn.Cell]]
-
-    @classmethod
-    def _build(cls, config: Mapping[str, Any]) -> nn.Cell:
-        """Return the network of a config, its weights without values."""
-        fields = cls.config_class.from_mapping(config)
-        return built_without_values(lambda: cls.network_class(fields))
-
-    @classmethod
-    def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        return network_shapes(cls._build(config))
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> Self:
-        network = cls._build(config)
-        load_network(network, tensors)
-        return cls(network, config)
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        return network_tensors(self.network)
-
-
-class DiffusersVAE(NetworkVAE):
-    """A network with the config, the names and the tiles of a class in diffusers.
-
-    Args:
-        network: the network, with its weights.
-        config: fields of the checkpoint's config.json; the class's defaults fill the rest.
-    """
-
-    def __init__(self, network: nn.Cell, config: Mapping[str, Any]) -> None:
-        config = {**network.config.to_dict(), **config}
-        spec = dataclasses.replace(network.config.spec, **diffusers_scaling(config))
-        super().__init__(network, config, spec=spec)
-        self.tiles: tuple[Tile, Tile] | None = None
-        network.set_train(False)
-
-    @classmethod
-    def completed_config(
-        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
-    ) -> dict[str, Any]:
-        return completed_config(cls.family, config, shapes_of(tensors))
+    tiles: tuple[Tile, Tile] | None = None  # along height and width; None for none
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         return ops.chunk(self.encoded(video), 2, axis=1)

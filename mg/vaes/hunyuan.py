@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
-from mg.models.hunyuan_vae.config import HunyuanVideoVAEConfig, in_the_terms_of_diffusers
-from mg.models.hunyuan_vae.network import HunyuanVideoVAE as HunyuanVideoNetwork
+from mg.models.autoencoder import Autoencoder
+from mg.models.hunyuan_vae.config import in_the_terms_of_diffusers
 from mg.vaes.blended_tiles import Tile, check_tile, coded_in_frame_tiles
 from mg.vaes.diffusers_vae import DiffusersVAE
 
@@ -22,12 +22,9 @@ class HunyuanVideoVAE(DiffusersVAE):
     """
 
     family = "hunyuan"
-    class_name = "AutoencoderKLHunyuanVideo"
-    config_class = HunyuanVideoVAEConfig
-    network_class = HunyuanVideoNetwork
 
-    def __init__(self, network: nn.Cell, config: Mapping[str, Any]) -> None:
-        super().__init__(network, in_the_terms_of_diffusers(config))
+    def __init__(self, network: Autoencoder, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__(network, in_the_terms_of_diffusers(config or {}))
         self.frame_tile: Tile | None = None
         self.enable_frame_tiles()
 

@@ -1,36 +1,66 @@
-"""From a name, a folder or a weight file to a `VideoVAE`."""
+"""From a name, a folder or a weight file to an autoencoder's weights, and to a `VideoVAE`."""
 
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mg.vaes.families import FAMILIES, family_class, recognise
-from mg.vaes.networks import shapes_of
+from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.vaes.families import family_class, family_of_config, family_of_shapes, recognise
 from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
+from mg.weights.assumed_config import shapes_of
 from mg.weights.causal_vae import read_causal_vae
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.hub import fetch, find_model
 from mg.weights.image_vae import fields_of_vae_config
-from mg.weights.inflation import METHODS, inflate_image_vae
+from mg.weights.inflation import METHODS, STRUCTURE_KEYS, inflate_image_vae
+from mg.weights.load import check_tae_config
 from mg.weights.own_tensors import own_tensors
-from mg.weights.stored_config import read_config, stored_tae_config
+from mg.weights.stored_config import (
+    read_config,
+    stored_tae_config,
+    stored_vae_config,
+    stored_vae_fields,
+)
 from mg.weights.tae_names import is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 from mg.weights.wan_names import is_original_wan, wan_from_original
 
-__all__ = ["INFLATE_METHODS", "load_pretrained"]
+__all__ = ["INFLATE_METHODS", "ReadVAE", "load_pretrained", "read_vae"]
 
 logger = logging.getLogger("mg")
 
 INFLATE_METHODS = (*METHODS, "none")
 
 
-def load_pretrained(
+class ReadVAE(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        family: one of `mg.models.families.AUTOENCODERS`.
+        tensors: by the names of the family's network here.
+        config: all fields of the network's config.
+    """
+
+    family: str
+    tensors: dict[str, np.ndarray]
+    config: dict[str, Any]
+
+
+def load_pretrained(name_or_path: str | os.PathLike, **options: Any) -> VideoVAE:
+    """Return the VAE of a checkpoint; arguments and errors as `VideoVAE.from_pretrained`."""
+    read = read_vae(name_or_path, **options)
+    try:
+        return family_class(read.family).from_tensors(read.tensors, read.config)
+    except ValueError as error:
+        raise ValueError(f"{name_or_path}: {error}") from error
+
+
+def read_vae(
     name_or_path: str | os.PathLike,
     *,
     method: str = "auto",
@@ -39,10 +69,15 @@ def load_pretrained(
     config: Mapping[str, Any] | str | os.PathLike | None = None,
     cache_folder: str | os.PathLike | None = None,
     key: str | None = None,
-) -> VideoVAE:
-    """Return the VAE of a checkpoint; arguments and errors as `VideoVAE.from_pretrained`."""
+) -> ReadVAE:
+    """Return what a checkpoint holds, recognised and checked; nothing is built.
+
+    This is the one road from a name, a folder or a file to an autoencoder's weights.
+
+    Args and Raises: as `VideoVAE.from_pretrained`.
+    """
     for argument, given, known in (
-        ("method", method, ("auto", "local", *FAMILIES)),
+        ("method", method, ("auto", "local", *AUTOENCODERS)),
         ("inflate_method", inflate_method, INFLATE_METHODS),
     ):
         if given not in known:
@@ -54,16 +89,16 @@ def load_pretrained(
     else:
         loaded = read_weights(file, key=key)
     try:
-        tensors = own_tensors(loaded)
-        tensors = _renamed(tensors)
+        tensors = _renamed(own_tensors(loaded))
         shapes = shapes_of(tensors)
+        if stated and family_of_config(stated) == "tae" and family_of_shapes(shapes) == "sd":
+            return _inflated_as(tensors, stated, file, inflate_method)
         family = recognise(stated, shapes)
         if method not in ("auto", "local", family):
             raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
         logger.info("%s holds weights of family %s", file, family)
-        vae_class = family_class(family)
         check_config_sizes(stated or {}, shapes)
-        completed = vae_class.completed_config(stated, tensors)
+        completed = autoencoder_family(family).complete(stated, tensors)
         if family == "sd" and inflate_method != "none":
             return _inflated(tensors, completed, inflate_method, inflate_options or {})
         if inflate_options or inflate_method not in ("central", "none"):
@@ -71,7 +106,7 @@ def load_pretrained(
                 f"inflate_method={inflate_method!r} with inflate_options={inflate_options}: "
                 f"nothing is inflated here, the weights are of family {family!r}"
             )
-        return vae_class.from_tensors(tensors, completed)
+        return ReadVAE(family, tensors, completed)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -106,7 +141,7 @@ def _read_config(
     if isinstance(config, Mapping):
         return dict(config)
     if config is None:
-        stored = stored_tae_config(file)
+        stored = stored_tae_config(file) or stored_vae_config(file)
         if stored is not None:
             return stored
         if not (file.parent / CONFIG_FILE).exists():
@@ -128,11 +163,22 @@ def _inflated(
     image_config: Mapping[str, Any],
     method: str,
     options: Mapping[str, Any],
-) -> VideoVAE:
+) -> ReadVAE:
     """Return a 2-D VAE as a TAE."""
     structure = {**fields_of_vae_config(image_config), **options}
     padding = structure.pop("temporal_padding", "published")
     inflated, config = inflate_image_vae(
         tensors, method=method, temporal_padding=padding, structure=structure
     )
-    return family_class("tae").from_tensors(inflated, config)
+    return ReadVAE("tae", inflated, config)
+
+
+def _inflated_as(
+    tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], file: Path, method: str
+) -> ReadVAE:
+    """Return a 2-D VAE as the TAE of a config."""
+    fields = stored_vae_fields(file) or {}
+    fields |= {key: config[key] for key in (*STRUCTURE_KEYS, "temporal_padding") if key in config}
+    inflated = _inflated(tensors, {}, method, fields)
+    check_tae_config(inflated.tensors, config, inflated.config)
+    return ReadVAE("tae", inflated.tensors, dict(config))

@@ -6,7 +6,7 @@ Layouts
     scaled latent, the same shape:  what a generator is trained on (`scale`, `unscale`)
 """
 
-import abc
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -15,18 +15,19 @@ from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
 from mg.files import write_text
 from mg.latent_spec import LatentSpec
+from mg.models.autoencoder import Autoencoder
+from mg.models.families import autoencoder_family
+from mg.tiling.sizes import Tiling
 from mg.vaes.posterior import Posterior
 from mg.weights.safetensors_file import write_safetensors
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Compression", "VideoVAE"]
+__all__ = ["CONFIG_FILE", "Compression", "VideoVAE"]
 
-# The names by which diffusers finds a VAE in a folder.
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 class Compression(NamedTuple):
@@ -37,84 +38,27 @@ class Compression(NamedTuple):
     w: int
 
 
-class VideoVAE(abc.ABC):
+class VideoVAE:
     """A video autoencoder of any family: video -> posterior over latents -> video.
 
-    Get one with `VideoVAE.from_pretrained`. Subclasses set `family` and `class_name` and implement
-    `moments`, `frames_from`, `enable_tiling`, `disable_tiling`, `tensors`, `shapes`,
-    `completed_config` and `from_tensors`.
+    Get one with `VideoVAE.from_pretrained`. A family whose publishers code in tiles of their own
+    kind has a subclass, with another `enable_tiling`.
 
     Args:
         network: the network, with its weights.
-        config: fields of the checkpoint's `config.json`.
-        spec: the size of the latents, and the scale that a generator sees them at.
+        config: fields of the checkpoint's config.json; the network's own config fills the rest.
     """
 
-    family: str = ""  # the `method` of from_pretrained, one of `mg.vaes.families.FAMILIES`
-    class_name: str = ""  # `_class_name` in the config.json that is saved
-    weights_file: str = WEIGHTS_FILE  # beside it
+    family: str = ""  # the `method` of from_pretrained, one of `mg.models.families.AUTOENCODERS`
 
-    def __init__(
-        self,
-        network: nn.Cell,
-        config: Mapping[str, Any],
-        *,
-        spec: LatentSpec,
-    ) -> None:
+    def __init__(self, network: Autoencoder, config: Mapping[str, Any] | None = None) -> None:
         self.network = network
-        self.config = dict(config)
-        self.spec = spec
-
-    # -- what a family implements ----------------------------------------------------------------
-
-    @abc.abstractmethod
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and logvar (B, C, T', H', W') of a video whose length the network takes."""
-
-    @abc.abstractmethod
-    def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
-        """Return the video (B, 3, T, H, W) of an unscaled latent, T at least `num_frames`.
-
-        Args:
-            latent: (B, C, T', H', W').
-            num_frames: frames of the video that was encoded; None asks for all that come out.
-        """
-
-    @abc.abstractmethod
-    def enable_tiling(self, **sizes: Any) -> None:
-        """Encode and decode in overlapping tiles from now on, in less memory."""
-
-    @abc.abstractmethod
-    def disable_tiling(self) -> None:
-        """Encode and decode in one piece again."""
-
-    @abc.abstractmethod
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Return copies of all weights under the names of the family's official checkpoints."""
+        self.config = {**network.config.to_dict(), **(config or {})}
+        # The posterior is what is asked for; a sample beside it would be thrown away.
+        network.sample_deterministic = True
+        network.set_train(False)
 
     @classmethod
-    @abc.abstractmethod
-    def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Return {official tensor name: shape} of the network of a config; allocates nothing."""
-
-    @classmethod
-    @abc.abstractmethod
-    def completed_config(
-        cls, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
-    ) -> dict[str, Any]:
-        """Return the config of a checkpoint, with what its tensors tell and it does not state.
-
-        Args:
-            config: fields of its config.json; None if there is none. What the tensors do not tell
-                is then assumed, and a warning names it.
-            tensors: all of them, under their official names.
-
-        Raises:
-            ValueError: a config of another network, or tensors that do not tell enough.
-        """
-
-    @classmethod
-    @abc.abstractmethod
     def from_tensors(
         cls, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
     ) -> "VideoVAE":
@@ -124,6 +68,53 @@ class VideoVAE(abc.ABC):
             ValueError: a tensor is missing, left over or has another shape, or a config that no
                 network can be built from.
         """
+        record = autoencoder_family(cls.family)
+        network = record.build(record.read_config(config), has_values=False)
+        network.load_tensors(tensors)
+        return cls(network, config)
+
+    @classmethod
+    def shapes(cls, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return {official tensor name: shape} of the network of a config; allocates nothing."""
+        record = autoencoder_family(cls.family)
+        return record.shapes(record.read_config(config))
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return copies of all weights under the names of the family's official checkpoints."""
+        return self.network.tensors()
+
+    # -- what a family with tiles of its own changes ----------------------------------------------
+
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and logvar (B, C, T', H', W') of a video whose length the network takes."""
+        return self.network.posterior(video)
+
+    def frames_from(self, latent: Tensor, num_frames: int | None) -> Tensor:
+        """Return the video (B, 3, T, H, W) of an unscaled latent, T at least `num_frames`.
+
+        Args:
+            latent: (B, C, T', H', W').
+            num_frames: frames of the video that was encoded; None asks for all that come out.
+        """
+        return self.network.decode(latent, num_frames)
+
+    def enable_tiling(self, **sizes: int) -> None:
+        """Encode and decode in overlapping tiles from now on, in less memory.
+
+        Args:
+            sizes: fields of `mg.tiling.sizes.Tiling`; what is left out fits the latents.
+
+        Raises:
+            ValueError: sizes that do not fit the network's compression.
+        """
+        tiling = dataclasses.replace(Tiling.default(self.spec), **sizes)
+        tiling.check(self.spec)
+        self.network.tiling = tiling
+        self.network.use_tile = True
+
+    def disable_tiling(self) -> None:
+        """Encode and decode in one piece again."""
+        self.network.use_tile = False
 
     def stored_config(self) -> dict[str, Any]:
         """Return the fields of the `config.json` that `save_pretrained` writes."""
@@ -135,6 +126,21 @@ class VideoVAE(abc.ABC):
         return {}
 
     # -- for users -------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The size of the latents, and the scale that a generator sees them at."""
+        return self.network.spec
+
+    @property
+    def class_name(self) -> str:
+        """`_class_name` in the config.json that is saved."""
+        return autoencoder_family(self.family).class_names[0]
+
+    @property
+    def weights_file(self) -> str:
+        """Name of the weights beside config.json."""
+        return autoencoder_family(self.family).weights_file
 
     @property
     def compression(self) -> Compression:
@@ -171,8 +177,8 @@ class VideoVAE(abc.ABC):
             name_or_path: a weight file, or a folder with one (its own, or that of a whole pipeline
                 with a folder `vae`); or a name such as `THUDM/CogVideoX-2b`
                 (`mg.weights.hub.HUB_MODELS`), which is downloaded once.
-            method: the family, one of `mg.vaes.families.FAMILIES`. `auto` recognises it from the
-                config and the tensors; `local` does so too, for a path on disk alone.
+            method: the family, one of `mg.models.families.AUTOENCODERS`. `auto` recognises it from
+                the config and the tensors; `local` does so too, for a path on disk alone.
             inflate_method: of a 2-D VAE (family sd): central, replicate or average inflates it
                 into a Temporal Autoencoder (`mg.weights.inflation`); none keeps it as it is and
                 codes frame by frame.

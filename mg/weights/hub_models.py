@@ -16,7 +16,7 @@ class HubModel:
         other_repositories: further names of the same repository.
         subfolder: of the files in the repository; empty for none.
         files: in the subfolder: the config, and the weights.
-        family: as which the weights are loaded: opensora, cogvideox, hunyuan or sd.
+        family: as which the weights are loaded, one of `mg.models.families.AUTOENCODERS`.
         megabytes: about so many are downloaded.
         licence: of the weights, as far as known here; the repository's page is what counts.
         purpose: what the weights are good for.
@@ -83,6 +83,53 @@ HUB_MODELS = (
         megabytes=990,
         licence="Tencent Hunyuan Community (not for the EU, the UK and South Korea)",
         purpose="video VAE 4x8x8, 16 channels, of HunyuanVideo",
+    ),
+    HubModel(
+        name="wan-2.1",
+        repository="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        other_repositories=("Wan-AI/Wan2.1-T2V-14B-Diffusers",),
+        subfolder="vae",
+        family="wan",
+        megabytes=508,
+        licence="Apache-2.0",
+        purpose="video VAE 4x8x8, 16 channels, of Wan 2.1",
+    ),
+    HubModel(
+        name="wan-2.2",
+        repository="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        subfolder="vae",
+        family="wan",
+        megabytes=2820,
+        licence="Apache-2.0",
+        purpose="video VAE 4x16x16, 48 channels, of Wan 2.2",
+    ),
+    HubModel(
+        name="video-dc-ae",
+        repository="hpcai-tech/Open-Sora-v2-Video-DC-AE",
+        files=("F32T4C128_AE.safetensors",),
+        family="dc_ae",
+        megabytes=1840,
+        licence="Apache-2.0",
+        purpose="video autoencoder 4x32x32, 128 channels, of Open-Sora 2.0",
+    ),
+    HubModel(
+        name="causal-vae-1.1",
+        repository="LanguageBind/Open-Sora-Plan-v1.1.0",
+        subfolder="vae",
+        family="causal_vae",
+        megabytes=990,
+        licence="MIT",
+        purpose="video VAE 4x8x8, 4 channels, of Open-Sora-Plan 1.1",
+    ),
+    HubModel(
+        name="causal-vae-1.2",
+        repository="LanguageBind/Open-Sora-Plan-v1.2.0",
+        subfolder="vae",
+        files=("config.json", "checkpoint.ckpt"),
+        family="causal_vae",
+        megabytes=2000,
+        licence="MIT",
+        purpose="video VAE 4x8x8, 4 channels, of Open-Sora-Plan 1.2",
     ),
     HubModel(
         name="sd-vae",

@@ -15,10 +15,13 @@ __all__ = [
     "config_path",
     "read_config",
     "stored_tae_config",
+    "stored_vae_config",
     "stored_vae_fields",
+    "vae_metadata",
 ]
 
 METADATA_KEY = "tae_config"
+VAE_METADATA_KEY = "vae_config"
 TELLING_KEY = "ch_mult"  # in every TAE config, in no image VAE's
 KEYS_OF_A_VAE = ("block_out_channels", "latent_channels", "scaling_factor")
 
@@ -31,6 +34,33 @@ def config_path(weights: str | os.PathLike) -> Path:
 def config_metadata(config: Mapping[str, Any]) -> dict[str, str]:
     """Return metadata for a safetensors header that holds this TAE config."""
     return {METADATA_KEY: json.dumps(dict(config))}
+
+
+def vae_metadata(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return metadata for a safetensors header that holds the config of a VAE of any family.
+
+    Args:
+        config: as config.json has it, with `_class_name`.
+    """
+    if TELLING_KEY in config:
+        return config_metadata({k: v for k, v in config.items() if not k.startswith("_")})
+    return {VAE_METADATA_KEY: json.dumps(dict(config))}
+
+
+def stored_vae_config(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Return the config of a VAE that the header of a safetensors file holds, or None.
+
+    Args:
+        path: a weight file, not a folder.
+
+    Raises:
+        ValueError: what is stored there is no JSON object.
+    """
+    if Path(path).suffix != ".safetensors":
+        return None
+    text = read_safetensors_metadata(path).get(VAE_METADATA_KEY)
+    place = f"the config in the header of {path}"
+    return None if text is None else _object(parse_json(text, place), place)
 
 
 def stored_tae_config(path: str | os.PathLike) -> dict[str, Any] | None:

@@ -140,12 +140,11 @@ def encode_text(*arguments):
 def code(script, *arguments):
     """Return the arguments of a script that encodes, decodes or both, with some added."""
     source = "--input={data}/latents" if script == "decode" else "--video_folder={data}/videos"
-    weights = "--vae" if script == "reconstruct_with_vae" else "--ckpt_path"
-    defaults = (source, weights + "={data}/tae.safetensors", "--output_path={out}", "--device=CPU")
+    defaults = (source, "--ckpt_path={data}/tae.safetensors", "--output_path={out}", "--device=CPU")
     return script, *defaults, *arguments
 
 
-CODERS = ("encode", "decode", "inference_vae", "reconstruct_with_vae")
+CODERS = ("encode", "decode", "inference_vae")
 SCRIPTS_WITH_CONFIG = (*CODERS, "train", "train_tae", "generate", "encode_text", "eval_prompts")
 BELOW_A_FILE = "{data}/captions.csv/out"
 SMALL_TABLE = "position_table=(2, 4, 4) is smaller"

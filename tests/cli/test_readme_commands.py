@@ -67,7 +67,7 @@ ADDED = {
     ),
     "mg generate --checkpoint": "--steps 1 --mode pynative",
     "mg download --list": "",
-    "mg reconstruct-with-vae": "--num_frames 2 --image_size 16",
+    "mg reconstruct --ckpt_path THUDM": "--num_frames 2 --image_size 16 --mode pynative",
     "python tools/fault_inject.py": "--only flip_bits truncate_files --trials 20",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
     "python scripts/inference_vae.py --ckpt_path assets": (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mg.flow.schedules import linear_quadratic_schedule, linear_schedule
+from mg.flow.schedules import linear_quadratic_schedule, linear_schedule, remaining_schedule
 
 NUMBERS = [(1, 250), (2, 250), (3, 250), (4, 5), (49, 250), (50, 250), (50, 1000), (250, 251)]
 
@@ -64,3 +64,18 @@ def test_a_number_of_steps_that_cannot_be_is_refused(number):
 def test_more_steps_than_the_reference_are_refused():
     with pytest.raises(ValueError, match="num_steps=300 is more than num_reference_steps=250"):
         linear_quadratic_schedule(300)
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.6, 0.9, 1.0])
+def test_the_remaining_schedule_begins_where_the_source_is_noised_to(strength):
+    whole = linear_schedule(10)
+    times = remaining_schedule(whole, strength)
+    assert times[0] == pytest.approx(1 - strength) and times[-1] == 1
+    assert len(times) == 1 + np.ceil(10 * strength)  # no step of rounding's size
+    np.testing.assert_array_equal(times[1:], whole[-len(times) + 1 :])
+
+
+@pytest.mark.parametrize("strength", [0, -0.1, 1.1, float("nan")])
+def test_a_strength_out_of_range_is_refused(strength):
+    with pytest.raises(ValueError, match="expected more than 0 and at most 1"):
+        remaining_schedule(linear_schedule(10), strength)

@@ -14,9 +14,9 @@ from mg.models.cogvideox_vae.config import CogVideoXVAEConfig, chunk_lengths
 from mg.models.cogvideox_vae.network import CogVideoXVAE
 from mg.models.hunyuan_vae.config import HunyuanVideoVAEConfig
 from mg.models.hunyuan_vae.network import HunyuanVideoVAE
-from mg.vaes.networks import built_without_values, load_network, network_shapes, network_tensors
 from mg.weights.safetensors_file import read_safetensors
 from mg.weights.vae_names import to_diffusers_names
+from tests.networks import built_without_values, load_network, network_shapes, network_tensors
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 # Family -> config, network, reference

@@ -16,9 +16,9 @@ from mg.models.causal_vae.network import CausalVideoVAE
 from mg.models.causal_vae.samplers import make_sampler
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.vaes.causal_vae import CausalVideoVAE as CausalVideoVAEOfUsers
-from mg.vaes.networks import network_shapes
 from mg.weights.causal_vae import read_causal_vae
 from mg.weights.vae_names import to_diffusers_names
+from tests.networks import network_shapes
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FOLDER = FIXTURES / "causal_vae"

@@ -17,8 +17,8 @@ from mg.models import layers
 from mg.models.dc_ae.config import VideoDCAEConfig, fields_of_shapes
 from mg.models.dc_ae.layers import averaged_down, repeated_up
 from mg.models.dc_ae.network import VideoDCAE
-from mg.vaes.networks import built_without_values, network_shapes
 from mg.weights.safetensors_file import read_safetensors
+from tests.networks import built_without_values, network_shapes
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FOLDER = FIXTURES / "dc_ae"

@@ -17,7 +17,7 @@ from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.opensora_vae import chunks, layers
 from mg.models.opensora_vae.config import TemporalVAEConfig
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
-from mg.vaes.networks import built_without_values, load_network, network_shapes, network_tensors
+from tests.networks import built_without_values, load_network, network_shapes, network_tensors
 
 MANIFEST = Path(__file__).parents[1] / "fixtures" / "vae_keys" / "opensora-vae-v1.2.json"
 TOLERANCE = 1e-5  # of the largest value, in fp32

@@ -8,9 +8,9 @@ import pytest
 from mindspore import Tensor
 
 from mg.models.tae.layers import GroupNorm
+from mg.training.autoencoder_loss import AutoencoderLoss
 from mg.training.config import LossSettings, OptimSettings
 from mg.training.step import TrainStep
-from mg.training.tae_loss import TAELoss
 
 pynative = pytest.mark.usefixtures("pynative_mode")
 
@@ -130,7 +130,7 @@ def test_norm_per_frame_in_both_modes(request, make_video):
 def test_a_training_step_moves_every_parameter_and_renames_none(make_tae, make_video):
     tae = make_tae()
     before = tae.tensors()
-    loss = TAELoss(tae, LossSettings(perceptual_loss_weight=0.0))
+    loss = AutoencoderLoss(tae, LossSettings(perceptual_loss_weight=0.0))
     step = TrainStep(loss, OptimSettings(ema_decay=None)).set_train()
     noise, indices = ms.ops.ones((1, 4, 2, 4, 4)), Tensor(np.arange(3, dtype=np.int32))
     scalars = (Tensor(value, ms.float32) for value in (1e-3, 1.0, 3e38))

@@ -15,8 +15,8 @@ from mg.models.tae.patches import fold_patches, unfold_patches
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.streaming import decode_latents, encode_frames
 from mg.tiling.sizes import Tiling
+from mg.training.autoencoder_loss import AutoencoderLoss
 from mg.training.config import LossSettings
-from mg.training.tae_loss import TAELoss
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
@@ -130,7 +130,7 @@ def test_gradients_go_back_where_the_pixels_came_from():
 
 def test_the_training_loss_leaves_out_the_frames_that_fill_up(tae):
     video = Tensor(video_of(1, 3, 5, 8, 8))
-    loss = TAELoss(tae, LossSettings(perceptual_loss_weight=0.0, kl_loss_weight=0.0))
+    loss = AutoencoderLoss(tae, LossSettings(perceptual_loss_weight=0.0, kl_loss_weight=0.0))
     noise = Tensor(np.zeros((1, 16, 1, 1, 1), np.float32))
     value, _, frames = loss(video, noise, Tensor(np.zeros(1, np.int32)))
     expected = tae(video).asnumpy()

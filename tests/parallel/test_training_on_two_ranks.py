@@ -15,6 +15,7 @@ from mg.cli import save_config
 from mg.data.video_writer import write_video
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.parallel.ranks import ONE_RANK
+from mg.training.autoencoder_trainer import AutoencoderTrainer
 from mg.training.checkpoint_store import CheckpointStore
 from mg.training.config import (
     AdversarialSettings,
@@ -24,7 +25,6 @@ from mg.training.config import (
     TrainTAEConfig,
 )
 from mg.training.run_log import read_log
-from mg.training.tae_trainer import TAETrainer
 from tests.tiny import TAE_OF_ONE_LEVEL
 
 PROGRAM = Path(__file__).parent / "programs" / "train_small.py"
@@ -139,7 +139,7 @@ def test_the_script_on_two_ranks_trains_like_one_rank_with_twice_the_batch(
     with ThreadPoolExecutor() as threads:
         two = threads.submit(run_on_two, "scripts/train_tae.py", config)
         one = dataclasses.replace(config, output_path=str(tmp_path / "one"), zero_stage=0)
-        TAETrainer(one).run()
+        AutoencoderTrainer(one).run()
         code, output = two.result()
     assert code == 0, output
     assert "Running on 2 ranks." in output and output.count("Done: 3 steps, 0 skipped.") == 1

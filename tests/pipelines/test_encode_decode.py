@@ -21,6 +21,7 @@ from mg.pipelines.autoencoder import weights_hash
 from mg.pipelines.decode import DEFAULT_FPS, decode_latent_files
 from mg.pipelines.encode import encode_videos
 from mg.pipelines.output_paths import output_paths
+from mg.pipelines.streaming import encode_frames
 
 HOSTILE = Path(__file__).parents[1] / "fixtures" / "hostile"
 
@@ -311,3 +312,28 @@ def test_outputs_stay_in_their_folder_with_names_of_their_own(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path.parent)
     with pytest.raises(ValueError, match="leads outside the folder"):
         output_paths(["link/a.mp4"], tmp_path, ".npz")
+
+
+def test_the_first_frames_alone_are_encoded_like_images(make_tae, video_folder, tmp_path):
+    tae, latents = make_tae(), tmp_path / "latents"
+    manifest = build_manifest(video_folder=video_folder / "sub")
+    encode_videos(tae, manifest, latents, max_frames=1)
+    latent = read_latent(latents / "b.safetensors")
+    assert (latent.info.num_frames, latent.mean.shape) == (1, (4, 1, 12, 16))
+    (clip,) = manifest.clips
+    first = next(clip.frames())[np.newaxis]
+    mean, _ = next(encode_frames(tae, first))
+    np.testing.assert_array_equal(latent.mean, mean)
+    # Those of another length are not taken for finished.
+    with pytest.raises(ValueError, match="num_frames differ"):
+        encode_videos(tae, manifest, latents, max_frames=4)
+
+
+def test_the_sources_of_a_table_are_encoded_too(make_tae, video_folder, tmp_path):
+    table = video_folder / "pairs.csv"
+    table.write_text("video,source,caption\na.mp4,sub/b.mp4,x\nshort.mp4,a,y\nbad.mp4,,z\n")
+    manifest = build_manifest(csv_path=table, with_sources=True)
+    table.unlink()
+    assert {clip.name for clip in manifest.clips} == {"a.mp4", "short.mp4", "sub/b.mp4"}
+    outcome = encode_videos(make_tae(), manifest, tmp_path / "latents", max_frames=1)
+    assert sorted(outcome.done) == ["a.mp4", "short.mp4", "sub/b.mp4"]

@@ -6,6 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -18,6 +21,7 @@ from mg.data.video_writer import write_video
 from mg.metrics import measures
 from mg.metrics.protocol import FrameSettings, MetricSettings, Protocol, SizeSettings
 from mg.metrics.psnr import psnr
+from mg.parallel.ranks import Ranks
 from mg.pipelines import evaluate
 from mg.pipelines.evaluate import evaluate_pairs, find_pairs
 from mg.pipelines.evaluation_pictures import draw_figures, worst_clips, write_worst_clips
@@ -118,6 +122,50 @@ def test_a_second_run_measures_only_what_is_missing(folders, tmp_path, monkeypat
     assert "psnr" not in again and again["ssim"] == first["ssim"] and loaded == ["b.npy"]
     protocol = Protocol(name="large", frames=PROTOCOL.frames, size=PROTOCOL.size)
     assert run(folders, output, protocol=protocol, metrics=["ssim"]).summary() == again
+
+
+class Meeting:
+    """A channel between two threads that stand for ranks."""
+
+    def __init__(self, rank, messages, barrier):
+        self.rank, self.messages, self.barrier = rank, messages, barrier
+
+    def gather(self, message):
+        self.messages[self.rank] = message
+        self.barrier.wait(60)
+        gathered = list(self.messages)
+        self.barrier.wait(60)
+        return gathered
+
+
+def test_ranks_share_the_pairs(folders, tmp_path, monkeypatch):
+    alone = run(folders, tmp_path / "alone").summary()
+    loaded, real_load = [], evaluate.load_pair
+    monkeypatch.setattr(
+        evaluate, "load_pair", lambda pair, p: loaded.append(pair.name) or real_load(pair, p)
+    )
+    messages, barrier = [b"", b""], threading.Barrier(2)
+    ranks = [Ranks(rank, 2, Meeting(rank, messages, barrier)) for rank in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        calls = [threads.submit(run, folders, tmp_path / "two", ranks=each) for each in ranks]
+        reports = [call.result().summary() for call in calls]
+    assert reports == [alone, alone] and sorted(loaded) == ["a.npy", "b.npy", "sub/c.npy"]
+    assert stored(tmp_path / "two") == stored(tmp_path / "alone")
+
+
+def test_one_pair_is_in_memory_at_a_time(folders, tmp_path, monkeypatch):
+    """So memory does not grow with the number of clips, but for their figures."""
+    alive, real_load = [], evaluate.load_pair
+
+    def load(pair, protocol):
+        assert [array() for array in alive] == [None] * len(alive)
+        loaded = real_load(pair, protocol)
+        alive.extend(weakref.ref(frames) for frames in loaded[:2])
+        return loaded
+
+    monkeypatch.setattr(evaluate, "load_pair", load)
+    run(folders, tmp_path / "out")
+    assert len(alive) == 6
 
 
 @pytest.mark.parametrize("what", ["protocol", "original", "generated video"])
@@ -288,6 +336,7 @@ def test_script_measures_videos(tmp_path, monkeypatch):
         (["--subset_size", "0"], "subset_size=0"),
         (["--num_frame", "3"], "did you mean 'num_frames'"),
         (["--crop_size", "999"], "crop_size=999 is larger"),
+        (["--output_path", f"{SCRIPT}/out"], "evaluate.py is a file, not a folder"),
     ],
 )
 def test_script_says_what_is_wrong_in_one_line(folders, flags, message, monkeypatch, capsys):

@@ -92,6 +92,8 @@ def test_wrong_use_ends_with_one_clear_line(run_tool, video_folder, tmp_path, ca
         ((*latents, "--json", tmp_path / "there.json"), "there.json exists; choose another"),
         ((*latents, "--plot", tmp_path / "plot.jpg"), "expected the name of a .png file"),
         ((*latents, "--r", "0"), "r=0.0; expected more than 0"),
+        ((*latents, "--json", tmp_path / "there.json" / "a.json"), "is a file, not a folder"),
+        ((*latents, "--plot", tmp_path / "there.json" / "a.png"), "is a file, not a folder"),
     ):
         with pytest.raises(SystemExit) as end:
             run_tool(*arguments)

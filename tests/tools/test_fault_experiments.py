@@ -1,17 +1,15 @@
 """The checks of the fault experiments: each notices what it is there for."""
 
-import json
 import math
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from fault_experiments.apart import Outcome, fault_of, run_apart
 from fault_experiments.bad_numbers import _fault_of_step
-from fault_experiments.config_bombs import _fault_of as config_bomb_fault
 from fault_experiments.latents import _fault_of_reading, write_small_latent
-from fault_experiments.media_bombs import BOMBS, Probing, fault_of, probe_apart
+from fault_experiments.media_bombs import BOMBS, probe_apart
 from fault_experiments.training_process import (
     TINY_SETTINGS,
     TrainingProcess,
@@ -20,9 +18,6 @@ from fault_experiments.training_process import (
     with_changes,
 )
 from fault_experiments.training_runs import _fault_of_checkpoint, _fault_of_start
-from fault_experiments.weight_bombs import BOMBS as WEIGHT_BOMBS
-from fault_experiments.weight_bombs import Reading
-from fault_experiments.weight_bombs import _fault as bomb_fault
 
 
 @pytest.fixture
@@ -68,25 +63,44 @@ def test_the_smallest_difference_is_found(runs, changes, message):
     assert re.search(message, found)
 
 
-@pytest.mark.parametrize("name", ["gif", "video"])
+@pytest.mark.parametrize("name", ["gif", "video", "raw_y4m", "raw_avi"])
 def test_a_bomb_is_refused_for_little(tmp_path, name):
-    path = tmp_path / BOMBS[name].name
-    BOMBS[name].write(path)
-    assert fault_of(BOMBS[name], probe_apart(path)) is None
+    bomb = BOMBS[name]
+    path = tmp_path / bomb.name
+    bomb.write(path)
+    assert fault_of(bomb.name, bomb.refusal, probe_apart(path)) is None
 
 
 @pytest.mark.parametrize(
-    ("probing", "fault"),
+    ("outcome", "fault"),
     [
-        (("frames have more pixels that max_pixels allows", 0.9, 199.0), None),
-        (("", 0.1, 90.0), "a.gif: it counts as usable"),
-        (("no video", 0.1, 90.0), "a.gif: no video"),
-        (("more pixels that max_pixels allows", 1.1, 90.0), "a.gif: 1.1 s of processor time"),
-        (("more pixels that max_pixels allows", 0.1, 201.0), "a.gif: 201 MB"),
+        (("a has too many pixels", 0.9, 199.0), None),
+        (("", 0.1, 90.0), "a: it was read"),
+        (("no video", 0.1, 90.0), "a: no video"),
+        (("a has too many pixels\nand more", 0.1, 90.0), "a: a has too many pixels\nand more"),
+        (("a has too many pixels", 1.1, 90.0), "a: 1.1 s of processor time"),
+        (("a has too many pixels", 0.1, 201.0), "a: 201 MB"),
     ],
 )
-def test_a_bomb_that_goes_off_is_noticed(probing, fault):
-    assert fault_of(BOMBS["gif"], Probing(*probing)) == fault
+def test_a_bomb_that_goes_off_is_noticed(outcome, fault):
+    assert fault_of("a", "too many pixels", Outcome(*outcome)) == fault
+
+
+def test_a_bomb_that_must_be_read_is_not_refused():
+    assert fault_of("a", "", Outcome("", 0.1, 60.0)) is None
+    assert fault_of("a", "", Outcome("refused", 0.1, 60.0)) == "a: refused"
+
+
+def test_time_and_memory_of_another_process_are_measured(tmp_path):
+    work = "b'x' * (400 << 20); sum(range(1 << 23))"
+    (tmp_path / "a").touch()
+    outcome = run_apart("", work, tmp_path / "a")
+    assert outcome.refusal == "" and 400 < outcome.peak_megabytes < 500
+    assert 0.05 < outcome.seconds < 60
+    small = run_apart("", "raise ValueError(f'no {path.name}')", tmp_path / "a")
+    assert small.refusal == "no a" and small.peak_megabytes < 60
+    with pytest.raises(RuntimeError, match=r"reading a ended with exit code -6: "):
+        run_apart("import os", "os.abort()", tmp_path / "a")
 
 
 class Ended:
@@ -139,19 +153,6 @@ def test_a_latent_that_ends_in_another_error_is_noticed(tmp_path, monkeypatch):
         assert said in _fault_of_reading(path)
 
 
-def test_a_bomb_that_is_read_or_takes_too_much_is_noticed():
-    def of(*outcome):
-        return config_bomb_fault(
-            "a.json", SimpleNamespace(returncode=0, stdout=json.dumps(outcome))
-        )
-
-    assert of("a.json is too deep", 0.5, 150 << 10) is None
-    for outcome in (("was read", 0, 0), ("a.json", 1.5, 0), ("a.json", 0, 300 << 10)):
-        assert of(*outcome).startswith(f"a.json: {outcome[0]} (")
-    crashed = SimpleNamespace(returncode=-11, stderr="Segmentation fault")
-    assert "Segmentation" in config_bomb_fault("a.json", crashed)
-
-
 def test_a_bad_step_that_changes_anything_is_noticed():
     log = [{"is_applied": False}, {"is_applied": True}]
     before = {"tae.w": np.zeros(2), "tae_state.m": np.zeros(2), "discriminator.w": np.zeros(2)}
@@ -170,15 +171,3 @@ def test_a_bad_step_that_changes_anything_is_noticed():
     assert _fault_of_step("a gradient of NaN", log, [before, touched, later]) is None
     stuck = _fault_of_step("a batch of NaN", log, [before, before, before])
     assert stuck == "the next step changed nothing"
-
-
-def test_weights_that_go_off_are_noticed():
-    bomb = WEIGHT_BOMBS["chain"]
-    assert bomb_fault("chain", bomb, Reading(f"no: {bomb.refusal}", 0.5, 60.0)) is None
-    assert "it was read" in bomb_fault("chain", bomb, Reading("", 0.5, 60.0))
-    assert "other" in bomb_fault("chain", bomb, Reading("other", 0.5, 60.0))
-    assert "1.5 s" in bomb_fault("chain", bomb, Reading(bomb.refusal, 1.5, 60.0))
-    assert "201 MB" in bomb_fault("chain", bomb, Reading(bomb.refusal, 0.5, 201.0))
-    views = WEIGHT_BOMBS["shared_half"]
-    assert bomb_fault("shared_half", views, Reading("", 0.1, 60.0)) is None
-    assert "refused" in bomb_fault("shared_half", views, Reading("refused", 0.1, 60.0))

@@ -62,7 +62,7 @@ def test_ten_kills_while_saving_leave_a_checkpoint(tmp_path):
         ("bad_numbers", 45),
         ("corrupt_media", 40),
         ("weight_bombs", 16),
-        ("media_bombs", 19),
+        ("media_bombs", 21),
     ],
 )
 def test_runs_survive(tmp_path, name, num_trials):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mg.data.video_writer import write_video
+from mg.training.autoencoder_trainer import AutoencoderTrainer
 from mg.training.config import (
     DataSettings,
     LossSettings,
@@ -15,7 +16,6 @@ from mg.training.config import (
     TrainTAEConfig,
     ValidationSettings,
 )
-from mg.training.tae_trainer import TAETrainer
 from tests.tiny import TAE
 
 NUM_FRAMES, SIZE = 4, 16
@@ -85,7 +85,7 @@ def make_config(videos):
 class FinishedRun:
     """A run of four steps: its trainer, its weights before the first step, its final file."""
 
-    trainer: TAETrainer
+    trainer: AutoencoderTrainer
     start: dict[str, np.ndarray]
     final: object
 
@@ -94,8 +94,8 @@ class FinishedRun:
 def finished_run(make_config, tmp_path_factory):
     """Return a run of 4 steps, with checkpoints after steps 2 and 4."""
     with graph_mode():
-        trainer = TAETrainer(make_config(tmp_path_factory.mktemp("run") / "out"))
-        start = trainer.task.tae.tensors()
+        trainer = AutoencoderTrainer(make_config(tmp_path_factory.mktemp("run") / "out"))
+        start = trainer.task.autoencoder.tensors()
         return FinishedRun(trainer, start, trainer.run())
 
 

@@ -15,11 +15,11 @@ from mg.losses.reconstruction import l1_loss, mse_loss
 from mg.models.discriminator import Discriminator
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.tae.tae import TemporalAutoencoder
+from mg.training.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
+from mg.training.autoencoder_trainer import AutoencoderTrainer
 from mg.training.config import AdversarialSettings, LossSettings, PhaseSettings
 from mg.training.discriminator_loss import DiscriminatorLoss
 from mg.training.run_log import read_log
-from mg.training.tae_loss import LOSS_TERMS, TAELoss
-from mg.training.tae_trainer import TAETrainer
 from tests.tiny import TAE_OF_ONE_LEVEL
 
 pytestmark = pytest.mark.usefixtures("in_graph_mode")
@@ -37,7 +37,9 @@ def make_loss(*, recompute=False, **settings):
         noise = 0.1 * rng.standard_normal(parameter.shape).astype(np.float32)
         parameter.set_data(Tensor(parameter.asnumpy() + noise))
     adversarial = AdversarialSettings(weight=0.5, network=NETWORK, **settings)
-    return TAELoss(tae, LOSS, adversarial=adversarial, discriminator=discriminator).set_train()
+    return AutoencoderLoss(
+        tae, LOSS, adversarial=adversarial, discriminator=discriminator
+    ).set_train()
 
 
 def make_batch(num_frames=3):
@@ -60,7 +62,7 @@ def reference():
     ms.set_context(mode=ms.PYNATIVE_MODE)
     ms.runtime.launch_blocking()
     loss = make_loss()
-    tae, discriminator = loss.tae, loss.discriminator
+    tae, discriminator = loss.autoencoder, loss.discriminator
     parameters = ms.ParameterTuple(tae.trainable_params())
     video, noise, _ = make_batch()
 
@@ -100,7 +102,7 @@ def test_the_adaptive_weight_and_its_gradient_are_those_of_plain_derivatives(
     weight, value, expected = reference
     ms.set_context(mode=mode)  # `in_graph_mode` sets it back
     loss = make_loss(recompute=recompute)
-    parameters = ms.ParameterTuple(loss.tae.trainable_params())
+    parameters = ms.ParameterTuple(loss.autoencoder.trainable_params())
     video, noise, indices = make_batch()
     step = ms.value_and_grad(loss, None, weights=parameters, has_aux=True)
     (total, terms, frames), gradients = step(video, noise, indices)
@@ -170,7 +172,7 @@ def adversarial_run(make_config, tmp_path_factory):
             start_step=3, lecam_weight=0.1, adaptive=False, network=NETWORK
         ),
     )
-    trainer = TAETrainer(config)
+    trainer = AutoencoderTrainer(config)
     trainer.run()
     ms.set_context(mode=before)
     return trainer
@@ -231,7 +233,7 @@ def test_an_adversarial_run_resumed_in_its_midst_is_the_unbroken_one(adversarial
         if folder.name in ("step_00000005", "step_00000006"):
             shutil.rmtree(folder)
     config = dataclasses.replace(adversarial_run.config, output_path=str(output), resume=True)
-    resumed = TAETrainer(config)
+    resumed = AutoencoderTrainer(config)
     assert resumed.step == 4
     resumed.run()
     first, second = (run.state.store.load(6) for run in (adversarial_run, resumed))

@@ -7,8 +7,8 @@ from mindspore import Tensor, nn, ops
 
 from mg.losses.local_correlation import local_correlation_loss
 from mg.losses.reconstruction import l1_loss
+from mg.training.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
 from mg.training.config import LossSettings
-from mg.training.tae_loss import LOSS_TERMS, TAELoss
 
 
 class SmallAutoencoder(nn.Cell):
@@ -28,10 +28,12 @@ class SmallAutoencoder(nn.Cell):
         x = ops.tanh(self.encoder(video[0].transpose(1, 0, 2, 3))).transpose(1, 0, 2, 3)
         return x[:4].expand_dims(0), x[4:].expand_dims(0)
 
+    has_posterior = True
+
     def sample(self, mean, logvar, noise):
         return mean + ops.exp(0.5 * logvar) * noise
 
-    def features(self, z):
+    def features(self, z, num_frames=None):
         return z[0].transpose(1, 0, 2, 3), z.shape[2]
 
     def frames_of_features(self, features, num_frames, weight):
@@ -39,9 +41,9 @@ class SmallAutoencoder(nn.Cell):
         return x.transpose(1, 0, 2, 3).reshape(1, 3, num_frames, *x.shape[2:])
 
 
-def make_loss(**settings) -> TAELoss:
+def make_loss(**settings) -> AutoencoderLoss:
     loss = LossSettings(perceptual_loss_weight=0, kl_loss_weight=0, lcr_threshold=1.0, **settings)
-    return TAELoss(SmallAutoencoder(), loss)
+    return AutoencoderLoss(SmallAutoencoder(), loss)
 
 
 def make_batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -58,7 +60,7 @@ def terms_of(result: tuple) -> dict[str, float]:
 def test_the_adaptive_weight_and_its_gradient_are_those_of_plain_derivatives(in_graph_mode):
     """The compiled loss against derivatives that are taken piece by piece, line by line."""
     loss = make_loss(lcr_weight=0.1)
-    tae = loss.tae
+    tae = loss.autoencoder
     parameters = ms.ParameterTuple(tae.trainable_params())
     video, noise, indices = make_batch()
     step = ms.value_and_grad(loss, None, weights=parameters, has_aux=True)

@@ -11,6 +11,7 @@ import yaml
 
 from mg.cli import parse_config
 from mg.models.tae.config import TAEConfig
+from mg.training.autoencoder_trainer import AutoencoderTrainer
 from mg.training.config import TAE_TARGET, LossSettings, TrainTAEConfig, ValidationSettings
 from mg.training.pretrained import (
     PretrainedSettings,
@@ -21,7 +22,6 @@ from mg.training.pretrained import (
     resolve_pretrained,
 )
 from mg.training.settings import PhaseSettings
-from mg.training.tae_trainer import TAETrainer
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.tae_layers import image_vae_shapes
@@ -297,13 +297,13 @@ def test_the_first_phase_keeps_the_image_vae_bit_for_bit(
         validation=ValidationSettings(),
         loss=LossSettings(perceptual_loss_weight=0),
     )
-    trainer = TAETrainer(config)
+    trainer = AutoencoderTrainer(config)
     stages = trainer.task.stages
     assert [stage.end for stage in stages] == [2, 3]
-    start = trainer.task.tae.tensors()
+    start = trainer.task.autoencoder.tensors()
     monkeypatch.setattr(trainer, "_must_end", lambda: trainer.step == stages[0].end)
     trainer.run()
-    after = trainer.task.tae.tensors()
+    after = trainer.task.autoencoder.tensors()
     spatial = [name for name in start if ".conv_temp." not in name]
     assert len(spatial) == len(image_vae_shapes(TINY.to_dict())) > 40
     assert all(np.array_equal(start[name], after[name]) for name in spatial)
@@ -317,7 +317,7 @@ def test_the_first_phase_keeps_the_image_vae_bit_for_bit(
 def test_a_run_saves_what_the_section_became(make_config, image_vae, tmp_path, monkeypatch):
     settings = section(vae_model_name=image_vae, vae_freeze_epochs=0, phase1_epochs=1)
     config = make_config(tmp_path / "out", freeze=[], model=TINY, pretrained=settings)
-    trainer = TAETrainer(config)
+    trainer = AutoencoderTrainer(config)
     monkeypatch.setattr(trainer, "validate", lambda: None)
     monkeypatch.setattr(trainer, "_train", lambda: None)  # no step is needed for this
     trainer.run()
@@ -328,8 +328,10 @@ def test_a_run_saves_what_the_section_became(make_config, image_vae, tmp_path, m
     assert saved["pretrained"]["vae"]["model_name"] == image_vae
     again = parse_config(TrainTAEConfig, ["--config", str(path)], description="")
     assert again == trainer.config
-    tensors = TAETrainer(dataclasses.replace(again, overwrite=True)).task.tae.tensors()
-    start = trainer.task.tae.tensors()
+    tensors = AutoencoderTrainer(
+        dataclasses.replace(again, overwrite=True)
+    ).task.autoencoder.tensors()
+    start = trainer.task.autoencoder.tensors()
     assert all(np.array_equal(start[name], tensors[name]) for name in start)
 
 
@@ -352,9 +354,9 @@ def test_method_and_inflation_reach_the_weights(make_config, image_vae, tmp_path
     config = make_config(tmp_path / "out", freeze=[], model=None, pretrained=settings)
     if message is not None:
         with pytest.raises(ValueError, match=message):
-            TAETrainer(config)
+            AutoencoderTrainer(config)
         return
     central = load_tae_tensors(folder)[0]
-    tensors = TAETrainer(config).task.tae.tensors()
+    tensors = AutoencoderTrainer(config).task.autoencoder.tensors()
     differ = [name for name in central if not np.array_equal(central[name], tensors[name])]
     assert differ and all(".conv_temp." in name for name in differ)

@@ -17,10 +17,10 @@ from mg.data.video import probe_video
 from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.training import checkpoint_store
+from mg.training.autoencoder_trainer import AutoencoderTrainer
 from mg.training.checkpoint import save_final_weights
 from mg.training.checkpoint_store import CheckpointStore
 from mg.training.run_log import read_log
-from mg.training.tae_trainer import TAETrainer
 from mg.weights.checkpoint_file import read_weights
 from tests.tiny import TAE
 
@@ -223,7 +223,7 @@ def test_a_full_disk(run_script, videos, tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(TAETrainer, "_train", train)
+    monkeypatch.setattr(AutoencoderTrainer, "_train", train)
     code, text = run_script(*TINY, f"--video_folder={videos}", f"--output_path={tmp_path}")
     assert code == 1 and "Traceback" not in text
     assert "step_00000002 (No space left on device); older ones are intact" in text

@@ -10,8 +10,8 @@ from mindspore import Tensor
 from mg.latent_spec import LOGVAR_MIN, LatentSpec
 from mg.models.dc_ae.network import VideoDCAE as Network
 from mg.vaes.dc_ae import VideoDCAE
-from mg.vaes.networks import network_shapes
 from mg.weights.safetensors_file import read_safetensors
+from tests.networks import network_shapes
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "dc_ae"
 CONFIG = json.loads((FOLDER / "config.json").read_text())

@@ -6,8 +6,8 @@ import pytest
 from safetensors import safe_open
 
 from mg.cpu_stand_ins import install_stand_ins
-from mg.vaes.networks import network_tensors
 from mg.weights import load_state_dict_from_file, save_state_dict_to_file
+from tests.networks import network_tensors
 
 CLASSES = {
     "sd": "AutoencoderKL",

@@ -11,7 +11,7 @@ from mindspore import Tensor
 
 from mg.vaes import VideoVAE
 from mg.vaes.mindone_networks import build_network, pynative_mode
-from mg.vaes.networks import load_network
+from tests.networks import load_network
 
 VAES = Path(__file__).parents[1] / "fixtures" / "vaes"
 SIZES = {"kl": 2, "cogvae": 8, "hyvae": 8}  # pixels per pixel of latent

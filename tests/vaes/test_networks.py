@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mg.models.autoencoder_kl.config import AutoencoderKLConfig
-from mg.models.autoencoder_kl.network import AutoencoderKL
-from mg.vaes.networks import built_without_values, load_network, network_tensors
+from mg.models.autoencoder_kl.family import FAMILY
+from mg.weights.own_tensors import own_tensors
 from mg.weights.safetensors_file import read_safetensors
+from mg.weights.vae_names import to_diffusers_names
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "vaes" / "kl"
 
@@ -19,8 +20,8 @@ def network_and_tensors(*, initialize=True):
     config = AutoencoderKLConfig.from_mapping(json.loads((FOLDER / "config.json").read_text()))
     tensors = read_safetensors(FOLDER / "diffusion_pytorch_model.safetensors")
     if initialize:
-        return AutoencoderKL(config), tensors
-    return built_without_values(lambda: AutoencoderKL(config)), tensors
+        return FAMILY.build(config), tensors
+    return FAMILY.build(config, has_values=False), tensors
 
 
 def test_ldm_names_load(pynative_mode):
@@ -32,8 +33,8 @@ def test_ldm_names_load(pynative_mode):
         for name, array in tensors.items()
     }
     assert "first_stage_model.decoder.up.1.block.0.norm1.weight" in ldm
-    load_network(network, ldm)
-    for name, array in network_tensors(network).items():
+    network.load_tensors(to_diffusers_names(own_tensors(ldm)))
+    for name, array in network.tensors().items():
         np.testing.assert_array_equal(array, tensors[name])
 
 
@@ -66,18 +67,18 @@ def _ldm_name(name):
 def test_loading_takes_any_precision_and_copies(initialize, pynative_mode):
     network, tensors = network_and_tensors(initialize=initialize)
     half = {name: array.astype(np.float16) for name, array in tensors.items()}
-    load_network(network, half)
-    first = network_tensors(network)
+    network.load_tensors(half)
+    first = network.tensors()
     assert all(array.dtype == np.float32 for array in first.values())
     for name, array in first.items():
         np.testing.assert_array_equal(array, half[name].astype(np.float32))
     first["encoder.conv_in.bias"][:] = 7
-    assert (network_tensors(network)["encoder.conv_in.bias"] != 7).all()
+    assert (network.tensors()["encoder.conv_in.bias"] != 7).all()
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(pynative_mode):
     network, tensors = network_and_tensors()
-    load_network(network, tensors)
+    network.load_tensors(tensors)
     bias = "decoder.conv_out.bias"
     wrong = {
         "1 missing": {name: array for name, array in tensors.items() if name != bias},
@@ -87,8 +88,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(pynative_mode):
     }
     for message, given in wrong.items():
         with pytest.raises(ValueError, match=message):
-            load_network(
-                network, {name: array + array.dtype.type(1) for name, array in given.items()}
+            network.load_tensors(
+                {name: array + array.dtype.type(1) for name, array in given.items()}
             )
-    for name, array in network_tensors(network).items():
+    for name, array in network.tensors().items():
         np.testing.assert_array_equal(array, tensors[name])

@@ -9,8 +9,9 @@ import pytest
 from mindspore import Tensor
 from safetensors import safe_open
 
+from mg.models.opensora_vae.config import OPENSORA_CONFIG
 from mg.vaes import VideoVAE
-from mg.vaes.opensora import OPENSORA_CONFIG, OpenSoraVAE
+from mg.vaes.opensora import OpenSoraVAE
 
 MANIFEST = Path(__file__).parents[1] / "fixtures" / "vae_keys" / "opensora-vae-v1.2.json"
 pytestmark = pytest.mark.usefixtures("pynative_mode")
@@ -107,7 +108,9 @@ def test_each_chunk_is_encoded_by_itself(vae):
     posterior = vae.encode(video)
     assert posterior.mean.shape == (2, 4, 5, 2, 3)
     latents = frame_latents(vae, video)
-    pieces = [vae.temporal.moments(Tensor(x)) for x in (latents[:, :, :5], latents[:, :, 5:])]
+    pieces = [
+        vae.network.temporal_vae.moments(Tensor(x)) for x in (latents[:, :, :5], latents[:, :, 5:])
+    ]
     means, logvars = ([moment.asnumpy() for moment in m] for m in zip(*pieces, strict=True))
     assert_close(posterior.mean.asnumpy(), np.concatenate(means, 2))
     assert_close(posterior.logvar.asnumpy(), np.concatenate(logvars, 2))
@@ -116,7 +119,7 @@ def test_each_chunk_is_encoded_by_itself(vae):
 def test_all_frames_in_one_chunk(tensors):
     vae = OpenSoraVAE.from_tensors(tensors, {**TINY, "micro_frame_size": None})
     video = video_of(8)
-    mean, _ = vae.temporal.moments(Tensor(frame_latents(vae, video)))
+    mean, _ = vae.network.temporal_vae.moments(Tensor(frame_latents(vae, video)))
     assert mean.shape[2] == vae.num_latent_frames(8) == 4
     assert_close(vae.encode(video).mean.asnumpy(), mean.asnumpy())
     assert vae.decode(mean).shape == video.shape
@@ -126,7 +129,7 @@ def test_each_chunk_is_decoded_by_itself(vae):
     latent = np.random.default_rng(3).standard_normal((2, 4, 5, 2, 3)).astype(np.float32)
     # 8 frames: 5, of which one was completed, and 3, of which one was completed.
     clips = [
-        vae.temporal.frames_from(Tensor(piece), frames).asnumpy() / np.float32(0.18215)
+        vae.network.temporal_vae.frames_from(Tensor(piece), frames).asnumpy() / np.float32(0.18215)
         for piece, frames in ((latent[:, :, :3], 5), (latent[:, :, 3:], 3))
     ]
     frames = vae.spatial.network.frames_from(Tensor(np.concatenate(clips, 2)))

@@ -97,7 +97,7 @@ def test_wrong_method_is_refused_with_what_was_recognised():
         VideoVAE.from_pretrained(VAES / "cogvae", "hunyuan")
     with pytest.raises(ValueError, match=r"method='sd', but THUDM/CogVideoX-2b .* 'cogvideox'"):
         VideoVAE.from_pretrained("THUDM/CogVideoX-2b", "sd")
-    with pytest.raises(ValueError, match="method='vae'; expected one of auto, local, opensora"):
+    with pytest.raises(ValueError, match="method='vae'; expected one of auto, local, tae"):
         VideoVAE.from_pretrained(VAES / "cogvae", "vae")
     with pytest.raises(ValueError, match="inflate_method='tail'; expected one of central"):
         VideoVAE.from_pretrained(VAES / "cogvae", inflate_method="tail")

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.models.tae.config import TAEConfig
-from mg.vaes.assumed_config import assumed_config
-from mg.vaes.families import FAMILIES, family_class, family_of_config, family_of_shapes, recognise
+from mg.vaes.families import CLASSES, family_class, family_of_config, family_of_shapes, recognise
+from mg.weights.assumed_config import assumed_config
 from mg.weights.tae_layers import tae_shapes
 from mg.weights.vae_names import to_diffusers_names
 
@@ -52,7 +53,7 @@ def test_family_of_configs(config, family):
 
 
 def test_config_of_another_class_is_refused():
-    with pytest.raises(ValueError, match="class 'AutoencoderDC'; known are VideoAuto"):
+    with pytest.raises(ValueError, match="class 'AutoencoderDC'; known are TemporalAuto"):
         family_of_config({"_class_name": "AutoencoderDC"})
 
 
@@ -116,5 +117,7 @@ def test_sizes_that_cannot_be_assumed():
 
 
 def test_every_family_has_its_class():
-    for family in FAMILIES:
+    assert set(CLASSES) == set(AUTOENCODERS)
+    for family in AUTOENCODERS:
         assert family_class(family).family == family
+        assert autoencoder_family(family).name == family

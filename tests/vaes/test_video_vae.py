@@ -187,7 +187,7 @@ def test_scaling_of_the_references(all_vaes, family, factor, offset):
 )
 def test_scaling_comes_from_the_config(all_vaes, fields, expected):
     config = {**all_vaes["cogvideox"].config, **fields}
-    vae = type(all_vaes["cogvideox"])(all_vaes["cogvideox"].network, config)
+    vae = type(all_vaes["cogvideox"]).from_tensors(all_vaes["cogvideox"].tensors(), config)
     scaled = vae.scale(np.full((1, 4, 1, 1, 1), 2.0, np.float32))
     np.testing.assert_allclose(scaled.asnumpy().ravel(), expected, rtol=1e-6)
     np.testing.assert_allclose(vae.unscale(scaled).asnumpy(), 2.0, rtol=1e-5)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fault_experiments.weight_bombs import BOMBS, MAX_MEGABYTES, read_apart
+from fault_experiments.apart import MAX_MEGABYTES
+from fault_experiments.weight_bombs import BOMBS, read_apart
 from mg.weights.checkpoint_file import list_tensors, read_weights
 from mg.weights.inspection import inspect_checkpoint
 from mg.weights.safetensors_file import read_safetensors

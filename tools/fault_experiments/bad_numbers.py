@@ -18,10 +18,10 @@ from mg.cli import parse_config
 from mg.data.clips import ClipBatch
 from mg.parallel.ranks import ONE_RANK
 from mg.parameters import set_values
+from mg.training.autoencoder_loss import AutoencoderLoss
+from mg.training.autoencoder_task import AutoencoderTask
 from mg.training.config import TrainTAEConfig
 from mg.training.run_log import read_log
-from mg.training.tae_loss import TAELoss
-from mg.training.tae_task import TAETask
 from mg.training.trainer import Trainer
 
 __all__ = ["BATCH_FAULTS", "FAULTS", "RUNS", "faults_of_run"]
@@ -73,7 +73,7 @@ class FaultyLoss(nn.Cell):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(auto_prefix=False)
-        self.loss = TAELoss(*args, **options)
+        self.loss = AutoencoderLoss(*args, **options)
         self.factor = Parameter(Tensor(1.0, ms.float32), name="factor", requires_grad=False)
         self.with_factor = GradientFactor()
 
@@ -82,7 +82,7 @@ class FaultyLoss(nn.Cell):
         return self.with_factor(loss, self.factor), terms, output
 
 
-class FaultyTask(TAETask):
+class FaultyTask(AutoencoderTask):
     """Training of the TAE in which every second step, from the second on, has its fault.
 
     Attributes:
@@ -94,7 +94,7 @@ class FaultyTask(TAETask):
         self.states: list[dict[str, np.ndarray]] = []
 
     def enter(self, stage):
-        with mock.patch("mg.training.tae_task.TAELoss", FaultyLoss):
+        with mock.patch("mg.training.autoencoder_task.AutoencoderLoss", FaultyLoss):
             super().enter(stage)
 
     def state(self) -> dict[str, np.ndarray]:

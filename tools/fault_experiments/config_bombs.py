@@ -1,31 +1,15 @@
 """Small configs that a careless reader spends gigabytes, minutes or a traceback on."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
+from fault_experiments.apart import MAX_MEGABYTES, MAX_SECONDS, fault_of, run_apart
 from fault_experiments.experiment import Experiment, Trials
 
 __all__ = ["EXPERIMENTS", "bombs"]
 
-MAX_SECONDS = 1.0
-MAX_MEGABYTES = 200
-ROOT = Path(__file__).resolve().parents[2]
-# Reads a file in a process of its own; prints what came of it, processor seconds, peak memory.
-READER = """
-import json, resource, sys, time
+IMPORTS = """
 from mg.json_file import read_json
 from mg.yaml_file import read_yaml
-read = read_json if sys.argv[1].endswith(".json") else read_yaml
-began = time.process_time()
-try:
-    read(sys.argv[1])
-    outcome = "was read"
-except ValueError as error:
-    outcome = str(error)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([outcome, time.process_time() - began, peak]))
 """
 
 
@@ -56,31 +40,18 @@ def bombs() -> dict[str, str]:
 
 
 def read_bombs(folder: Path, num_trials: int | None) -> Trials:
-    """Read each in a process of its own; yield which was read, or took too much."""
+    """Read each; yield which was read, or took too much."""
     for name, content in list(bombs().items())[:num_trials]:
         path = folder / name
         path.write_text(content)
-        done = subprocess.run(
-            [sys.executable, "-c", READER, str(path)], cwd=ROOT, capture_output=True, text=True
-        )
-        yield _fault_of(name, done)
-
-
-def _fault_of(name: str, done: subprocess.CompletedProcess) -> str | None:
-    if done.returncode != 0:
-        return f"{name}: {done.stderr[-300:]}"
-    outcome, seconds, peak = json.loads(done.stdout)
-    megabytes = peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    is_told = name in outcome and "\n" not in outcome
-    if is_told and seconds < MAX_SECONDS and megabytes < MAX_MEGABYTES:
-        return None
-    return f"{name}: {outcome[:200]} ({seconds:.2f} s, {megabytes:.0f} MB)"
+        function = "read_json" if path.suffix == ".json" else "read_yaml"
+        yield fault_of(name, name, run_apart(IMPORTS, f"{function}(path)", path))
 
 
 EXPERIMENTS = {
     "config_bombs": Experiment(
         "A config or index (YAML, JSON) nested without end, full of aliases or digits, with keys "
-        f"twice: refused in one line, in less than {MAX_SECONDS:g} s and {MAX_MEGABYTES} MB",
+        f"twice: refused in one line, in less than {MAX_SECONDS:g} s and {MAX_MEGABYTES:g} MB",
         None,
         read_bombs,
     ),

@@ -194,8 +194,8 @@ def fault_of_case(
         may_build: whether networks may be built before the refusal.
     """
     from mg.cli import parse_config
+    from mg.training.autoencoder_trainer import AutoencoderTrainer
     from mg.training.config import TrainTAEConfig
-    from mg.training.tae_trainer import TAETrainer
 
     changes, expected = case
     content = yaml.safe_dump(with_changes(good, changes)).replace("{folder}", str(folder))
@@ -206,7 +206,9 @@ def fault_of_case(
     refused = mock.patch("mg.models.tae.tae.Encoder", side_effect=_NetworkWasBuilt)
     try:
         with captured_warnings(), contextlib.nullcontext() if may_build else refused:
-            TAETrainer(parse_config(TrainTAEConfig, ["--config", str(path)], description=""))
+            AutoencoderTrainer(
+                parse_config(TrainTAEConfig, ["--config", str(path)], description="")
+            )
     except _NetworkWasBuilt:
         return f"{changes}: the network was built"
     except (ValueError, OSError) as error:

@@ -9,9 +9,12 @@ Names of parameters are diffusers'. Precision: see `mg.models.layers`.
 Source: "High-Resolution Image Synthesis with Latent Diffusion Models" (arXiv 2112.10752).
 """
 
-import mindspore as ms
-from mindspore import Tensor, nn, ops
+from typing import Any
 
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+
+from mg.models.autoencoder import Autoencoder
 from mg.models.autoencoder_kl.config import AutoencoderKLConfig
 from mg.models.layers.attention import PixelAttention
 from mg.models.layers.convolution import Conv2d
@@ -181,23 +184,35 @@ class Decoder(nn.Cell):
         self.silu = operations().SiLU()
         self.conv_out = Conv2d(widths[-1], config.out_channels, kernel_size=3, padding=1)
 
-    def construct(self, z: Tensor) -> Tensor:
+    def features(self, z: Tensor) -> Tensor:
+        """Return what the last convolution takes, (N, C, H, W)."""
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(self.silu(self.conv_norm_out(x)))
+        return self.silu(self.conv_norm_out(x))
+
+    def frames(self, features: Tensor, weight: Tensor) -> Tensor:
+        """Return images, with `weight` as the last convolution's."""
+        conv = self.conv_out
+        return conv.with_bias(conv.with_weight(features, weight))
+
+    def construct(self, z: Tensor) -> Tensor:
+        return self.conv_out(self.features(z))
 
 
-class AutoencoderKL(nn.Cell):
+class AutoencoderKL(Autoencoder):
     """Stable Diffusion's autoencoder; videos go through it frame by frame.
 
     Args:
         config: the structure.
+        options: as of `Autoencoder`.
     """
 
-    def __init__(self, config: AutoencoderKLConfig) -> None:
-        super().__init__()
-        self.config = config
+    family = "sd"
+    recomputed = (ResnetBlock,)
+
+    def __init__(self, config: AutoencoderKLConfig, **options: Any) -> None:
+        super().__init__(config, **options)
         channels = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -209,7 +224,7 @@ class AutoencoderKL(nn.Cell):
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, T, H', W') in fp32 of a video (B, 3, T, H, W)."""
-        images = fold_frames(video)
+        images = fold_frames(video.astype(self.encode_dtype))
         parts = []
         for start in range(0, images.shape[0], FRAMES_AT_ONCE):
             h = self.encoder(images[start : start + FRAMES_AT_ONCE])
@@ -219,16 +234,30 @@ class AutoencoderKL(nn.Cell):
 
     def frames_from(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
         """Return the video (B, 3, T, H, W) in fp32 of an unscaled latent (B, C, T, H', W')."""
-        images = fold_frames(latent)
-        parts = []
-        for start in range(0, images.shape[0], FRAMES_AT_ONCE):
-            z = images[start : start + FRAMES_AT_ONCE]
-            parts.append(
-                self.decoder(z if self.post_quant_conv is None else self.post_quant_conv(z))
-            )
+        parts = [self.decoder(z) for z in self._images(latent)]
         frames = parts[0] if len(parts) == 1 else ops.concat(parts)
         return unfold_frames(frames, latent.shape[2]).astype(ms.float32)
 
-    def construct(self, video: Tensor) -> Tensor:
-        """Return the reconstruction of a video from the mean of its posterior."""
-        return self.frames_from(self.moments(video)[0].astype(video.dtype))
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
+        """Return what the decoder's last convolution takes, (B*T, C, H, W), and T."""
+        parts = [self.decoder.features(images) for images in self._images(z)]
+        return parts[0] if len(parts) == 1 else ops.concat(parts), z.shape[2]
+
+    def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) in fp32, with `weight` as the last convolution's."""
+        frames = self.decoder.frames(features, weight)
+        return unfold_frames(frames, num_frames).astype(ms.float32)
+
+    @property
+    def last_weight(self) -> Parameter:
+        """The weight of the decoder's last convolution, (3, C, 3, 3)."""
+        return self.decoder.conv_out.weight
+
+    def _images(self, latent: Tensor) -> list[Tensor]:
+        """Return what the decoder takes: the frames of a latent, a few at a time."""
+        images = fold_frames(latent.astype(self.decode_dtype))
+        parts = []
+        for start in range(0, images.shape[0], FRAMES_AT_ONCE):
+            z = images[start : start + FRAMES_AT_ONCE]
+            parts.append(z if self.post_quant_conv is None else self.post_quant_conv(z))
+        return parts

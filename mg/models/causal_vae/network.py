@@ -20,7 +20,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from mg.models.autoencoder import Autoencoder
-from mg.models.causal_vae.blocks import make_attention, make_conv, make_resnet_block
+from mg.models.causal_vae.blocks import ResnetBlock, make_attention, make_conv, make_resnet_block
 from mg.models.causal_vae.config import DOWNSAMPLERS, UPSAMPLERS, CausalVAEConfig
 from mg.models.causal_vae.names import completed, explain_names
 from mg.models.causal_vae.samplers import make_sampler
@@ -204,6 +204,7 @@ class CausalVideoVAE(Autoencoder):
     """
 
     family = "causal_vae"
+    recomputed = (ResnetBlock,)
 
     def __init__(
         self, config: CausalVAEConfig | Mapping[str, Any] | None = None, **options: Any
@@ -226,17 +227,12 @@ class CausalVideoVAE(Autoencoder):
             h = unfold_frames(self.quant_conv(fold_frames(h), num_frames), num_frames)
         return split_moments(h)
 
-    def frames_from(self, z: Tensor, num_frames: int | None = None) -> Tensor:
-        """Return the video (B, 3, 4k+1, H, W) in fp32 of an unscaled latent, all its frames."""
-        features, num_frames = self.features(z)
-        return self.frames_of_features(features, num_frames, self.last_weight)
-
-    def features(self, z: Tensor) -> tuple[Tensor, int]:
-        """Return what the decoder's last convolution takes, (B*T, C, H, W), and T."""
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
+        """Return what the decoder's last convolution takes, (B*T, C, H, W), and T = 4k + 1."""
         z = z.astype(self.decode_dtype)
         if self.post_quant_conv is not None:
-            num_frames = z.shape[2]
-            z = unfold_frames(self.post_quant_conv(fold_frames(z), num_frames), num_frames)
+            num_latents = z.shape[2]
+            z = unfold_frames(self.post_quant_conv(fold_frames(z), num_latents), num_latents)
         return self.decoder.features(z)
 
     def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:

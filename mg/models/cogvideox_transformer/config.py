@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mg.models.denoiser_config import TextInput, check_positive, check_whole
+from mg.models.denoiser_config import TextInput, check_positive, check_whole, grid_and_text
 from mg.models.diffusers_transformer_config import DiffusersTransformerConfig
 
 __all__ = ["PRESETS", "CogVideoXConfig"]
@@ -63,6 +63,7 @@ class CogVideoXConfig(DiffusersTransformerConfig):
         ]
         optional = [n for n in ("ofs_embed_dim", "patch_size_t") if getattr(self, n) is not None]
         check_whole(self, [*whole, *optional])
+        self.check_channels()
         for name in ("patch_bias", "use_rotary_positional_embeddings"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
@@ -97,22 +98,21 @@ class CogVideoXConfig(DiffusersTransformerConfig):
         return (TextInput("t5", self.text_embed_dim, self.max_text_seq_length),)
 
     def check_inputs(
-        self, latent: Sequence[int], t: Sequence[int], *text: Sequence[int]
+        self, latent: Sequence[int], t: Sequence[int], *conditions: Sequence[int]
     ) -> tuple[int, int, int]:
         """Return `token_grid` of a latent if tensors of these shapes fit the network.
 
         Args:
             latent: (B, C, T, H, W).
             t: (B,).
-            text: embedding (B, L, text_embed_dim); its mask (B, L), which is not used; the offset
-                (B,) of a network that has one.
+            conditions: embedding (B, L, text_embed_dim); its mask (B, L), which is not used; the
+                offset (B,) of a network that has one; with more channels in than out the condition
+                beside the latent (B, C_c, T, H, W).
 
         Raises:
             ValueError: they do not; the message names the tensor, its shape and the right one.
         """
-        grid = self.token_grid(latent)
-        if tuple(t) != (latent[0],):
-            raise ValueError(f"t has the shape {tuple(t)}, expected ({latent[0]},): one per clip")
+        grid, text = grid_and_text(self, latent, t, *conditions)
         if len(text) not in (1, 2, 3):
             raise ValueError(f"expected a text embedding and its mask, got {len(text)} tensors")
         values = tuple(text[0])

@@ -1,7 +1,7 @@
 """CogVideoX's video transformer as a family of denoisers."""
 
 from mg.models.cogvideox_transformer.config import CogVideoXConfig
-from mg.models.families import DenoiserFamily, built_shapes, same_size
+from mg.models.families import DenoiserFamily, built_shapes, with_conditions
 
 __all__ = ["FAMILY"]
 
@@ -14,6 +14,6 @@ FAMILY = DenoiserFamily(
     read_config=CogVideoXConfig.from_mapping,
     shapes=built_shapes(NETWORK),
     default_fields={"preset": "tiny"},
-    grow=same_size,
+    grow=with_conditions("patch_embed.proj.weight"),
     prediction="v",
 )

@@ -22,6 +22,7 @@ from mg.models.layers.tokens import (
     GeluFeedForward,
     LayerNorm,
     Linear,
+    PatchLinear,
     attend,
     gate_tokens,
     has_flash_attention,
@@ -67,6 +68,7 @@ class CogVideoXTransformer(Denoiser):
         self.check_inputs = constexpr(config.check_inputs)
         self.positions = constexpr(_positions_of(config))
         self.patch_embed = PatchEmbedding(config)
+        self.has_condition = config.condition_channels > 0
         self.time_embedding = TimeEmbedding(config.dim, config.time_embed_dim)
         self.has_offset = config.ofs_embed_dim is not None
         if self.has_offset:
@@ -92,11 +94,17 @@ class CogVideoXTransformer(Denoiser):
             t: step of each clip (B,), 0 (data) to 999 (noise).
             conditions: text embedding (B, L, text_embed_dim), and its mask, which this network
                 does not use: it attends to the padding too. With `ofs_embed_dim` the offset (B,)
-                may follow; without it that of the published pipeline from images is taken.
+                may follow; without it that of the published pipeline from images is taken. With
+                more channels in than out, what lies beside the latent (B, C_c, T, H, W) is last.
         """
-        text = conditions[0]
-        grid = self.check_inputs(latent.shape, t.shape, text.shape)
-        x = self.patch_embed(latent.astype(self.dtype), text.astype(self.dtype))
+        shapes = ()
+        for condition in conditions:
+            shapes += (condition.shape,)
+        grid = self.check_inputs(latent.shape, t.shape, *shapes)
+        text, beside = conditions[0], None
+        if self.has_condition:
+            beside, conditions = conditions[-1].astype(self.dtype), conditions[:-1]
+        x = self.patch_embed(latent.astype(self.dtype), text.astype(self.dtype), beside)
         num_text = text.shape[1]
         waves, cos, sin = self.positions(grid, num_text)
         if not self.is_rotary:
@@ -140,20 +148,20 @@ class PatchEmbedding(nn.Cell):
         super().__init__()
         pt, p, _ = config.patch
         self.patch = config.patch
-        if config.patch_size_t is not None:  # with a bias, whatever patch_bias says
-            self.proj = Linear(config.in_channels * pt * p * p, config.dim)
-        else:  # stored as the convolution that it is, with stride = kernel
-            self.proj = Linear(
-                config.in_channels * p * p,
-                config.dim,
-                has_bias=config.patch_bias,
-                weight_shape=(config.dim, config.in_channels, p, p),
-            )
+        is_convolution = config.patch_size_t is None  # with stride = kernel, and stored as one
+        self.proj = PatchLinear(
+            config.latent_channels * pt * p * p,
+            config.condition_channels * pt * p * p,
+            config.dim,
+            has_bias=not is_convolution or config.patch_bias,  # 1.5 has one whatever it says
+            weight_shape=(config.dim, config.in_channels, p, p) if is_convolution else None,
+        )
         self.text_proj = Linear(config.text_embed_dim, config.dim)
 
-    def construct(self, latent: Tensor, text: Tensor) -> Tensor:
+    def construct(self, latent: Tensor, text: Tensor, beside: Tensor | None = None) -> Tensor:
         """Return tokens (B, L_text + L, D)."""
-        x = self.proj(patches_of(latent, self.patch))
+        patches = None if beside is None else patches_of(beside, self.patch)
+        x = self.proj(patches_of(latent, self.patch), patches)
         return ops.concat((self.text_proj(text), x), axis=1)
 
 

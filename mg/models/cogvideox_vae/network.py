@@ -14,11 +14,14 @@ Names of parameters are diffusers'. Precision: see `mg.models.layers`.
 Source: CogVideoX (arXiv 2408.06072) section 2.1.
 """
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops import constexpr
 
+from mg.models.autoencoder import Autoencoder
 from mg.models.cogvideox_vae.config import CogVideoXVAEConfig, chunk_lengths
 from mg.models.layers.convolution import Conv2d
 from mg.models.layers.convolution3d import CausalConv3d, Conv3d
@@ -43,14 +46,30 @@ class CausalConv(nn.Cell):
         super().__init__()
         self.conv = CausalConv3d(in_channels, out_channels, kernel_size=kernel_size)
 
-    def construct(self, x: Tensor, num_frames: int, past: Past, keeps_past: bool):
-        """Return the convolution, and the frames of x to hand on, as a tuple of one or none."""
+    def construct(
+        self,
+        x: Tensor,
+        num_frames: int,
+        past: Past,
+        keeps_past: bool,
+        weight: Tensor | None = None,
+    ):
+        """Return the convolution, and the frames of x to hand on, as a tuple of one or none.
+
+        Args:
+            x: (B*T, C, H, W).
+            num_frames: T.
+            past: what the chunk before handed on; () for the first.
+            keeps_past: whether anything is handed on.
+            weight: in place of the cell's own.
+        """
         kept = ()
         if keeps_past:
             ends = (num_frames - 2 if num_frames > 1 else 0, num_frames - 1)
             kept = (take_frames(x, num_frames, ends),)
         before = past[0] if len(past) > 0 else None
-        return self.conv(x, num_frames, before), kept
+        weight = self.conv.weight if weight is None else weight
+        return self.conv.with_bias(self.conv.with_weight(x, num_frames, weight, before)), kept
 
 
 class PlainNorm(GroupNorm):
@@ -289,8 +308,8 @@ class Decoder(nn.Cell):
         self.conv_out = CausalConv(widths[-1], config.out_channels)
         self.per_level = 2 * num_blocks  # convolutions with a past
 
-    def construct(self, latent: Tensor, keeps_past: bool, *past: Tensor) -> tuple[Tensor, ...]:
-        """Return the video, and what the convolutions hand on where `keeps_past`."""
+    def features(self, latent: Tensor, keeps_past: bool, past: Past) -> tuple[Tensor, int, Past]:
+        """Return what the last convolution takes, (B*T, C, H, W), T, and what is handed on."""
         num_frames = latent.shape[2]
         x, kept = self.conv_in(fold_frames(latent), num_frames, past[:1], keeps_past)
         x, frames = self.mid_block(x, num_frames, latent, past[1:5], keeps_past)
@@ -301,12 +320,21 @@ class Decoder(nn.Cell):
             kept, start = kept + frames, start + self.per_level
             if self.doubles_time[level] and num_frames > 1:
                 num_frames = 2 * num_frames - num_frames % 2
-        x = self.silu(self.norm_out(x, num_frames, latent))
-        x, last = self.conv_out(x, num_frames, past[start:], keeps_past)
+        return self.silu(self.norm_out(x, num_frames, latent)), num_frames, kept
+
+    def frames(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) of a whole clip, with `weight` as the last weight."""
+        x, _ = self.conv_out(features, num_frames, (), False, weight)
+        return unfold_frames(x, num_frames)
+
+    def construct(self, latent: Tensor, keeps_past: bool, *past: Tensor) -> tuple[Tensor, ...]:
+        """Return the video, and what the convolutions hand on where `keeps_past`."""
+        x, num_frames, kept = self.features(latent, keeps_past, past)
+        x, last = self.conv_out(x, num_frames, past[len(past) - 1 :], keeps_past)
         return (unfold_frames(x, num_frames), *kept, *last)
 
 
-class CogVideoXVAE(nn.Cell):
+class CogVideoXVAE(Autoencoder):
     """CogVideoX's autoencoder: 4x8x8, coded chunk after chunk.
 
     A latent of an odd number of frames decodes to 4k + 1, one of an even number to 4k: clips of
@@ -316,11 +344,17 @@ class CogVideoXVAE(nn.Cell):
         config: the structure; None takes the published network's.
         chunked: whether chunks of 8 frames are coded one by one, as the weights were trained and
             diffusers codes; else all frames together, whose normalisation then sees all of them.
+        options: as of `Autoencoder`.
     """
 
-    def __init__(self, config: CogVideoXVAEConfig | None = None, *, chunked: bool = True) -> None:
-        super().__init__()
-        self.config = config = CogVideoXVAEConfig() if config is None else config
+    family = "cogvideox"
+    recomputed = (ResnetBlock,)
+
+    def __init__(
+        self, config: CogVideoXVAEConfig | None = None, *, chunked: bool = True, **options: Any
+    ) -> None:
+        config = CogVideoXVAEConfig() if config is None else config
+        super().__init__(config, **options)
         self.chunked = chunked
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -328,16 +362,33 @@ class CogVideoXVAE(nn.Cell):
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, T', H', W') in fp32 of a video (B, 3, T, H, W)."""
         lengths = _lengths(video.shape[2], FRAMES_AT_ONCE if self.chunked else None)
-        return split_moments(_in_chunks(self.encoder, video, lengths))
+        return split_moments(_in_chunks(self.encoder, video.astype(self.encode_dtype), lengths))
 
     def frames_from(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
         """Return the video (B, 3, T, H, W) in fp32 of an unscaled latent (B, C, T', H', W')."""
         lengths = _lengths(latent.shape[2], LATENTS_AT_ONCE if self.chunked else None)
-        return _in_chunks(self.decoder, latent, lengths).astype(ms.float32)
+        frames = _in_chunks(self.decoder, latent.astype(self.decode_dtype), lengths)
+        return frames.astype(ms.float32)
 
-    def construct(self, video: Tensor) -> Tensor:
-        """Return the reconstruction of a video from the mean of its posterior."""
-        return self.frames_from(self.moments(video)[0].astype(video.dtype))
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
+        """Return what the decoder's last convolution takes, (B*T, C, H, W), and T."""
+        z = z.astype(self.decode_dtype)
+        parts, past, start, total = [], (), 0, 0
+        for length in _lengths(z.shape[2], LATENTS_AT_ONCE if self.chunked else None):
+            x, decoded, past = self.decoder.features(z[:, :, start : start + length], True, past)
+            parts.append(unfold_frames(x, decoded))
+            start, total = start + length, total + decoded
+        return fold_frames(ops.concat(parts, 2)), total
+
+    def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) in fp32, with `weight` as the last convolution's."""
+        # Over all chunks at once: the convolution sees the end of the chunk before either way.
+        return self.decoder.frames(features, num_frames, weight).astype(ms.float32)
+
+    @property
+    def last_weight(self) -> Parameter:
+        """The weight of the decoder's last convolution, (3, C, 3, 3, 3)."""
+        return self.decoder.conv_out.conv.weight
 
 
 @constexpr

@@ -237,14 +237,14 @@ class VideoDCAE(Autoencoder):
         tiling: sizes of the tiles, with `use_tile`.
         encode_dtype: precision of the encoder, "float32", "float16" or "bfloat16".
         decode_dtype: the same for the decoder.
-        recompute: in training, compute the blocks' insides again in the backward pass instead of
-            keeping them: less memory, more time.
 
     Raises:
         ValueError: a config that no network can be built from.
     """
 
     family = "dc_ae"
+    recomputed = (Residual,)
+    has_posterior = False
 
     def __init__(
         self,
@@ -254,7 +254,6 @@ class VideoDCAE(Autoencoder):
         tiling: Tiling | None = None,
         encode_dtype: str = "float32",
         decode_dtype: str = "float32",
-        recompute: bool = False,
     ) -> None:
         super().__init__(
             VideoDCAEConfig.from_mapping({} if config is None else config),
@@ -266,10 +265,6 @@ class VideoDCAE(Autoencoder):
         )
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
-        if recompute:
-            for _, cell in self.cells_and_names():
-                if isinstance(cell, Residual):
-                    cell.recompute()
 
     def explain_mismatch(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
         try:
@@ -302,17 +297,14 @@ class VideoDCAE(Autoencoder):
             return video
         return ops.concat((video, *(video[:, :, -1:],) * missing), 2)
 
-    def frames_from(self, z: Tensor, num_frames: int | None = None) -> Tensor:
-        """Return the decoded video (B, 3, 4T', 32H', 32W') in fp32 of a latent, all its frames.
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
+        """Return what the decoder's last layer turns into frames, (B*T, C, H, W), and T.
 
         Args:
             z: (B, C, T', H', W').
-            num_frames: 1 takes a latent of one frame as an image, which decodes to one frame.
+            num_frames: 1 takes a latent of one frame as an image, which decodes to one frame; else
+                T = 4 T'.
         """
-        return self.frames_of_features(*self.features(z, num_frames), self.last_weight)
-
-    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
-        """Return what the decoder's last layer turns into frames, (B*T, C, H, W), and T."""
         is_image = z.shape[2] == 1 and num_frames == 1
         return self.decoder.features(z.astype(self.decode_dtype), is_image=is_image)
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from mg.models.denoiser_config import TextInput, check_positive, check_whole
+from mg.models.denoiser_config import TextInput, check_positive, check_whole, grid_and_text
 from mg.models.diffusers_transformer_config import DiffusersTransformerConfig
 
 __all__ = ["PRESETS", "HunyuanVideoConfig"]
@@ -51,6 +51,7 @@ class HunyuanVideoConfig(DiffusersTransformerConfig):
                 *("patch_size_t", "text_embed_dim", "pooled_projection_dim"),
             ),
         )
+        self.check_channels()
         if not isinstance(self.guidance_embeds, bool):
             raise ValueError(f"guidance_embeds={self.guidance_embeds!r}; expected true or false")
         check_positive(self, ("mlp_ratio", "rope_theta"))
@@ -91,15 +92,14 @@ class HunyuanVideoConfig(DiffusersTransformerConfig):
             latent: (B, C, T, H, W).
             t: (B,).
             conditions: text embedding (B, L, text_embed_dim) and mask (B, L); pooled embedding
-                (B, 1, pooled_projection_dim) and mask (B, 1); the weight of guidance (B,), if any.
+                (B, 1, pooled_projection_dim) and mask (B, 1); the weight of guidance (B,), if any;
+                with more channels in than out the condition beside the latent (B, C_c, T, H, W).
 
         Raises:
             ValueError: they do not; the message names the tensor, its shape and the right one.
         """
-        grid = self.token_grid(latent)
+        grid, conditions = grid_and_text(self, latent, t, *conditions)
         batch = latent[0]
-        if tuple(t) != (batch,):
-            raise ValueError(f"t has the shape {tuple(t)}, expected ({batch},): one per clip")
         if len(conditions) not in (4, 5):
             raise ValueError(
                 "expected embedding and mask of the text, and of the pooled text, got "

@@ -1,6 +1,6 @@
 """HunyuanVideo's video transformer as a family of denoisers."""
 
-from mg.models.families import DenoiserFamily, built_shapes, same_size
+from mg.models.families import DenoiserFamily, built_shapes, with_conditions
 from mg.models.hunyuan_transformer.config import HunyuanVideoConfig
 
 __all__ = ["FAMILY"]
@@ -14,6 +14,6 @@ FAMILY = DenoiserFamily(
     read_config=HunyuanVideoConfig.from_mapping,
     shapes=built_shapes(NETWORK),
     default_fields={"preset": "tiny"},
-    grow=same_size,
+    grow=with_conditions("x_embedder.proj.weight"),
     prediction="flow",
 )

@@ -23,6 +23,7 @@ from mg.models.layers.tokens import (
     GeluFeedForward,
     LayerNorm,
     Linear,
+    PatchLinear,
     RMSNorm,
     attend,
     attention_mask,
@@ -75,6 +76,7 @@ class HunyuanVideoTransformer(Denoiser):
         self.rotations = constexpr(_rotations_of(config))
         self.has_guidance = config.guidance_embeds
         self.x_embedder = PatchEmbedding(config)
+        self.has_condition = config.condition_channels > 0
         self.context_embedder = TextRefiner(config)
         self.time_text_embed = Conditions(config)
         self.transformer_blocks = nn.CellList(
@@ -97,14 +99,19 @@ class HunyuanVideoTransformer(Denoiser):
             conditions: text embedding (B, L, text_embed_dim) and mask (B, L); pooled embedding
                 (B, 1, pooled_projection_dim) and mask (B, 1), which is not used; 1000 times the
                 weight of guidance (B,), without which that of the published pipeline is taken.
+                With more channels in than out, what lies beside the latent (B, C_c, T, H, W) is
+                last.
         """
         shapes = ()
         for condition in conditions:
             shapes += (condition.shape,)
         grid = self.check_inputs(latent.shape, t.shape, *shapes)  # frames, height, width
+        beside = None
+        if self.has_condition:
+            beside, conditions = conditions[-1].astype(self.dtype), conditions[:-1]
         text, mask, pooled = conditions[0].astype(self.dtype), conditions[1], conditions[2]
         guidance = conditions[4] if len(conditions) > 4 else t * 0 + PUBLISHED_GUIDANCE
-        x = self.x_embedder(latent.astype(self.dtype))  # (B, L, D)
+        x = self.x_embedder(latent.astype(self.dtype), beside)  # (B, L, D)
         text = self.context_embedder(text, t, mask)  # (B, L_t, D)
         time = self.time_text_embed(t, pooled, guidance)  # (B, D) fp32
         cos, sin = self.rotations(grid)
@@ -157,15 +164,17 @@ class PatchEmbedding(nn.Cell):
     def __init__(self, config: HunyuanVideoConfig) -> None:
         super().__init__()
         pt, p, _ = self.patch = config.patch
-        self.proj = Linear(  # stored as the convolution that it is, with stride = kernel
-            config.in_channels * pt * p * p,
+        self.proj = PatchLinear(  # stored as the convolution that it is, with stride = kernel
+            config.latent_channels * pt * p * p,
+            config.condition_channels * pt * p * p,
             config.dim,
             weight_shape=(config.dim, config.in_channels, pt, p, p),
         )
 
-    def construct(self, latent: Tensor) -> Tensor:
-        """Return tokens (B, L, D) of (B, C, T, H, W)."""
-        return self.proj(patches_of(latent, self.patch))
+    def construct(self, latent: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Return tokens (B, L, D) of (B, C, T, H, W), and of (B, C_c, T, H, W) beside it."""
+        patches = None if beside is None else patches_of(beside, self.patch)
+        return self.proj(patches_of(latent, self.patch), patches)
 
 
 class NumberEmbedding(nn.Cell):

@@ -11,10 +11,13 @@ Names of parameters are diffusers'. Precision: see `mg.models.layers`.
 Source: HunyuanVideo (arXiv 2412.03603) section 4.1.
 """
 
+from typing import Any
+
 import mindspore as ms
-from mindspore import Tensor, nn
+from mindspore import Parameter, Tensor, nn
 from mindspore.ops import constexpr
 
+from mg.models.autoencoder import Autoencoder
 from mg.models.hunyuan_vae.config import HunyuanVideoVAEConfig
 from mg.models.layers.attention import PixelAttention
 from mg.models.layers.convolution3d import CausalConv3d, Conv3d
@@ -220,27 +223,37 @@ class Decoder(nn.Cell):
         self.silu = operations().SiLU()
         self.conv_out = CausalConv(widths[-1], config.out_channels)
 
-    def construct(self, latent: Tensor) -> Tensor:
+    def features(self, latent: Tensor) -> tuple[Tensor, int]:
+        """Return what the last convolution takes, (B*T, C, H, W), and T."""
         num_frames = latent.shape[2]
         x = self.conv_in(fold_frames(latent), num_frames)
         x = self.mid_block(x, num_frames)
         for level, block in enumerate(self.up_blocks):
             x = block(x, num_frames)
             num_frames = (num_frames - 1) * self.in_time[level] + 1
-        x = self.conv_out(self.silu(self.conv_norm_out(x, num_frames)), num_frames)
+        return self.silu(self.conv_norm_out(x, num_frames)), num_frames
+
+    def frames(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W), with `weight` as the last convolution's."""
+        conv = self.conv_out.conv
+        x = conv.with_bias(conv.with_weight(features, num_frames, weight))
         return unfold_frames(x, num_frames)
 
 
-class HunyuanVideoVAE(nn.Cell):
+class HunyuanVideoVAE(Autoencoder):
     """HunyuanVideo's autoencoder: 4x8x8, clips of 4k + 1 frames in one piece.
 
     Args:
         config: the structure; None takes the published network's.
+        options: as of `Autoencoder`.
     """
 
-    def __init__(self, config: HunyuanVideoVAEConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = HunyuanVideoVAEConfig() if config is None else config
+    family = "hunyuan"
+    recomputed = (ResnetBlock,)
+
+    def __init__(self, config: HunyuanVideoVAEConfig | None = None, **options: Any) -> None:
+        config = HunyuanVideoVAEConfig() if config is None else config
+        super().__init__(config, **options)
         channels = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -249,15 +262,20 @@ class HunyuanVideoVAE(nn.Cell):
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, k+1, H', W') in fp32 of a video (B, 3, 4k+1, H, W)."""
-        h = self.encoder(video)
+        h = self.encoder(video.astype(self.encode_dtype))
         num_frames = h.shape[2]
         return split_moments(unfold_frames(self.quant_conv(fold_frames(h)), num_frames))
 
-    def frames_from(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
-        """Return the video (B, 3, 4k+1, H, W) in fp32 of an unscaled latent (B, C, k+1, H', W')."""
-        z = unfold_frames(self.post_quant_conv(fold_frames(latent)), latent.shape[2])
-        return self.decoder(z).astype(ms.float32)
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
+        """Return what the decoder's last convolution takes, (B*T, C, H, W), and T = 4k + 1."""
+        x = self.post_quant_conv(fold_frames(z.astype(self.decode_dtype)))
+        return self.decoder.features(unfold_frames(x, z.shape[2]))
 
-    def construct(self, video: Tensor) -> Tensor:
-        """Return the reconstruction of a video from the mean of its posterior."""
-        return self.frames_from(self.moments(video)[0].astype(video.dtype))
+    def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) in fp32, with `weight` as the last convolution's."""
+        return self.decoder.frames(features, num_frames, weight).astype(ms.float32)
+
+    @property
+    def last_weight(self) -> Parameter:
+        """The weight of the decoder's last convolution, (3, C, 3, 3, 3)."""
+        return self.decoder.conv_out.conv.weight

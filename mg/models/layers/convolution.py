@@ -65,8 +65,11 @@ class Conv2d(nn.Cell):
         """Return the convolution, without bias, with `weight` in the place of the cell's own."""
         return self.conv2d(x, weight.astype(x.dtype))
 
+    def with_bias(self, y: Tensor) -> Tensor:
+        return self.bias_add(y, self.bias.astype(y.dtype))
+
     def construct(self, x: Tensor) -> Tensor:
-        return self.bias_add(self.with_weight(x, self.weight), self.bias.astype(x.dtype))
+        return self.with_bias(self.with_weight(x, self.weight))
 
 
 class TemporalConv(nn.Cell):

@@ -19,6 +19,7 @@ __all__ = [
     "GeluFeedForward",
     "LayerNorm",
     "Linear",
+    "PatchLinear",
     "RMSNorm",
     "attend",
     "attention_mask",
@@ -79,6 +80,47 @@ class Linear(nn.Cell):
         y = self.matmul(rows, self.weight.reshape(self.shape).astype(x.dtype))
         if self.bias is not None:
             y = self.bias_add(y, self.bias.astype(x.dtype))
+        return y.reshape((*x.shape[:-1], self.shape[0]))
+
+
+class PatchLinear(Linear):
+    """The linear map of a latent's patches, and of those of a condition beside the latent.
+
+    The first columns of its weight are for the latent; the two products are added. So a condition
+    whose columns are zero changes nothing, to the last bit.
+
+    Args:
+        latent_width, condition_width: numbers per token; the second may be 0.
+        out_width, has_bias, weight_shape: as of `Linear`.
+    """
+
+    def __init__(
+        self,
+        latent_width: int,
+        condition_width: int,
+        out_width: int,
+        *,
+        has_bias: bool = True,
+        weight_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(
+            latent_width + condition_width,
+            out_width,
+            has_bias=has_bias,
+            weight_shape=weight_shape,
+        )
+        self.latent_width, self.condition_width = latent_width, condition_width
+
+    def construct(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Return tokens (B, L, D) of patches (B, L, latent_width) and (B, L, condition_width)."""
+        if self.condition_width == 0:
+            return super().construct(x)
+        weight = self.weight.reshape(self.shape).astype(x.dtype)
+        y = self.matmul(x.reshape(-1, self.latent_width), weight[:, : self.latent_width])
+        if self.bias is not None:
+            y = self.bias_add(y, self.bias.astype(x.dtype))
+        rows = beside.reshape(-1, self.condition_width)
+        y = y + self.matmul(rows, weight[:, self.latent_width :])
         return y.reshape((*x.shape[:-1], self.shape[0]))
 
 

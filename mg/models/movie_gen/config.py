@@ -4,10 +4,17 @@ Source: Movie Gen (arXiv 2410.13720) sections 3.1.3 and 3.1.4, and its table of 
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from mg.known_names import check_known
-from mg.models.denoiser_config import TextInput, check_whole, grid_of_patches, text_input
+from mg.models.denoiser_config import (
+    TextInput,
+    check_whole,
+    grid_and_text,
+    grid_of_patches,
+    text_input,
+)
 from mg.size_limits import MAX_LAYERS, MAX_WIDTH, check_num_parameters, check_sizes
 
 __all__ = ["PRESETS", "MovieGenConfig"]
@@ -37,6 +44,8 @@ class MovieGenConfig:
     ffn_dim: int = 16384  # inner width of the feed-forward layers
     num_heads: int = 48
     latent_channels: int = 16
+    # Movie Gen 5.1.1: of the condition beside the latent, such as a source video's latent.
+    condition_channels: int = 0
     patch_size: tuple[int, int, int] = (1, 2, 2)  # latent pixels per token: frames, height, width
     # Rows of the position tables, in tokens: frames, height, width. This one is for 256 frames of
     # 768x768 pixels and any aspect ratio of the same area up to 4:1.
@@ -52,6 +61,9 @@ class MovieGenConfig:
     def __post_init__(self) -> None:
         whole = ("num_layers", "dim", "ffn_dim", "num_heads", "latent_channels", "timestep_width")
         check_whole(self, whole)
+        channels = self.condition_channels
+        if type(channels) is not int or channels < 0:
+            raise ValueError(f"condition_channels={channels!r}; expected 0 or more")
         for name in ("qk_norm", "rope"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
@@ -77,6 +89,7 @@ class MovieGenConfig:
 
     def _check_sizes(self) -> None:
         widths = ("dim", "ffn_dim", "num_heads", "latent_channels", "timestep_width", "patch_size")
+        widths += ("condition_channels",)
         check_sizes(self, dict.fromkeys(widths, MAX_WIDTH))
         check_sizes(self, {"num_layers": MAX_LAYERS, "position_table": MAX_ROWS})
         # Self- and cross-attention and the gated feed-forward layers; the modulation from t.
@@ -112,8 +125,12 @@ class MovieGenConfig:
     @property
     def patch_values(self) -> int:
         """Numbers of the latent in one token."""
-        frames, height, width = self.patch_size
-        return self.latent_channels * frames * height * width
+        return self.latent_channels * math.prod(self.patch_size)
+
+    @property
+    def condition_values(self) -> int:
+        """Numbers of the condition beside the latent in one token."""
+        return self.condition_channels * math.prod(self.patch_size)
 
     def token_grid(self, latent_shape: Sequence[int]) -> tuple[int, int, int]:
         """Return the tokens of a latent along frames, height and width.
@@ -149,22 +166,21 @@ class MovieGenConfig:
         return num_tokens // num_ranks
 
     def check_inputs(
-        self, latent: Sequence[int], t: Sequence[int], *text: Sequence[int]
+        self, latent: Sequence[int], t: Sequence[int], *conditions: Sequence[int]
     ) -> tuple[int, int, int]:
         """Return `token_grid` of a latent if tensors of these shapes fit the network.
 
         Args:
             latent: (B, C, T, H, W).
             t: (B,).
-            text: for each of `text_encoders` (B, L, width), then (B, L), L <= max_tokens.
+            conditions: for each of `text_encoders` (B, L, width), then (B, L), L <= max_tokens;
+                at last, with `condition_channels`, (B, C_c, T, H, W).
 
         Raises:
             ValueError: they do not; the message names the tensor, its shape and the right one.
         """
-        grid = self.token_grid(latent)
+        grid, text = grid_and_text(self, latent, t, *conditions)
         batch_size = latent[0]
-        if tuple(t) != (batch_size,):
-            raise ValueError(f"t has the shape {tuple(t)}, expected ({batch_size},): one per clip")
         names = [encoder.name for encoder in self.text_encoders]
         if len(text) != 2 * len(names):
             raise ValueError(

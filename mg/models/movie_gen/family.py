@@ -21,6 +21,8 @@ def grow(
 ) -> dict[str, np.ndarray]:
     """Return the tensors with position tables grown to those of a later stage (Movie Gen 3.1.4).
 
+    A network without conditions beside the latent may get some.
+
     Args:
         tensors: weights of the earlier stage.
         stored: their config.
@@ -30,6 +32,11 @@ def grow(
         ValueError: the two are different networks, or the tables would shrink or grow unevenly.
     """
     spatial_factor, num_frames = growth(stored, wanted)
+    tensors = dict(tensors)
+    if wanted.condition_channels and not stored.condition_channels:
+        shape = (wanted.dim, wanted.condition_values)
+        tensors["condition_embedding.weight"] = np.zeros(shape, np.float32)
+        logger.info("Conditions beside the latent begin without effect.")
     if stored.position_table != wanted.position_table:
         logger.info(
             "Position tables (frames, height, width) grow from %s to %s.",
@@ -48,7 +55,9 @@ def growth(stored: MovieGenConfig, wanted: MovieGenConfig) -> tuple[int, int]:
     differing = [
         f"{name} is {getattr(stored, name)} there and {getattr(wanted, name)} here"
         for name in (field.name for field in dataclasses.fields(MovieGenConfig))
-        if name != "position_table" and getattr(stored, name) != getattr(wanted, name)
+        if name != "position_table"
+        and not (name == "condition_channels" and stored.condition_channels == 0)
+        and getattr(stored, name) != getattr(wanted, name)
     ]
     if differing:
         raise ValueError(

@@ -15,6 +15,8 @@ def parameter_shapes(config: MovieGenConfig) -> dict[str, tuple[int, ...]]:
     """
     dim = config.dim
     shapes: dict[str, tuple[int, ...]] = {"patch_embedding.weight": (dim, config.patch_values)}
+    if config.condition_channels:
+        shapes["condition_embedding.weight"] = (dim, config.condition_values)
     for axis, rows in zip(("frames", "height", "width"), config.position_table, strict=True):
         shapes[f"positions.{axis}"] = (rows, dim)
     for number, encoder in enumerate(config.text_encoders):

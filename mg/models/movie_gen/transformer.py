@@ -73,6 +73,13 @@ class MovieGenTransformer(Denoiser):
         # In here, not only in `__call__`: a graph around the network compiles `construct` alone.
         self.check_inputs = constexpr(config.check_inputs)
         self.patch_embedding = Linear(config.patch_values, config.dim)
+        self.has_condition = config.condition_channels > 0
+        if self.has_condition:
+            # The columns of the patch embedding for more channels (Movie Gen 5.1.1), as a map of
+            # their own: zero at first, so that nothing changes before training, to the last bit.
+            self.condition_embedding = Linear(
+                config.condition_values, config.dim, starts_at_zero=True
+            )
         self.positions = PositionTables(config.position_table, config.dim)
         self.per_token = operations().PerToken()
         self.text_inputs = TextInputs(config)
@@ -90,19 +97,21 @@ class MovieGenTransformer(Denoiser):
         self.split = ops.Split(axis=1, output_num=2)
         self.recompute_blocks(self.blocks)
 
-    def construct(self, latent: Tensor, t: Tensor, *text: Tensor) -> Tensor:
+    def construct(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
         """Return the velocity (B, C, T, H, W) in fp32.
 
         Args:
             latent: noisy latent (B, C, T, H, W).
             t: time of each clip (B,), 0 (noise) to 1 (data).
-            text: for each of `config.text_encoders`, in order, an embedding (B, L, width) and a
-                mask (B, L) bool, true where a token counts.
+            conditions: for each of `config.text_encoders`, in order, an embedding (B, L, width)
+                and a mask (B, L) bool, true where a token counts; then, with
+                `config.condition_channels`, what lies beside the latent, (B, C_c, T, H, W).
         """
-        text_shapes = ()
-        for tensor in text:
-            text_shapes += (tensor.shape,)
-        grid = self.check_inputs(latent.shape, t.shape, *text_shapes)  # frames, height, width
+        shapes = ()
+        for tensor in conditions:
+            shapes += (tensor.shape,)
+        grid = self.check_inputs(latent.shape, t.shape, *shapes)  # frames, height, width
+        text = conditions[:-1] if self.has_condition else conditions
         x = patches_of(latent.astype(self.dtype), self.patch_size)  # (B, L, C pt ph pw)
         positions = self.positions(grid)  # (1, L, D)
         if self.sequence is not None:  # from here on L is this rank's part
@@ -110,6 +119,11 @@ class MovieGenTransformer(Denoiser):
             x = self.sequence.own(x, num_tokens)
             positions = self.sequence.own(positions, num_tokens)
         x = self.patch_embedding(x)  # (B, L, D)
+        if self.has_condition:
+            beside = patches_of(conditions[-1].astype(self.dtype), self.patch_size)
+            if self.sequence is not None:
+                beside = self.sequence.own(beside, num_tokens)
+            x = x + self.condition_embedding(beside)
         positions = self.per_token(positions, x.shape[0]).astype(self.dtype)
         text_tokens, valid = self.text_inputs(self.dtype, *text)
         mask = attention_mask(valid, x.shape[1], self.num_heads, flash=self.flash)

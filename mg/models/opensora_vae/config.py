@@ -1,4 +1,4 @@
-"""What Open-Sora's temporal VAE is made of: its config.
+"""What Open-Sora's VAE v1.2 is made of: the configs of the temporal VAE and of the whole.
 
 Source: github.com/hpcaitech/Open-Sora, release v1.2; the field names are the ones that its
 checkpoints' config.json uses. The defaults are those of the published weights.
@@ -8,9 +8,47 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mg.known_names import check_known
+import numpy as np
 
-__all__ = ["TemporalVAEConfig"]
+from mg.known_names import check_known
+from mg.latent_spec import LatentSpec
+from mg.models.autoencoder_kl.config import AutoencoderKLConfig
+
+__all__ = ["OPENSORA_CONFIG", "OpenSoraVAEConfig", "TemporalVAEConfig", "scaling_of"]
+
+# The published checkpoint's fields that matter here; a config that lacks one gets it from here.
+# Its `micro_batch_size`, frames that go through the 2-D VAE together, would only change memory.
+OPENSORA_CONFIG = {
+    "architectures": ["VideoAutoencoderPipeline"],
+    "model_type": "VideoAutoencoderPipeline",
+    "vae_2d": {
+        "type": "VideoAutoencoderKL",
+        "from_pretrained": "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
+        "subfolder": "vae",
+    },
+    "vae_temporal": {"type": "VAE_Temporal_SD", "from_pretrained": None},
+    "micro_frame_size": 17,
+    "shift": [-0.10, 0.34, 0.27, 0.98],
+    "scale": [3.85, 2.32, 2.33, 3.06],
+}
+
+# The 2-D VAE that such a checkpoint names but does not describe: SDXL's. Another one is described
+# by a `config` in `vae_2d`, with the fields of diffusers' AutoencoderKL.
+SDXL_CONFIG = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "norm_num_groups": 32,
+    "sample_size": 512,
+}
+
+# The temporal VAE's type in a config -> the fields in which its defaults differ.
+TEMPORAL_TYPES = {
+    "VAE_Temporal_SD": {},
+    "VAE_Temporal": {"temporal_downsample": (True, True, False)},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,3 +135,115 @@ class TemporalVAEConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         check_known(mapping, known, kind="field", place="of the temporal VAE")
         return cls(**mapping)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenSoraVAEConfig:
+    """The structure of Open-Sora's VAE.
+
+    Attributes:
+        fields: of config.json, complete.
+        spatial: the 2-D VAE.
+        temporal: the temporal VAE.
+    """
+
+    fields: Mapping[str, Any]
+    spatial: AutoencoderKLConfig
+    temporal: TemporalVAEConfig
+
+    @property
+    def micro_frame_size(self) -> int | None:
+        """Frames of video that are coded together; None codes all of them together."""
+        return self.fields["micro_frame_size"]
+
+    @property
+    def spec(self) -> LatentSpec:
+        """The size of the latents, and the scale that config.json states."""
+        return LatentSpec(
+            self.temporal.embed_dim,
+            t=self.temporal.temporal_compression,
+            h=self.spatial.spatial_compression,
+            w=self.spatial.spatial_compression,
+            chunk=self.micro_frame_size,
+            **scaling_of(**self.stated_scaling()),
+        )
+
+    def stated_scaling(self) -> dict[str, np.ndarray]:
+        """Return `scale` and `shift` in the shapes of the stored tensors."""
+        values = {name: np.array(self.fields[name], np.float32) for name in ("scale", "shift")}
+        return {
+            name: value.reshape(1, -1, 1, 1, 1) if value.ndim else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_mapping(cls, mapping: "Mapping[str, Any] | OpenSoraVAEConfig") -> "OpenSoraVAEConfig":
+        """Return the config that the fields of a config.json describe.
+
+        Those that it lacks are taken from `OPENSORA_CONFIG`.
+
+        Raises:
+            ValueError: a value that no network can be built from.
+        """
+        if isinstance(mapping, cls):
+            return mapping
+        fields = _completed(mapping)
+        spatial = AutoencoderKLConfig.from_mapping(_spatial_fields(fields))
+        return cls(fields, spatial, _temporal_config(fields, spatial.latent_channels))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        return dict(self.fields)
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config with the published values for what it lacks, checked.
+
+    Raises:
+        ValueError: a field with a value that cannot be.
+    """
+    config = {**OPENSORA_CONFIG, **config}
+    size = config["micro_frame_size"]
+    if size is not None and (type(size) is not int or size < 1):
+        raise ValueError(
+            f"micro_frame_size={size!r}; expected a number of frames (17 in the published "
+            "checkpoint), or null to code all frames together"
+        )
+    for field in ("vae_2d", "vae_temporal"):
+        if not isinstance(config[field], Mapping):
+            raise ValueError(f"{field}={config[field]!r}; expected an object with a 'type'")
+    return config
+
+
+def _spatial_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the 2-D VAE, in diffusers' terms."""
+    fields = config["vae_2d"]
+    kind = fields.get("type", "VideoAutoencoderKL")
+    if kind != "VideoAutoencoderKL":
+        raise ValueError(f"vae_2d is of type {kind!r}; known is 'VideoAutoencoderKL'")
+    return {**SDXL_CONFIG, **fields.get("config", {})}
+
+
+def _temporal_config(config: Mapping[str, Any], channels: int) -> TemporalVAEConfig:
+    """Return the config of the temporal VAE of 2-D latents of so many channels."""
+    fields = dict(config["vae_temporal"])
+    fields.pop("from_pretrained", None)
+    kind = fields.pop("type", "VAE_Temporal_SD")
+    if kind not in TEMPORAL_TYPES:
+        raise ValueError(
+            f"vae_temporal is of type {kind!r}; known are {', '.join(map(repr, TEMPORAL_TYPES))}"
+        )
+    temporal = TemporalVAEConfig.from_mapping({**TEMPORAL_TYPES[kind], **fields})
+    if temporal.in_out_channels != channels:
+        raise ValueError(
+            f"vae_temporal takes in_out_channels={temporal.in_out_channels}, but the latents of "
+            f"vae_2d have {channels}"
+        )
+    return temporal
+
+
+def scaling_of(scale: np.ndarray, shift: np.ndarray) -> dict[str, float | list[float]]:
+    """Return factor and offset of a `LatentSpec` for scaled latents (z - shift) / scale."""
+    scale, shift = np.float64(scale), np.float64(shift)
+    pair = {"factor": 1 / scale, "offset": -shift / scale}
+    return {name: v.ravel().tolist() if v.size > 1 else float(v) for name, v in pair.items()}

@@ -10,19 +10,27 @@ posterior; here it takes its mean, so that a video has one posterior (the noise 
 this posterior is narrow).
 """
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops import constexpr
 
 from mg.latent_spec import LatentSpec
+from mg.models.autoencoder import Autoencoder
 from mg.models.autoencoder_kl.network import AutoencoderKL
 from mg.models.opensora_vae.chunks import chunk_lengths, latent_lengths
+from mg.models.opensora_vae.config import OpenSoraVAEConfig, scaling_of
+from mg.models.opensora_vae.layers import ResBlock as TemporalBlock
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
 
 __all__ = ["OpenSoraNetwork"]
 
 # Not SDXL's 0.13025, from which the 2-D weights come: the temporal weights were trained with this.
 SPATIAL_SCALING = 0.18215
+DTYPE_OPTIONS = ("encode_dtype", "decode_dtype")
 
 
 class Named(nn.Cell):
@@ -33,48 +41,63 @@ class Named(nn.Cell):
         self.module = module
 
 
-class OpenSoraNetwork(nn.Cell):
+class OpenSoraNetwork(Autoencoder):
     """The 2-D and the temporal network, with the published names of all tensors.
 
     Args:
-        spatial: the 2-D VAE.
-        temporal: the temporal VAE.
-        micro_frame_size: frames of video that are coded together; None codes all together.
-        shift, scale: for scaled latents (z - shift) / scale; no layer has a use for them.
+        config: the structure; None takes the published network's.
+        options: as of `Autoencoder`.
     """
 
-    def __init__(
-        self,
-        spatial: AutoencoderKL,
-        temporal: TemporalVAE,
-        *,
-        micro_frame_size: int | None,
-        shift: np.ndarray,
-        scale: np.ndarray,
-    ) -> None:
-        super().__init__()
-        self.spatial_vae = Named(spatial)
-        self.temporal_vae = temporal
-        self.compression = temporal.compression
-        self.micro_frame_size = micro_frame_size
-        self.scale, self.shift = (
-            Parameter(Tensor(np.asarray(array, np.float32)), requires_grad=False)
-            for array in (scale, shift)
-        )
+    family = "opensora"
+    recomputed = (*AutoencoderKL.recomputed, TemporalBlock)
+    # For scaled latents (z - shift) / scale; no layer has a use for them.
+    constants = ("scale", "shift")
+
+    def __init__(self, config: OpenSoraVAEConfig | None = None, **options: Any) -> None:
+        config = OpenSoraVAEConfig.from_mapping({} if config is None else config)
+        super().__init__(config, **options)
+        dtypes = {name: options[name] for name in DTYPE_OPTIONS if name in options}
+        self.spatial_vae = Named(AutoencoderKL(config.spatial, **dtypes))
+        self.temporal_vae = TemporalVAE(config.temporal)
+        self.compression = self.temporal_vae.compression
+        self.micro_frame_size = config.micro_frame_size
+        # Not as attributes: `scale` is what every autoencoder does to a latent.
+        for name, value in config.stated_scaling().items():
+            self._params[name] = Parameter(Tensor(value), name=name, requires_grad=False)
+
+    def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Set all parameters; the latents' scale is the one that is stored among them."""
+        super().load_tensors(tensors)
+        scaling = scaling_of(**{name: self._params[name].asnumpy() for name in self.constants})
+        self.spec = dataclasses.replace(self.spec, **scaling)
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, T', H', W') in fp32 of a video (B, 3, T, H, W)."""
         return self.moments_of_latents(self.spatial_vae.module.moments(video)[0])
 
-    def frames_from(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
+    def frames_from(self, z: Tensor, num_frames: int | None = None) -> Tensor:
         """Return the video (B, 3, T, H, W) in fp32 of an unscaled latent, see `latents_from`."""
-        return self.spatial_vae.module.frames_from(self.latents_from(latent, num_frames))
+        return self.spatial_vae.module.frames_from(self.latents_from(z, num_frames))
+
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
+        """Return what the 2-D decoder's last convolution takes, (B*T, C, H, W), and T."""
+        return self.spatial_vae.module.features(self.latents_from(z, num_frames))
+
+    def frames_of_features(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
+        """Return the video (B, 3, T, H, W) in fp32, with `weight` as the last convolution's."""
+        return self.spatial_vae.module.frames_of_features(features, num_frames, weight)
+
+    @property
+    def last_weight(self) -> Parameter:
+        """The weight of the 2-D decoder's last convolution, (3, C, 3, 3)."""
+        return self.spatial_vae.module.last_weight
 
     def moments_of_latents(self, means: Tensor) -> tuple[Tensor, Tensor]:
         """Return the moments of what the 2-D VAE makes of each frame, (B, 4, T, H', W')."""
         lengths = _chunks(means.shape[2], self.micro_frame_size)
         latent_means, logvars = [], []
-        for chunk in _cut(means * SPATIAL_SCALING, lengths):
+        for chunk in _cut((means * SPATIAL_SCALING).astype(self.encode_dtype), lengths):
             mean, logvar = self.temporal_vae.moments(chunk)
             latent_means.append(mean)
             logvars.append(logvar)
@@ -92,7 +115,7 @@ class OpenSoraNetwork(nn.Cell):
             num_frames: frames of the video that was encoded.
         """
         lengths = _decoded(latent.shape[2], num_frames, self.compression, self.micro_frame_size)
-        chunks = _cut(latent, _latents(lengths, self.compression))
+        chunks = _cut(latent.astype(self.decode_dtype), _latents(lengths, self.compression))
         parts = []
         for i, chunk in enumerate(chunks):
             parts.append(self.temporal_vae.frames_from(chunk, lengths[i]))

@@ -54,6 +54,7 @@ class TemporalAutoencoder(Autoencoder):
     """
 
     family = "tae"
+    recomputed = (ResnetBlock,)
 
     def __init__(
         self,
@@ -91,9 +92,7 @@ class TemporalAutoencoder(Autoencoder):
             Conv2d(channels, channels, kernel_size=1) if self.config.use_post_quant_conv else None
         )
         if recompute:
-            for _, cell in self.cells_and_names():
-                if isinstance(cell, ResnetBlock):
-                    cell.recompute()
+            self.recompute_blocks()
         if tensors is not None:
             self.load_tensors(tensors)
 
@@ -117,11 +116,7 @@ class TemporalAutoencoder(Autoencoder):
         mean, logvar = ops.chunk(h, 2, axis=1)
         return mean, ops.clamp(logvar, LOGVAR_MIN, LOGVAR_MAX)
 
-    def frames_from(self, z: Tensor, num_frames: int | None = None) -> Tensor:
-        """Return the decoded video (B, 3, 8T', 8H', 8W') in fp32 of a latent, all its frames."""
-        return self.frames_of_features(*self.features(z), self.last_weight)
-
-    def features(self, z: Tensor) -> tuple[Tensor, int]:
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
         """Return what the decoder's last layer turns into frames, (B*T, ch, H, W), and T.
 
         T, H and W count patches where the config has them.

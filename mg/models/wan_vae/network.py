@@ -252,6 +252,7 @@ class WanVAE(Autoencoder):
     """
 
     family = "wan"
+    recomputed = (ResidualBlock,)
 
     def __init__(
         self,
@@ -346,7 +347,7 @@ class WanVAE(Autoencoder):
             parts.append(frames)
         return ops.concat(parts, 2)
 
-    def features(self, z: Tensor) -> tuple[Tensor, int]:
+    def features(self, z: Tensor, num_frames: int | None = None) -> tuple[Tensor, int]:
         """Return what the decoder's last convolution turns into frames, and their number T."""
         x, _ = self.decoder.features(self.post_quantised(z), False, ())
         return x, x.shape[0] // z.shape[0]

@@ -15,7 +15,6 @@ __all__ = [
     "load_network",
     "network_shapes",
     "network_tensors",
-    "shapes_of",
 ]
 
 
@@ -26,11 +25,6 @@ def built_without_values(build: Callable[[], nn.Cell]) -> nn.Cell:
     """
     with no_init_parameters():
         return build()
-
-
-def shapes_of(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Return {name: shape} of arrays."""
-    return {name: array.shape for name, array in tensors.items()}
 
 
 def network_shapes(network: nn.Cell) -> dict[str, tuple[int, ...]]:

@@ -1,16 +1,16 @@
-"""The training run of the TAE, from its settings."""
+"""The training run of an autoencoder, from its settings."""
 
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.training.config import TrainTAEConfig
+from mg.training.autoencoder_task import AutoencoderTask
+from mg.training.config import TrainAutoencoderConfig
 from mg.training.output_folder import check_output
-from mg.training.tae_task import TAETask
 from mg.training.trainer import Trainer
 
-__all__ = ["TAETrainer"]
+__all__ = ["AutoencoderTrainer"]
 
 
-class TAETrainer(Trainer):
-    """A `Trainer` of the TAE: `TAETrainer(config).run()` does all of it.
+class AutoencoderTrainer(Trainer):
+    """A `Trainer` of an autoencoder: `AutoencoderTrainer(config).run()` does all of it.
 
     Args:
         config: every setting.
@@ -22,8 +22,8 @@ class TAETrainer(Trainer):
         NotADirectoryError: there can be no folder at `output_path`.
     """
 
-    def __init__(self, config: TrainTAEConfig, ranks: Ranks = ONE_RANK) -> None:
+    def __init__(self, config: TrainAutoencoderConfig, ranks: Ranks = ONE_RANK) -> None:
         check_output(config)
-        task = TAETask(config, ranks)
+        task = AutoencoderTask(config, ranks)
         config = task.config  # with the section `pretrained` resolved
         super().__init__(config, task, ranks, validation_interval=config.validation.interval)

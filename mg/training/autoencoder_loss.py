@@ -1,4 +1,4 @@
-"""The TAE's training loss (Movie Gen 3.1.1): reconstruction, LPIPS, KL, outlier penalty, GAN."""
+"""An autoencoder's training loss (Movie Gen 3.1.1): reconstruction, LPIPS, KL, outliers, GAN."""
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -9,13 +9,13 @@ from mg.losses.local_correlation import local_correlation_loss
 from mg.losses.outlier import outlier_penalty_loss
 from mg.losses.perceptual import PerceptualLoss
 from mg.losses.reconstruction import l1_loss, mse_loss
+from mg.models.autoencoder import Autoencoder
 from mg.models.discriminator import Discriminator
-from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.collectives import GradientMean
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.training.config import AdversarialSettings, LossSettings
 
-__all__ = ["LOSS_TERMS", "TAELoss"]
+__all__ = ["LOSS_TERMS", "AutoencoderLoss"]
 
 LOSS_TERMS = ("l1", "mse", "lpips", "kl", "opl", "lcr", "lcr_weight", "adv", "adv_weight")
 # Of the regulariser's adaptive weight: one that is satisfied has no gradient. Both losses are
@@ -23,11 +23,11 @@ LOSS_TERMS = ("l1", "mse", "lpips", "kl", "opl", "lcr", "lcr_weight", "adv", "ad
 LCR_NORM_FLOOR, MAX_LCR_WEIGHT = 1e-9, 1e4
 
 
-class TAELoss(nn.Cell):
+class AutoencoderLoss(nn.Cell):
     """Weighted sum of the loss terms of one batch, with the terms themselves (unweighted).
 
     Args:
-        tae: the network that is trained.
+        autoencoder: the network that is trained.
         settings: weights of the terms.
         perceptual: LPIPS; None leaves it out.
         adversarial: settings of the generator's loss, with `discriminator`.
@@ -37,7 +37,7 @@ class TAELoss(nn.Cell):
 
     def __init__(
         self,
-        tae: TemporalAutoencoder,
+        autoencoder: Autoencoder,
         settings: LossSettings,
         *,
         perceptual: PerceptualLoss | None = None,
@@ -46,12 +46,12 @@ class TAELoss(nn.Cell):
         ranks: Ranks = ONE_RANK,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
-        self.tae = tae
+        self.autoencoder = autoencoder
         self.settings = settings
         self.perceptual = perceptual
         self.adversarial = adversarial
         self.discriminator = discriminator
-        size = tae.last_weight.size
+        size = autoencoder.last_weight.size
         self.mean_of_gradients = GradientMean(ranks, [size, size])
         self.reconstruction_and_gradient = ms.value_and_grad(self._reconstruction, 0, has_aux=True)
         self.generator_and_gradient = ms.value_and_grad(self._generator, 0)
@@ -71,11 +71,12 @@ class TAELoss(nn.Cell):
             frame_indices: frames that LPIPS looks at, int32 (n,).
         """
         settings = self.settings
-        mean, logvar = self.tae.moments(video)
-        z = self.tae.sample(mean, logvar, noise)
-        features, num_frames = self.tae.features(z)
-        frames = self._frames(self.tae.last_weight, features, num_frames, video.shape[2])
-        kl = kl_loss(mean, logvar)
+        mean, logvar = self.autoencoder.moments(video)
+        z = self.autoencoder.sample(mean, logvar, noise)
+        features, num_frames = self.autoencoder.features(z, video.shape[2])
+        frames = self._frames(self.autoencoder.last_weight, features, num_frames, video.shape[2])
+        # A point has no distance from a normal distribution.
+        kl = kl_loss(mean, logvar) if self.autoencoder.has_posterior else ops.zeros_like(z.mean())
         rest = settings.kl_loss_weight * kl
         opl = ops.zeros_like(kl)
         if settings.opl_loss_weight > 0:
@@ -104,8 +105,8 @@ class TAELoss(nn.Cell):
         return local_correlation_loss(z, self.settings.lcr_threshold)
 
     def _reconstruction_of_latent(self, z: Tensor, video: Tensor, frame_indices: Tensor) -> Tensor:
-        features, num_frames = self.tae.features(z)
-        frames = self._frames(self.tae.last_weight, features, num_frames, video.shape[2])
+        features, num_frames = self.autoencoder.features(z, video.shape[2])
+        frames = self._frames(self.autoencoder.last_weight, features, num_frames, video.shape[2])
         return self._reconstruction(frames, video, frame_indices)[0]
 
     def _correlation_weight(
@@ -132,7 +133,7 @@ class TAELoss(nn.Cell):
 
     def _frames(self, weight: Tensor, features: Tensor, num_frames: int, num_wanted: int) -> Tensor:
         """Return the decoder's last layer on its features, without the spurious tail."""
-        frames = self.tae.frames_of_features(features, num_frames, weight)
+        frames = self.autoencoder.frames_of_features(features, num_frames, weight)
         if frames.shape[2] != num_wanted:
             frames = frames[:, :, :num_wanted]
         return frames
@@ -207,7 +208,7 @@ class TAELoss(nn.Cell):
         # A mean's gradient is tiny per pixel: as a sum's it survives float16.
         size = gradient.size
         by_weight = self.last_layer_gradient(
-            self.tae.last_weight, ops.stop_gradient(features), num_frames, gradient * size
+            self.autoencoder.last_weight, ops.stop_gradient(features), num_frames, gradient * size
         )
         return by_weight / size
 

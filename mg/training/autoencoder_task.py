@@ -1,4 +1,4 @@
-"""Training of the temporal autoencoder: networks, losses, noise, held-out clips."""
+"""Training of an autoencoder: networks, losses, noise, held-out clips."""
 
 import functools
 import logging
@@ -16,34 +16,34 @@ from mg.data.manifest import build_manifest
 from mg.losses.perceptual import PerceptualLoss, draw_frame_indices
 from mg.metrics.lpips import load_lpips
 from mg.models.discriminator import Discriminator
-from mg.models.tae.config import TEMPORAL_LAYERS, TAEConfig
-from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
-from mg.training.checkpoint import save_final_weights
-from mg.training.config import TAE_TARGET, TrainTAEConfig
+from mg.training.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
+from mg.training.autoencoder_weights import (
+    export_autoencoder,
+    exported_path,
+    load_start_weights,
+    metadata_of,
+)
+from mg.training.config import TrainAutoencoderConfig
 from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.guards import NO_LIMIT
 from mg.training.phases import phase_step, trained_in
-from mg.training.pretrained import apply_pretrained, find_start_weights
+from mg.training.pretrained import apply_pretrained
 from mg.training.schedule import learning_rate
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
-from mg.training.tae_loss import LOSS_TERMS, TAELoss
 from mg.training.task import Controls, Task
 from mg.training.validation import Validation, averaged_weights
-from mg.weights.load import load_tae_tensors
-from mg.weights.stored_config import config_metadata
 
-__all__ = ["TAETask"]
+__all__ = ["AutoencoderTask"]
 
 logger = logging.getLogger("mg")
 
 NOISE_STREAM = 3  # random streams 0..2 belong to the data
-ALIASES = {"temporal": TEMPORAL_LAYERS}
 
 
-class TAETask(Task):
-    """The TAE with its losses and, if asked for, a discriminator.
+class AutoencoderTask(Task):
+    """An autoencoder with its losses and, if asked for, a discriminator.
 
     Args:
         config: every setting.
@@ -53,13 +53,15 @@ class TAETask(Task):
         ValueError, FileNotFoundError: settings, data or weights that no run can start from.
     """
 
-    def __init__(self, config: TrainTAEConfig, ranks: Ranks) -> None:
+    def __init__(self, config: TrainAutoencoderConfig, ranks: Ranks) -> None:
         self.ranks = ranks
         self.dataset = _build_dataset(config, ranks)
         num_batches = self.dataset.num_batches_per_epoch(config.batch_size)
         steps_per_epoch = math.ceil(num_batches / config.optim.accumulation_steps)
-        config = apply_pretrained(config, TAE_TARGET, steps_per_epoch=steps_per_epoch)
+        config = apply_pretrained(config, config.target(), steps_per_epoch=steps_per_epoch)
         self.config = config
+        self.family = config.model_to_train().family
+        self.aliases = {"temporal": self.family.temporal} if self.family.temporal else {}
         adversarial = config.adversarial
         self.stages = plan_stages(
             config, discriminator_start=adversarial.start_step if adversarial else None
@@ -74,48 +76,48 @@ class TAETask(Task):
         self.terms = LOSS_TERMS
         self.steps = {}
         for stage in self.stages:  # so that wrong patterns show before the first step
-            trained_in(stage.phase, self.tae, config, aliases=ALIASES)
+            trained_in(stage.phase, self.autoencoder, config, aliases=self.aliases)
 
     def _build_networks(self) -> None:
         config = self.config
-        tensors, model = self._load_start()
+        tensors, network_config = load_start_weights(config)
         ms.set_seed(config.seed)  # of the random initial weights
-        self.tae = TemporalAutoencoder(
-            model,
+        self.autoencoder = self.family.build(
+            network_config,
+            recompute=config.recompute,
             encode_dtype=config.dtype,
             decode_dtype=config.dtype,
-            recompute=config.recompute,
         )
         if tensors is not None:
-            self.tae.load_tensors(tensors)
-        self._check_size("data.size", config.data.size)
+            self.autoencoder.load_tensors(tensors)
+        if config.data.clip_config().mixed_strategy != "image_only":
+            self._check_clips("data", config.data.sample_n_frames, config.data.size)
         if config.validation.csv_path or config.validation.video_folder:
-            self._check_size("validation.size", config.validation.size)
-        self.networks = {"tae": self.tae}
+            self._check_clips("validation", config.validation.num_frames, config.validation.size)
+        if not self.autoencoder.has_posterior and config.loss.kl_loss_weight > 0:
+            logger.info("The family %s has no posterior: there is no KL loss.", self.family.name)
+        # Under the name that checkpoints have: that of the family.
+        self.networks = {self.family.name: self.autoencoder}
         self.discriminator = None
         if config.adversarial is not None:
             self.discriminator = Discriminator(config.adversarial.network)
             self.networks["discriminator"] = self.discriminator
 
-    def _load_start(self) -> tuple[dict[str, np.ndarray] | None, TAEConfig | None]:
-        """Return the weights to start from, if any, and the config of the network."""
-        model, start = self.config.model, self.config.start_weights()
-        if start is None:
-            return None, model
-        tensors, stored = load_tae_tensors(
-            find_start_weights(start),
-            config=None if model is None else model.to_dict(),
-            method="auto" if start.method == "local" else start.method,
-            inflate_method=start.inflate_method,
-            key=start.key,
-        )
-        return tensors, model or TAEConfig.from_mapping(stored)
-
-    def _check_size(self, name: str, size: int) -> None:
+    def _check_clips(self, section: str, num_frames: int, size: int) -> None:
+        """Raise ValueError unless the network takes clips of such frames as they are."""
+        spec = self.autoencoder.spec
         try:
-            self.tae.check_video_shape((1, self.tae.config.in_channels, 1, size, size))
+            spec.check_video((1, spec.video_channels, 1, size, size))
         except ValueError as error:
-            raise ValueError(f"{name}={size}: {error}") from error
+            raise ValueError(f"{section}.size={size}: {error}") from error
+        valid = spec.valid_frames(num_frames)
+        name = "sample_n_frames" if section == "data" else "num_frames"
+        if valid != num_frames:
+            below = spec.head + (num_frames - spec.head) // spec.step * spec.step
+            raise ValueError(
+                f"{section}.{name}={num_frames}: the family {self.family.name!r} takes clips of "
+                f"{spec.head} + {spec.step} k frames; use {max(below, spec.head)} or {valid}"
+            )
 
     def _load_perceptual(self) -> PerceptualLoss | None:
         losses = [self.config.loss, *map(self.config.loss_of_phase, self.config.phases)]
@@ -134,8 +136,8 @@ class TAETask(Task):
     def enter(self, stage: Stage) -> None:
         loss_settings = self.config.loss_of_phase(stage.phase)
         has_perceptual = loss_settings.perceptual_loss_weight > 0
-        loss = TAELoss(
-            self.tae,
+        loss = AutoencoderLoss(
+            self.autoencoder,
             loss_settings,
             perceptual=self.perceptual if has_perceptual else None,
             adversarial=self.config.adversarial,
@@ -143,7 +145,9 @@ class TAETask(Task):
             ranks=self.ranks,
         )
         self.steps = {
-            "tae": phase_step(stage, self.tae, loss, self.config, aliases=ALIASES, ranks=self.ranks)
+            self.family.name: phase_step(
+                stage, self.autoencoder, loss, self.config, aliases=self.aliases, ranks=self.ranks
+            )
         }
         self.terms = LOSS_TERMS
         if stage.has_discriminator:
@@ -168,7 +172,7 @@ class TAETask(Task):
         self, number: int, batch: ClipBatch, controls: Controls, *, is_last: bool
     ) -> dict[str, float]:
         video, noise, frame_indices = self.inputs(number, batch)
-        loss, terms, norm, frames = self.steps["tae"](
+        loss, terms, norm, frames = self.steps[self.family.name](
             Tensor(controls.lr, ms.float32),
             Tensor(controls.loss_scale, ms.float32),
             Tensor(controls.max_norm, ms.float32),
@@ -216,7 +220,7 @@ class TAETask(Task):
         of all ranks), so that it does not depend on how many ranks share the batch.
         """
         size, _, num_frames, height, width = batch.frames.shape
-        shape = self.tae.spec.latent_shape(num_frames, height, width)
+        shape = self.autoencoder.spec.latent_shape(num_frames, height, width)
         seed, first = self.config.seed, self.ranks.rank * size
         noise = [
             np.random.default_rng((NOISE_STREAM, seed, number, place)).standard_normal(
@@ -235,8 +239,10 @@ class TAETask(Task):
     ) -> dict[str, Any] | None:
         if self.validation is None:
             return None
-        with averaged_weights(self.steps["tae"].average):
-            report = self.validation.run(self.tae, video_path=video_path, should_stop=should_stop)
+        with averaged_weights(self.steps[self.family.name].average):
+            report = self.validation.run(
+                self.autoencoder, video_path=video_path, should_stop=should_stop
+            )
         if report is None:
             return None
         summary = report.summary()
@@ -249,15 +255,14 @@ class TAETask(Task):
         }
 
     def export(self, folder: Path) -> Path:
-        path = folder / "tae.safetensors"
-        if not self.ranks.is_main:
-            return path
-        with averaged_weights(self.steps["tae"].average):
-            save_final_weights(path, self.tae.tensors(), self.tae.config.to_dict())
+        path = exported_path(folder, self.family)
+        if self.ranks.is_main:
+            with averaged_weights(self.steps[self.family.name].average):
+                export_autoencoder(path, self.autoencoder)
         return path
 
     def metadata(self) -> dict[str, dict[str, str]]:
-        return {"tae": config_metadata(self.tae.config.to_dict())}
+        return {self.family.name: metadata_of(self.autoencoder)}
 
     def next_command(self, weights: Path) -> str:
         return (
@@ -270,7 +275,7 @@ def _number(tensor: Tensor) -> float:
     return float(tensor.asnumpy())
 
 
-def _build_dataset(config: TrainTAEConfig, ranks: Ranks) -> ClipDataset:
+def _build_dataset(config: TrainAutoencoderConfig, ranks: Ranks) -> ClipDataset:
     clip_config = config.data.clip_config()
     is_image = clip_config.mixed_strategy == "image_only"
     manifest = build_manifest(

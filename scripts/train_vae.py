@@ -1,4 +1,4 @@
-"""`mg reconstruct-with-vae` from a checkout: python scripts/reconstruct_with_vae.py ..."""
+"""`mg train-vae` from a checkout, without installing: python scripts/train_vae.py ..."""
 
 import sys
 from pathlib import Path
@@ -8,4 +8,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.commands import run_command
 
 if __name__ == "__main__":
-    run_command("reconstruct-with-vae")
+    run_command("train-vae")

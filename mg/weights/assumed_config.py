@@ -5,9 +5,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mg.weights.image_vae import DEFAULT_NORM_GROUPS, assumed_scaling
 
-__all__ = ["assumed_config", "check_fields", "completed_config", "warn_of_assumed"]
+__all__ = ["assumed_config", "check_fields", "completed_config", "shapes_of", "warn_of_assumed"]
 
 logger = logging.getLogger("mg")
 
@@ -38,6 +40,11 @@ COMPARED = (
     "decoder_depth_list",
     "block_type",
 )
+
+
+def shapes_of(tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Return {name: shape} of arrays."""
+    return {name: array.shape for name, array in tensors.items()}
 
 
 def assumed_config(family: str, shapes: Shapes) -> dict[str, Any]:
@@ -71,18 +78,19 @@ def assumed_config(family: str, shapes: Shapes) -> dict[str, Any]:
 
 
 def completed_config(
-    family: str, config: Mapping[str, Any] | None, shapes: Shapes
+    family: str, config: Mapping[str, Any] | None, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """Return a config as it is if it is that of the tensors, else `assumed_config`.
 
     Args:
         family: sd, cogvideox or hunyuan.
         config: the checkpoint's; None if there is none.
-        shapes: of the tensors, by name (diffusers' names of today).
+        tensors: by name (diffusers' names of today).
 
     Raises:
         ValueError: as `assumed_config`, or a config of another network than the tensors.
     """
+    shapes = shapes_of(tensors)
     if config is None:
         return assumed_config(family, shapes)
     try:

@@ -11,10 +11,10 @@ from mg.cli import parse_config
 from mg.data.clips import ClipBatch
 from mg.data.video import probe_video
 from mg.models.tae.tae import TemporalAutoencoder
+from mg.training.autoencoder_trainer import AutoencoderTrainer
 from mg.training.checkpoint_store import CheckpointStore
 from mg.training.config import TrainTAEConfig
 from mg.training.run_log import read_log
-from mg.training.tae_trainer import TAETrainer
 from mg.weights.checkpoint_file import read_weights
 
 pytestmark = pytest.mark.usefixtures("in_graph_mode")
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.usefixtures("in_graph_mode")
 
 def test_training_moves_weights_and_keeps_their_names(finished_run):
     trainer, start = finished_run.trainer, finished_run.start
-    after = trainer.task.tae.tensors()
+    after = trainer.task.autoencoder.tensors()
     assert list(after) == list(start)
-    assert [p.name for p in trainer.task.tae.get_parameters()] == list(start)
+    assert [p.name for p in trainer.task.autoencoder.get_parameters()] == list(start)
     moved = [name for name in start if not np.array_equal(start[name], after[name])]
     assert len(moved) > 0.9 * len(start) - 4
 
@@ -35,7 +35,7 @@ def test_training_moves_weights_and_keeps_their_names(finished_run):
 def test_frozen_parameters_are_bit_equal(finished_run):
     start = finished_run.start
     frozen = [name for name in start if "decoder.norm_out" in name or "encoder.conv_in" in name]
-    final = finished_run.trainer.task.tae.tensors()
+    final = finished_run.trainer.task.autoencoder.tensors()
     assert len(frozen) == 6  # two of the norm, four of the two halves of the convolution
     assert finished_run.trainer.config.optim.weight_decay > 0
     for name in frozen:
@@ -77,7 +77,7 @@ def test_final_weights_are_the_averaged_ones_and_load_with_their_config(finished
         assert np.array_equal(tensors[name], mean.asnumpy()), name
     # The trained weights are back in their place afterwards.
     trained = read_weights(trainer.output / "checkpoints" / "step_00000004" / "tae.safetensors")
-    after = trainer.task.tae.tensors()
+    after = trainer.task.autoencoder.tensors()
     assert all(np.array_equal(after[name], trained[name]) for name in after)
 
 
@@ -94,7 +94,7 @@ def test_an_output_folder_with_another_run_is_refused(finished_run, make_config)
     output = finished_run.trainer.output
     before = sorted(output.rglob("*"))
     with pytest.raises(FileExistsError, match=r"holds a run already.*--resume=true"):
-        TAETrainer(make_config(output))
+        AutoencoderTrainer(make_config(output))
     assert sorted(output.rglob("*")) == before
 
 
@@ -104,7 +104,7 @@ def test_overwriting_forgets_the_older_run(make_config, tmp_path, monkeypatch):
     store = CheckpointStore(output / "checkpoints", keep=2)
     store.save(9999, tensors={}, documents={"progress": {}})
     (output / "config.yaml").write_text("steps: 9999\n")
-    trainer = TAETrainer(make_config(output, overwrite=True))
+    trainer = AutoencoderTrainer(make_config(output, overwrite=True))
     monkeypatch.setattr(trainer, "validate", lambda: None)
     monkeypatch.setattr(trainer, "_train", lambda: None)  # no step is needed for this
     trainer.run()
@@ -127,7 +127,7 @@ def test_overwriting_forgets_the_older_run(make_config, tmp_path, monkeypatch):
 )
 def test_settings_that_cannot_work_are_refused(make_config, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        TAETrainer(make_config(tmp_path / "out", **changes))
+        AutoencoderTrainer(make_config(tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
 
@@ -135,22 +135,24 @@ def test_missing_lpips_weights_say_how_to_get_them(make_config, tmp_path, monkey
     monkeypatch.setenv("MG_CACHE", str(tmp_path / "empty"))
     config = make_config(tmp_path / "out", loss={"perceptual_loss_weight": 1.0})
     with pytest.raises(FileNotFoundError, match="mg fetch-lpips"):
-        TAETrainer(config)
+        AutoencoderTrainer(config)
     # Without the term no file is looked for.
     without = make_config(tmp_path / "out")
     assert without.loss.perceptual_loss_weight == 0
-    assert TAETrainer(without).task.perceptual is None
+    assert AutoencoderTrainer(without).task.perceptual is None
 
 
 def test_training_starts_from_pretrained_weights_and_their_config(
     finished_run, make_config, tmp_path
 ):
-    trainer = TAETrainer(
+    trainer = AutoencoderTrainer(
         make_config(tmp_path / "out", model=None, pretrained=str(finished_run.final))
     )
-    assert trainer.task.tae.config == finished_run.trainer.task.tae.config
+    assert trainer.task.autoencoder.config == finished_run.trainer.task.autoencoder.config
     expected = read_weights(finished_run.final)
-    assert all(np.array_equal(expected[n], v) for n, v in trainer.task.tae.tensors().items())
+    assert all(
+        np.array_equal(expected[n], v) for n, v in trainer.task.autoencoder.tensors().items()
+    )
 
 
 def test_noise_and_frames_are_fixed_by_seed_and_number(finished_run, monkeypatch):

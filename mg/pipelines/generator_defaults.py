@@ -1,0 +1,68 @@
+"""What a generator does where a call leaves it open."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["GeneratorDefaults"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorDefaults:
+    """What a generator does where it is not told otherwise: best what it was trained on.
+
+    Attributes:
+        num_frames: of a video.
+        size: (height, width) in pixels.
+        fps: frames per second of the videos that it was trained on.
+        guidance: weight of the text; 1 turns classifier-free guidance off.
+        steps: steps of the sampler.
+        fps_prefix: whether its captions had the frame rate in front
+            (`mg.conditions.text.prompts.with_fps`).
+    """
+
+    num_frames: int
+    size: tuple[int, int]
+    fps: float
+    guidance: float = 7.5
+    steps: int = 50
+    fps_prefix: bool = False
+
+    def __post_init__(self) -> None:
+        size = self.size
+        if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
+            raise ValueError(f"size={size!r}; expected (height, width) in pixels")
+        object.__setattr__(self, "size", tuple(size))
+        whole = {"num_frames": self.num_frames, "steps": self.steps}
+        whole |= {"height": self.size[0], "width": self.size[1]}
+        for name, value in whole.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name}={value!r}; expected a whole number of 1 or more")
+        for name, least in (("fps", 0.5), ("guidance", 0)):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or value < least:
+                raise ValueError(f"{name}={value!r}; expected a number of {least} or more")
+        if not isinstance(self.fps_prefix, bool):
+            raise ValueError(f"fps_prefix={self.fps_prefix!r}; expected true or false")
+
+    @classmethod
+    def from_mapping(cls, mapping: "Mapping[str, Any] | GeneratorDefaults") -> "GeneratorDefaults":
+        """Return the defaults that a mapping with the fields' names states.
+
+        Raises:
+            ValueError: an unknown key, a missing one, or a wrong value.
+        """
+        if isinstance(mapping, cls):
+            return mapping
+        fields = dataclasses.fields(cls)
+        unknown = sorted(set(mapping) - {field.name for field in fields})
+        required = {field.name for field in fields if field.default is dataclasses.MISSING}
+        missing = sorted(required - set(mapping))
+        if unknown or missing:
+            raise ValueError(
+                f"defaults of a generator: unknown keys {unknown}, missing keys {missing}; known "
+                f"are {', '.join(field.name for field in fields)}"
+            )
+        return cls(**mapping)

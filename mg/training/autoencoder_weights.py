@@ -1,0 +1,72 @@
+"""The weights that the training of an autoencoder starts from, and those that it ends with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mg.models.autoencoder import Autoencoder, AutoencoderSettings
+from mg.models.families import AutoencoderFamily, autoencoder_family
+from mg.training.checkpoint import save_final_weights
+from mg.training.config import TrainAutoencoderConfig
+from mg.training.pretrained import find_start_weights
+from mg.vaes.families import family_class
+from mg.vaes.pretrained import read_vae
+from mg.weights.stored_config import vae_metadata
+
+__all__ = ["export_autoencoder", "exported_path", "load_start_weights", "metadata_of"]
+
+
+def load_start_weights(
+    config: TrainAutoencoderConfig,
+) -> tuple[dict[str, np.ndarray] | None, AutoencoderSettings]:
+    """Return the weights to start from, None for random ones, and the config of the network.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
+        ValueError: they are damaged, of another family, or of another network than `model` says.
+    """
+    model, start = config.model_to_train(), config.start_weights()
+    family = model.family
+    if start is None:
+        return None, model.config or family.read_config({})
+    path = find_start_weights(start)
+    stated = None if model.config is None else model.config.to_dict()
+    read = read_vae(
+        path,
+        method=start.method,
+        inflate_method=start.inflate_method,
+        config=stated,
+        key=start.key,
+    )
+    if read.family != family.name:
+        raise ValueError(
+            f"{path} holds weights of family {read.family!r}, but model.family is {family.name!r}"
+        )
+    return read.tensors, model.config or family.read_config(read.config)
+
+
+def exported_path(folder: Path, family: AutoencoderFamily) -> Path:
+    """Return where a run's final weights stand: a TAE is one file, others a folder `vae`."""
+    return folder / ("tae.safetensors" if family.name == "tae" else "vae")
+
+
+def export_autoencoder(path: Path, autoencoder: Autoencoder) -> None:
+    """Write the weights and the config of a network; those of an earlier run are replaced.
+
+    Args:
+        path: `exported_path` of its family.
+        autoencoder: the network.
+    """
+    if path.suffix:
+        save_final_weights(path, autoencoder.tensors(), autoencoder.config.to_dict())
+        return
+    family_class(autoencoder.family)(autoencoder).save_pretrained(path, overwrite=True)
+
+
+def metadata_of(autoencoder: Autoencoder) -> dict[str, str]:
+    """Return what the header of a checkpoint says, so that the file alone can be loaded."""
+    class_name = autoencoder_family(autoencoder.family).class_names[0]
+    fields: dict[str, Any] = {"_class_name": class_name, **autoencoder.config.to_dict()}
+    return vae_metadata(json.loads(json.dumps(fields)))

@@ -1,0 +1,214 @@
+"""Training under source videos and known frames: it learns from them, exports, refuses."""
+
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from mg.data.latent_files import LatentInfo, LatentWriter
+from mg.flow.times import time_grid
+from mg.flow.validation_loss import validation_losses
+from mg.parallel.ranks import ONE_RANK
+from mg.pipelines.autoencoder import config_hash, tensors_hash
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.video_to_video import VideoToVideo
+from mg.training.checkpoint import save_final_weights
+from mg.training.denoiser_config import (
+    ConditionSettings,
+    FlowValidationSettings,
+    TextSettings,
+    TrainDenoiserConfig,
+)
+from mg.training.denoiser_task import DenoiserTask
+from mg.training.denoiser_trainer import DenoiserTrainer
+from mg.training.run_log import read_log
+from mg.training.settings import OptimSettings
+from mg.weights.load import load_tae_tensors
+from mg.weights.tae_layers import tae_shapes
+from tests.tiny import TAE, TRANSFORMER
+
+NUM_PAIRS, NUM_STEPS = 24, 40
+
+
+def write_latent(folder, tensors, name, mean):
+    num_frames = 2 * mean.shape[1]
+    info = LatentInfo(
+        num_frames, 8, 8, 16.0, name, TAE.to_dict(), config_hash(TAE), tensors_hash(tensors), {}
+    )
+    with LatentWriter(folder / f"{name}.safetensors", info) as writer:
+        writer.write(mean.astype(np.float32), np.full(mean.shape, -9.0, np.float32))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return a folder of pairs: the edit is the negative of the source."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rng = np.random.default_rng(0)
+    shapes = tae_shapes(TAE.to_dict())
+    tensors = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    save_final_weights(folder / "tae.safetensors", tensors, TAE.to_dict())
+    for name in ("latents", "first_frames"):
+        (folder / name).mkdir()
+    rows = []
+    for number in range(NUM_PAIRS + 8):
+        source = np.repeat(rng.standard_normal((4, 1, 4, 4)), 2, axis=1)
+        write_latent(folder / "latents", tensors, f"source{number}.mp4", source)
+        write_latent(folder / "latents", tensors, f"edit{number}.mp4", -source)
+        first = 1 - source[:, :1]  # unlike the first frame of the whole
+        write_latent(folder / "first_frames", tensors, f"edit{number}.mp4", first)
+        rows.append(f"edit{number}.mp4,negate it,source{number}")
+    header = "video,caption,source"
+    (folder / "train.csv").write_text("\n".join([header, *rows[:NUM_PAIRS]]) + "\n")
+    (folder / "held_out.csv").write_text("\n".join([header, *rows[NUM_PAIRS:]]) + "\n")
+    return folder
+
+
+def make_config(data, output_path, conditions, **changes):
+    values = {
+        "csv_path": str(data / "train.csv"),
+        "validation": FlowValidationSettings(
+            csv_path=str(data / "held_out.csv"), interval=NUM_STEPS, num_times=4, batch_size=8
+        ),
+        "steps": NUM_STEPS,
+        **changes,
+    }
+    return TrainDenoiserConfig(
+        output_path=str(output_path),
+        latent_folder=str(data / "latents"),
+        tae=str(data / "tae.safetensors"),
+        batch_size=8,
+        device="CPU",
+        model=TRANSFORMER | {"dim": 64},
+        text=TextSettings(encoders=["word,width=32"], dropout=0.1),
+        conditions=conditions,
+        optim=OptimSettings(lr=2e-2, ema_decay=0.9),
+        **values,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished_run(data, tmp_path_factory):
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    conditions = ConditionSettings(source=True, source_dropout=0.1)
+    trainer = DenoiserTrainer(make_config(data, tmp_path_factory.mktemp("run") / "o", conditions))
+    trainer.run()
+    ms.set_context(mode=before)
+    return trainer
+
+
+def test_the_network_learns_from_the_source(finished_run, pynative_mode):
+    losses = [e["flow_loss"] for e in read_log(finished_run.output / "validation.jsonl")]
+    task, dataset = finished_run.task, finished_run.task.dataset
+    batch = dataset.batch(0, 8)
+    assert batch.visual[0].shape == (8, 4, 2, 4, 4)
+    assert losses[-1] < 0.8 * losses[0]
+
+    def loss(visual):
+        text = [ms.Tensor(array) for array in batch.text]
+        values = validation_losses(
+            task.network, batch.mean, [*text, ms.Tensor(visual)], times=time_grid(4)
+        )
+        return values.mean()
+
+    shown = np.stack([dataset.manifest.spec.scale(m) for m in unscaled_sources(batch)])
+    assert loss(shown.astype(np.float32)) < 0.9 * loss(np.zeros_like(shown, np.float32))
+
+
+def unscaled_sources(batch):
+    """Return the latents of the sources of a batch, from the edits."""
+    return [(TAE.shift_factor - mean) / TAE.scaling_factor for mean in batch.mean]
+
+
+def test_the_generator_knows_its_conditions_and_takes_them(finished_run, pynative_mode):
+    folder = finished_run.output / "generator"
+    assert load_generator(folder).conditions.to_dict() == {"source": True, "frames": []}
+    index = json.loads((folder / "model_index.json").read_text())
+    assert index["conditions"] == {"source": True, "frames": []}
+    editor = VideoToVideo.from_pretrained(folder)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    options = {"steps": 2, "guidance": 2.0}
+    edited = editor(frames, "negate it", **options).latents
+    others = {
+        "other source": editor(255 - frames, "negate it", **options),
+        "source dropped too": editor(frames, "negate it", guidance_drops="text,source", **options),
+        "without": super(VideoToVideo, editor).__call__("negate it", **options),
+    }
+    for name, other in others.items():
+        assert np.abs(other.latents - edited).max() > 1e-3, name
+    for options, message in (
+        ({"first_frame": frames[0]}, r"first_frame: this generator was not trained with that"),
+        ({"guidance_drops": "frames"}, "frames is no condition of this generator; it takes text, "),
+        ({"guidance_drops": "frame"}, "expected some of text, source, frames"),
+        ({"guidance_drops": "source", "negative_prompt": "x"}, "negative_prompt has no effect"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            editor(frames, "negate it", **options)
+
+
+def test_a_run_can_start_from_a_generator_with_the_same_conditions_only(
+    finished_run, data, tmp_path
+):
+    start = str(finished_run.output / "generator")
+    same = ConditionSettings(source=True)
+    task = DenoiserTask(make_config(data, tmp_path / "a", same, pretrained=start), ONE_RANK)
+    weight = task.network.tensors()["condition_embedding.weight"]
+    assert np.abs(weight).max() > 0
+    with pytest.raises(ValueError, match="trained with source beside the latent; here are frames"):
+        DenoiserTask(
+            make_config(data, tmp_path / "b", ConditionSettings(mask=1.0), pretrained=start),
+            ONE_RANK,
+        )
+
+
+def test_first_frames_come_from_their_own_latents_and_others_from_the_video(data, tmp_path):
+    conditions = ConditionSettings(
+        first_frame=0.5, suffix=0.4, first_frame_folder=str(data / "first_frames")
+    )
+    dataset = DenoiserTask(make_config(data, tmp_path / "a", conditions), ONE_RANK).dataset
+    assert dataset.visual.conditions.frame_modes == ("first_frame", "suffix")
+    kinds = set()
+    for number in range(4):
+        batch = dataset.batch(number, 8)
+        for mean, shown in zip(batch.mean, batch.visual[0], strict=True):
+            known = tuple(shown[4, :, 0, 0])
+            kinds.add(known)
+            first = mean[:, :1] + TAE.scaling_factor
+            expected = {(1, 0): first, (0, 1): mean[:, 1:], (0, 0): mean[:, :0]}[known]
+            found = shown[:4, np.array(known) > 0]
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert kinds == {(1, 0), (0, 1), (0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "table", "message"),
+    [
+        ({"first_frame": 0.5}, None, "--max_frames 1 "),
+        ({"first_frame": 0.7, "mask": 0.7}, None, "sum up to more than 1"),
+        ({"source_dropout": 1.0, "source": True}, None, "source_dropout=1.0; expected 0 to below"),
+        ({"first_frame_folder": "x"}, None, "has no effect with conditions.first_frame=0"),
+        ({"source": True}, "video,caption\nedit0.mp4,x\n", "has no column `source`"),
+        (
+            {"source": True},
+            "video,caption,source\nedit0.mp4,x,nowhere.mp4\n",
+            r"its source nowhere.mp4 has no latent",
+        ),
+        (
+            {"source": True},
+            "video,caption,source\nedit0.mp4,x,short.mp4\n",
+            r"its source short.mp4 is 1x4x4 .* and it is 2x4x4",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_one_clear_line(data, tmp_path, conditions, table, message):
+    tensors, _ = load_tae_tensors(data / "tae.safetensors")
+    if not (data / "latents" / "short.mp4.safetensors").exists():
+        write_latent(data / "latents", tensors, "short.mp4", np.zeros((4, 1, 4, 4)))
+    changes = {"validation": FlowValidationSettings()}
+    if table is not None:
+        (data / "other.csv").write_text(table)
+        changes["csv_path"] = str(data / "other.csv")
+    with pytest.raises(ValueError, match=message):
+        config = make_config(data, tmp_path / "o", ConditionSettings(**conditions), **changes)
+        DenoiserTask(config, ONE_RANK)
