@@ -194,7 +194,7 @@ def _check_section_flag(name: str, value: str, settings: dict[str, Any]) -> None
 
 
 def _check_yaml(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse a file that is no YAML, or has keys that are no settings."""
+    """Refuse a file that is not YAML, or has keys that are not settings."""
     try:
         content = read_yaml(path, finite=False)  # below, such a number is named by its setting
     except FileNotFoundError:
