@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README runs, in its order, at tiny sizes."""
+"""Every command of README and recipes and README's Python run, in their order, at tiny sizes."""
 
 import os
 import re
@@ -21,9 +21,11 @@ from tests.tiny import TAE
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.strip()
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for page in (README, RECIPES)
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     for line in block.splitlines()
     if line.strip()
 ]
@@ -49,6 +51,23 @@ ADDED = {
         "--model.temporal_upsample_level [0] --mode pynative"
     ),
     "python tools/prepare_clips.py": "--short_side 16",
+    "mg doctor": "",
+    "mg reconstruct --ckpt_path assets": "--num_frames 2 --image_size 16 --mode pynative",
+    "mg generate --prompt": "--checkpoint assets/shapes_generator --mode pynative",
+    "mg prepare": "--short_side 16",
+    "mg train-tae --config configs/tae/train/demo.yaml": (
+        "--steps 1 --data.size 16 --data.short_side_range null --data.sample_n_frames 2 "
+        "--data.num_workers 0 --optim.warmup_steps 0 --validation.num_frames 2 "
+        "--validation.size 16 --mode pynative"
+    ),
+    "mg encode": '--buckets ["4x16x16"] --mode pynative',
+    "mg train --config configs/movie_gen/train/own_clips.yaml": (
+        "--steps 1 --batch_size 2 --model.num_layers 1 --model.dim 32 --model.ffn_dim 32 "
+        "--model.num_heads 2 --optim.warmup_steps 0 --mode pynative"
+    ),
+    "mg generate --checkpoint": "--steps 1 --mode pynative",
+    "mg download --list": "",
+    "mg reconstruct --ckpt_path THUDM": "--num_frames 2 --image_size 16 --mode pynative",
     "python tools/fault_inject.py": "--only flip_bits truncate_files --trials 20",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
     "python scripts/inference_vae.py --ckpt_path assets": (
@@ -65,10 +84,6 @@ ADDED = {
         "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
     ),
     "python scripts/decode.py": "--tiling.frames 8 --tiling.overlap_frames 0 --mode pynative",
-    "python scripts/download_weights.py": "",
-    "python scripts/inference_vae.py --ckpt_path THUDM": (
-        "--num_frames 2 --image_size 16 --mode pynative"
-    ),
     "python tools/inspect_checkpoint.py": "",
     "python tools/convert_weights.py": "",
     "python tools/make_sample_videos.py": "--num_videos 2 --size 16 --num_frames 4",
@@ -80,7 +95,6 @@ ADDED = {
         "--optim.warmup_steps 0 --validation.num_times 1 --validation.batch_size 2 "
         "--samples.steps 1 --mode pynative"
     ),
-    "python scripts/generate.py --prompt": "--checkpoint assets/shapes_generator --mode pynative",
     "python scripts/generate.py --checkpoint": "--steps 1 --mode pynative",
     "python scripts/eval_prompts.py": "--num_prompts 1 --steps 1 --batch_size 1 --mode pynative",
 }
@@ -131,6 +145,8 @@ def checkout(tmp_path_factory):
     write_generator(folder / "assets")
     for name in ("train", "test"):
         write_clips(folder / "assets" / "clips" / name, ["one.mp4", "two.mp4"])
+    table = "video,caption\ntrain/one.mp4,a white cockatoo\ntrain/two.mp4,a dog\n"
+    (folder / "assets" / "clips" / "train.csv").write_text(table)
     videos = folder / "datasets" / "mixkit-100videos"
     write_clips(videos / "mixkit", ["a.mp4", "b.mp4"])
     for name in ("train", "test"):
@@ -173,7 +189,9 @@ def test_command(command, checkout):
     prefixes = [prefix for prefix in ADDED if command.startswith(prefix)]
     assert prefixes, f"no small form of {command!r} is known; add it to ADDED"
     words = shlex.split(command.replace("/path/to", "path/to")) + shlex.split(ADDED[prefixes[0]])
-    assert words[0] == "python"
+    assert words[0] in ("python", "mg")
+    if words[0] == "mg":
+        words[1:1] = ["-m", "mg"]
     environment = {"MG_CACHE": str(checkout / "hub")}
     if "fetch_lpips" in command:
         environment["MG_CACHE"] = str(checkout / "cache")
@@ -198,24 +216,25 @@ def test_every_small_form_belongs_to_a_command():
         assert any(command.startswith(prefix) for command in COMMANDS), prefix
 
 
-def run_python(block: str, assertions: str, checkout: Path) -> None:
-    program = (
-        "import mindspore as ms, numpy as np\n"
-        "ms.set_device('CPU')\n"
-        "ms.set_context(mode=ms.PYNATIVE_MODE)\n"
-        "x = ms.Tensor(np.zeros((1, 3, 1, 16, 16), np.float32))\n" + block + assertions
+# Behind each block of Python: what must have come out of it.
+ASSERTIONS = (
+    "assert z.shape == (1, 16, 2, 2, 2) and y.shape == x.shape == (1, 3, 16, 16, 16)",
+    "assert videos.frames.shape == (1, 4, 16, 16, 3)",
+    "assert z.shape == (1, 4, 1, 32, 32) and y.shape == x.shape == (1, 3, 1, 64, 64)",
+)
+
+
+@pytest.mark.parametrize("number", range(len(ASSERTIONS)))
+def test_python_in_the_readme(number, checkout):
+    """Each block alone, as it is pasted; only the first one's frames are made smaller."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == len(ASSERTIONS)
+    write_video(
+        checkout / "assets" / "clips" / "test" / "dog_ccbysa4.mp4",
+        np.zeros((16, 64, 64, 3), np.uint8),
+        fps=8,
+        overwrite=True,
     )
+    before = "import mindspore as ms\nms.set_device('CPU')\nms.set_context(mode=ms.PYNATIVE_MODE)\n"
+    program = before + blocks[number].replace("size=96", "size=16") + ASSERTIONS[number]
     run([sys.executable, "-c", program], checkout, MG_CACHE=str(checkout / "hub"))
-
-
-def test_python_in_the_readme(checkout):
-    of_tae, of_other_vaes = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    weights = checkout / "models" / "tae_vae2d.ckpt"
-    assert weights.is_file()  # made by the command that inflates
-    back = "assert x.shape == (1, 3, 1, 16, 16), x.shape\n"
-    run_python(
-        of_tae.replace("/path/to/tae.ckpt", str(weights)),
-        "assert z.shape == (1, 16, 1, 2, 2), z.shape\n" + back,
-        checkout,
-    )
-    run_python(of_other_vaes, "assert z.shape == (1, 4, 1, 8, 8), z.shape\n" + back, checkout)
