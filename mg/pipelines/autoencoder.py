@@ -80,33 +80,24 @@ def load_autoencoder(config: AutoencoderConfig) -> "Autoencoder":
         FileNotFoundError: the weights or the model config do not exist.
         ValueError: they do not fit each other, or tiles that do not fit the network.
     """
-    from mg.vaes.pretrained import read_vae
+    from mg.vaes.pretrained import read_autoencoder
 
-    read = read_vae(
+    parts = read_autoencoder(
         config.ckpt_path,
         method=config.method,
         inflate_method=config.inflate_method,
         config=_read_model_config(config.model_config),
         key=config.key,
     )
-    family = autoencoder_family(read.family)
-    network_config = family.read_config(read.config)
-    spec = network_config.spec
     # Sizes that nobody set are those that fit the latents.
-    tiling = Tiling.default(spec) if config.tiling == Tiling() else config.tiling
-    tiling.check(spec)
-    autoencoder = family.build(
-        network_config,
-        has_values=False,
+    tiling = Tiling.default(parts.spec) if config.tiling == Tiling() else config.tiling
+    tiling.check(parts.spec)
+    return parts.build(
         use_tile=config.enable_tile,
         tiling=tiling,
         encode_dtype=config.encode_dtype,
         decode_dtype=config.decode_dtype,
     )
-    autoencoder.load_tensors(read.tensors)
-    autoencoder.sample_deterministic = True
-    autoencoder.set_train(False)
-    return autoencoder
 
 
 def _read_model_config(path: str | None) -> dict[str, Any] | None:
