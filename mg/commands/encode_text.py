@@ -34,7 +34,7 @@ class EncodeTextConfig(DeviceConfig):
         captions: a caption; can be given several times.
         fps_prefix: frame rate that is written before each caption, as in FPS-16; can be given
             several times, which embeds each caption with each of them.
-        output_folder: for the embeddings; those that are there already are kept.
+        output_folder: folder for the embeddings; those that are there already are kept.
         truncate: cut captions that are too long for an encoder, instead of refusing them.
         batch_size: captions embedded together.
     """

@@ -26,12 +26,12 @@ class EvalPromptsConfig(DeviceConfig):
     Args:
         checkpoint: folder of a generator trained on captions of mg make-samples; by
             default the one that ships here.
-        output_folder: for report.md, report.json and contact_sheet.png.
+        output_folder: folder for report.md, report.json and contact_sheet.png.
         num_prompts: take so many of the 48; null takes all.
         videos_per_prompt: videos of each prompt, with different seeds.
-        seed: of the first video; each further one has a number more.
-        steps: of the sampler.
-        guidance: of the table's first row; the others are without guidance and without a prompt.
+        seed: seed of the first video; each further one has a number more.
+        steps: steps of the sampler.
+        guidance: weight of the text in the table's first row; the others are without guidance and without a prompt.
         schedule: times of the steps, linear_quadratic or linear.
         solver: euler, or midpoint, which takes twice as long per step.
         batch_size: videos sampled together.

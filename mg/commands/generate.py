@@ -32,7 +32,7 @@ logger = logging.getLogger("mg")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateConfig(DeviceConfig):
-    """Generation of videos. What is null is the generator's default.
+    """Generates videos from prompts. What is null is the generator's default.
 
     Args:
         checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
@@ -44,21 +44,22 @@ class GenerateConfig(DeviceConfig):
             below 1, by any.
         strength: below 1, the source takes the place of noise, noised to the time 1 - strength:
             how much of it may change.
-        first_frame: image that the video begins with, for a generator that was trained so; prefix
-            and suffix are videos that it begins or ends with.
+        first_frame: image that the video begins with, for a generator that was trained so.
+        prefix: video that the video begins with, as first_frame.
+        suffix: video that the video ends with, as first_frame.
         guidance_drops: what the branch that guidance pushes away from is without: text, source or
             frames, or several with commas.
         output: the file to write (.mp4, .mkv, .mov; .png for one frame), with prompts_file the
             folder of 0000.mp4, 0001.mp4, ...; a .json beside each video says how it was made.
-        num_frames: of a video; 1 is an image, as is an output that ends in .png.
+        num_frames: frames of each video; 1 is an image, as is an output that ends in .png.
         resolution: side of a square, or [height, width], in pixels.
         fps: frames per second.
-        steps: of the sampler.
+        steps: steps of the sampler; more take longer and are more exact.
         guidance: weight of the text, 0 or more; 1 turns guidance off and takes half the time.
         negative_prompt: what the video is pushed away from.
-        seed: of the first video; each further one has a number more.
+        seed: seed of the first video; each further one has a number more.
         schedule: times of the steps, linear_quadratic or linear.
-        num_reference_steps: of the linear schedule that linear_quadratic imitates.
+        num_reference_steps: steps of the linear schedule that linear_quadratic imitates.
         solver: euler, or midpoint, which takes twice as long per step.
         two_passes: guidance in two passes instead of one of double batch; half the memory.
         batch_size: videos sampled together.

@@ -32,7 +32,7 @@ class DemoConfig(DeviceConfig):
             one that ships here, of moving shapes.
         host: address to serve the page at; 127.0.0.1 is seen from this machine only, 0.0.0.0 from
             all that reach it.
-        port: of the address.
+        port: port of the address.
         output_folder: every video and its JSON is kept there, under a new name.
         dtype: precision of the transformer, float32, float16 or bfloat16.
         decode_dtype: precision of the TAE's decoder, float32, float16 or bfloat16.

@@ -179,6 +179,6 @@ def dynamic_guidance(scale: float, timestep: float, num_steps: int) -> float:
     Args:
         scale: guidance_scale.
         timestep: the network's time.
-        num_steps: of the sampler.
+        num_steps: steps of the sampler.
     """
     return 1.0 + scale * (1.0 - math.cos(math.pi * ((num_steps - timestep) / num_steps) ** 5.0)) / 2

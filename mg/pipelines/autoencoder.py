@@ -41,7 +41,7 @@ class AutoencoderConfig(DeviceConfig):
             public one, which is downloaded once.
         method: the family: tae, sd (a 2-D VAE), cogvideox, hunyuan, wan, opensora, causal_vae or
             dc_ae; auto recognises it, local too, and never asks the network.
-        inflate_method: of a 2-D VAE: central, replicate or average inflates it into a TAE; none
+        inflate_method: how a 2-D VAE is inflated: central, replicate or average inflate it into a TAE; none
             codes frame by frame.
         key: the weights to take from a file that holds several, such as ema_state_dict.
         model_config: YAML or JSON file with the fields of the network's config; null takes the

@@ -47,7 +47,7 @@ class PageRequest:
         negative_prompt: what it is pushed away from.
         num_frames: of the video.
         height, width: in pixels.
-        steps: of the sampler.
+        steps: steps of the sampler.
         guidance: weight of the text; 1 turns guidance off.
         seed: of the noise.
     """

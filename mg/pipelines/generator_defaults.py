@@ -17,7 +17,7 @@ class GeneratorDefaults:
         size: (height, width) in pixels.
         fps: frames per second of the videos that it was trained on.
         guidance: weight of the text; 1 turns classifier-free guidance off.
-        steps: of the sampler.
+        steps: steps of the sampler.
         fps_prefix: whether its captions had the frame rate in front
             (`mg.conditions.text.prompts.with_fps`).
     """

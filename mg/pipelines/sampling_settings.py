@@ -33,7 +33,7 @@ class SamplingSettings:
         height, width: in pixels.
         fps: frames per second. Written in front of the prompt if the captions of training had it
             there; in any case the speed at which a file of the video plays.
-        steps: of the sampler.
+        steps: steps of the sampler.
         guidance: weight of the text, 0 or more; 1 turns classifier-free guidance off.
         negative_prompt: what the video is pushed away from; empty for no text.
         schedule: linear_quadratic (Movie Gen 3.4.2) or linear.

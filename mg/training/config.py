@@ -123,13 +123,13 @@ class AdversarialSettings:
     One step is one update of the autoencoder and one of the discriminator.
 
     Args:
-        weight: of the generator's loss.
+        weight: weight of the generator's loss.
         start_step: the step at which the discriminator joins.
         loss: hinge or non_saturating.
         adaptive: scale the weight by the ratio of the gradient norms of reconstruction and
             generator loss at the decoder's last layer (Esser et al., arXiv 2012.09841, eq. 7).
         max_adaptive_weight: upper end of that ratio.
-        lecam_weight: of the LeCam regularisation (arXiv 2104.03310); 0 leaves it out.
+        lecam_weight: weight of the LeCam regularisation (arXiv 2104.03310); 0 leaves it out.
         lecam_decay: decay of the running means of the logits that LeCam compares with.
         lr: learning rate of the discriminator, constant after warm-up.
         warmup_steps: steps of linear warm-up after start_step.

@@ -227,7 +227,7 @@ class FlowValidationSettings:
 
     Args:
         csv_path: table of the held-out videos; null for no validation.
-        latent_folder: of their latents; null for the folder of the training latents.
+        latent_folder: folder of their latents; null for the folder of the training latents.
         first_frame_folder: as conditions.first_frame_folder, of the held-out videos; null for that
             of the training videos.
         interval: steps between validations; the first and the last step always validate.
@@ -263,7 +263,7 @@ class SamplingSettings:
 
     Args:
         guidance: weight of the text; 1 turns guidance off.
-        steps: of the sampler.
+        steps: steps of the sampler.
     """
 
     guidance: float = 7.5
@@ -284,9 +284,9 @@ class SampleVideoSettings:
     Args:
         prompts: one per video. With text.cache_folder their embeddings must be there.
         interval: steps between one set of videos and the next; the last step always makes one.
-        steps: of the sampler; null takes sampling.steps.
+        steps: steps of the sampler; null takes sampling.steps.
         guidance: weight of the text; null takes sampling.guidance.
-        seed: of the first video; each further one has a number more.
+        seed: seed of the first video; each further one has a number more.
     """
 
     prompts: list[str]
@@ -316,7 +316,7 @@ class TrainDenoiserConfig(RunSettings):
 
     Args:
         csv_path: table (CSV, JSONL or JSON) of the training videos and their captions.
-        latent_folder: of their latents, which mg encode made.
+        latent_folder: folder of their latents, which mg encode made.
         tae: weights of the autoencoder that made the latents.
         pretrained: a generator's folder to start from, such as that of an earlier stage; its
             position tables grow to those of `model`. null starts from random weights.

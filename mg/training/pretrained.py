@@ -49,7 +49,7 @@ class PretrainedVAESettings:
         method: what the weights are: tae, sd (a 2-D VAE), or another family of
             `mg.models.families.AUTOENCODERS`; auto recognises it; local does, too, and never asks
             the network.
-        inflate_method: of a 2-D VAE: central, replicate or average.
+        inflate_method: inflation of a 2-D VAE: central, replicate or average.
         freeze_epochs: epochs for which what comes from the weights stays as it is.
     """
 

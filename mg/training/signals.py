@@ -80,5 +80,8 @@ class StopRequest:
             if num_received > 1:
                 os._exit(128 + number)
             self._note(number)
-            message = "%s: finishing the step, then saving; a second signal ends at once"
-            logger.warning(message, self.requested)
+            logger.warning(
+                "%s: finishing the step, then saving. A graph that is being compiled is finished "
+                "first, which can take minutes; a second one ends at once, without saving.",
+                "Ctrl-C" if self.requested == "SIGINT" else self.requested,
+            )
