@@ -31,7 +31,8 @@ class EvalPromptsConfig(DeviceConfig):
         videos_per_prompt: videos of each prompt, with different seeds.
         seed: seed of the first video; each further one has a number more.
         steps: steps of the sampler.
-        guidance: weight of the text in the table's first row; the others are without guidance and without a prompt.
+        guidance: weight of the text in the table's first row; the others are without guidance and
+            without a prompt.
         schedule: times of the steps, linear_quadratic or linear.
         solver: euler, or midpoint, which takes twice as long per step.
         batch_size: videos sampled together.

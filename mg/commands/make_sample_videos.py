@@ -3,7 +3,7 @@
     mg make-samples --output_folder datasets/shapes --num_videos 1000
     mg make-samples --output_folder datasets/shapes_held_out --split held_out \
         --num_videos 48
-    python mg/commands/make_sample_videos.py --output_folder datasets/edits --pairs --num_videos 1000
+    mg make-samples --output_folder datasets/edits --pairs --num_videos 1000
 
 Writes one mp4 per clip and `captions.csv` (columns `video`, `caption`). The same settings give the
 same clips, and a larger set begins with the smaller one. 48 of the 216 combinations of colour,

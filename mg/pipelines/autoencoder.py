@@ -41,8 +41,8 @@ class AutoencoderConfig(DeviceConfig):
             public one, which is downloaded once.
         method: the family: tae, sd (a 2-D VAE), cogvideox, hunyuan, wan, opensora, causal_vae or
             dc_ae; auto recognises it, local too, and never asks the network.
-        inflate_method: how a 2-D VAE is inflated: central, replicate or average inflate it into a TAE; none
-            codes frame by frame.
+        inflate_method: how a 2-D VAE is inflated into a TAE: central, replicate or average; with
+            none it codes frame by frame.
         key: the weights to take from a file that holds several, such as ema_state_dict.
         model_config: YAML or JSON file with the fields of the network's config; null takes the
             config that is stored with the weights.
