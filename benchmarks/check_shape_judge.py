@@ -1,6 +1,7 @@
 """How often the judge of moving shapes is right about clips whose content is known.
 
     python benchmarks/check_shape_judge.py
+    python benchmarks/check_shape_judge.py --split changing
     python benchmarks/check_shape_judge.py --tae tae.safetensors
 
 With `--tae` it judges what an autoencoder makes of the held-out clips: PSNR, how evenly the shapes
@@ -18,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mg.data.synthetic import synthetic_clip
+from mg.data.synthetic import SPLITS, synthetic_clip
 from mg.data.transforms import from_model_range, to_model_range
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
@@ -55,11 +56,11 @@ CASES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 }
 
 
-def accuracy(case: str, size: int, num_clips: int) -> dict[str, float]:
+def accuracy(case: str, size: int, num_clips: int, split: str) -> dict[str, float]:
     """Return for each attribute the share of clips about which the judge is right."""
     right = np.zeros(len(ATTRIBUTES))
     for index in range(num_clips):
-        wanted, frames = synthetic_clip(index, seed=11, split="both", size=size)
+        wanted, frames = synthetic_clip(index, seed=11, split=split, size=size)
         seen = judge_clip(CASES[case](frames, np.random.default_rng(index)))
         right += list(seen.agreement(wanted).values())
     return dict(zip(ATTRIBUTES, right / num_clips, strict=True))
@@ -99,6 +100,7 @@ def main() -> int:
     )
     parser.add_argument("--num_clips", type=int, default=400, help="of each case")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96], help="side in pixels")
+    parser.add_argument("--split", choices=SPLITS, default="both", help="which clips to judge")
     parser.add_argument("--tae", help="weights of a TAE whose reconstructions to judge instead")
     flags = parser.parse_args()
     if flags.tae is not None:
@@ -111,7 +113,7 @@ def main() -> int:
     worst = 1.0
     for size in flags.sizes:
         for case in CASES:
-            shares = accuracy(case, size, flags.num_clips)
+            shares = accuracy(case, size, flags.num_clips, flags.split)
             worst = min(worst, *shares.values())
             print(_line(f"{case}, {size} pixels", shares), flush=True)
     return 0 if worst >= TARGET else 1

@@ -131,7 +131,7 @@ def write_tiny_generator(folder: Path) -> Path:
             for name, shape in parameter_shapes(config).items()
         },
         transformer_config=config,
-        tae=TemporalAutoencoder(TINY_TAE),
+        autoencoder=TemporalAutoencoder(TINY_TAE),
         text_encoders=["word,width=32,max_tokens=12"],
         defaults=TINY_DEFAULTS,
     )

@@ -8,6 +8,7 @@ The folder of a checkpoint of TAE training will do as well: its averaged weights
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -60,13 +61,15 @@ def _averaged(state: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def store_generator(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Write a generator's folder with transformer and TAE in float16."""
+    """Write a generator's folder with transformer and autoencoder in float16."""
     parts = load_generator(source)
     save_generator(
         target,
         transformer_tensors=halved(parts.transformer_tensors),
         transformer_config=parts.transformer_config,
-        tae=(halved(parts.tae_tensors), parts.tae_config),
+        autoencoder=dataclasses.replace(
+            parts.autoencoder, tensors=halved(parts.autoencoder.tensors)
+        ),
         text_encoders=parts.text_encoders,
         defaults=parts.defaults,
         scope=parts.scope,

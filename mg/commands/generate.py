@@ -140,7 +140,7 @@ def main() -> None:
     inputs = [given] * len(prompts)
     check_request(parts, prompts, settings, inputs=inputs, truncate=config.truncate)
     given = given.fitted(settings)
-    check_known_frames(given, parts.tae_config.spec, settings.num_frames)
+    check_known_frames(given, parts.autoencoder.spec, settings.num_frames)
     inputs = [given] * len(prompts)
     left = _left_to_make(config, parts, prompts, seeds, paths, settings, inputs)
     if left:

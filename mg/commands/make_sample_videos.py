@@ -3,22 +3,28 @@
     mg make-samples --output_folder datasets/shapes --num_videos 1000
     mg make-samples --output_folder datasets/shapes_held_out --split held_out \
         --num_videos 48
+    mg make-samples --output_folder datasets/edits --pairs --num_videos 1000
 
 Writes one mp4 per clip and `captions.csv` (columns `video`, `caption`). The same settings give the
 same clips, and a larger set begins with the smaller one. 48 of the 216 combinations of colour,
-shape, motion and background are held out of the training split.
+shape, motion and background are held out of the training split; "changing" is a set of its own, of
+shapes that grow, shrink or rotate, and of lines. With --pairs each video is an edit of another one:
+`captions.csv` gets a column `source`, and captions say what to do, such as "make it red".
 """
 
 import argparse
 import csv
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import FPS, SPLITS, synthetic_clip
+from mg.data.synthetic_edits import synthetic_edit
 from mg.data.video_writer import write_video
 from mg.files import write_text
 
@@ -37,6 +43,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         choices=SPLITS,
         default="train",
         help="which combinations to show (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--pairs", action="store_true", help="write pairs for editing, of train or held_out"
     )
     parser.add_argument(
         "--size", type=int, default=64, help="side of the frames in pixels (default: %(default)s)"
@@ -76,29 +85,37 @@ def make_sample_videos(flags: argparse.Namespace) -> None:
         raise FileExistsError(f"{sheet} exists already; choose another name or add --overwrite")
     rows, shown = [], []
     for index in tqdm(range(flags.num_videos), desc="drawing clips", disable=None):
-        combination, frames = synthetic_clip(
-            index,
-            seed=flags.seed,
-            split=flags.split,
-            size=flags.size,
-            num_frames=flags.num_frames,
-        )
-        name = f"{flags.split}_{index:05d}.mp4"
-        write_video(
-            folder / name, frames, fps=FPS, overwrite=flags.overwrite, lossless=not flags.lossy
-        )
-        rows.append((name, combination.caption))
-        if index < NUM_SHOWN:
-            shown.append(frames)
+        for name, frames, row in _clips(index, flags):
+            write_video(
+                folder / name, frames, fps=FPS, overwrite=flags.overwrite, lossless=not flags.lossy
+            )
+            if len(shown) < NUM_SHOWN:
+                shown.append((frames, row[1] if row else "(source of the next one)"))
+            if row:
+                rows.append(row)
     _write_captions(folder / "captions.csv", rows, flags.overwrite)
     if sheet is not None:
-        captions = [caption for _, caption in rows[: len(shown)]]
-        write_contact_sheet(sheet, shown, captions, overwrite=flags.overwrite)
+        clips, captions = zip(*shown, strict=True)
+        write_contact_sheet(sheet, clips, captions, overwrite=flags.overwrite)
 
 
-def _write_captions(path: Path, rows: list[tuple[str, str]], overwrite: bool) -> None:
+def _clips(index: int, flags: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, tuple]]:
+    """Yield name and frames of each clip of a number, and its row of the table, () for a source."""
+    settings = {name: getattr(flags, name) for name in ("seed", "split", "size", "num_frames")}
+    stem = f"{flags.split}_{index:05d}"
+    if not flags.pairs:
+        combination, frames = synthetic_clip(index, **settings)
+        yield f"{stem}.mp4", frames, (f"{stem}.mp4", combination.caption)
+        return
+    edit, source, target = synthetic_edit(index, **settings)
+    yield f"{stem}_source.mp4", source, ()
+    yield f"{stem}.mp4", target, (f"{stem}.mp4", edit.instruction, f"{stem}_source.mp4")
+
+
+def _write_captions(path: Path, rows: list[tuple[str, ...]], overwrite: bool) -> None:
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("video", "caption"), *rows])
+    header = ("video", "caption", "source")[: len(rows[0])]
+    csv.writer(table, lineterminator="\n").writerows([header, *rows])
     write_text(path, table.getvalue(), overwrite=overwrite)
 
 

@@ -2,7 +2,8 @@
 
 Every caption reads "a {colour} {shape} {motion} on a {background} background", such as "a red
 circle moving left on a black background". Some combinations are held out of training, so that a
-model that draws them has understood the words one by one.
+model that draws them has understood the words one by one. A set of its own, the split "changing",
+has shapes that grow, shrink or rotate, and lines.
 """
 
 import itertools
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
+    "ALL_SHAPES",
     "BACKGROUNDS",
+    "CHANGES",
     "COLOURS",
     "FPS",
     "MOTIONS",
@@ -20,7 +23,9 @@ __all__ = [
     "SPLITS",
     "Combination",
     "combinations",
+    "draw_clip",
     "parse_caption",
+    "reaches",
     "synthetic_clip",
 ]
 
@@ -42,7 +47,11 @@ MOTIONS = {
 }
 BACKGROUNDS = {"black": (0, 0, 0), "white": (255, 255, 255), "gray": (128, 128, 128)}
 
-SPLITS = ("train", "held_out", "both")
+ALL_SHAPES = (*SHAPES, "line")
+CHANGES = ("growing", "shrinking", "rotating")
+
+# The first three are of the moving circles, squares and triangles, the last one is of the rest.
+SPLITS = ("train", "held_out", "both", "changing")
 # Frames per second of the clips: that of Movie Gen's training videos.
 FPS = 16
 
@@ -62,7 +71,13 @@ HELD_OUT = {
 # Half the side of a square whose area is about that of a circle of radius 1, and the radius of
 # the circle around such a triangle (a little smaller, to leave it room).
 SQUARE_HALF_SIDE, TRIANGLE_RADIUS = 0.886, 1.45
+# Half the length and the width of a line.
+LINE_HALF_LENGTH, LINE_HALF_WIDTH = 1.6, 0.4
 RADIUS_RANGE = (0.17, 0.21)
+# Of lines, which are long; and of shapes when they are smallest, with how many times larger they
+# are when they are largest.
+LINE_RADIUS_RANGE, SMALL_RADIUS_RANGE, GROWTH_RANGE = (0.12, 0.15), (0.11, 0.13), (1.8, 2.2)
+TURN_RANGE = (90.0, 150.0)  # degrees that a shape rotates by in one clip, clockwise
 # What is left free between the shape and the border, and the way a shape goes in one clip.
 MARGIN = 0.05
 DISTANCE_RANGE = (0.25, 0.35)
@@ -81,7 +96,7 @@ class Combination:
     background: str
 
     def __post_init__(self):
-        for name, known in VOCABULARY.items():
+        for name, known in ALL_WORDS.items():
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"{name} must be one of {', '.join(known)}; not {getattr(self, name)!r}"
@@ -95,6 +110,8 @@ class Combination:
     @property
     def is_held_out(self) -> bool:
         """Whether it belongs to the fixed set of 48 that training never sees."""
+        if self.shape not in SHAPES:
+            return False
         motion = HELD_OUT[self.colour][SHAPES.index(self.shape)]
         return self.motion == f"moving {motion}"
 
@@ -107,21 +124,40 @@ VOCABULARY = {
 }
 
 
+ALL_WORDS = VOCABULARY | {"shape": ALL_SHAPES, "motion": (*MOTIONS, *CHANGES)}
+
+
 def combinations(split: str) -> tuple[Combination, ...]:
     """Return all combinations of a split, in a fixed order: 168 for training, 48 held out.
 
-    A combination of colour, shape and motion is held out on every background.
+    A combination of colour, shape and motion is held out on every background. There are 270 of
+    "changing": shapes that grow or shrink, squares, triangles and lines that rotate, lines that
+    move.
 
     Args:
-        split: "train", "held_out" or "both".
+        split: "train", "held_out", "both" or "changing".
 
     Raises:
         ValueError: unknown split.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; not {split!r}")
+    if split == "changing":
+        return _changing()
     every = itertools.starmap(Combination, itertools.product(*VOCABULARY.values()))
     return tuple(c for c in every if split == "both" or c.is_held_out == (split == "held_out"))
+
+
+def _changing() -> tuple[Combination, ...]:
+    kinds = [
+        *itertools.product(ALL_SHAPES, ("growing", "shrinking")),
+        *((shape, "rotating") for shape in ALL_SHAPES if shape != "circle"),
+        *(("line", motion) for motion in MOTIONS),
+    ]
+    return tuple(
+        Combination(colour, shape, motion, background)
+        for colour, (shape, motion), background in itertools.product(COLOURS, kinds, BACKGROUNDS)
+    )
 
 
 def parse_caption(caption: str) -> Combination:
@@ -130,7 +166,7 @@ def parse_caption(caption: str) -> Combination:
     Raises:
         ValueError: another sentence.
     """
-    words = {name: "|".join(known) for name, known in VOCABULARY.items()}
+    words = {name: "|".join(known) for name, known in ALL_WORDS.items()}
     grammar = "a (?P<{0}>{colour}) (?P<{1}>{shape}) (?P<{2}>{motion}) on a (?P<{3}>{background}) "
     pattern = grammar.format(*words, **words) + "background"
     match = re.fullmatch(pattern, caption.strip().lower())
@@ -155,7 +191,7 @@ def synthetic_clip(
     Args:
         index: number of the clip, from 0.
         seed: of the whole set, from 0.
-        split: "train", "held_out" or "both".
+        split: one of `SPLITS`.
         size: side of the square frames in pixels, at least 16.
         num_frames: at least 2, since one frame shows no motion.
 
@@ -172,17 +208,20 @@ def synthetic_clip(
     order = np.random.default_rng((ORDER_STREAM, seed, stream, epoch)).permutation(len(choices))
     combination = choices[order[place]]
     rng = np.random.default_rng((GEOMETRY_STREAM, seed, stream, index))
+    if combination.motion in CHANGES:
+        return combination, _draw_change(combination, rng, size, num_frames)
     radius, start, end = _draw_path(combination, rng)
     track = np.linspace(start, end, num_frames)  # (T, 2) as (x, y)
-    return combination, _draw_frames(combination, radius, track, size)
+    return combination, draw_clip(combination, track, size, radius=radius)
 
 
 def _draw_path(
     combination: Combination, rng: np.random.Generator
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """Return radius, start and end (x, y) of the shape's centre, in shares of the side."""
-    radius = rng.uniform(*RADIUS_RANGE)
-    left, top, right, bottom = (radius * reach for reach in _reaches(combination.shape))
+    is_line = combination.shape == "line"
+    radius = rng.uniform(*(LINE_RADIUS_RANGE if is_line else RADIUS_RANGE))
+    left, top, right, bottom = (radius * reach for reach in reaches(combination.shape))
     low = np.array([left, top]) + MARGIN
     high = 1 - MARGIN - np.array([right, bottom])
     direction = np.array(MOTIONS[combination.motion])
@@ -194,21 +233,62 @@ def _draw_path(
     return (radius, near, far) if direction.sum() > 0 else (radius, far, near)
 
 
-def _reaches(shape: str) -> tuple[float, float, float, float]:
+def _draw_change(
+    combination: Combination, rng: np.random.Generator, size: int, num_frames: int
+) -> np.ndarray:
+    """Return frames of a shape that stays in its place and grows, shrinks or rotates."""
+    times = np.linspace(0, 1, num_frames)
+    angle = np.zeros(num_frames)
+    if combination.motion == "rotating":
+        is_line = combination.shape == "line"
+        radius = np.full(num_frames, rng.uniform(*(LINE_RADIUS_RANGE if is_line else RADIUS_RANGE)))
+        angle = np.radians(rng.uniform(0, 360) + rng.uniform(*TURN_RANGE) * times)
+    else:
+        small, growth = rng.uniform(*SMALL_RADIUS_RANGE), rng.uniform(*GROWTH_RANGE)
+        radius = small * (1 + (growth - 1) * times)
+        if combination.motion == "shrinking":
+            radius = radius[::-1]
+    # So that it stays inside at whatever angle.
+    room = radius.max() * max(reaches(combination.shape)) + MARGIN
+    centre = rng.uniform(min(room, 0.5), max(1 - room, 0.5), 2)
+    track = np.broadcast_to(centre, (num_frames, 2))
+    return draw_clip(combination, track, size, radius=radius, angle=angle)
+
+
+def reaches(shape: str) -> tuple[float, float, float, float]:
     """Return how far a shape of radius 1 reaches from its centre: left, top, right, bottom."""
     if shape == "triangle":  # its centre is its centroid
         half_base = TRIANGLE_RADIUS * np.sqrt(3) / 2
         return half_base, TRIANGLE_RADIUS, half_base, TRIANGLE_RADIUS / 2
+    if shape == "line":
+        return LINE_HALF_LENGTH, LINE_HALF_WIDTH, LINE_HALF_LENGTH, LINE_HALF_WIDTH
     return (1.0,) * 4 if shape == "circle" else (SQUARE_HALF_SIDE,) * 4
 
 
-def _draw_frames(
-    combination: Combination, radius: float, track: np.ndarray, size: int
+def draw_clip(
+    combination: Combination,
+    track: np.ndarray,
+    size: int,
+    *,
+    radius: float | np.ndarray,
+    angle: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return frames, uint8 (T, size, size, 3), of the shape with its centre on `track` (T, 2)."""
+    """Return frames of a shape on its way, uint8 RGB (T, size, size, 3).
+
+    Args:
+        combination: what is drawn; its motion is not looked at.
+        track: (T, 2), x and y of the shape's centre in shares of the side.
+        size: side of the frames in pixels.
+        radius: of the shape, in shares of the side; one, or one per frame.
+        angle: by which it is turned clockwise in each frame, in radians; None: by nothing.
+    """
     centres = (np.arange(size) + 0.5) / size  # of the pixels
     x = centres[np.newaxis, np.newaxis, :] - track[:, 0, np.newaxis, np.newaxis]  # (T, 1, W)
     y = centres[np.newaxis, :, np.newaxis] - track[:, 1, np.newaxis, np.newaxis]  # (T, H, 1)
+    if angle is not None:
+        cos, sin = (f(angle)[:, np.newaxis, np.newaxis] for f in (np.cos, np.sin))
+        x, y = x * cos + y * sin, y * cos - x * sin  # as the shape sees them
+    radius = np.broadcast_to(radius, len(track))[:, np.newaxis, np.newaxis]
     distance = _signed_distance(combination.shape, x, y, radius)  # (T, H, W)
     # The share of a pixel that the shape covers, nearly exact for a straight edge.
     cover = np.clip(0.5 - distance * size, 0, 1)[..., np.newaxis]  # (T, H, W, 1)
@@ -217,11 +297,14 @@ def _draw_frames(
     return np.rint(background + cover * (colour - background)).astype(np.uint8)
 
 
-def _signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
+def _signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
     """Return the distance of points to the edge of a shape around (0, 0), negative inside."""
     if shape == "circle":
         return np.hypot(x, y) - radius
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - SQUARE_HALF_SIDE * radius
+    if shape == "line":
+        along = np.abs(x) - LINE_HALF_LENGTH * radius
+        return np.maximum(along, np.abs(y) - LINE_HALF_WIDTH * radius)
     slope = np.abs(x) * np.sqrt(3) / 2 - y / 2  # the two upper sides, by symmetry
     return np.maximum(slope, y) - TRIANGLE_RADIUS * radius / 2

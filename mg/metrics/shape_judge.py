@@ -37,6 +37,14 @@ MIN_FILL = 0.7
 FILL_WEIGHTS, SURE_LEAD = np.array([0.95, 1.0, 1.1]), 0.12
 # A shape may be so much wider than high, or higher than wide: blur in time draws out what moves.
 MAX_STRETCH = 1.8
+# A shape that is so many times as long as wide, along its own axes, is a line.
+MIN_ELONGATION = 2.2
+# Of which the n-th power of a pixel's place, as a complex number, has a mean that turns with the
+# shape: its sides look alike after 1/n of a turn.
+SYMMETRIES = {"square": 4, "triangle": 3, "line": 2}
+# What grows or shrinks has so many times the area in the end, at least; what rotates, by so many
+# degrees.
+MIN_GROWTH, MIN_TURN = 1.7, 40.0
 # Smallest share of frames in which the shape must be found.
 MIN_SHARE_OF_FRAMES = 0.5
 # A direction is one if the shape goes so far (share of the side), and across it at most so far as
@@ -91,12 +99,16 @@ class Judgement:
 
 @dataclass(frozen=True)
 class _Blob:
-    """The shape in one frame: colour (RGB), centre (x, y) in shares of the side, and how well it
-    fills the smallest circle, rectangle and triangle around it."""
+    """The shape in one frame: colour (RGB), centre (x, y) in shares of the side, how well it fills
+    the smallest circle, rectangle and triangle around it, how long it is by its width, its share
+    of the frame, and the angle of its sides for each of `SYMMETRIES` (radians times n)."""
 
     colour: np.ndarray
     centre: np.ndarray
     fills: np.ndarray
+    elongation: float
+    area: float
+    phases: dict[str, float]
 
 
 def judge_clip(frames: np.ndarray) -> Judgement:
@@ -124,10 +136,15 @@ def judge_clip(frames: np.ndarray) -> Judgement:
         return Judgement(NOTHING, NOTHING, NOTHING, background, NO_PATH)
     blobs = list(found.values())
     times, centres = np.array(list(found)), np.array([blob.centre for blob in blobs])
+    elongation = float(np.median([blob.elongation for blob in blobs]))
+    shape = _name_shape(np.median([blob.fills for blob in blobs], axis=0), elongation)
+    motion = _name_motion(times, centres, len(frames))
+    if motion.name is None:
+        motion = _name_change(times, blobs, shape.name)
     return Judgement(
         colour=_name_colour(np.median([blob.colour for blob in blobs], axis=0)),
-        shape=_name_shape(np.median([blob.fills for blob in blobs], axis=0)),
-        motion=_name_motion(times, centres, len(frames)),
+        shape=shape,
+        motion=motion,
         background=background,
         path=_path(times, centres),
     )
@@ -170,7 +187,25 @@ def _find_blob(frame: np.ndarray, ground: np.ndarray) -> _Blob | None:
         colour=np.median(smooth[core], axis=0),
         centre=centre / (np.array(mask.shape[::-1])),
         fills=_fills(contour, area),
+        elongation=_elongation(moments),
+        area=area / mask.size,
+        phases=_phases(contour, centre, mask.shape),
     )
+
+
+def _elongation(moments: dict[str, float]) -> float:
+    """Return how long a shape is by its width, along its own axes."""
+    spread = np.array([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]])
+    short, long = np.linalg.eigvalsh(spread)
+    return float(np.sqrt(long / max(short, 1e-12)))
+
+
+def _phases(contour: np.ndarray, centre: np.ndarray, size: tuple[int, int]) -> dict[str, float]:
+    """Return n times the angle by which the shape is turned, for each of `SYMMETRIES`."""
+    filled = cv2.drawContours(np.zeros(size, np.uint8), [contour], -1, 1, cv2.FILLED)
+    rows, columns = np.nonzero(filled)
+    places = (columns - centre[0]) + 1j * (rows - centre[1])
+    return {shape: float(np.angle((places**n).sum())) for shape, n in SYMMETRIES.items()}
 
 
 def _fills(contour: np.ndarray, area: float) -> np.ndarray:
@@ -190,8 +225,10 @@ def _fills(contour: np.ndarray, area: float) -> np.ndarray:
     return area / np.array([np.pi * radius**2, width * height, triangle_area])  # as SHAPES
 
 
-def _name_shape(fills: np.ndarray) -> Seen:
+def _name_shape(fills: np.ndarray, elongation: float) -> Seen:
     """Return the figure that the shape fills best; sure if the next one is far worse."""
+    if elongation > MIN_ELONGATION:
+        return Seen("line", float(min(1, elongation / MIN_ELONGATION - 1)))
     if fills.max() < MIN_FILL:
         return NOTHING
     scores = fills * FILL_WEIGHTS
@@ -243,6 +280,28 @@ def _name_motion(times: np.ndarray, centres: np.ndarray, num_frames: int) -> See
     unit = np.sign(way) * (np.abs(way) == along)
     name = next(name for name, direction in MOTIONS.items() if np.array_equal(direction, unit))
     return Seen(name, float(1 - aside / along))
+
+
+def _name_change(times: np.ndarray, blobs: list[_Blob], shape: str | None) -> Seen:
+    """Return whether a shape that stays in its place grows, shrinks or rotates."""
+    if len(times) < 2:
+        return NOTHING
+    span = times[-1] - times[0]
+    growth = _slope(times, np.log([blob.area for blob in blobs])) * span
+    least = np.log(MIN_GROWTH)
+    if abs(growth) >= least:
+        return Seen("growing" if growth > 0 else "shrinking", float(1 - least / abs(growth)))
+    if shape not in SYMMETRIES:
+        return NOTHING
+    angles = np.unwrap([blob.phases[shape] for blob in blobs]) / SYMMETRIES[shape]
+    turn = abs(np.degrees(_slope(times, angles) * span))
+    return Seen("rotating", float(1 - MIN_TURN / turn)) if turn >= MIN_TURN else NOTHING
+
+
+def _slope(times: np.ndarray, values: np.ndarray) -> float:
+    """Return the median slope of all pairs (Theil-Sen)."""
+    first, second = np.triu_indices(len(times), k=1)
+    return float(np.median((values[second] - values[first]) / (times[second] - times[first])))
 
 
 def _path(times: np.ndarray, centres: np.ndarray) -> Path:

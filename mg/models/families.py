@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mg.known_names import check_known
+from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ class AutoencoderFamily:
         temporal: patterns of the names of the parameters that work along time.
         weights_file: name of the weights beside config.json.
         starts_from: other families whose weights can be inflated into it.
+        parameter_shapes: of the network of a config, where they are known without building it.
+        rescaled: from a config and a spec to the config that states the spec's scale, where the
+            config's own fields can.
     """
 
     name: str
@@ -85,6 +89,8 @@ class AutoencoderFamily:
     temporal: tuple[str, ...] = ()
     weights_file: str = "diffusion_pytorch_model.safetensors"
     starts_from: tuple[str, ...] = ()
+    parameter_shapes: Callable[[Any], Shapes] | None = None
+    rescaled: Callable[[Any, LatentSpec], Any] | None = None
 
     def build(
         self,
@@ -111,7 +117,7 @@ class AutoencoderFamily:
 
     def shapes(self, config: "AutoencoderSettings") -> dict[str, tuple[int, ...]]:
         """Return {tensor name: shape} of the network of a config; allocates nothing."""
-        return built_shapes(self.network)(config)
+        return dict((self.parameter_shapes or built_shapes(self.network))(config))
 
 
 @dataclasses.dataclass(frozen=True)

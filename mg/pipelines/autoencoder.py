@@ -41,8 +41,8 @@ class AutoencoderConfig(DeviceConfig):
             public one, which is downloaded once.
         method: the family: tae, sd (a 2-D VAE), cogvideox, hunyuan, wan, opensora, causal_vae or
             dc_ae; auto recognises it, local too, and never asks the network.
-        inflate_method: how a 2-D VAE is inflated into a TAE: central, replicate or average; none
-            leaves it as it is and codes frame by frame.
+        inflate_method: how a 2-D VAE is inflated into a TAE: central, replicate or average; with
+            none it codes frame by frame.
         key: the weights to take from a file that holds several, such as ema_state_dict.
         model_config: YAML or JSON file with the fields of the network's config; null takes the
             config that is stored with the weights.
@@ -80,33 +80,24 @@ def load_autoencoder(config: AutoencoderConfig) -> "Autoencoder":
         FileNotFoundError: the weights or the model config do not exist.
         ValueError: they do not fit each other, or tiles that do not fit the network.
     """
-    from mg.vaes.pretrained import read_vae
+    from mg.vaes.pretrained import read_autoencoder
 
-    read = read_vae(
+    parts = read_autoencoder(
         config.ckpt_path,
         method=config.method,
         inflate_method=config.inflate_method,
         config=_read_model_config(config.model_config),
         key=config.key,
     )
-    family = autoencoder_family(read.family)
-    network_config = family.read_config(read.config)
-    spec = network_config.spec
     # Sizes that nobody set are those that fit the latents.
-    tiling = Tiling.default(spec) if config.tiling == Tiling() else config.tiling
-    tiling.check(spec)
-    autoencoder = family.build(
-        network_config,
-        has_values=False,
+    tiling = Tiling.default(parts.spec) if config.tiling == Tiling() else config.tiling
+    tiling.check(parts.spec)
+    return parts.build(
         use_tile=config.enable_tile,
         tiling=tiling,
         encode_dtype=config.encode_dtype,
         decode_dtype=config.decode_dtype,
     )
-    autoencoder.load_tensors(read.tensors)
-    autoencoder.sample_deterministic = True
-    autoencoder.set_train(False)
-    return autoencoder
 
 
 def _read_model_config(path: str | None) -> dict[str, Any] | None:

@@ -249,7 +249,7 @@ def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> s
 def _fields(gr: ModuleType, generator: "TextToVideo") -> list["gradio.components.Component"]:
     """Return the fields in the order of `PageRequest`, filled with the defaults."""
     defaults = generator.defaults
-    spec, patch = generator.tae.spec, generator.transformer_config.patch
+    spec, patch = generator.autoencoder.spec, generator.transformer_config.patch
     factors = [spec.h * patch[1], spec.w * patch[2]]
 
     def number(name, value, label, info):

@@ -249,7 +249,7 @@ def write_generated(
         settings,
         dtype=generator.dtype,
         decode_dtype=generator.decode_dtype,
-        tiling=generator.tae.tiling,
+        tiling=generator.autoencoder.tiling,
         inputs=inputs,
     )
     for path, description, latent in zip(paths, descriptions, latents, strict=True):
@@ -272,7 +272,7 @@ def _latent_path(path: Path) -> Path:
 
 
 def _latent_info(generator: "TextToVideo", settings: SamplingSettings) -> LatentInfo:
-    config = generator.tae.config
+    config = generator.autoencoder.config
     return LatentInfo(
         num_frames=settings.num_frames,
         height=settings.height,
@@ -281,10 +281,10 @@ def _latent_info(generator: "TextToVideo", settings: SamplingSettings) -> Latent
         source="",
         config=config.to_dict(),
         config_hash=config_hash(config),
-        weights_hash=weights_hash(generator.tae),
+        weights_hash=weights_hash(generator.autoencoder),
         settings={},
-        family=generator.tae.family,
-        spec=generator.tae.spec.to_dict(),
+        family=generator.autoencoder.family,
+        spec=generator.autoencoder.spec.to_dict(),
     )
 
 

@@ -3,12 +3,13 @@
     model_index.json   class, version, defaults for sampling, SHA-256 of the weights, conditions
                        besides text, and what the generator was trained on: words, sizes, lengths,
                        example prompts
-    transformer/       config.json  diffusion_pytorch_model.safetensors
-    tae/               config.json  diffusion_pytorch_model.safetensors
-    text/              config.json: the text encoders
+    denoiser/          config.json  diffusion_pytorch_model.safetensors
+    autoencoder/       config.json  diffusion_pytorch_model.safetensors
+    conditions/        config.json: the text encoders
 
-Only pretrained text encoders (t5, byt5, clip) lie outside: `text/config.json` has the paths of
-their folders, and what their files must hash to. Nothing here imports MindSpore.
+Only pretrained text encoders (t5, byt5, clip) lie outside: `conditions/config.json` has the paths
+of their folders, and what their files must hash to. In older folders the three are called
+transformer, tae and text; they are read as before. Nothing here imports MindSpore.
 """
 
 import dataclasses
@@ -28,20 +29,26 @@ from mg.conditions.text.pretrained import PRETRAINED_KINDS
 from mg.conditions.visual import NO_CHANNELS, ChannelConditions
 from mg.files import sha256_of_file, write_text
 from mg.json_file import read_json_object
+from mg.latent_spec import LatentSpec
+from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser_config import DenoiserConfig
-from mg.models.families import DenoiserFamily, denoiser_family, denoiser_of_class
-from mg.models.tae.config import TAEConfig
+from mg.models.families import (
+    AutoencoderFamily,
+    DenoiserFamily,
+    autoencoder_families,
+    denoiser_family,
+    denoiser_of_class,
+)
 from mg.pipelines.generator_defaults import GeneratorDefaults
 from mg.pipelines.training_scope import TrainingScope
 from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
-from mg.weights.load import check_tensors, load_tae_tensors
+from mg.weights.load import check_tensors
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
-from mg.weights.stored_config import config_metadata
-from mg.weights.tae_layers import tae_shapes
+from mg.weights.stored_config import vae_metadata
 
 if TYPE_CHECKING:
-    from mg.models.tae.tae import TemporalAutoencoder
+    from mg.models.autoencoder import Autoencoder
 
 __all__ = [
     "SHIPPED_GENERATOR",
@@ -58,10 +65,13 @@ CLASS_NAME = "TextToVideo"
 INDEX_FILE = "model_index.json"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
-WEIGHTS = (f"transformer/{WEIGHTS_FILE}", f"tae/{WEIGHTS_FILE}")
+# The folders, and their names in generators of before.
+FOLDERS = ("denoiser", "autoencoder", "conditions")
+OLDER_FOLDERS = ("transformer", "tae", "text")
 
 
 DEFAULT_FAMILY = denoiser_family("movie_gen")
+OLDER_AUTOENCODER = "TemporalAutoencoder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +81,7 @@ class GeneratorParts:
     Attributes:
         folder: where it is.
         transformer_config, transformer_tensors: of the network, read as it is used.
-        tae_config, tae_tensors: of the TAE.
+        autoencoder: whose latents it samples.
         text_encoders: ready to encode.
         defaults: for sampling.
         sha256: of the weight files, by their path inside the folder.
@@ -83,8 +93,7 @@ class GeneratorParts:
     folder: Path
     transformer_config: DenoiserConfig
     transformer_tensors: Mapping[str, np.ndarray]
-    tae_config: TAEConfig
-    tae_tensors: Mapping[str, np.ndarray]
+    autoencoder: AutoencoderParts
     text_encoders: list[TextEncoder]
     defaults: GeneratorDefaults
     sha256: Mapping[str, str]
@@ -98,7 +107,7 @@ def save_generator(
     *,
     transformer_tensors: Mapping[str, np.ndarray],
     transformer_config: Mapping[str, Any] | DenoiserConfig,
-    tae: "TemporalAutoencoder | str | os.PathLike | tuple[Mapping[str, np.ndarray], TAEConfig]",
+    autoencoder: "AutoencoderParts | Autoencoder | str | os.PathLike",
     text_encoders: Sequence[TextEncoder | str],
     defaults: Mapping[str, Any] | GeneratorDefaults,
     scope: TrainingScope | None = None,
@@ -112,8 +121,8 @@ def save_generator(
         folder: to write; its parents are made.
         transformer_tensors: by the network's names, as `Denoiser.tensors` gives them.
         transformer_config: of the network.
-        tae: the autoencoder whose latents the transformer was trained on: the network, the path of
-            its weights, or its tensors and config, which are written in the precision they have.
+        autoencoder: of any family, whose latents the transformer was trained on: its parts, which
+            are written in the precision they have, the network, or the path of its weights.
         text_encoders: in the order of the transformer's; or their specs
             (`mg.conditions.text.build`).
         defaults: see `GeneratorDefaults`; a mapping with its fields will do.
@@ -131,31 +140,28 @@ def save_generator(
     config = family.read_config(transformer_config)
     defaults = GeneratorDefaults.from_mapping(defaults)
     encoders = [build_text_encoder(e) if isinstance(e, str) else e for e in text_encoders]
-    tae_tensors, tae_config = _tae_parts(tae)
+    parts = _parts_of(autoencoder)
+    check_tensors(parts.tensors, parts.family.shapes(parts.config))
     check_tensors(transformer_tensors, family.shapes(config))
-    _check_fit(config, tae_config, encoders, conditions)
+    _check_fit(config, parts.spec, encoders, conditions)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         new = Path(scratch) / "new"
-        _write_json(
-            new / "transformer" / CONFIG_FILE,
-            {"_class_name": family.class_name, **config.to_dict()},
-        )
-        _write_json(
-            new / "tae" / CONFIG_FILE,
-            {"_class_name": "TemporalAutoencoder", **tae_config.to_dict()},
-        )
-        _write_json(new / "text" / CONFIG_FILE, {"encoders": [_entry(e) for e in encoders]})
-        write_safetensors(new / WEIGHTS[0], transformer_tensors)
-        # With the config in the header too, the file alone is a whole TAE.
-        write_safetensors(
-            new / WEIGHTS[1], tae_tensors, metadata=config_metadata(tae_config.to_dict())
-        )
+        denoiser, coder, text = (new / name for name in FOLDERS)
+        _write_json(denoiser / CONFIG_FILE, {"_class_name": family.class_name, **config.to_dict()})
+        stated = {"_class_name": parts.family.class_names[0], **parts.config.to_dict()}
+        _write_json(coder / CONFIG_FILE, stated)
+        _write_json(text / CONFIG_FILE, {"encoders": [_entry(e) for e in encoders]})
+        write_safetensors(denoiser / WEIGHTS_FILE, transformer_tensors)
+        # With the config in the header too, the file alone is a whole autoencoder.
+        write_safetensors(coder / WEIGHTS_FILE, parts.tensors, metadata=vae_metadata(stated))
         index = {
             "_class_name": CLASS_NAME,
             "_mg_version": __version__,
             "defaults": dataclasses.asdict(defaults),
-            "sha256": {name: sha256_of_file(new / name) for name in WEIGHTS},
+            "families": {"denoiser": family.name, "autoencoder": parts.family.name},
+            "latents": parts.spec.to_dict(),
+            "sha256": {name: sha256_of_file(new / name) for name in _weights(FOLDERS)},
         }
         if conditions:
             index["conditions"] = conditions.to_dict()
@@ -182,30 +188,33 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     if not (folder / INDEX_FILE).exists():
         raise FileNotFoundError(
             f"{folder} is not a generator: there is no {INDEX_FILE}; expected a folder that "
-            "training wrote, with the folders transformer, tae and text"
+            f"training wrote, with the folders {', '.join(FOLDERS)}"
         )
     index = _read_json(folder / INDEX_FILE)
-    _check_weights(folder, index)
-    family = _family(folder)
-    config = _stated(folder, "transformer/" + CONFIG_FILE, family.read_config)
-    tae_config = _stated(folder, "tae/" + CONFIG_FILE, TAEConfig.from_mapping)
-    encoders = _read_encoders(folder)
+    is_older = "families" not in index
+    denoiser, coder, text = OLDER_FOLDERS if is_older else FOLDERS
+    weights = _weights(OLDER_FOLDERS if is_older else FOLDERS)
+    _check_weights(folder, index, weights)
+    family = _family(folder / denoiser)
+    config = _stated(folder / denoiser, family.read_config)
+    coder_family = _autoencoder_family(folder / coder)
+    coder_config = _stated(folder / coder, coder_family.read_config)
+    encoders = _read_encoders(folder / text)
     try:
         conditions = NO_CHANNELS
         if "conditions" in index:
             conditions = ChannelConditions.from_mapping(index["conditions"])
-        _check_fit(config, tae_config, encoders, conditions)
+        spec = coder_config.spec
+        if "latents" in index:
+            spec = LatentSpec.from_mapping(index["latents"])
+        _check_fit(config, spec, encoders, conditions)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    tensors = read_safetensors(folder / WEIGHTS[0])
-    try:
-        check_config_sizes(config.to_dict(), {name: a.shape for name, a in tensors.items()})
-        check_tensors(tensors, family.shapes(config))
-    except ValueError as error:
-        raise ValueError(
-            f"{folder / WEIGHTS[0]} does not fit its {CONFIG_FILE}: {error}"
-        ) from error
-    tae_tensors, _ = load_tae_tensors(folder / WEIGHTS[1], config=tae_config.to_dict())
+    tensors = _fitting(folder / weights[0], config, family)
+    coder_tensors = {
+        name: array.astype(np.float32, copy=False)
+        for name, array in _fitting(folder / weights[1], coder_config, coder_family).items()
+    }
     try:
         defaults = GeneratorDefaults.from_mapping(index.get("defaults", {}))
         stated = index.get("trained_on")
@@ -216,8 +225,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         folder,
         config,
         tensors,
-        tae_config,
-        tae_tensors,
+        AutoencoderParts(coder_family, coder_config, coder_tensors, spec),
         encoders,
         defaults,
         index["sha256"],
@@ -240,39 +248,67 @@ def _check_place(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _tae_parts(
-    tae: "TemporalAutoencoder | str | os.PathLike | tuple[Mapping[str, np.ndarray], TAEConfig]",
-) -> tuple[Mapping[str, np.ndarray], TAEConfig]:
-    if isinstance(tae, tuple):
-        check_tensors(tae[0], tae_shapes(tae[1].to_dict()))
-        return tae
-    if isinstance(tae, str | os.PathLike):
-        tensors, config = load_tae_tensors(tae)
-        return tensors, TAEConfig.from_mapping(config)
-    return tae.tensors(), tae.config
+def _parts_of(
+    autoencoder: "AutoencoderParts | Autoencoder | str | os.PathLike",
+) -> AutoencoderParts:
+    if isinstance(autoencoder, AutoencoderParts):
+        return autoencoder
+    if isinstance(autoencoder, str | os.PathLike):
+        from mg.vaes.pretrained import read_autoencoder
+
+        return read_autoencoder(autoencoder)
+    return AutoencoderParts.of_network(autoencoder)
+
+
+def _weights(folders: Sequence[str]) -> tuple[str, str]:
+    """Return the weight files of the denoiser and of the autoencoder."""
+    return f"{folders[0]}/{WEIGHTS_FILE}", f"{folders[1]}/{WEIGHTS_FILE}"
+
+
+def _fitting(
+    path: Path, config: Any, family: DenoiserFamily | AutoencoderFamily
+) -> dict[str, np.ndarray]:
+    """Return the tensors of a file; raise ValueError if they are not those of a config."""
+    tensors = read_safetensors(path)
+    try:
+        check_config_sizes(config.to_dict(), {name: a.shape for name, a in tensors.items()})
+        check_tensors(tensors, family.shapes(config))
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit its {CONFIG_FILE}: {error}") from error
+    return tensors
 
 
 def _family(folder: Path) -> DenoiserFamily:
-    """Return the family of the transformer; that of older folders, which do not say, is one."""
-    path = folder / "transformer" / CONFIG_FILE
+    """Return the family of the denoiser; that of older folders, which do not say, is one."""
+    path = folder / CONFIG_FILE
     try:
         return denoiser_of_class(_read_json(path).get("_class_name", DEFAULT_FAMILY.class_name))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
+def _autoencoder_family(folder: Path) -> AutoencoderFamily:
+    """Return the family of the autoencoder; that of older folders, which do not say, is one."""
+    path = folder / CONFIG_FILE
+    stated = _read_json(path).get("_class_name", OLDER_AUTOENCODER)
+    families = {name: each for each in autoencoder_families() for name in each.class_names}
+    if not isinstance(stated, str) or stated not in families:
+        raise ValueError(f"{path}: class {stated!r}; known are {', '.join(families)}")
+    return families[stated]
+
+
 def _check_fit(
     config: DenoiserConfig,
-    tae: TAEConfig,
+    spec: LatentSpec,
     encoders: Sequence[TextEncoder],
     conditions: ChannelConditions,
 ) -> None:
-    if tae.z_channels != config.latent_channels:
+    if spec.channels != config.latent_channels:
         raise ValueError(
-            f"the TAE's latents have {tae.z_channels} channels, the transformer takes "
+            f"the autoencoder's latents have {spec.channels} channels, the transformer takes "
             f"{config.latent_channels}; they do not belong together"
         )
-    beside = conditions.num_channels(tae.z_channels)
+    beside = conditions.num_channels(spec.channels)
     if beside != config.condition_channels:
         raise ValueError(
             f"the transformer takes {config.condition_channels} channels beside the latent, and "
@@ -298,7 +334,7 @@ def _entry(encoder: TextEncoder) -> dict[str, str]:
 
 
 def _read_encoders(folder: Path) -> list[TextEncoder]:
-    path = folder / "text" / CONFIG_FILE
+    path = folder / CONFIG_FILE
     entries = _read_json(path).get("encoders")
     keys = {"spec", "identity"}
     if not isinstance(entries, list) or not all(
@@ -320,11 +356,11 @@ def _read_encoders(folder: Path) -> list[TextEncoder]:
     return encoders
 
 
-def _check_weights(folder: Path, index: Mapping[str, Any]) -> None:
+def _check_weights(folder: Path, index: Mapping[str, Any], weights: Sequence[str]) -> None:
     expected = index.get("sha256")
-    if not isinstance(expected, dict) or set(expected) != set(WEIGHTS):
-        raise ValueError(f"{folder / INDEX_FILE}: expected `sha256` of {', '.join(WEIGHTS)}")
-    for name in WEIGHTS:
+    if not isinstance(expected, dict) or set(expected) != set(weights):
+        raise ValueError(f"{folder / INDEX_FILE}: expected `sha256` of {', '.join(weights)}")
+    for name in weights:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} lacks {name}; copy the folder as a whole")
         digest = sha256_of_file(folder / name)
@@ -335,13 +371,14 @@ def _check_weights(folder: Path, index: Mapping[str, Any]) -> None:
             )
 
 
-def _stated(folder: Path, name: str, config_of: Any) -> Any:
+def _stated(folder: Path, config_of: Any) -> Any:
     """Return a config from its JSON file; keys with an underscore only say who wrote it."""
-    fields = {k: v for k, v in _read_json(folder / name).items() if not k.startswith("_")}
+    path = folder / CONFIG_FILE
+    fields = {k: v for k, v in _read_json(path).items() if not k.startswith("_")}
     try:
         return config_of(fields)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder / name}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ def check_request(
         raise ValueError(f"inputs of {len(inputs)} videos for {len(prompts)} prompts")
     for given in inputs:
         _check_inputs(given, settings, generator.conditions)
-    shape = settings.latent_shape(generator.transformer_config, generator.tae_config.spec)
+    shape = settings.latent_shape(generator.transformer_config, generator.autoencoder.spec)
     texts = texts_of(
         [*prompts, settings.negative_prompt], settings, fps_prefix=generator.defaults.fps_prefix
     )
@@ -119,4 +119,4 @@ def departures_of(
     """
     if generator.scope is None:
         return ""
-    return generator.scope.departures(prompts, settings, generator.tae_config.spec)
+    return generator.scope.departures(prompts, settings, generator.autoencoder.spec)

@@ -21,7 +21,6 @@ from mg.flow.noise import initial_noise
 from mg.flow.path import noisy_latent
 from mg.flow.sampler import sample
 from mg.models.denoiser import Denoiser
-from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, load_generator
 from mg.pipelines.sampling_checks import check_request, departures_of, texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -65,8 +64,8 @@ class TextToVideo:
     latents then differ by about 1e-5.
 
     Attributes:
-        transformer, tae, text_encoders: its parts.
-        transformer_config, tae_config: of the two networks.
+        transformer, autoencoder, text_encoders: its parts.
+        transformer_config: of the transformer.
         defaults: for what a call leaves open.
         dtype, decode_dtype: precision of the transformer and of the decoder.
         sha256: of the weight files.
@@ -90,31 +89,29 @@ class TextToVideo:
             transformer: a network that is there already, to be used as it is, with the weights
                 that it has at each call; None builds one from the parts.
             dtype: precision of the transformer, float32, float16 or bfloat16.
-            decode_dtype: of the TAE's decoder.
-            tiling: of the decoder; None takes tiles of 32 frames of 256x256 pixels.
+            decode_dtype: of the autoencoder's decoder.
+            tiling: of the decoder; None takes tiles of about 32 frames of 256x256 pixels.
 
         Raises:
-            ValueError: a precision that the device lacks, tiles that do not fit the TAE.
+            ValueError: a precision that the device lacks, tiles that do not fit the latents.
         """
-        tiling = tiling or Tiling()
-        tiling.check(parts.tae_config.spec)
+        spec = parts.autoencoder.spec
+        tiling = Tiling.default(spec) if tiling in (None, Tiling()) else tiling
+        tiling.check(spec)
         if transformer is None:
             transformer = parts.family.build(parts.transformer_config, dtype=dtype)
             transformer.load_tensors(parts.transformer_tensors)
             transformer.set_train(False)
         self.transformer = transformer
-        self.tae = TemporalAutoencoder(
-            parts.tae_config, use_tile=True, tiling=tiling, decode_dtype=decode_dtype
+        self.autoencoder = parts.autoencoder.build(
+            use_tile=True, tiling=tiling, decode_dtype=decode_dtype
         )
-        self.tae.load_tensors(parts.tae_tensors)
-        self.tae.set_train(False)
         self.text_encoders: list[TextEncoder] = parts.text_encoders
         self.defaults: GeneratorDefaults = parts.defaults
         self.sha256 = dict(parts.sha256)
         self.scope = parts.scope
         self.conditions = parts.conditions
         self.transformer_config = parts.transformer_config
-        self.tae_config = parts.tae_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
 
     @classmethod
@@ -238,7 +235,7 @@ class TextToVideo:
         shape = check_request(self, prompts, settings, inputs=inputs, truncate=truncate)
         inputs = [given.fitted(settings) for given in inputs]
         for given in inputs:
-            check_known_frames(given, self.tae_config.spec, settings.num_frames)
+            check_known_frames(given, self.autoencoder.spec, settings.num_frames)
         if departures := departures_of(self, prompts, settings):
             logger.warning("%s", departures)
         if batch_size < 1:
@@ -278,14 +275,14 @@ class TextToVideo:
             label = f"video {start + 1}"
             latents = self._integrated(velocity, first, settings, label=label, on_step=on_step)
             for latent in latents[: len(set(chosen))]:
-                yield self.tae.spec.unscale(latent)
+                yield self.autoencoder.spec.unscale(latent)
 
     def _encoded(self, inputs, settings):
         """Return the latents of what a video is made from: its source, its known frames."""
         encoded = {}
         if inputs.source is not None:
-            encoded["source"] = encode_clip(self.tae, inputs.source)
-        known = encode_known_frames(self.tae, inputs, settings.num_frames)
+            encoded["source"] = encode_clip(self.autoencoder, inputs.source)
+        known = encode_known_frames(self.autoencoder, inputs, settings.num_frames)
         return encoded if known is None else {**encoded, "frames": known}
 
     def _integrated(self, velocity, first, settings, *, label, on_step):
@@ -327,7 +324,7 @@ class TextToVideo:
         Raises:
             ValueError: the decoder gave what is no number.
         """
-        pieces = decode_latents(self.tae, [latent], num_frames)
+        pieces = decode_latents(self.autoencoder, [latent], num_frames)
         return np.concatenate([from_model_range(piece) for piece in pieces])
 
 

@@ -14,13 +14,13 @@ from mg.conditions.text.sources import CachedText, EncodedText, TextSource
 from mg.data.captions import read_captions
 from mg.data.latent_dataset import LatentDataset, LatentDraw
 from mg.data.latent_manifest import LatentClip, LatentManifest, build_latent_manifest
-from mg.models.tae.config import TAEConfig
+from mg.latent_spec import LatentSpec
 from mg.parallel.ranks import Ranks
 from mg.pipelines.autoencoder import tensors_hash
 from mg.pipelines.generator_folder import GeneratorDefaults
 from mg.pipelines.training_scope import TrainingScope, scope_of_captions
 from mg.training.denoiser_config import TextSettings, TrainDenoiserConfig
-from mg.weights.load import load_tae_tensors
+from mg.vaes.pretrained import read_autoencoder
 
 __all__ = ["build_datasets", "generator_defaults", "text_sources", "training_scope"]
 
@@ -42,8 +42,8 @@ def build_datasets(
         ValueError: the latents were made by another autoencoder than `config.tae`, a table cannot
             be read, settings that the latents do not allow, or videos in both tables.
     """
-    tensors, tae = load_tae_tensors(config.tae)
-    made_with = tensors_hash(tensors), TAEConfig.from_mapping(tae)
+    parts = read_autoencoder(config.tae)
+    made_with = tensors_hash(parts.tensors), parts.spec
     visual = config.conditions.visual_draws()
     first_frames = config.conditions.first_frame_folder
     manifest = _manifest(config, config.csv_path, config.latent_folder, first_frames, *made_with)
@@ -174,25 +174,23 @@ def _manifest(
     csv_path: str,
     folder: str,
     first_frame_folder: str | None,
-    tae_hash: str,
-    tae: TAEConfig,
+    weights: str,
+    spec: LatentSpec,
 ) -> LatentManifest:
     manifest = build_latent_manifest(
         folder,
         read_captions(csv_path),
         buckets=config.data.parsed_buckets(),
-        weights_hash=tae_hash,
+        weights_hash=weights,
         first_frame_folder=first_frame_folder,
     )
     if not config.conditions.source:
         clips = tuple(dataclasses.replace(clip, source=None) for clip in manifest.clips)
         manifest = dataclasses.replace(manifest, clips=clips)
-    made_with = TAEConfig.from_mapping(manifest.config)
-    _check_scaling(config.tae, tae, made_with)
-    given = {name: getattr(config.data, name) for name in ("scaling_factor", "shift_factor")}
+    _check_scaling(config.tae, spec, manifest.spec)
+    given = {"factor": config.data.scaling_factor, "offset": config.data.shift_factor}
     given = {name: value for name, value in given.items() if value is not None}
-    made_with = TAEConfig.from_mapping(made_with.to_dict() | given)
-    manifest = dataclasses.replace(manifest, config=made_with.to_dict(), spec=made_with.spec)
+    manifest = dataclasses.replace(manifest, spec=dataclasses.replace(manifest.spec, **given))
     # In a folder that several tables share, latents without a caption here are those of another.
     left_out = [entry for entry in manifest.rejected if entry.reason != "no caption"]
     if left_out:
@@ -207,10 +205,12 @@ def _with_fps(caption: str, clip: LatentClip) -> str:
     return with_fps(caption, clip.fps) if clip.fps > 0 else caption  # images have none
 
 
-def _check_scaling(path: str, config: TAEConfig, made_with: TAEConfig) -> None:
+def _check_scaling(path: str, spec: LatentSpec, made_with: LatentSpec) -> None:
     """Refuse an autoencoder that states another scaling than the latents were made with."""
-    for name in ("scaling_factor", "shift_factor"):
-        here, there = getattr(config, name), getattr(made_with, name)
+    for name, here, there in (
+        ("scaling_factor", spec.factor, made_with.factor),
+        ("shift_factor", spec.offset, made_with.offset),
+    ):
         if here != there:
             raise ValueError(
                 f"{name} is {here} in {path}, but the latents were made with {there}; encode the "

@@ -16,9 +16,8 @@ from mg.conditions.text.sources import TextSource
 from mg.data.latent_dataset import LatentBatch
 from mg.flow.noise import keyed_noise
 from mg.flow.times import draw_times
+from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser_config import DenoiserConfig, TextInput
-from mg.models.tae.config import TAEConfig
-from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
@@ -39,7 +38,7 @@ from mg.training.sharded_linear import shard_linear_maps
 from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
 from mg.training.validation import averaged_weights
-from mg.weights.load import load_tae_tensors
+from mg.vaes.pretrained import read_autoencoder
 
 __all__ = ["DenoiserTask"]
 
@@ -120,8 +119,7 @@ class DenoiserTask(Task):
             folder=Path(config.output_path),
             transformer_config=self.model,
             transformer_tensors={},
-            tae_config=TAEConfig.from_mapping(manifest.config),
-            tae_tensors=load_tae_tensors(config.tae)[0],
+            autoencoder=self._autoencoder(),
             text_encoders=list(map(EncoderOfSource, self.text_encoders, sources)),
             defaults=generator_defaults(config, manifest),
             sha256={},
@@ -258,8 +256,6 @@ class DenoiserTask(Task):
 
     def export(self, folder: Path) -> Path:
         path, manifest = folder / "generator", self.dataset.manifest
-        # With the scaling that the transformer was trained with.
-        tae = TemporalAutoencoder(TAEConfig.from_mapping(manifest.config), self.config.tae)
         with averaged_weights(self.steps["transformer"].average):
             tensors = self.network.tensors()
         if self.ranks.is_main:
@@ -267,7 +263,7 @@ class DenoiserTask(Task):
                 path,
                 transformer_tensors=tensors,
                 transformer_config=self.model,
-                tae=tae,
+                autoencoder=self._autoencoder(),
                 text_encoders=self.text_encoders,
                 defaults=generator_defaults(self.config, manifest),
                 scope=training_scope(manifest),
@@ -276,6 +272,10 @@ class DenoiserTask(Task):
                 overwrite=True,
             )
         return path
+
+    def _autoencoder(self) -> AutoencoderParts:
+        """Return the autoencoder with the scaling that the transformer is trained with."""
+        return read_autoencoder(self.config.tae).scaled_by(self.dataset.manifest.spec)
 
     def metadata(self) -> dict[str, dict[str, str]]:
         return {"transformer": {"transformer_config": json.dumps(self.model.to_dict())}}

@@ -4,14 +4,15 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from mg.models.families import autoencoder_families
+from mg.models.families import AUTOENCODERS, autoencoder_families
 from mg.vaes.video_vae import VideoVAE
 from mg.weights.families import FAMILIES as KNOWN_WEIGHTS
 from mg.weights.families import guess_family
 
 __all__ = ["CLASSES", "family_class", "family_of_config", "family_of_shapes", "recognise"]
 
-# Family -> module and class. Imported when asked for: MindSpore takes seconds.
+# Families that have tiles or files of their own kind -> module and class. Imported when asked for:
+# MindSpore takes seconds.
 CLASSES = {
     "opensora": ("mg.vaes.opensora", "OpenSoraVAE"),
     "cogvideox": ("mg.vaes.cogvideox", "CogVideoXVAE"),
@@ -27,7 +28,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def family_class(family: str) -> type[VideoVAE]:
-    """Return the class of a family."""
+    """Return the class of a family: its own where it has one, else `VideoVAE` for its networks."""
+    if family not in CLASSES:
+        return type(VideoVAE.__name__, (VideoVAE,), {"family": family})
     module, name = CLASSES[family]
     return getattr(importlib.import_module(module), name)
 
@@ -49,7 +52,7 @@ def recognise(config: Mapping[str, Any] | None, shapes: Shapes) -> str:
         seen = f"they look like {KNOWN_WEIGHTS[kind].description}" if kind else "they are unknown"
         raise ValueError(
             f"the {len(shapes)} tensors ({', '.join(list(shapes)[:3])}, ...) are of no VAE that "
-            f"can be loaded: {seen}; families that can are {', '.join(CLASSES)}"
+            f"can be loaded: {seen}; families that can are {', '.join(AUTOENCODERS)}"
         )
     if by_config not in (None, by_shapes):
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.vaes.families import family_class, family_of_config, family_of_shapes, recognise
 from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
@@ -30,7 +31,7 @@ from mg.weights.tae_names import is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 from mg.weights.wan_names import is_original_wan, wan_from_original
 
-__all__ = ["INFLATE_METHODS", "ReadVAE", "load_pretrained", "read_vae"]
+__all__ = ["INFLATE_METHODS", "ReadVAE", "load_pretrained", "read_autoencoder", "read_vae"]
 
 logger = logging.getLogger("mg")
 
@@ -49,6 +50,25 @@ class ReadVAE(NamedTuple):
     family: str
     tensors: dict[str, np.ndarray]
     config: dict[str, Any]
+
+
+def read_autoencoder(name_or_path: str | os.PathLike, **options: Any) -> AutoencoderParts:
+    """Return the autoencoder of a checkpoint before it is built.
+
+    Args:
+        name_or_path, options: as of `read_vae`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_vae`.
+    """
+    read = read_vae(name_or_path, **options)
+    family = autoencoder_family(read.family)
+    config = family.read_config(read.config)
+    tensors = {
+        name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+        for name, array in read.tensors.items()
+    }
+    return AutoencoderParts(family, config, tensors, config.spec)
 
 
 def load_pretrained(name_or_path: str | os.PathLike, **options: Any) -> VideoVAE:

@@ -76,13 +76,13 @@ def data(tmp_path_factory):
         folder / "generator",
         transformer_tensors=drawn(parameter_shapes(model), 0),
         transformer_config=model,
-        tae=folder / "tae.safetensors",
+        autoencoder=folder / "tae.safetensors",
         text_encoders=[WORD],
         defaults={"num_frames": 4, "size": (16, 16), "fps": 16, "steps": 2},
     )
     mixed = shutil.copytree(folder / "generator", folder / "mixed_generator")
-    config = json.loads((mixed / "transformer" / "config.json").read_text())
-    (mixed / "transformer" / "config.json").write_text(json.dumps(config | {"num_layers": 2}))
+    config = json.loads((mixed / "denoiser" / "config.json").read_text())
+    (mixed / "denoiser" / "config.json").write_text(json.dumps(config | {"num_layers": 2}))
     return folder
 
 

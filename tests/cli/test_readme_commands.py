@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from mg.data.video_writer import write_video
+from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser_config import TextInput
+from mg.models.families import autoencoder_family
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.pipelines.generator_folder import save_generator
@@ -129,7 +131,9 @@ def write_generator(assets: Path) -> None:
         assets / "shapes_generator",
         transformer_tensors=drawn(parameter_shapes(transformer)),
         transformer_config=transformer,
-        tae=(drawn(tae_shapes(TAE.to_dict())), TAE),
+        autoencoder=AutoencoderParts(
+            autoencoder_family("tae"), TAE, drawn(tae_shapes(TAE.to_dict())), TAE.spec
+        ),
         text_encoders=["word,width=32"],
         defaults={"num_frames": 4, "size": (16, 16), "fps": 16, "steps": 1},
     )

@@ -31,6 +31,9 @@ from mg.vaes import VideoVAE
 from mg.vaes.families import family_class
 from tests.tiny import AUTOENCODERS as TINY
 
+# Families whose run is compiled; compiling the others takes a minute each. That their steps
+# compile, too, the networks' own tests and those of the Ascend audit show.
+COMPILED = ("dc_ae", "sd")
 SIDE = 16  # pixels, a multiple of every compression
 families = pytest.mark.parametrize("family", AUTOENCODERS)
 
@@ -213,7 +216,7 @@ def run_config(family, clip, folder, **changes):
         output_path=str(folder),
         video_folder=str(clip.parent),
         data=DataSettings(sample_n_frames=num_frames, size=SIDE, num_workers=0),
-        optim=OptimSettings(lr=1e-2, warmup_steps=2, clip_grad_norm=1.0, ema_decay=0.5),
+        optim=OptimSettings(lr=5e-3, warmup_steps=2, clip_grad_norm=1.0, ema_decay=0.5),
         validation=ValidationSettings(
             video_folder=str(clip.parent), interval=16, num_frames=num_frames, size=SIDE
         ),
@@ -221,14 +224,33 @@ def run_config(family, clip, folder, **changes):
     )
 
 
+@pytest.mark.usefixtures("pynative_mode")
+def test_a_new_family_costs_a_folder_and_a_line(clip, tmp_path, monkeypatch):
+    """Trained, written, recognised, used: nothing else in the house knows of it."""
+    monkeypatch.setitem(AUTOENCODERS, "exercise", "tests.contract.exercise")
+    monkeypatch.setitem(TINY, "exercise", {"channels": 5})
+    weights = AutoencoderTrainer(run_config("exercise", clip, tmp_path / "run")).run()
+    vae = VideoVAE.from_pretrained(weights)
+    assert (vae.family, vae.latent_channels, vae.class_name) == (
+        "exercise",
+        5,
+        "ExerciseAutoencoder",
+    )
+    network = load_autoencoder(AutoencoderConfig(ckpt_path=str(weights)))
+    manifest = build_manifest(video_folder=clip.parent)
+    encode_videos(network, manifest, tmp_path / "latents")
+    decode_latent_files(network, tmp_path / "latents", tmp_path / "videos")
+    assert len(list(iterate_frames(tmp_path / "videos" / "clip.mp4"))) == 24
+
+
 @families
-@pytest.mark.usefixtures("graph_mode")
-def test_training_lowers_the_loss_and_its_weights_code_files(family, clip, tmp_path):
-    """A compiled run; its weights encode a video to a file, decode it, reconstruct it."""
+def test_training_improves_the_frames_and_its_weights_code_files(family, clip, tmp_path, request):
+    """A run; its weights encode a video to a file, decode it, reconstruct it."""
+    request.getfixturevalue("graph_mode" if family in COMPILED else "pynative_mode")
     weights = AutoencoderTrainer(run_config(family, clip, tmp_path / "run")).run()
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert len(losses) == 16 and np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
+    lines = (tmp_path / "run" / "validation.jsonl").read_text().splitlines()
+    psnr = [json.loads(line)["psnr"] for line in lines]
+    assert len(psnr) == 2 and psnr[1] > psnr[0] + 1.0
     network = load_autoencoder(AutoencoderConfig(ckpt_path=str(weights), inflate_method="none"))
     assert network.family == family
     manifest = build_manifest(video_folder=clip.parent)

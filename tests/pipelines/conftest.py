@@ -127,7 +127,7 @@ def generator_parts(weights):
     return {
         "transformer_tensors": tensors,
         "transformer_config": config,
-        "tae": weights,
+        "autoencoder": weights,
         "text_encoders": [TEXT_SPEC],
         "defaults": DEFAULTS,
     }

@@ -32,7 +32,7 @@ def generator(generator_folder):
     """Return a generator whose networks are stood in for."""
     generator = TextToVideo.from_pretrained(generator_folder)
     generator.transformer = lambda latent, t, *text: latent
-    generator.tae.frames_from = lambda z, num_frames: Tensor(
+    generator.autoencoder.frames_from = lambda z, num_frames: Tensor(
         np.tanh(z.asnumpy()[:, :3]).repeat(2, axis=2).repeat(2, axis=3).repeat(2, axis=4)
     )
     return generator
@@ -92,12 +92,12 @@ def test_kept_latents_decode_to_the_same_video(write, tmp_path, generator):
     assert {"prompt": "one", "seed": 4, "steps": 3}.items() <= latent.info.settings.items()
     assert latent.info.num_frames == 7
     np.testing.assert_array_equal(generator.decode(latent.mean, 7), frames)
-    assert decode_latent_files(generator.tae, file, tmp_path / "decoded").failed == {}
+    assert decode_latent_files(generator.autoencoder, file, tmp_path / "decoded").failed == {}
     assert (tmp_path / "decoded" / "a.latent.mp4").exists()
 
 
 def test_the_latent_is_there_when_decoding_fails(write, tmp_path, generator, monkeypatch):
-    monkeypatch.setattr(generator.tae, "frames_from", lambda z, _: z[:, :3] * np.nan)
+    monkeypatch.setattr(generator.autoencoder, "frames_from", lambda z, _: z[:, :3] * np.nan)
     with pytest.raises(ValueError, match="decoder gave NaN"):
         write([tmp_path / "a.mp4"], ["one"])
     assert [path.name for path in tmp_path.iterdir()] == ["a.latent.safetensors"]

@@ -34,15 +34,16 @@ def test_what_is_saved_is_loaded(copy, generator_parts):
     assert parts.defaults == GeneratorDefaults(8, (16, 24), 12, guidance=3.0, steps=3)
     assert [encoder.spec for encoder in parts.text_encoders] == generator_parts["text_encoders"]
     assert parts.sha256 == {
-        name: sha256_of_file(copy / name) for name in (f"transformer/{WEIGHTS}", f"tae/{WEIGHTS}")
+        name: sha256_of_file(copy / name)
+        for name in (f"denoiser/{WEIGHTS}", f"autoencoder/{WEIGHTS}")
     }
 
 
 def test_the_tae_inside_is_one_by_itself(copy, generator_parts):
-    tae = TemporalAutoencoder(pretrained=copy / "tae" / WEIGHTS)
-    expected = TemporalAutoencoder(pretrained=generator_parts["tae"])
+    tae = TemporalAutoencoder(pretrained=copy / "autoencoder" / WEIGHTS)
+    expected = TemporalAutoencoder(pretrained=generator_parts["autoencoder"])
     assert tae.config == expected.config
-    assert json.loads((copy / "tae" / "config.json").read_text())["z_channels"] == 4
+    assert json.loads((copy / "autoencoder" / "config.json").read_text())["z_channels"] == 4
     for name, values in expected.tensors().items():
         np.testing.assert_array_equal(tae.tensors()[name], values)
 
@@ -54,7 +55,7 @@ def test_networks_and_encoders_can_be_given_instead_of_paths_and_specs(
         tmp_path / "new",
         **{
             **generator_parts,
-            "tae": TemporalAutoencoder(pretrained=generator_parts["tae"]),
+            "autoencoder": TemporalAutoencoder(pretrained=generator_parts["autoencoder"]),
             "text_encoders": [build_text_encoder(s) for s in generator_parts["text_encoders"]],
             "transformer_config": generator_parts["transformer_config"].to_dict(),
             "defaults": GeneratorDefaults(8, (16, 24), 12, guidance=3.0, steps=3),
@@ -113,7 +114,7 @@ def test_a_tae_of_other_latents_is_refused(generator_parts, tmp_path):
 
 
 def test_damaged_weights_are_refused(copy):
-    weights = copy / "transformer" / WEIGHTS
+    weights = copy / "denoiser" / WEIGHTS
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -123,7 +124,7 @@ def test_damaged_weights_are_refused(copy):
 
 @pytest.mark.parametrize(
     ("file", "field"),
-    [("transformer", "num_layers"), ("transformer", "ffn_dim"), ("tae", "num_res_blocks")],
+    [("denoiser", "num_layers"), ("denoiser", "ffn_dim"), ("autoencoder", "num_res_blocks")],
 )
 def test_sizes_that_no_weights_have_are_refused(copy, file, field):
     edit(copy / file / "config.json", **{field: 10**9})
@@ -135,14 +136,14 @@ def test_sizes_that_no_weights_have_are_refused(copy, file, field):
 
 def test_another_text_encoder_than_in_training_is_refused(copy):
     entry = {"spec": "word,width=32,max_tokens=12", "identity": "word of another version"}
-    edit(copy / "text" / "config.json", encoders=[entry])
+    edit(copy / "conditions" / "config.json", encoders=[entry])
     with pytest.raises(ValueError, match="not the one that the transformer was trained with"):
         load_generator(copy)
 
 
 def test_a_pretrained_text_encoder_that_was_moved_is_named(copy):
     entry = {"spec": "t5:/nowhere/t5,max_tokens=12", "identity": "t5"}
-    edit(copy / "text" / "config.json", encoders=[entry])
+    edit(copy / "conditions" / "config.json", encoders=[entry])
     with pytest.raises(FileNotFoundError, match=r"/nowhere/t5.* write its new path there"):
         load_generator(copy)
 
@@ -150,11 +151,11 @@ def test_a_pretrained_text_encoder_that_was_moved_is_named(copy):
 @pytest.mark.parametrize(
     ("file", "changes", "message"),
     [
-        ("transformer/config.json", {"num_layer": 3}, "did you mean 'num_layers'"),
-        ("transformer/config.json", {"num_layers": 2}, "does not fit its config.json"),
-        ("tae/config.json", {"z_channels": "x"}, "z_channels='x'"),
-        ("text/config.json", {"encoders": "word"}, "expected a list `encoders`"),
-        ("text/config.json", {"encoders": []}, "no text encoder is given"),
+        ("denoiser/config.json", {"num_layer": 3}, "did you mean 'num_layers'"),
+        ("denoiser/config.json", {"num_layers": 2}, "does not fit its config.json"),
+        ("autoencoder/config.json", {"z_channels": "x"}, "z_channels='x'"),
+        ("conditions/config.json", {"encoders": "word"}, "expected a list `encoders`"),
+        ("conditions/config.json", {"encoders": []}, "no text encoder is given"),
         ("model_index.json", {"sha256": {}}, "expected `sha256` of"),
         ("model_index.json", {"defaults": {}}, "missing keys"),
     ],
@@ -167,7 +168,13 @@ def test_wrong_contents_are_refused_by_the_name_of_the_file(copy, file, changes,
 
 
 @pytest.mark.parametrize(
-    "file", ["model_index.json", f"tae/{WEIGHTS}", "text/config.json", "transformer/config.json"]
+    "file",
+    [
+        "model_index.json",
+        f"autoencoder/{WEIGHTS}",
+        "conditions/config.json",
+        "denoiser/config.json",
+    ],
 )
 def test_a_missing_file_is_named(copy, file):
     (copy / file).unlink()

@@ -40,7 +40,7 @@ def repeated(z, num_frames=None):
 def real_transformer(generator_folder):
     """Return a generator whose decoder is stood in for."""
     generator = TextToVideo.from_pretrained(generator_folder)
-    generator.tae.frames_from = repeated
+    generator.autoencoder.frames_from = repeated
     return generator
 
 
@@ -50,7 +50,7 @@ def generator(generator_folder):
     stand_in = TextToVideo.from_pretrained(generator_folder)
 
     def make(velocity):
-        stand_in.transformer, stand_in.tae.frames_from = Network(velocity), repeated
+        stand_in.transformer, stand_in.autoencoder.frames_from = Network(velocity), repeated
         return stand_in
 
     return make
@@ -131,7 +131,7 @@ def test_lengths_that_are_no_multiple_and_single_images(generator):
 
 def test_what_is_no_number_is_not_decoded(generator):
     pipeline = generator(lambda x: x * np.nan)
-    pipeline.tae.frames_from = None  # would fail
+    pipeline.autoencoder.frames_from = None  # would fail
     with pytest.raises(ValueError, match="transformer gave NaN or infinity"):
         pipeline("a")
 

@@ -38,7 +38,10 @@ class Recorder:
 def editor(generator_folder):
     """Return a pipeline whose networks are stood in for."""
     pipeline = VideoToVideo.from_pretrained(generator_folder)
-    pipeline.tae.moments, pipeline.tae.frames_from = stand_in_moments, stand_in_frames
+    pipeline.autoencoder.moments, pipeline.autoencoder.frames_from = (
+        stand_in_moments,
+        stand_in_frames,
+    )
     return pipeline
 
 
@@ -56,7 +59,7 @@ def source():
 def test_an_edit_begins_with_the_source_noised_to_its_time(editor, recorder, source):
     result = editor(source, "a red circle", strength=0.5, guidance=1.0, steps=4, schedule="linear")
     start = noisy_latent(
-        encode_clip(editor.tae, source)[None],
+        encode_clip(editor.autoencoder, source)[None],
         initial_noise(SHAPE, [0]),
         np.array([0.5], np.float32),
     )
@@ -64,15 +67,16 @@ def test_an_edit_begins_with_the_source_noised_to_its_time(editor, recorder, sou
     np.testing.assert_allclose(first, start, atol=1e-6)
     assert [t for _, t, _ in recorder.calls] == pytest.approx([0.5, 0.75])
     # The velocity is zero: what comes out is what was begun with.
-    np.testing.assert_allclose(editor.tae.spec.scale(result.latents), start, atol=1e-5)
+    np.testing.assert_allclose(editor.autoencoder.spec.scale(result.latents), start, atol=1e-5)
 
 
 def test_the_smaller_the_strength_the_nearer_the_result_to_the_source(editor, recorder, source):
-    own = encode_clip(editor.tae, source)
+    own = encode_clip(editor.autoencoder, source)
     # With the velocity that leads back to the source, any start does; with none, noise remains.
     distances = [
         np.abs(
-            editor.tae.spec.scale(editor(source, "", strength=s, guidance=1.0).latents[0]) - own
+            editor.autoencoder.spec.scale(editor(source, "", strength=s, guidance=1.0).latents[0])
+            - own
         ).mean()
         for s in (0.1, 0.4, 0.9)
     ]
@@ -119,7 +123,13 @@ def test_the_record_names_source_and_strength(editor, recorder, source, tmp_path
     def left(settings, frames):
         inputs = None if frames is None else [VisualInputs(source=frames)]
         described = describe_videos(
-            editor, ["red"], [0], settings, inputs=inputs, tiling=editor.tae.tiling, **options
+            editor,
+            ["red"],
+            [0],
+            settings,
+            inputs=inputs,
+            tiling=editor.autoencoder.tiling,
+            **options,
         )
         return unfinished(paths, described)
 
@@ -142,7 +152,7 @@ def test_records_of_before_there_were_sources_still_count(editor, recorder, tmp_
     path.with_suffix(".json").write_text(json.dumps(record))
     described = describe_videos(
         editor, ["red"], [0], settings, dtype="float32", decode_dtype="float32",
-        tiling=editor.tae.tiling,
+        tiling=editor.autoencoder.tiling,
     )  # fmt: skip
     assert unfinished([path], described) == []
 

@@ -24,7 +24,7 @@ def test_requests_to_other_hosts_are_told_from_own_ones():
 def test_the_tiny_generator_loads(tmp_path):
     parts = load_generator(check_demo_page.write_tiny_generator(tmp_path / "generator"))
     assert parts.defaults.size == (64, 96)
-    assert parts.tae_config.spatial_compression == 8
+    assert parts.autoencoder.config.spatial_compression == 8
 
 
 def test_a_server_is_waited_for_until_it_answers():

@@ -69,19 +69,19 @@ def test_a_generator_keeps_all_but_the_precision(tmp_path):
         source,
         transformer_tensors=tensors,
         transformer_config=config,
-        tae=SOURCE,
+        autoencoder=SOURCE,
         text_encoders=["word"],
         defaults={"num_frames": 16, "size": (64, 64), "fps": 16.0},
     )
     assert store(target, source=source).returncode == 0
     whole, half = load_generator(source), load_generator(target)
-    assert (half.transformer_config, half.tae_config) == (
+    assert (half.transformer_config, half.autoencoder.config) == (
         whole.transformer_config,
-        whole.tae_config,
+        whole.autoencoder.config,
     )
     assert half.defaults == whole.defaults
     assert_halved(half.transformer_tensors, whole.transformer_tensors)
-    assert_halved(half.tae_tensors, whole.tae_tensors)
+    assert_halved(half.autoencoder.tensors, whole.autoencoder.tensors)
     sizes = [sum(p.stat().st_size for p in f.rglob("*.safetensors")) for f in (source, target)]
     assert 0.49 < sizes[1] / sizes[0] < 0.52
 

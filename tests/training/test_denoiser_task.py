@@ -201,7 +201,7 @@ def test_samples_of_a_stopped_run_and_of_other_ranks(finished_run, make_config, 
 
 def test_no_graph_is_compiled_twice_for_samples(finished_run, tmp_path, graph_mode):
     samples = finished_run.task.samples
-    networks = samples.generator.transformer, samples.generator.tae
+    networks = samples.generator.transformer, samples.generator.autoencoder
     cells = [cell for network in networks for _, cell in network.cells_and_names()]
     before = [set(cell.compile_cache) for cell in cells]
     frames = samples.frames()
@@ -230,7 +230,9 @@ def test_the_exported_folder_loads_back_with_averaged_weights(finished_run):
         np.testing.assert_array_equal(values, state[f"average.{name}"], err_msg=name)
     assert parts.transformer_config == finished_run.task.model
     assert [encoder.spec for encoder in parts.text_encoders] == ["word,width=32,max_tokens=16"]
-    assert tensors_hash(parts.tae_tensors) == finished_run.task.dataset.manifest.weights_hash
+    assert (
+        tensors_hash(parts.autoencoder.tensors) == finished_run.task.dataset.manifest.weights_hash
+    )
     assert dataclasses.asdict(parts.defaults) == {
         "num_frames": 4,
         "size": (8, 8),
@@ -398,7 +400,10 @@ def test_another_scaling_is_what_the_network_sees_and_the_generator_undoes(
     np.testing.assert_allclose(batch.mean, 8.9 * z, atol=1e-4)
     task.enter(task.stages[0])
     parts = load_generator(task.export(tmp_path))
-    assert (parts.tae_config.scaling_factor, parts.tae_config.shift_factor) == (8.9, 0.0)
+    assert (parts.autoencoder.config.scaling_factor, parts.autoencoder.config.shift_factor) == (
+        8.9,
+        0.0,
+    )
 
 
 def test_start_tensors_of_the_same_tables_are_the_stored_ones(finished_run):

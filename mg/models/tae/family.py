@@ -1,12 +1,15 @@
 """Movie Gen's Temporal Autoencoder as a family."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from mg.latent_spec import LatentSpec
 from mg.models.families import AutoencoderFamily, Tensors
 from mg.models.tae.config import TEMPORAL_LAYERS, TAEConfig
 from mg.weights.assumed_config import warn_of_assumed
 from mg.weights.load import check_tae_config
+from mg.weights.tae_layers import tae_shapes
 from mg.weights.tae_names import infer_tae_config, is_tae
 
 __all__ = ["FAMILY"]
@@ -32,6 +35,14 @@ def complete(config: Mapping[str, Any] | None, tensors: Tensors) -> dict[str, An
     return completed
 
 
+def parameter_shapes(config: TAEConfig) -> dict[str, tuple[int, ...]]:
+    return tae_shapes(config.to_dict())
+
+
+def rescaled(config: TAEConfig, spec: LatentSpec) -> TAEConfig:
+    return dataclasses.replace(config, scaling_factor=spec.factor, shift_factor=spec.offset)
+
+
 FAMILY = AutoencoderFamily(
     name="tae",
     class_names=("TemporalAutoencoder",),
@@ -42,4 +53,6 @@ FAMILY = AutoencoderFamily(
     description="a Temporal Autoencoder",
     temporal=TEMPORAL_LAYERS,
     starts_from=("sd",),
+    parameter_shapes=parameter_shapes,
+    rescaled=rescaled,
 )
