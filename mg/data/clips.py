@@ -92,7 +92,7 @@ class ClipConfig:
             raise ValueError(
                 f"short_side_range must be (min, max) with min <= max <= {MAX_SIDE} and min "
                 f"at least the short side of size {self.height_width}, not "
-                f"{tuple(self.short_side_range)}"
+                f"{tuple(self.short_side_range)}; null takes the smallest that covers the size"
             )
 
     @property
