@@ -22,7 +22,12 @@ from mg.flow.path import noisy_latent
 from mg.flow.sampler import sample
 from mg.models.denoiser import Denoiser
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, load_generator
+from mg.pipelines.generator_folder import (
+    GeneratorDefaults,
+    GeneratorParts,
+    load_generator,
+    lora_record,
+)
 from mg.pipelines.sampling_checks import check_request, departures_of, texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite, decode_latents
@@ -34,6 +39,7 @@ from mg.pipelines.visual_inputs import (
     encode_known_frames,
 )
 from mg.tiling.sizes import Tiling
+from mg.weights.lora_file import merge_lora, read_lora
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
 
@@ -129,6 +135,20 @@ class TextToVideo:
             FileNotFoundError, ValueError: as `load_generator`.
         """
         return cls(load_generator(folder), **options)
+
+    def load_lora(self, path: str | os.PathLike, *, weight: float = 1.0) -> None:
+        """Merge a LoRA into the transformer; a second one is added to the first.
+
+        Args:
+            path: a .safetensors file under diffusers' names (`mg.weights.lora_file`).
+            weight: how much of it; 1 is what was trained, and -1 takes it away again.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, or one of another network.
+        """
+        merged = merge_lora(self.transformer.tensors(), read_lora(path), weight=weight)
+        self.transformer.load_tensors(merged)
+        self.sha256 |= lora_record(path, weight)
 
     def __call__(
         self,

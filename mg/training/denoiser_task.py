@@ -1,5 +1,6 @@
 """Training of a denoiser: flow matching on latents that an autoencoder has made."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -17,12 +18,13 @@ from mg.data.latent_dataset import LatentBatch
 from mg.flow.noise import keyed_noise
 from mg.flow.times import draw_times
 from mg.models.denoiser_config import DenoiserConfig, TextInput
+from mg.models.lora import DEFAULT_TARGETS, add_lora, lora_maps
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
-from mg.training.denoiser_config import TrainDenoiserConfig
+from mg.training.denoiser_config import LoraSettings, TrainDenoiserConfig
 from mg.training.denoiser_data import (
     build_datasets,
     generator_defaults,
@@ -40,6 +42,7 @@ from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
 from mg.training.validation import averaged_weights
 from mg.weights.load import load_tae_tensors
+from mg.weights.lora_file import LORA_FILE, LORA_PARAMETERS, write_lora
 
 __all__ = ["DenoiserTask"]
 
@@ -61,6 +64,8 @@ class DenoiserTask(Task):
     terms = ()  # of which the loss is the sum: it has one only
 
     def __init__(self, config: TrainDenoiserConfig, ranks: Ranks) -> None:
+        if config.lora is not None:
+            config = dataclasses.replace(config, train=list(LORA_PARAMETERS))
         self.config = config
         self.ranks = ranks
         self.family = config.denoiser().family
@@ -146,11 +151,25 @@ class DenoiserTask(Task):
         )
         if tensors is not None:
             self.network.load_tensors(tensors)
+        if config.lora is not None:
+            self._add_lora(config.lora)
         if config.zero_stage == 3:
             shard_linear_maps(self.network, self.ranks)
         self.networks = {"transformer": self.network}
         count = self.family.num_parameters(self.model)
         logger.info("A %s of %s parameters.", self.family.class_name, f"{count:,}")
+
+    def _add_lora(self, lora: LoraSettings) -> None:
+        try:
+            names = add_lora(
+                self.network,
+                rank=lora.rank,
+                alpha=lora.alpha or lora.rank,
+                targets=lora.targets or DEFAULT_TARGETS,
+            )
+        except ValueError as error:
+            raise ValueError(f"lora.targets: {error}") from error
+        logger.info("A LoRA of rank %d beside %d linear maps.", lora.rank, len(names))
 
     def _start_tensors(self, folder: str) -> dict[str, np.ndarray]:
         """Return the weights of an earlier stage's generator, grown to this network."""
@@ -257,6 +276,8 @@ class DenoiserTask(Task):
         return self.samples.write(path, frames)
 
     def export(self, folder: Path) -> Path:
+        if self.config.lora is not None:
+            return self._export_lora(folder)
         path, manifest = folder / "generator", self.dataset.manifest
         # With the scaling that the transformer was trained with.
         tae = TemporalAutoencoder(TAEConfig.from_mapping(manifest.config), self.config.tae)
@@ -277,12 +298,25 @@ class DenoiserTask(Task):
             )
         return path
 
+    def _export_lora(self, folder: Path) -> Path:
+        path = folder / "lora" / LORA_FILE
+        with averaged_weights(self.steps["transformer"].average):
+            maps = lora_maps(self.network)
+        if self.ranks.is_main:
+            write_lora(path, maps, overwrite=True)
+        return path
+
     def metadata(self) -> dict[str, dict[str, str]]:
         return {"transformer": {"transformer_config": json.dumps(self.model.to_dict())}}
 
     def next_command(self, weights: Path) -> str:
         caption = self.dataset.manifest.clips[0].captions[0]
+        checkpoint, more = str(weights), ""
+        if self.config.lora is not None:
+            checkpoint, more = str(self.config.pretrained), f"--lora {weights} "
+        if "source" in self.conditions.names:
+            more += "--source VIDEO "
         return (
-            f'python scripts/generate.py --checkpoint {weights} --prompt "{caption}" '
+            f'python scripts/generate.py --checkpoint {checkpoint} {more}--prompt "{caption}" '
             "--output video.mp4"
         )
