@@ -20,6 +20,7 @@ from mg.flow.guidance import guided_velocity
 from mg.flow.noise import initial_noise
 from mg.flow.path import noisy_latent
 from mg.flow.sampler import sample
+from mg.flow.velocity_network import velocity_network
 from mg.models.denoiser import Denoiser
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generator_folder import (
@@ -78,6 +79,7 @@ class TextToVideo:
         sha256: of the weight files.
         scope: what the generator was trained on; None where that is not known.
         conditions: what it is conditioned on besides text.
+        family: of the transformer.
     """
 
     def __init__(
@@ -119,6 +121,8 @@ class TextToVideo:
         self.sha256 = dict(parts.sha256)
         self.scope = parts.scope
         self.conditions = parts.conditions
+        self.family = parts.family
+        self._velocity_of = None
         self.transformer_config = parts.transformer_config
         self.tae_config = parts.tae_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
@@ -284,7 +288,7 @@ class TextToVideo:
                 text = negative if "text" in settings.dropped else texts
                 others = self._conditions(text, without, settings, shape, truncate)
             velocity = guided_velocity(
-                self.transformer,
+                self._velocity_network(),
                 self._conditions(texts, visual, settings, shape, truncate),
                 others,
                 scale=settings.guidance,
@@ -299,6 +303,13 @@ class TextToVideo:
             latents = self._integrated(velocity, first, settings, label=label, on_step=on_step)
             for latent in latents[: len(set(chosen))]:
                 yield self.tae.spec.unscale(latent)
+
+    def _velocity_network(self):
+        """Return the transformer as one that gives the velocity, built once."""
+        if self._velocity_of is None or self._velocity_of[0] is not self.transformer:
+            converted = velocity_network(self.transformer, self.family.prediction)
+            self._velocity_of = self.transformer, converted
+        return self._velocity_of[1]
 
     def _encoded(self, inputs, settings):
         """Return the latents of what a video is made from: its source, its known frames."""

@@ -17,6 +17,7 @@ from mg.conditions.text.sources import TextSource
 from mg.data.latent_dataset import LatentBatch
 from mg.flow.noise import keyed_noise
 from mg.flow.times import draw_times
+from mg.flow.velocity_network import velocity_network
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.lora import DEFAULT_TARGETS, add_lora, lora_maps
 from mg.models.tae.config import TAEConfig
@@ -155,6 +156,7 @@ class DenoiserTask(Task):
             self._add_lora(config.lora)
         if config.zero_stage == 3:
             shard_linear_maps(self.network, self.ranks)
+        self.velocity = velocity_network(self.network, self.family.prediction)
         self.networks = {"transformer": self.network}
         count = self.family.num_parameters(self.model)
         logger.info("A %s of %s parameters.", self.family.class_name, f"{count:,}")
@@ -194,7 +196,7 @@ class DenoiserTask(Task):
             )
 
     def enter(self, stage: Stage) -> None:
-        loss = FlowLoss(self.network)  # the dataset has scaled the latents
+        loss = FlowLoss(self.velocity)  # the dataset has scaled the latents
         step = phase_step(stage, self.network, loss, self.config, aliases={}, ranks=self.ranks)
         step.set_train()
         self.steps = {"transformer": step}
@@ -257,7 +259,7 @@ class DenoiserTask(Task):
         if self.needs_all_ranks:
             should_stop = self._on_any_rank(should_stop)
         with averaged_weights(self.steps["transformer"].average):
-            measured = self.validation.run(self.network, should_stop=should_stop)
+            measured = self.validation.run(self.velocity, should_stop=should_stop)
         return measured if self.ranks.is_main else None
 
     def _on_any_rank(self, flag: Callable[[], bool]) -> Callable[[], bool]:

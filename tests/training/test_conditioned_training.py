@@ -1,5 +1,6 @@
 """Training under source videos and known frames: it learns from them, exports, refuses."""
 
+import dataclasses
 import json
 
 import mindspore as ms
@@ -28,6 +29,7 @@ from mg.training.settings import OptimSettings
 from mg.weights.load import load_tae_tensors
 from mg.weights.lora_file import LORA_FILE, read_lora
 from mg.weights.tae_layers import tae_shapes
+from tests.models.test_conditions_beside_latent import FAMILIES
 from tests.tiny import TAE, TRANSFORMER
 
 NUM_PAIRS, NUM_STEPS = 24, 40
@@ -267,3 +269,26 @@ def test_a_lora_that_cannot_be_trained_is_refused(data, tmp_path, changes, messa
         lora = LoraSettings(**changes.pop("lora", {}))
         settings = {"pretrained": "somewhere", "lora": lora, **changes}
         make_config(data, tmp_path / "o", ConditionSettings(), **settings)
+
+
+@pytest.mark.parametrize("family", ["cogvideox", "unet"])
+def test_other_families_train_export_and_edit(family, data, tmp_path, pynative_mode):
+    fields = {name: v for name, v in FAMILIES[family][0].items() if name != "text_encoders"}
+    config = dataclasses.replace(
+        make_config(data, tmp_path / "out", ConditionSettings(source=True), steps=2),
+        model={"family": family, **fields},
+        mode="pynative",
+    )
+    trainer = DenoiserTrainer(config)
+    trainer.run()
+    losses = [e["flow_loss"] for e in read_log(tmp_path / "out" / "validation.jsonl")]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    editor = VideoToVideo.from_pretrained(tmp_path / "out" / "generator")
+    assert editor.family.name == family
+    frames = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    one = editor(frames, "negate it", steps=2).latents
+    assert one.shape == (1, 4, 2, 4, 4) and np.isfinite(one).all()
+    with pytest.raises(ValueError, match=f"generator of the family '{family}', and model.family"):
+        start = str(tmp_path / "out" / "generator")
+        conditions = ConditionSettings(source=True)
+        DenoiserTask(make_config(data, tmp_path / "b", conditions, pretrained=start), ONE_RANK)
