@@ -106,7 +106,7 @@ def fingerprint():
 def make_venv(venv, *, with_pip):
     """Make a virtual environment, or complete one that was left half-made."""
     if venv.is_dir() and any(venv.iterdir()) and not (venv / "pyvenv.cfg").is_file():
-        raise SetupError(f"{venv} is no virtual environment and not empty; choose --venv DIR")
+        raise SetupError(f"{venv} is not a virtual environment and not empty; choose --venv DIR")
     base = find_python()
     if with_pip and not has_module(base, "ensurepip"):
         name = "python{}.{}-venv".format(*version_of(base))

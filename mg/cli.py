@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import itertools
 import math
 import os
@@ -16,8 +15,10 @@ from typing import Any, TypeVar
 import jsonargparse
 import yaml
 
+from mg.cli_help import wanted_help
 from mg.console import one_line, printable, set_up_console
 from mg.files import write_text
+from mg.setting_names import own_name, unknown_setting
 from mg.shipped import find_shipped
 from mg.yaml_file import parse_yaml, read_yaml
 
@@ -26,30 +27,42 @@ __all__ = ["config_to_yaml", "parse_config", "plain_settings", "run_main", "save
 Config = TypeVar("Config")
 
 # Flags that the parser itself has.
-PARSER_FLAGS = ("config", "help", "print_config")
+PARSER_FLAGS = ("config", "print_config")
 
 
 def parse_config(
-    config_class: type[Config], argv: Sequence[str] | None = None, *, description: str
+    config_class: type[Config],
+    argv: Sequence[str] | None = None,
+    *,
+    description: str,
+    common: Sequence[str] = (),
 ) -> Config:
     """Return a `config_class` from `--config FILE` and flags; later flags win over the file.
 
     Nested fields are written `--section.field=value`; a YAML file has the same structure. A flag
-    for a yes-or-no setting may stand without a value: `--resume` is `--resume=true`.
+    for a yes-or-no setting may stand without a value: `--resume` is `--resume=true`. Names that all
+    commands share (`mg.setting_names.ONE_NAME`) stand for the config's own.
 
     Args:
         config_class: a dataclass; its fields are the flags, its docstring their help.
         argv: the arguments; None takes those of the process.
+        description: what the command does, for its help.
+        common: names of the settings that `--help` shows; none for all.
 
     Raises:
         ValueError: an unknown key or flag (the nearest right one is named), a value of the wrong
             type, a missing required one, a number that is not finite, or a value the dataclass
             itself refuses.
         FileNotFoundError: the file that `--config` names does not exist.
-        SystemExit: `--help`.
+        SystemExit: `--help`, `--help-all`, `--SECTION.help`.
     """
     settings = _settings(config_class)
-    argv = _with_bare_switches(list(sys.argv[1:] if argv is None else argv), settings)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    text = wanted_help(argv, config_class, description=description, common=common)
+    if text is not None:
+        print(text)
+        raise SystemExit(0)
+    argv = _with_bare_switches(_with_own_names(argv, settings), settings)
     argv = _with_shipped_configs(argv)
     _check_flags(argv, settings)
     for name, value in _flags(argv):
@@ -57,9 +70,7 @@ def parse_config(
             _check_yaml(Path(value), settings)
         elif _section(settings.get(name)) is not None:
             _check_section_flag(name, value, settings)
-    parser = jsonargparse.ArgumentParser(
-        description=description, exit_on_error=False, allow_abbrev=False
-    )
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_class_arguments(config_class, nested_key=None)
     try:
@@ -122,6 +133,11 @@ def _settings(config_class: type, prefix: str = "") -> dict[str, Any]:
     return settings
 
 
+def _with_own_names(argv: list[str], settings: dict[str, Any]) -> list[str]:
+    """Return the arguments with names that all commands share replaced by the config's own."""
+    return [re.sub(r"^--([\w.]+)", lambda m: "--" + own_name(m[1], settings), a) for a in argv]
+
+
 def _with_bare_switches(argv: list[str], settings: dict[str, Any]) -> list[str]:
     """Return the arguments with `=true` added to switches that have no value."""
     switches = {f"--{name}" for name, hint in settings.items() if hint is bool}
@@ -148,7 +164,7 @@ def _check_flags(argv: list[str], settings: dict[str, Any]) -> None:
             name = argument[2:].split("=", 1)[0].removesuffix("+")  # --list+=item appends
             if name in settings or name in PARSER_FLAGS or _is_in_mapping(name, settings):
                 continue
-            raise ValueError(_unknown(name, settings))
+            raise ValueError(unknown_setting(name, ["config", *settings]))
 
 
 def _is_in_mapping(name: str, settings: dict[str, Any]) -> bool:
@@ -178,7 +194,7 @@ def _check_section_flag(name: str, value: str, settings: dict[str, Any]) -> None
 
 
 def _check_yaml(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse a file that is no YAML, or has keys that are no settings."""
+    """Refuse a file that is not YAML, or has keys that are not settings."""
     try:
         content = read_yaml(path, finite=False)  # below, such a number is named by its setting
     except FileNotFoundError:
@@ -195,7 +211,7 @@ def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> No
     for key, value in content.items():
         name = f"{prefix}{key}"
         if name not in settings:
-            raise ValueError(_unknown(name, settings))
+            raise ValueError(unknown_setting(name, ["config", *settings]))
         hint = settings[name]
         if _section(hint) is None and not _is_finite(value):
             raise ValueError(f"{name}={one_line(repr(value))}; expected a finite number")
@@ -221,20 +237,6 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _unknown(name: str, settings: dict[str, Any]) -> str:
-    """Return the message about an unknown setting, with the nearest right name."""
-    known = ["config", *settings]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    by_last = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
-    last = name.rsplit(".", 1)[-1]
-    if last in by_last:  # the right name in the wrong section
-        near = [by_last[last]]
-    elif not near:
-        near = [by_last[key] for key in difflib.get_close_matches(last, by_last, n=1)]
-    hint = f"did you mean {near[0]!r}?" if near else "--help lists the settings"
-    return f"unknown setting {one_line(name)!r}; {hint}"
-
-
 def _plain_message(message: str) -> str:
     """Return the parser's message as one line without its inner workings."""
     union = re.search(r"Errors:\n(.*?)\n\s*Given value type", message, re.DOTALL)
@@ -255,7 +257,9 @@ def _plain_message(message: str) -> str:
     message = re.sub(r"Expected an? <class '(\w+)'>\.? Got value:", r"expected \1, got", message)
     stray = re.search(r"[Uu]nrecognized arguments: (.*)", message)
     if stray:
-        return f"{stray[1]!r} belongs to no setting; write --name=value (--help lists the names)"
+        return (
+            f"{stray[1]!r} belongs to no setting; write --name=value (--help-all lists the names)"
+        )
     return " ".join(message.split())
 
 

@@ -135,7 +135,7 @@ class LatentSpec:
         """Return (C, T', H', W') of the latent of a video of this length and size in pixels.
 
         Raises:
-            ValueError: height or width is no multiple of the compression; the nearest is named.
+            ValueError: height or width is not a multiple of the compression; the nearest is named.
         """
         self._check_size(height, width)
         frames = self.latent_frames(num_frames)

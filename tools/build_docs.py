@@ -25,6 +25,7 @@ from mg.commands.evaluate import EvaluateConfig
 from mg.commands.generate import GenerateConfig
 from mg.commands.inference_vae import InferenceConfig
 from mg.commands.page import DemoConfig
+from mg.setting_names import ONE_NAME
 from mg.settings_table import REQUIRED, settings_of
 from mg.training.config import TrainTAEConfig, TrainVAEConfig
 from mg.training.denoiser_config import TrainDenoiserConfig
@@ -129,7 +130,26 @@ def external_requests(site: Path) -> list[str]:
 def commands() -> str:
     """Return the page that lists the commands."""
     rows = [f"| `mg {name}` | {command.summary} |" for name, command in COMMANDS.items()]
-    return "\n".join(["# Commands", "", "| command | what it does |", "|---|---|", *rows, ""])
+    names = [
+        f"| `--{name}` | {', '.join(f'`--{ours}`' for ours in own)} |"
+        for name, own in ONE_NAME.items()
+    ]
+    return "\n".join(
+        [
+            "# Commands",
+            "",
+            "| command | what it does |",
+            "|---|---|",
+            *rows,
+            "",
+            "Every command with settings takes these flags, whatever its config calls the thing:",
+            "",
+            "| flag | stands for the first of these that the command has |",
+            "|---|---|",
+            *names,
+            "",
+        ]
+    )
 
 
 def settings() -> str:

@@ -15,9 +15,23 @@ from mg.training.adaptation import halve_clips, write_before_and_after
 from mg.training.config import TrainTAEConfig
 from mg.training.output_folder import check_output
 
+# What --help shows.
+COMMON = (
+    "video_folder",
+    "output_path",
+    "pretrained",
+    "steps",
+    "data.size",
+    "data.sample_n_frames",
+    "optim.lr",
+    "max_minutes",
+    "resume",
+    "device",
+)
+
 
 def main() -> None:
-    config = parse_config(TrainTAEConfig, description=__doc__)
+    config = parse_config(TrainTAEConfig, description=__doc__, common=COMMON)
     check_output(config)
     config = halve_clips(config)
     setup_device(config)

@@ -15,6 +15,18 @@ from mg.pipelines.output_record import open_output_folder
 
 RECORD = "decode.yaml"  # of the settings, beside the outputs
 
+# What --help shows.
+COMMON = (
+    "ckpt_path",
+    "input",
+    "output_path",
+    "overwrite",
+    "enable_tile",
+    "memory_budget_gb",
+    "decode_dtype",
+    "device",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecodeConfig(AutoencoderConfig):
@@ -33,7 +45,7 @@ class DecodeConfig(AutoencoderConfig):
 
 def main() -> None:
     """Parse, load, decode."""
-    config = parse_config(DecodeConfig, description=__doc__)
+    config = parse_config(DecodeConfig, description=__doc__, common=COMMON)
     open_output_folder(
         config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
     )

@@ -18,6 +18,20 @@ from mg.pipelines.output_record import open_output_folder
 
 RECORD = "encode.yaml"  # of the settings, beside the outputs
 
+# What --help shows.
+COMMON = (
+    "ckpt_path",
+    "input",
+    "output_path",
+    "image_size",
+    "buckets",
+    "csv_path",
+    "video_folder",
+    "overwrite",
+    "enable_tile",
+    "device",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncodeConfig(AutoencoderConfig):
@@ -71,7 +85,7 @@ class EncodeConfig(AutoencoderConfig):
 
 def main() -> None:
     """Parse, load, encode."""
-    config = parse_config(EncodeConfig, description=__doc__)
+    config = parse_config(EncodeConfig, description=__doc__, common=COMMON)
     open_output_folder(
         config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
     )

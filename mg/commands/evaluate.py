@@ -19,6 +19,20 @@ from mg.shipped import shipped_root
 
 PROTOCOLS = shipped_root() / "protocols"
 
+# What --help shows.
+COMMON = (
+    "real_video_dir",
+    "generated_video_dir",
+    "output_path",
+    "metric",
+    "protocol",
+    "num_frames",
+    "resolution",
+    "crop_size",
+    "overwrite",
+    "device",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(DeviceConfig):
@@ -72,7 +86,7 @@ class EvaluateConfig(DeviceConfig):
 
 def main() -> None:
     """Parse, pair, measure."""
-    config = parse_config(EvaluateConfig, description=__doc__)
+    config = parse_config(EvaluateConfig, description=__doc__, common=COMMON)
     named = PROTOCOLS / f"{config.protocol}.yaml"
     protocol = read_protocol(named if named.is_file() else config.protocol).changed(
         **{

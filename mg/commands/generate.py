@@ -29,6 +29,20 @@ from mg.tiling.sizes import Tiling
 
 logger = logging.getLogger("mg")
 
+# What --help shows.
+COMMON = (
+    "prompt",
+    "prompts_file",
+    "output",
+    "checkpoint",
+    "num_frames",
+    "resolution",
+    "steps",
+    "guidance",
+    "seed",
+    "device",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateConfig(DeviceConfig):
@@ -118,7 +132,7 @@ class GenerateConfig(DeviceConfig):
 
 def main() -> None:
     """Parse, check, load, generate."""
-    config = parse_config(GenerateConfig, description=__doc__)
+    config = parse_config(GenerateConfig, description=__doc__, common=COMMON)
     prompts = [config.prompt] if config.prompts_file is None else read_prompts(config.prompts_file)
     if config.prompt is not None and not config.prompt.strip():
         logger.warning("The prompt is empty: the video may show anything.")

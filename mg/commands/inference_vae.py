@@ -18,6 +18,20 @@ from mg.pipelines.reconstruction_settings import ReconstructionSettings
 
 RECORD = "config.yaml"  # of the settings, beside the outputs
 
+# What --help shows.
+COMMON = (
+    "ckpt_path",
+    "video_folder",
+    "csv_path",
+    "output_path",
+    "num_frames",
+    "image_size",
+    "side_by_side",
+    "overwrite",
+    "enable_tile",
+    "device",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InferenceConfig(AutoencoderConfig):
@@ -52,7 +66,7 @@ class InferenceConfig(AutoencoderConfig):
 
 def main() -> None:
     """Parse, load, reconstruct."""
-    config = parse_config(InferenceConfig, description=__doc__)
+    config = parse_config(InferenceConfig, description=__doc__, common=COMMON)
     open_output_folder(
         config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
     )

@@ -7,9 +7,23 @@ from mg.cli import parse_config
 from mg.device import setup_device
 from mg.training.denoiser_config import TrainDenoiserConfig
 
+# What --help shows.
+COMMON = (
+    "csv_path",
+    "latent_folder",
+    "tae",
+    "output_path",
+    "steps",
+    "batch_size",
+    "optim.lr",
+    "resume",
+    "validation.csv_path",
+    "device",
+)
+
 
 def main() -> None:
-    config = parse_config(TrainDenoiserConfig, description=__doc__)
+    config = parse_config(TrainDenoiserConfig, description=__doc__, common=COMMON)
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks

@@ -7,9 +7,23 @@ from mg.cli import parse_config
 from mg.device import setup_device
 from mg.training.config import TrainTAEConfig
 
+# What --help shows.
+COMMON = (
+    "video_folder",
+    "output_path",
+    "pretrained",
+    "steps",
+    "batch_size",
+    "data.size",
+    "data.sample_n_frames",
+    "optim.lr",
+    "resume",
+    "device",
+)
+
 
 def main() -> None:
-    config = parse_config(TrainTAEConfig, description=__doc__)
+    config = parse_config(TrainTAEConfig, description=__doc__, common=COMMON)
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks

@@ -7,9 +7,23 @@ from mg.cli import parse_config
 from mg.device import setup_device
 from mg.training.config import TrainVAEConfig
 
+# What --help shows.
+COMMON = (
+    "model",
+    "video_folder",
+    "output_path",
+    "pretrained",
+    "steps",
+    "batch_size",
+    "data.size",
+    "optim.lr",
+    "resume",
+    "device",
+)
+
 
 def main() -> None:
-    config = parse_config(TrainVAEConfig, description=__doc__)
+    config = parse_config(TrainVAEConfig, description=__doc__, common=COMMON)
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks

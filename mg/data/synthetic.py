@@ -172,7 +172,7 @@ def parse_caption(caption: str) -> Combination:
     match = re.fullmatch(pattern, caption.strip().lower())
     if match is None:
         raise ValueError(
-            f"{caption!r} is no caption of the synthetic clips; expected one like "
+            f"{caption!r} is not a caption of the synthetic clips; expected one like "
             f"{combinations('train')[0].caption!r}"
         )
     return Combination(**match.groupdict())

@@ -190,7 +190,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     folder = Path(find_shipped(folder))
     if not (folder / INDEX_FILE).exists():
         raise FileNotFoundError(
-            f"{folder} is no generator: there is no {INDEX_FILE}; expected a folder that "
+            f"{folder} is not a generator: there is no {INDEX_FILE}; expected a folder that "
             f"training wrote, with the folders {', '.join(FOLDERS)}"
         )
     index = _read_json(folder / INDEX_FILE)
@@ -273,7 +273,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     is_empty = folder.is_dir() and not any(folder.iterdir())
     if not is_empty and not (folder / INDEX_FILE).is_file():
         raise FileExistsError(
-            f"{folder} is no generator (it has no {INDEX_FILE}) and is not replaced; choose "
+            f"{folder} is not a generator (it has no {INDEX_FILE}) and is not replaced; choose "
             "another folder"
         )
 

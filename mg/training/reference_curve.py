@@ -102,7 +102,7 @@ def make_reference(
         )
     wrong = [point["step"] for point in curve if not all(map(math.isfinite, point.values()))]
     if wrong:
-        raise ValueError(f"the run is no reference: values at steps {wrong} are not finite")
+        raise ValueError(f"the run cannot be a reference: values at steps {wrong} are not finite")
     return ReferenceCurve(
         command=command,
         machine=_machine(),
@@ -171,7 +171,7 @@ def read_reference(path: str | Path) -> ReferenceCurve:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no reference curve.
+        ValueError: it is not a reference curve.
     """
     path = Path(path)
     try:
@@ -180,4 +180,4 @@ def read_reference(path: str | Path) -> ReferenceCurve:
     except FileNotFoundError:
         raise FileNotFoundError(f"no reference curve: {path}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no reference curve: {error!r}") from error
+        raise ValueError(f"{path} is not a reference curve: {error!r}") from error

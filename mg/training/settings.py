@@ -1,6 +1,7 @@
 """Settings that every kind of training shares, checked before anything is built."""
 
 import dataclasses
+import importlib.util
 from typing import Any
 
 from mg.data.clips import ClipConfig
@@ -303,6 +304,10 @@ class RunSettings(DeviceConfig):
         require(self.train != [], "train=[] lets nothing train; null trains all parameters")
         require(
             self.zero_stage in (0, 1, 2, 3), f"zero_stage={self.zero_stage}; expected 0, 1, 2 or 3"
+        )
+        require(
+            not self.tensorboard or importlib.util.find_spec("tensorboardX") is not None,
+            "tensorboard=true needs tensorboardX; run: pip install tensorboardX",
         )
         require(self.loss_scale >= 1, f"loss_scale={self.loss_scale}; expected 1 or more")
         require(

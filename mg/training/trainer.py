@@ -16,6 +16,7 @@ from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
 from mg.training.guards import NO_LIMIT, LossScale, StepGuard, Verdict, is_good_step
+from mg.training.pace import Pace
 from mg.training.rank_agreement import check_same_data, check_same_step
 from mg.training.reports import (
     closing_report,
@@ -73,6 +74,7 @@ class Trainer:
         self.loss_scale = LossScale(config.loss_scale if is_fp16 else 1.0, is_fp16)
         self.state = RunState(self.output / "checkpoints", config, task, ranks)
         self.step = 0
+        self.pace = Pace()
         self.batch_offset = 0
         if ranks.size > 1:
             check_same_data(ranks, self.state.settings, task.trained_on())
@@ -194,14 +196,19 @@ class Trainer:
         """Do steps until the run ends or goes back to a checkpoint."""
         while self.step < self.config.steps and not self._must_end():
             self._enter_stage()
+            if self.pace.compiles_next and self.config.mode == "graph":
+                logger.info("Compiling the training step, which can take minutes ...")
             verdict, entry = self._update(loader)
             if self.log is not None:
                 self.log.write(entry)
             bar.set_postfix_str(one_line(entry, self.task.terms))
+            self.pace.note(entry["seconds"])
             self.step += 1
             bar.update(self.step - bar.n)
             if self.step % self.config.log_interval == 0:
-                logger.info("step %d: %s", self.step, one_line(entry, self.task.terms))
+                logger.info(
+                    "step %d: %s%s", self.step, one_line(entry, self.task.terms), self._left()
+                )
             if verdict is Verdict.STOP:
                 raise FloatingPointError(self._stop_report())
             if verdict is Verdict.RESTORE:
@@ -215,11 +222,17 @@ class Trainer:
         stage = stage_at(self.task.stages, self.step)
         if stage is self.stage:
             return
+        self.pace.enter_stage()
         states = {name: step.state() for name, step in self.task.steps.items()}
         self.task.enter(stage)
         self.stage = stage
         for name, step in self.task.steps.items():
             step.load_state(states.get(name, {}))
+
+    def _left(self) -> str:
+        """Return how long the steps to come take, for a line of the log."""
+        seconds = max(self.deadline - time.monotonic(), 0)
+        return self.pace.left(self.config.steps - self.step, at_most=seconds)
 
     def _must_end(self) -> bool:
         is_late = time.monotonic() > self.deadline

@@ -178,7 +178,7 @@ def file_format(path: Path) -> str:
     if path.suffix in suffixes:
         return suffixes[path.suffix]
     raise ValueError(
-        f"{path} is no weight file that is known here; expected safetensors, PyTorch (zip), "
+        f"{path} is not a recognised weight file; expected safetensors, PyTorch (zip), "
         f"MindSpore .ckpt, .npz, *{INDEX_SUFFIX}, or a folder with one of them"
     )
 

@@ -68,7 +68,7 @@ def fields_of_vae_config(vae_config: Mapping[str, Any]) -> dict[str, Any]:
             "norm_groups": int(stated.get("norm_num_groups", DEFAULT_NORM_GROUPS)),
         }
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"a value in the VAE's config is no number: {error}") from error
+        raise ValueError(f"a value in the VAE's config is not a number: {error}") from error
     if not all(map(math.isfinite, fields.values())):
         raise ValueError(f"a value in the VAE's config is not finite: {fields}")
     return fields

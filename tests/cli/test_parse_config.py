@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from build_docs import SETTINGS
 from mg.cli import config_to_yaml, parse_config, run_main, save_config
+from mg.commands import COMMANDS, run_command
 from mg.models.tae.config import TAEConfig
+from mg.setting_names import ONE_NAME, SYNONYMS
+from mg.settings_table import settings_of
 from mg.training.config import TrainTAEConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tae" / "train"
@@ -81,7 +85,7 @@ def test_a_mistyped_key_names_the_nearest_right_one(tmp_path, wrong, right):
 
 
 def test_a_key_like_no_other_points_to_the_list():
-    assert fault("--zzzzqqqq=3") == "unknown setting 'zzzzqqqq'; --help lists the settings"
+    assert fault("--zzzzqqqq=3") == "unknown setting 'zzzzqqqq'; --help-all lists the settings"
     assert "'videos2' belongs to no setting" in fault("videos2")
 
 
@@ -230,3 +234,57 @@ def test_our_own_faults_keep_their_traceback():
 def test_the_arguments_of_the_process_are_the_default(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_tae.py", *REQUIRED, "--steps=5"])
     assert parse_config(TrainTAEConfig, description="Train.").steps == 5
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("learning_rate", "optim.lr"),
+        ("mixed_precision", "dtype"),
+        ("gradient_checkpointing", "recompute"),
+        ("gradient_accumulation_steps", "optim.accumulation_steps"),
+        ("max_train_steps", "steps"),
+        ("loss.lpips", "loss.perceptual_loss_weight"),
+        ("width", "data.size"),
+        ("frames", "data.sample_n_frames"),
+    ],
+)
+def test_names_of_other_projects_are_answered_with_ours(theirs, ours):
+    assert fault(f"--{theirs}=3") == f"unknown setting {theirs!r}; did you mean {ours!r}?"
+
+
+def test_every_synonym_means_a_setting_of_some_command():
+    known = {setting.name for config in SETTINGS.values() for setting in settings_of(config)}
+    for name, ours in {**SYNONYMS, **ONE_NAME}.items():
+        assert set(ours) <= known, name
+
+
+def test_one_name_per_thing_is_taken_by_every_command():
+    config = parse("--size=64", "--num_frames=8", "--weights=a.ckpt", "--input", "videos")
+    assert config.data.size == 64 and config.data.sample_n_frames == 8
+    assert config.pretrained == "a.ckpt" and config.video_folder == "videos"
+
+
+def shown(capsys, *argv, common=()):
+    with pytest.raises(SystemExit) as ended:
+        parse_config(TrainTAEConfig, argv, description="Trains.", common=common)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_the_common_settings_then_all_then_a_section(capsys):
+    common = shown(capsys, "--help", common=("steps", "optim.lr"))
+    assert "--steps  (int; default 1000)" in common and "--optim.lr " in common
+    assert "--seed" not in common and "--help-all shows all" in common
+    assert "Trains." in common and "--output_path VALUE" in common
+    everything = shown(capsys, "--help-all", common=("steps",))
+    assert all(f"--{setting.name} " in everything for setting in settings_of(TrainTAEConfig))
+    section = shown(capsys, "--model.help")
+    assert "--model.ch_mult" in section and "--steps" not in section
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if n in SETTINGS])
+def test_common_settings_exist(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_command(name, ["--help"])
+    assert ended.value.code == 0 and "--device" in capsys.readouterr().out

@@ -102,7 +102,7 @@ def error(bootstrap, venv):
 def test_what_the_user_has_to_mend_is_told(bootstrap, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
-    assert "is no virtual environment and not empty" in error(bootstrap, tmp_path / "full")
+    assert "is not a virtual environment and not empty" in error(bootstrap, tmp_path / "full")
     bootstrap.pretend.modules.discard("ensurepip")
     message = "sudo apt install python{}.{}-venv".format(*HERE)
     assert message in error(bootstrap, tmp_path / "venv")

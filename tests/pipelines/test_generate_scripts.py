@@ -87,7 +87,7 @@ def test_a_folder_of_prompts_is_finished_by_another_run(generator_folder, tmp_pa
         ("generate", ["--prompt=a", "--steps=-1"], "steps=-1; expected a whole number"),
         ("generate", ["--prompt=a", "--output=a.png", "--num_frames=4"], "would be an image"),
         ("generate", ["--prompt", "word " * 12], "too long for the encoder 'word'"),
-        ("generate", ["--prompt=a", "--checkpoint=nowhere"], "nowhere is no generator"),
+        ("generate", ["--prompt=a", "--checkpoint=nowhere"], "nowhere is not a generator"),
         ("eval_prompts", ["--num_prompts=0"], "num_prompts=0; expected 1 to 48"),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_folder_is_replaced_only_when_asked_and_only_if_it_is_a_generator(
     other = tmp_path / "holiday"
     other.mkdir()
     (other / "photo.jpg").write_bytes(b"dear")
-    with pytest.raises(FileExistsError, match="is no generator"):
+    with pytest.raises(FileExistsError, match="is not a generator"):
         save_generator(other, **changed, overwrite=True)
     assert (other / "photo.jpg").read_bytes() == b"dear"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["holiday", "moved"]
@@ -180,5 +180,5 @@ def test_a_missing_file_is_named(copy, file):
     (copy / file).unlink()
     with pytest.raises(FileNotFoundError, match=file.rsplit("/", 1)[-1]):
         load_generator(copy)
-    with pytest.raises(FileNotFoundError, match="is no generator"):
+    with pytest.raises(FileNotFoundError, match="is not a generator"):
         load_generator(copy / "nowhere")

@@ -302,7 +302,7 @@ REFUSED = {
         {"pretrained": "{run}/generator", "model": {"position_table": (2, 2, 2)}},
         r"tables \(2, 4, 4\) .* cannot grow to \(2, 2, 2\)",
     ),
-    "no generator": ({"pretrained": "{data}"}, "is no generator"),
+    "no generator": ({"pretrained": "{data}"}, "is not a generator"),
     "another preset's checkpoint": (
         {"output_path": "{run}", "resume": True, "model": {"dim": 64}},
         "do not fit the network",

@@ -98,8 +98,8 @@ def test_wrong_references_are_refused(tmp_path):
     good = json.loads(make().to_json())
     path = tmp_path / "curve.json"
     for content, message in (
-        ("{", "is no reference curve: .* is not JSON"),
-        ("[]", "is no reference curve"),
+        ("{", "is not a reference curve: .* is not JSON"),
+        ("[]", "is not a reference curve"),
         ({**good, "window": 0}, "window=0; expected a number of steps"),
         ({**good, "curve": []}, "needs points and a tolerance"),
         ({**good, "curve": [{"step": 1}]}, "lacks .*'loss'"),

@@ -57,7 +57,7 @@ def test_image_vae_with_its_own_scaling(tmp_path):
     _, found = load_tae_tensors(tmp_path)
     assert (found["scaling_factor"], found["shift_factor"]) == (0.3611, 0.0)
     (tmp_path / "config.json").write_text('{"scaling_factor": "much"}')
-    with pytest.raises(ValueError, match=r"config\.json: a value .* is no number"):
+    with pytest.raises(ValueError, match=r"config\.json: a value .* is not a number"):
         load_tae_tensors(tmp_path)
 
 

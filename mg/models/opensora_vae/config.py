@@ -88,7 +88,7 @@ class TemporalVAEConfig:
                 f"num_groups={self.num_groups}"
             )
         if self.filters % self.num_groups:
-            raise ValueError(f"filters={self.filters} is no multiple of num_groups")
+            raise ValueError(f"filters={self.filters} is not a multiple of num_groups")
         if self.activation_fn != "swish":
             raise ValueError(
                 f"activation_fn={self.activation_fn!r}; the published weights use 'swish', and "
