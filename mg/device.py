@@ -18,7 +18,7 @@ class DeviceConfig:
     Args:
         device: Ascend, GPU or CPU; auto takes the first of these that is usable.
         mode: graph compiles the whole network first; pynative runs line by line, for debugging.
-        jit_level: how hard the graph compiler works, O0, O1 or O2; default leaves it to MindSpore.
+        jit_level: how hard the graph compiler works, O0 or O1; default leaves it to MindSpore.
     """
 
     device: str = "auto"
@@ -28,7 +28,7 @@ class DeviceConfig:
     def __post_init__(self) -> None:
         _check("device", self.device, ("auto", "Ascend", "GPU", "CPU"))
         _check("mode", self.mode, ("graph", "pynative"))
-        _check("jit_level", self.jit_level, ("default", "O0", "O1", "O2"))
+        _check("jit_level", self.jit_level, ("default", "O0", "O1"))
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:

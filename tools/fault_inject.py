@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ from fault_experiments import (
     weight_bombs,
     wrong_settings,
 )
+from fault_experiments.experiment import Trials
 from mg.cli import run_main
 from mg.files import write_text
 
@@ -83,6 +85,7 @@ def run_experiment(name: str, num_trials: int | None = None) -> Result:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trials = experiment.run(Path(folder), num_trials)
+        trials = _to_the_end(trials)
         outcomes = list(tqdm(trials, desc=name, total=num_trials, disable=None))
     failures = [f"trial {i}: {text}" for i, text in enumerate(outcomes) if text is not None]
     return Result(
@@ -94,6 +97,14 @@ def run_experiment(name: str, num_trials: int | None = None) -> Result:
         failures=failures,
         date=time.strftime("%Y-%m-%d"),
     )
+
+
+def _to_the_end(trials: Trials) -> Trials:
+    """Yield the trials; an experiment that breaks off fails, and the others still run."""
+    try:
+        yield from trials
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        yield f"the experiment broke off: {error}"
 
 
 def markdown_table(results: Sequence[Result]) -> str:

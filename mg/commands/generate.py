@@ -20,7 +20,7 @@ from mg.pipelines.generated_files import (
     unfinished,
     write_generated,
 )
-from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator, with_lora
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -51,6 +51,8 @@ class GenerateConfig(DeviceConfig):
     Args:
         checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
             the one that ships here, of moving shapes.
+        lora: LoRA file (.safetensors) to merge into the generator.
+        lora_weight: how much of it; 1 is what was trained.
         prompt: what the video is to show.
         prompts_file: text file with a prompt on each line, in place of prompt. Videos that are
             there already, made in the same way, are left as they are.
@@ -87,6 +89,8 @@ class GenerateConfig(DeviceConfig):
 
     output: str
     checkpoint: str = str(SHIPPED_GENERATOR)
+    lora: str | None = None
+    lora_weight: float = 1.0
     prompt: str | None = None
     prompts_file: str | None = None
     source: str | None = None
@@ -118,6 +122,8 @@ class GenerateConfig(DeviceConfig):
         super().__post_init__()
         if (self.prompt is None) == (self.prompts_file is None):
             raise ValueError("give either prompt or prompts_file")
+        if self.lora is None and self.lora_weight != 1:
+            raise ValueError("lora_weight has no effect without lora")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}; expected 1 or more")
         if not 0 <= self.seed < 2**64:
@@ -131,6 +137,8 @@ def main() -> None:
     if config.prompt is not None and not config.prompt.strip():
         logger.warning("The prompt is empty: the video may show anything.")
     parts = load_generator(config.checkpoint)
+    if config.lora is not None:
+        parts = with_lora(parts, config.lora, weight=config.lora_weight)
     settings = _settings(config, parts.defaults)
     seeds = [config.seed + i for i in range(len(prompts))]
     paths = [Path(config.output)]

@@ -51,6 +51,7 @@ DENOISERS = {
     "movie_gen": "mg.models.movie_gen",
     "cogvideox": "mg.models.cogvideox_transformer",
     "hunyuan": "mg.models.hunyuan_transformer",
+    "unet": "mg.models.unet3d",
 }
 
 Shapes = Mapping[str, tuple[int, ...]]

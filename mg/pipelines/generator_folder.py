@@ -44,6 +44,7 @@ from mg.pipelines.training_scope import TrainingScope
 from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.load import check_tensors
+from mg.weights.lora_file import merge_lora, read_lora
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import vae_metadata
 
@@ -55,7 +56,9 @@ __all__ = [
     "GeneratorDefaults",
     "GeneratorParts",
     "load_generator",
+    "lora_record",
     "save_generator",
+    "with_lora",
 ]
 
 # A small generator of moving shapes (docs/movie_gen.md).
@@ -233,6 +236,33 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         conditions,
         family,
     )
+
+
+def with_lora(
+    parts: GeneratorParts, path: str | os.PathLike, *, weight: float = 1.0
+) -> GeneratorParts:
+    """Return a generator with a LoRA merged into its transformer.
+
+    Args:
+        parts: of the generator.
+        path: of the LoRA, see `mg.weights.lora_file`.
+        weight: how much of it; 1 is what was trained.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or one of another network.
+    """
+    try:
+        tensors = merge_lora(parts.transformer_tensors, read_lora(path), weight=weight)
+    except ValueError as error:
+        raise ValueError(f"lora={path}: {error}") from error
+    return dataclasses.replace(
+        parts, transformer_tensors=tensors, sha256={**parts.sha256, **lora_record(path, weight)}
+    )
+
+
+def lora_record(path: str | os.PathLike, weight: float) -> dict[str, str]:
+    """Return what stands beside the SHA-256 of a generator's weights for a LoRA."""
+    return {f"lora x {weight:g}": sha256_of_file(path)}
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:

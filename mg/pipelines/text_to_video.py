@@ -20,8 +20,14 @@ from mg.flow.guidance import guided_velocity
 from mg.flow.noise import initial_noise
 from mg.flow.path import noisy_latent
 from mg.flow.sampler import sample
+from mg.flow.velocity_network import velocity_network
 from mg.models.denoiser import Denoiser
-from mg.pipelines.generator_folder import GeneratorDefaults, GeneratorParts, load_generator
+from mg.pipelines.generator_folder import (
+    GeneratorDefaults,
+    GeneratorParts,
+    load_generator,
+    lora_record,
+)
 from mg.pipelines.sampling_checks import check_request, departures_of, texts_of
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite, decode_latents
@@ -33,6 +39,7 @@ from mg.pipelines.visual_inputs import (
     encode_known_frames,
 )
 from mg.tiling.sizes import Tiling
+from mg.weights.lora_file import merge_lora, read_lora
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
 
@@ -71,6 +78,7 @@ class TextToVideo:
         sha256: of the weight files.
         scope: what the generator was trained on; None where that is not known.
         conditions: what it is conditioned on besides text.
+        family: of the transformer.
     """
 
     def __init__(
@@ -111,6 +119,8 @@ class TextToVideo:
         self.sha256 = dict(parts.sha256)
         self.scope = parts.scope
         self.conditions = parts.conditions
+        self.family = parts.family
+        self._velocity_of = None
         self.transformer_config = parts.transformer_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
 
@@ -126,6 +136,20 @@ class TextToVideo:
             FileNotFoundError, ValueError: as `load_generator`.
         """
         return cls(load_generator(folder), **options)
+
+    def load_lora(self, path: str | os.PathLike, *, weight: float = 1.0) -> None:
+        """Merge a LoRA into the transformer; a second one is added to the first.
+
+        Args:
+            path: a .safetensors file under diffusers' names (`mg.weights.lora_file`).
+            weight: how much of it; 1 is what was trained, and -1 takes it away again.
+
+        Raises:
+            FileNotFoundError, ValueError: no such file, or one of another network.
+        """
+        merged = merge_lora(self.transformer.tensors(), read_lora(path), weight=weight)
+        self.transformer.load_tensors(merged)
+        self.sha256 |= lora_record(path, weight)
 
     def __call__(
         self,
@@ -261,7 +285,7 @@ class TextToVideo:
                 text = negative if "text" in settings.dropped else texts
                 others = self._conditions(text, without, settings, shape, truncate)
             velocity = guided_velocity(
-                self.transformer,
+                self._velocity_network(),
                 self._conditions(texts, visual, settings, shape, truncate),
                 others,
                 scale=settings.guidance,
@@ -276,6 +300,13 @@ class TextToVideo:
             latents = self._integrated(velocity, first, settings, label=label, on_step=on_step)
             for latent in latents[: len(set(chosen))]:
                 yield self.autoencoder.spec.unscale(latent)
+
+    def _velocity_network(self):
+        """Return the transformer as one that gives the velocity, built once."""
+        if self._velocity_of is None or self._velocity_of[0] is not self.transformer:
+            converted = velocity_network(self.transformer, self.family.prediction)
+            self._velocity_of = self.transformer, converted
+        return self._velocity_of[1]
 
     def _encoded(self, inputs, settings):
         """Return the latents of what a video is made from: its source, its known frames."""

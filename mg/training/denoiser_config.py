@@ -4,21 +4,21 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mg.conditions.frame_draws import FrameDraws
-from mg.conditions.visual import FRAME_MODES
 from mg.data.buckets import Bucket
-from mg.data.latent_dataset import VisualDraws
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.families import DenoiserFamily, denoiser_family
+from mg.training.condition_settings import ConditionSettings
 from mg.training.plateau import PlateauSettings
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import MAX_WORKERS, RunSettings
+from mg.weights.lora_file import LORA_PARAMETERS
 
 __all__ = [
     "ConditionSettings",
     "DenoiserSettings",
     "FlowValidationSettings",
     "LatentDataSettings",
+    "LoraSettings",
     "SampleVideoSettings",
     "SamplingSettings",
     "TextSettings",
@@ -177,48 +177,28 @@ class TextSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ConditionSettings:
-    """What the network is conditioned on besides text, and how often it is without.
+class LoraSettings:
+    """Train low-rank maps beside the network's linear maps, and nothing else.
 
     Args:
-        source: train on pairs: the table's column `source` names the video that each is an edit
-            of; both have latents.
-        source_dropout: share of the samples that are trained without their source.
-        first_frame, prefix, suffix, mask: share of the samples of which the first frame, some
-            frames at the beginning, at the end, or anywhere are known; of the rest, none is.
-        first_frame_folder: latents of the first frames alone, which scripts/encode.py made with
-            --max_frames 1; needed for first_frame unless the autoencoder codes the first frame by
-            itself, as causal ones do.
+        rank: of the maps; 4 to 64 are usual.
+        alpha: alpha / rank is the factor on what they add; null for the rank, a factor of 1.
+        targets: patterns of the linear maps' names, such as "*.self_attention.query"; null for
+            those of attention and feed-forward layers.
     """
 
-    source: bool = False
-    source_dropout: float = 0.1
-    first_frame: float = 0.0
-    prefix: float = 0.0
-    suffix: float = 0.0
-    mask: float = 0.0
-    first_frame_folder: str | None = None
+    rank: int = 8
+    alpha: float | None = None
+    targets: list[str] | None = None
 
     def __post_init__(self) -> None:
-        check_types(self, "conditions.")
-        dropout = self.source_dropout
-        require(0 <= dropout < 1, f"conditions.source_dropout={dropout}; expected 0 to below 1")
-        try:
-            self.visual_draws()
-        except ValueError as error:
-            raise ValueError(f"conditions: {error}") from error
+        check_types(self, "lora.")
+        require(self.rank >= 1, f"lora.rank={self.rank}; expected 1 or more")
         require(
-            self.first_frame_folder is None or self.first_frame > 0,
-            "conditions.first_frame_folder has no effect with conditions.first_frame=0",
+            self.alpha is None or self.alpha > 0,
+            f"lora.alpha={self.alpha}; expected more than 0, or null",
         )
-
-    def visual_draws(self) -> VisualDraws:
-        """Return how often samples have which condition."""
-        frames = FrameDraws({mode: getattr(self, mode) for mode in FRAME_MODES})
-        return VisualDraws(
-            source_dropout=self.source_dropout if self.source else None,
-            frames=frames if frames.modes else None,
-        )
+        require(self.targets != [], "lora.targets=[] leaves nothing to train; null for the usual")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -326,6 +306,7 @@ class TrainDenoiserConfig(RunSettings):
         data: which latents make a batch.
         text: how captions reach the network.
         conditions: what it is conditioned on besides text: source videos, known frames.
+        lora: train a LoRA of the pretrained generator instead of its weights; null for no.
         plateau: when validation lowers the learning rate; null for never.
         validation: held-out latents.
         sampling: defaults of the exported generator.
@@ -342,6 +323,7 @@ class TrainDenoiserConfig(RunSettings):
     data: LatentDataSettings = dataclasses.field(default_factory=LatentDataSettings)
     text: TextSettings = dataclasses.field(default_factory=TextSettings)
     conditions: ConditionSettings = dataclasses.field(default_factory=ConditionSettings)
+    lora: LoraSettings | None = None
     plateau: PlateauSettings | None = None
     validation: FlowValidationSettings = dataclasses.field(default_factory=FlowValidationSettings)
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
@@ -359,10 +341,24 @@ class TrainDenoiserConfig(RunSettings):
             all(not phase.loss for phase in self.phases),
             "phases: `loss` is for the autoencoder's training; the flow loss has no settings",
         )
+        if self.lora is not None:
+            self._check_lora()
         require(
             self.plateau is None or self.validation.csv_path is not None,
             "plateau needs a validation loss to follow; set validation.csv_path",
         )
+
+    def _check_lora(self) -> None:
+        require(
+            self.pretrained is not None,
+            "lora needs the generator that it is to change; set pretrained to its folder",
+        )
+        require(
+            self.train in (None, list(LORA_PARAMETERS))
+            and all(phase.train is None for phase in self.phases),
+            "lora says what trains; leave train out",
+        )
+        require(self.zero_stage < 3, "lora does not work with zero_stage=3; take 2 or less")
 
     def denoiser(self) -> DenoiserSettings:
         """Return what `model` says, read and checked."""

@@ -1,5 +1,6 @@
 """Training of a denoiser: flow matching on latents that an autoencoder has made."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -16,12 +17,14 @@ from mg.conditions.text.sources import TextSource
 from mg.data.latent_dataset import LatentBatch
 from mg.flow.noise import keyed_noise
 from mg.flow.times import draw_times
+from mg.flow.velocity_network import velocity_network
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser_config import DenoiserConfig, TextInput
+from mg.models.lora import DEFAULT_TARGETS, add_lora, lora_maps
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
-from mg.training.denoiser_config import TrainDenoiserConfig
+from mg.training.denoiser_config import LoraSettings, TrainDenoiserConfig
 from mg.training.denoiser_data import (
     build_datasets,
     generator_defaults,
@@ -39,6 +42,7 @@ from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
 from mg.training.validation import averaged_weights
 from mg.vaes.pretrained import read_autoencoder
+from mg.weights.lora_file import LORA_FILE, LORA_PARAMETERS, write_lora
 
 __all__ = ["DenoiserTask"]
 
@@ -60,6 +64,8 @@ class DenoiserTask(Task):
     terms = ()  # of which the loss is the sum: it has one only
 
     def __init__(self, config: TrainDenoiserConfig, ranks: Ranks) -> None:
+        if config.lora is not None:
+            config = dataclasses.replace(config, train=list(LORA_PARAMETERS))
         self.config = config
         self.ranks = ranks
         self.family = config.denoiser().family
@@ -144,11 +150,26 @@ class DenoiserTask(Task):
         )
         if tensors is not None:
             self.network.load_tensors(tensors)
+        if config.lora is not None:
+            self._add_lora(config.lora)
         if config.zero_stage == 3:
             shard_linear_maps(self.network, self.ranks)
+        self.velocity = velocity_network(self.network, self.family.prediction)
         self.networks = {"transformer": self.network}
         count = self.family.num_parameters(self.model)
         logger.info("A %s of %s parameters.", self.family.class_name, f"{count:,}")
+
+    def _add_lora(self, lora: LoraSettings) -> None:
+        try:
+            names = add_lora(
+                self.network,
+                rank=lora.rank,
+                alpha=lora.alpha or lora.rank,
+                targets=lora.targets or DEFAULT_TARGETS,
+            )
+        except ValueError as error:
+            raise ValueError(f"lora.targets: {error}") from error
+        logger.info("A LoRA of rank %d beside %d linear maps.", lora.rank, len(names))
 
     def _start_tensors(self, folder: str) -> dict[str, np.ndarray]:
         """Return the weights of an earlier stage's generator, grown to this network."""
@@ -173,7 +194,7 @@ class DenoiserTask(Task):
             )
 
     def enter(self, stage: Stage) -> None:
-        loss = FlowLoss(self.network)  # the dataset has scaled the latents
+        loss = FlowLoss(self.velocity)  # the dataset has scaled the latents
         step = phase_step(stage, self.network, loss, self.config, aliases={}, ranks=self.ranks)
         step.set_train()
         self.steps = {"transformer": step}
@@ -236,7 +257,7 @@ class DenoiserTask(Task):
         if self.needs_all_ranks:
             should_stop = self._on_any_rank(should_stop)
         with averaged_weights(self.steps["transformer"].average):
-            measured = self.validation.run(self.network, should_stop=should_stop)
+            measured = self.validation.run(self.velocity, should_stop=should_stop)
         return measured if self.ranks.is_main else None
 
     def _on_any_rank(self, flag: Callable[[], bool]) -> Callable[[], bool]:
@@ -255,6 +276,8 @@ class DenoiserTask(Task):
         return self.samples.write(path, frames)
 
     def export(self, folder: Path) -> Path:
+        if self.config.lora is not None:
+            return self._export_lora(folder)
         path, manifest = folder / "generator", self.dataset.manifest
         with averaged_weights(self.steps["transformer"].average):
             tensors = self.network.tensors()
@@ -277,9 +300,24 @@ class DenoiserTask(Task):
         """Return the autoencoder with the scaling that the transformer is trained with."""
         return read_autoencoder(self.config.tae).scaled_by(self.dataset.manifest.spec)
 
+    def _export_lora(self, folder: Path) -> Path:
+        path = folder / "lora" / LORA_FILE
+        with averaged_weights(self.steps["transformer"].average):
+            maps = lora_maps(self.network)
+        if self.ranks.is_main:
+            write_lora(path, maps, overwrite=True)
+        return path
+
     def metadata(self) -> dict[str, dict[str, str]]:
         return {"transformer": {"transformer_config": json.dumps(self.model.to_dict())}}
 
     def next_command(self, weights: Path) -> str:
         caption = self.dataset.manifest.clips[0].captions[0]
-        return f'mg generate --checkpoint {weights} --prompt "{caption}" --output video.mp4'
+        checkpoint, more = str(weights), ""
+        if self.config.lora is not None:
+            checkpoint, more = str(self.config.pretrained), f"--lora {weights} "
+        if "source" in self.conditions.names:
+            more += "--source VIDEO "
+        return (
+            f'mg generate --checkpoint {checkpoint} {more}--prompt "{caption}" --output video.mp4'
+        )

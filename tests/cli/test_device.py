@@ -114,7 +114,7 @@ def test_no_graph_of_another_setting_is_taken_from_mindspores_cache(tmp_path):
     [
         ({"device": "cpu"}, "device='cpu'; expected one of auto, Ascend, GPU, CPU"),
         ({"mode": "eager"}, "mode='eager'"),
-        ({"jit_level": "O3"}, "jit_level='O3'"),
+        ({"jit_level": "O2"}, "jit_level='O2'; expected one of default, O0, O1"),
     ],
 )
 def test_wrong_settings_are_refused(values, message):

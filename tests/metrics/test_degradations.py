@@ -54,6 +54,8 @@ def test_shares_of_lost_and_frozen_frames(frames):
     assert order("drop", 4) == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14]
     assert order("freeze", 4) == [0, 1, 2, 3, 4, 5] + [5] * 10
     assert sorted(order("shuffle", 5)) == list(range(16)) and order("shuffle", 1)[:2] == [1, 0]
+    moved = [np.abs(np.array(order("shuffle", s)) - np.arange(16)).mean() for s in STRENGTHS]
+    assert moved[0] == 1 and (np.diff(moved) > 0.1).all()
 
 
 @pytest.mark.parametrize("fault", ["blur", "noise", "blocks"])

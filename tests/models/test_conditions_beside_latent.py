@@ -42,6 +42,19 @@ FAMILIES = {
         },
         "x_embedder.proj.weight",
     ),
+    "unet": (
+        {
+            "channels": 8,
+            "channel_mult": [1, 2],
+            "num_res_blocks": 1,
+            "attention_levels": [1],
+            "num_heads": 2,
+            "norm_groups": 4,
+            "text_encoders": TEXT,
+            "timestep_width": 16,
+        },
+        "condition_in.weight",
+    ),
 }
 
 
@@ -100,7 +113,7 @@ def test_its_columns_learn_from_what_the_condition_shows(name, pynative_mode):
     _, conditioned, arguments, beside = grown(name)
     weight = dict(conditioned.parameters_and_names())[FAMILIES[name][1]]
     loss = lambda *tensors: (conditioned(*tensors) ** 2).sum()  # noqa: E731
-    num_columns = BESIDE * 4  # patches of 1 x 2 x 2
+    num_columns = BESIDE * (27 if name == "unet" else 4)  # 3 x 3 x 3, or patches of 1 x 2 x 2
 
     def gradient(beside):
         values = ms.grad(loss, None, weight)(*arguments, beside).asnumpy()

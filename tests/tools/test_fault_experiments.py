@@ -2,12 +2,15 @@
 
 import math
 import re
+import subprocess
 
 import numpy as np
 import pytest
 
+import fault_inject
 from fault_experiments.apart import Outcome, fault_of, run_apart
 from fault_experiments.bad_numbers import _fault_of_step
+from fault_experiments.experiment import Experiment
 from fault_experiments.latents import _fault_of_reading, write_small_latent
 from fault_experiments.media_bombs import BOMBS, probe_apart
 from fault_experiments.training_process import (
@@ -101,6 +104,19 @@ def test_time_and_memory_of_another_process_are_measured(tmp_path):
     assert small.refusal == "no a" and small.peak_megabytes < 60
     with pytest.raises(RuntimeError, match=r"reading a ended with exit code -6: "):
         run_apart("import os", "os.abort()", tmp_path / "a")
+
+
+def test_an_experiment_that_breaks_off_has_failed(monkeypatch):
+    def run(folder, num_trials):
+        yield None
+        raise subprocess.TimeoutExpired("train", 900)
+
+    experiment = Experiment("holds", 5, run)
+    monkeypatch.setitem(fault_inject.EXPERIMENTS, "broken", experiment)
+    result = fault_inject.run_experiment("broken")
+    assert (result.num_passed, result.num_trials) == (1, 2)
+    [failure] = result.failures
+    assert "trial 1: the experiment broke off: Command 'train' timed out" in failure
 
 
 class Ended:

@@ -1,5 +1,6 @@
 """Training under source videos and known frames: it learns from them, exports, refuses."""
 
+import dataclasses
 import json
 
 import mindspore as ms
@@ -11,12 +12,13 @@ from mg.flow.times import time_grid
 from mg.flow.validation_loss import validation_losses
 from mg.parallel.ranks import ONE_RANK
 from mg.pipelines.autoencoder import config_hash, tensors_hash
-from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_folder import load_generator, with_lora
 from mg.pipelines.video_to_video import VideoToVideo
 from mg.training.checkpoint import save_final_weights
 from mg.training.denoiser_config import (
     ConditionSettings,
     FlowValidationSettings,
+    LoraSettings,
     TextSettings,
     TrainDenoiserConfig,
 )
@@ -25,7 +27,9 @@ from mg.training.denoiser_trainer import DenoiserTrainer
 from mg.training.run_log import read_log
 from mg.training.settings import OptimSettings
 from mg.weights.load import load_tae_tensors
+from mg.weights.lora_file import LORA_FILE, read_lora
 from mg.weights.tae_layers import tae_shapes
+from tests.models.test_conditions_beside_latent import FAMILIES
 from tests.tiny import TAE, TRANSFORMER
 
 NUM_PAIRS, NUM_STEPS = 24, 40
@@ -212,3 +216,79 @@ def test_what_cannot_be_trained_is_one_clear_line(data, tmp_path, conditions, ta
     with pytest.raises(ValueError, match=message):
         config = make_config(data, tmp_path / "o", ConditionSettings(**conditions), **changes)
         DenoiserTask(config, ONE_RANK)
+
+
+def test_a_lora_trains_alone_and_is_loaded(finished_run, data, tmp_path, pynative_mode):
+    base = finished_run.output / "generator"
+    config = make_config(
+        data,
+        tmp_path / "out",
+        ConditionSettings(source=True),
+        pretrained=str(base),
+        lora=LoraSettings(rank=4),
+        validation=FlowValidationSettings(),
+        steps=3,
+    )
+    trainer = DenoiserTrainer(config)
+    trainer.run()
+    path = tmp_path / "out" / "lora" / LORA_FILE
+    changes = read_lora(path)
+    assert max(np.abs(change.up).max() for change in changes.values()) > 0
+    tensors = trainer.task.network.tensors()
+    for name, array in load_generator(base).transformer_tensors.items():
+        np.testing.assert_array_equal(tensors[name], array)
+    assert f"--checkpoint {base} --lora {path} --source VIDEO" in trainer.task.next_command(path)
+
+    frames = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    editor = VideoToVideo.from_pretrained(base)
+    before = editor(frames, "negate it", steps=2).latents
+    editor.load_lora(path)
+    after = editor(frames, "negate it", steps=2).latents
+    assert np.abs(after - before).max() > 1e-3
+    assert set(editor.sha256) > {"lora x 1"}
+    merged = VideoToVideo(with_lora(load_generator(base), path))
+    np.testing.assert_array_equal(merged(frames, "negate it", steps=2).latents, after)
+    assert merged.sha256 == editor.sha256
+    editor.load_lora(path, weight=-1.0)
+    again = editor(frames, "negate it", steps=2).latents
+    np.testing.assert_allclose(again, before, atol=1e-4 * np.abs(before).max())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretrained": None}, "lora needs the generator that it is to change"),
+        ({"train": ["blocks"]}, "lora says what trains; leave train out"),
+        ({"zero_stage": 3}, "does not work with zero_stage=3"),
+        ({"lora": {"rank": 0}}, "lora.rank=0; expected 1 or more"),
+        ({"lora": {"alpha": -1.0}}, "lora.alpha=-1.0"),
+    ],
+)
+def test_a_lora_that_cannot_be_trained_is_refused(data, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        lora = LoraSettings(**changes.pop("lora", {}))
+        settings = {"pretrained": "somewhere", "lora": lora, **changes}
+        make_config(data, tmp_path / "o", ConditionSettings(), **settings)
+
+
+@pytest.mark.parametrize("family", ["cogvideox", "unet"])
+def test_other_families_train_export_and_edit(family, data, tmp_path, pynative_mode):
+    fields = {name: v for name, v in FAMILIES[family][0].items() if name != "text_encoders"}
+    config = dataclasses.replace(
+        make_config(data, tmp_path / "out", ConditionSettings(source=True), steps=2),
+        model={"family": family, **fields},
+        mode="pynative",
+    )
+    trainer = DenoiserTrainer(config)
+    trainer.run()
+    losses = [e["flow_loss"] for e in read_log(tmp_path / "out" / "validation.jsonl")]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    editor = VideoToVideo.from_pretrained(tmp_path / "out" / "generator")
+    assert editor.family.name == family
+    frames = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    one = editor(frames, "negate it", steps=2).latents
+    assert one.shape == (1, 4, 2, 4, 4) and np.isfinite(one).all()
+    with pytest.raises(ValueError, match=f"generator of the family '{family}', and model.family"):
+        start = str(tmp_path / "out" / "generator")
+        conditions = ConditionSettings(source=True)
+        DenoiserTask(make_config(data, tmp_path / "b", conditions, pretrained=start), ONE_RANK)

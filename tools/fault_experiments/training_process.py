@@ -21,7 +21,7 @@ from mg.training.checkpoint_store import CheckpointStore
 __all__ = ["TINY_SETTINGS", "TrainingProcess", "TrainingRun", "checkpoint_difference"]
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS_LIMIT = 300  # for a start with compiling, on a busy machine
+SECONDS_LIMIT = 900  # a start takes seconds, but minutes on a busy machine
 # The real trainer and the real network, as small as it gets.
 TINY_SETTINGS = {
     "device": "CPU",

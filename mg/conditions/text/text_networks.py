@@ -8,6 +8,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from mindspore.nn.utils import no_init_parameters
 
+from mg.conditions.text.extra import needs_text_extra
 from mg.cpu_stand_ins import install_stand_ins
 from mg.quiet_imports import quiet_imports
 from mg.vaes.mindone_networks import pynative_mode
@@ -46,10 +47,10 @@ def build_text_network(kind: str, config: Mapping[str, Any], *, stand_ins: bool 
             network that is looked at and not run.
 
     Raises:
-        ValueError: no such network can be made of this config.
+        ValueError: no such network can be made of this config, or mindone is not installed.
     """
     class_name, config_name, _ = NETWORKS[kind]
-    with quiet_imports():
+    with needs_text_extra(), quiet_imports():
         import mindone.transformers
         import transformers
     if stand_ins:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mg.conditions.text.byte_encoder import byte_ids
+from mg.conditions.text.extra import needs_text_extra
 from mg.quiet_imports import quiet_imports
 
 __all__ = ["load_tokenizer", "tokenizer_files"]
@@ -78,7 +79,8 @@ def _read_json(path: Path) -> Callable[[str], list[int]]:
 
 
 def _read_sentencepiece(path: Path) -> Callable[[str], list[int]]:
-    from sentencepiece import SentencePieceProcessor
+    with needs_text_extra():
+        from sentencepiece import SentencePieceProcessor
 
     processor = SentencePieceProcessor(model_proto=path.read_bytes())
     if processor.eos_id() < 0:
@@ -87,7 +89,7 @@ def _read_sentencepiece(path: Path) -> Callable[[str], list[int]]:
 
 
 def _read_vocabulary(vocabulary: Path, merges: Path) -> Callable[[str], list[int]]:
-    with quiet_imports():
+    with needs_text_extra(), quiet_imports():
         from transformers import CLIPTokenizerFast
 
         tokenizer = CLIPTokenizerFast(vocab_file=str(vocabulary), merges_file=str(merges))

@@ -37,6 +37,7 @@ class Linear(nn.Cell):
         # The primitive: the gradient of `ops.matmul` copies its operands to transpose them.
         self.matmul = ops.MatMul(transpose_b=True)
         self.gathered_product = None  # set where ranks share the rows of the weight (mg.parallel)
+        self.lora_A = None  # set, with lora_B and lora_scale, by `mg.models.lora.add_lora`
 
     def construct(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
@@ -44,6 +45,8 @@ class Linear(nn.Cell):
             y = self.matmul(rows, self.weight.astype(x.dtype))
         else:
             y = self.gathered_product(rows, self.weight)
+        if self.lora_A is not None:
+            y = y + self.lora_scale * self.lora_B(self.lora_A(rows))
         return y.reshape((*x.shape[:-1], y.shape[-1]))
 
 

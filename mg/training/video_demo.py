@@ -1,0 +1,89 @@
+"""A demonstration of training a denoiser, of any family, on clips that are drawn for it."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mg.data.synthetic import FPS, synthetic_clip
+from mg.data.video_writer import write_video
+from mg.device import DeviceConfig
+from mg.files import write_text
+from mg.training.denoiser_config import SamplingSettings, TextSettings, TrainDenoiserConfig
+from mg.training.run_log import read_log
+from mg.training.settings import OptimSettings
+
+__all__ = ["demo_training", "epoch_losses", "write_clips"]
+
+TABLE = "captions.csv"
+# HunyuanVideo has a second text input, of one token for the whole caption.
+ENCODERS = {"hunyuan": ["word,max_tokens=256", "word,max_tokens=1"]}
+
+
+def write_clips(folder: Path, num_videos: int, *, overwrite: bool = False) -> None:
+    """Write clips of shapes that move, grow, shrink or rotate, and a table of their captions.
+
+    Raises:
+        FileExistsError: a file is there and `overwrite` is false.
+    """
+    rows = [("video", "caption")]
+    for index in tqdm(range(num_videos), desc="drawing clips", disable=None):
+        split = "changing" if index % 2 else "train"
+        combination, frames = synthetic_clip(index // 2, split=split)
+        name = f"{index:05d}.mp4"
+        write_video(folder / name, frames, fps=FPS, overwrite=overwrite, lossless=True)
+        rows.append((name, combination.caption))
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    write_text(folder / TABLE, table.getvalue(), overwrite=overwrite)
+
+
+def demo_training(
+    folder: Path,
+    *,
+    family: str,
+    tae: Path,
+    steps_per_epoch: int,
+    num_epochs: int,
+    batch_size: int,
+    lr: float,
+    overwrite: bool,
+    device: DeviceConfig,
+) -> TrainDenoiserConfig:
+    """Return the settings of the run on the clips of `write_clips(folder / "clips", ...)`.
+
+    Args:
+        folder: for everything.
+        family: of the denoiser; its preset `tiny` is trained.
+        tae: weights of the autoencoder.
+        steps_per_epoch, num_epochs: how long.
+        batch_size, lr: of the training.
+        overwrite: whether a run that is there may be replaced.
+        device: where it runs, and how.
+    """
+    steps = steps_per_epoch * num_epochs
+    return TrainDenoiserConfig(
+        output_path=str(folder / "run"),
+        csv_path=str(folder / "clips" / TABLE),
+        latent_folder=str(folder / "latents"),
+        tae=str(tae),
+        steps=steps,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        checkpoint_interval=steps,
+        log_interval=steps_per_epoch,
+        model={"family": family, "preset": "tiny"},
+        text=TextSettings(encoders=ENCODERS.get(family, ["word"]), truncate=family in ENCODERS),
+        optim=OptimSettings(lr=lr, ema_decay=0.9),
+        sampling=SamplingSettings(guidance=3.0, steps=20),
+        device=device.device,
+        mode=device.mode,
+    )
+
+
+def epoch_losses(training: TrainDenoiserConfig, num_epochs: int) -> list[float]:
+    """Return the mean loss of the steps of each epoch of a finished run."""
+    losses = [entry["loss"] for entry in read_log(Path(training.output_path) / "log.jsonl")]
+    return [float(np.mean(part)) for part in np.array_split(losses, num_epochs)]

@@ -1,0 +1,153 @@
+"""LoRA files: low-rank changes to linear maps (arXiv 2106.09685), under diffusers' names.
+
+    transformer.{map}.lora_A.weight   (rank, in)
+    transformer.{map}.lora_B.weight   (out, rank)
+    metadata "lora_adapter_metadata"  JSON with transformer.r, .lora_alpha, .target_modules
+
+A map's weight becomes W + weight alpha / rank B A. Files without metadata may have a tensor
+`{map}.alpha`; where there is none either, alpha is the rank.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from mg.json_file import parse_json
+from mg.weights.safetensors_file import (
+    read_safetensors,
+    read_safetensors_metadata,
+    write_safetensors,
+)
+
+__all__ = ["LORA_FILE", "LORA_PARAMETERS", "LowRankMap", "merge_lora", "read_lora", "write_lora"]
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+# Patterns of its parameters in a network that trains.
+LORA_PARAMETERS = ("*.lora_A.weight", "*.lora_B.weight")
+PREFIX = "transformer."
+METADATA_KEY = "lora_adapter_metadata"
+NUM_SHOWN = 5  # names in messages
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRankMap:
+    """What is added to one linear map: scale * up @ down.
+
+    Attributes:
+        down: (rank, in).
+        up: (out, rank).
+        scale: alpha / rank.
+    """
+
+    down: np.ndarray
+    up: np.ndarray
+    scale: float
+
+
+def write_lora(
+    path: str | os.PathLike,
+    maps: Mapping[str, LowRankMap],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write the changes of linear maps, all of one rank and scale, by the maps' names.
+
+    Raises:
+        FileExistsError: the file exists and `overwrite` is false.
+        ValueError: there is no map.
+    """
+    if not maps:
+        raise ValueError("a LoRA without maps; expected at least one")
+    first = next(iter(maps.values()))
+    rank = len(first.down)
+    about = {
+        "transformer.r": rank,
+        "transformer.lora_alpha": first.scale * rank,
+        "transformer.target_modules": sorted(maps),
+    }
+    tensors = {}
+    for name, change in maps.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = change.down
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = change.up
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(about)}
+    write_safetensors(path, tensors, metadata=metadata, overwrite=overwrite)
+
+
+def read_lora(path: str | os.PathLike) -> dict[str, LowRankMap]:
+    """Return the changes of a file by the names of the maps.
+
+    Args:
+        path: of a .safetensors file, or a folder that holds one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file holds something else.
+    """
+    tensors = {name.removeprefix(PREFIX): a for name, a in read_safetensors(path).items()}
+    stated = _stated_alpha(path)
+    maps = {}
+    for name in sorted({name.rpartition(".lora_")[0] for name in tensors if ".lora_" in name}):
+        down, up = (tensors.pop(f"{name}.lora_{part}.weight", None) for part in "AB")
+        right = down is not None and up is not None and down.ndim == up.ndim == 2
+        if not right or len(down) != up.shape[1]:
+            raise ValueError(
+                f"{path}: {name} needs lora_A.weight (rank, in) and lora_B.weight (out, rank), got "
+                f"{None if down is None else down.shape} and {None if up is None else up.shape}"
+            )
+        own = tensors.pop(f"{name}.alpha", None)
+        alpha = len(down) if own is None and stated is None else stated if own is None else own
+        maps[name] = LowRankMap(np.float32(down), np.float32(up), float(alpha) / len(down))
+    if tensors or not maps:
+        raise ValueError(
+            f"{path} is no LoRA of a transformer: expected names like {PREFIX}MAP.lora_A.weight, "
+            f"got {', '.join(sorted(tensors)[:NUM_SHOWN]) or 'nothing'}"
+        )
+    return maps
+
+
+def _stated_alpha(path: str | os.PathLike) -> float | None:
+    """Return the alpha that a file's metadata state; None where they do not."""
+    text = read_safetensors_metadata(path).get(METADATA_KEY)
+    if text is None:
+        return None
+    about = parse_json(text, f"{path}, {METADATA_KEY}")
+    alpha = about.get("transformer.lora_alpha") if isinstance(about, dict) else None
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float | None):
+        raise ValueError(f"{path}: transformer.lora_alpha={alpha!r}; expected a number")
+    return alpha
+
+
+def merge_lora(
+    tensors: Mapping[str, np.ndarray], maps: Mapping[str, LowRankMap], *, weight: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Return the tensors of a network with the changes added: W + weight scale up down.
+
+    Args:
+        tensors: of the network, by its names.
+        maps: from `read_lora`.
+        weight: how much of the change; 1 is what was trained, 0 none of it.
+
+    Raises:
+        ValueError: a map that the network has not, or that has another size there.
+    """
+    unknown = [name for name in maps if f"{name}.weight" not in tensors]
+    if unknown:
+        raise ValueError(
+            f"the LoRA is of another network: {len(unknown)} of its {len(maps)} maps are not in "
+            f"this one, such as {', '.join(unknown[:NUM_SHOWN])}"
+        )
+    merged = dict(tensors)
+    for name, change in maps.items():
+        old = tensors[f"{name}.weight"]
+        added = change.up @ change.down  # (out, in)
+        if len(old) != len(added) or old.size != added.size:
+            raise ValueError(
+                f"the LoRA is of another network: {name} has the shape {added.shape} in it and "
+                f"{old.shape} here"
+            )
+        new = np.float32(old) + weight * change.scale * added.reshape(old.shape)
+        merged[f"{name}.weight"] = new.astype(old.dtype)
+    return merged
