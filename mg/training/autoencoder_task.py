@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,10 @@ class AutoencoderTask(Task):
         if tensors is not None:
             self.autoencoder.load_tensors(tensors)
         if config.data.clip_config().mixed_strategy != "image_only":
-            self._check_clips("data", config.data.sample_n_frames, config.data.size)
+            self._check_clips("data", config.data.sample_n_frames, config.data.height_width)
         if config.validation.csv_path or config.validation.video_folder:
-            self._check_clips("validation", config.validation.num_frames, config.validation.size)
+            settings = config.validation
+            self._check_clips("validation", settings.num_frames, settings.height_width)
         if not self.autoencoder.has_posterior and config.loss.kl_loss_weight > 0:
             logger.info("The family %s has no posterior: there is no KL loss.", self.family.name)
         # Under the name that checkpoints have: that of the family.
@@ -103,13 +105,14 @@ class AutoencoderTask(Task):
             self.discriminator = Discriminator(config.adversarial.network)
             self.networks["discriminator"] = self.discriminator
 
-    def _check_clips(self, section: str, num_frames: int, size: int) -> None:
+    def _check_clips(self, section: str, num_frames: int, size: tuple[int, int]) -> None:
         """Raise ValueError unless the network takes clips of such frames as they are."""
         spec = self.autoencoder.spec
         try:
-            spec.check_video((1, spec.video_channels, 1, size, size))
+            spec.check_video((1, spec.video_channels, 1, *size))
         except ValueError as error:
-            raise ValueError(f"{section}.size={size}: {error}") from error
+            given = getattr(self.config, section).size
+            raise ValueError(f"{section}.size={given}: {error}") from error
         valid = spec.valid_frames(num_frames)
         name = "sample_n_frames" if section == "data" else "num_frames"
         if valid != num_frames:
@@ -124,7 +127,7 @@ class AutoencoderTask(Task):
         if all(loss.perceptual_loss_weight == 0 for loss in losses):
             return None
         lpips = load_lpips("vgg", self.config.loss.lpips_path)
-        if self.config.data.size < lpips.min_size:
+        if min(self.config.data.height_width) < lpips.min_size:
             raise ValueError(
                 f"data.size={self.config.data.size} is too small for LPIPS, which needs "
                 f"{lpips.min_size} pixels; use larger crops or loss.perceptual_loss_weight=0"
@@ -265,9 +268,10 @@ class AutoencoderTask(Task):
         return {self.family.name: metadata_of(self.autoencoder)}
 
     def next_command(self, weights: Path) -> str:
+        size = str(self.config.validation.size).replace("(", "[").replace(")", "]")
         return (
             f"mg reconstruct --ckpt_path {weights} "
-            f"--video_folder FOLDER_OF_YOUR_VIDEOS --image_size {self.config.validation.size}"
+            f"--video_folder FOLDER_OF_YOUR_VIDEOS --image_size {shlex.quote(size)}"
         )
 
 

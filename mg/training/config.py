@@ -274,10 +274,10 @@ class TrainAutoencoderConfig(RunSettings):
         """Refuse crops that the network cannot halve as often as it has to."""
         is_validated = self.validation.csv_path or self.validation.video_folder
         for section in ("data", "validation") if is_validated else ("data",):
-            size = getattr(self, section).size
+            settings = getattr(self, section)
             require(
-                size % factor == 0,
-                f"{section}.size={size}; the network needs a multiple of {factor}",
+                all(side % factor == 0 for side in settings.height_width),
+                f"{section}.size={settings.size}; the network needs a multiple of {factor}",
             )
 
     def _check_adversarial(self, adversarial: AdversarialSettings) -> None:
@@ -294,7 +294,7 @@ class TrainAutoencoderConfig(RunSettings):
         )
         least = adversarial.network.min_size
         require(
-            self.data.size >= least,
+            min(self.data.height_width) >= least,
             f"adversarial.network.num_layers={adversarial.network.num_layers} needs crops of at "
             f"least {least} pixels, but data.size={self.data.size}; take fewer layers",
         )

@@ -5,6 +5,7 @@ import importlib.util
 from typing import Any
 
 from mg.data.clips import ClipConfig
+from mg.data.transforms import check_image_size
 from mg.device import DeviceConfig
 from mg.training.setting_checks import check_types, require
 
@@ -29,7 +30,7 @@ class DataSettings:
 
     Args:
         sample_n_frames: frames per clip.
-        size: height and width of the crop in pixels, a multiple of 8.
+        size: side of the square crop, or [height, width], in pixels: multiples of 8.
         sample_stride: take every n-th source frame.
         short_side_range: [min, max] pixels the short side is scaled to before the crop; null for
             just large enough.
@@ -41,7 +42,7 @@ class DataSettings:
     """
 
     sample_n_frames: int = 16
-    size: int = 256
+    size: int | tuple[int, int] = 256
     sample_stride: int = 1
     short_side_range: tuple[int, int] | None = None
     crop: str = "random"
@@ -57,6 +58,11 @@ class DataSettings:
             0 <= self.num_workers <= MAX_WORKERS,
             f"data.num_workers={self.num_workers}; expected 0 to {MAX_WORKERS}",
         )
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Size of a crop as (height, width)."""
+        return self.clip_config().height_width
 
     def clip_config(self) -> ClipConfig:
         """Return the part of the settings that says how clips are cut out."""
@@ -143,20 +149,26 @@ class ValidationSettings:
         video_folder: their folder.
         interval: steps between validations; the first and the last step always validate.
         num_frames: frames of each clip, from its start.
-        size: height and width in pixels.
+        size: side of a square, or [height, width], in pixels.
     """
 
     csv_path: str | None = None
     video_folder: str | None = None
     interval: int = 1000
     num_frames: int = 32
-    size: int = 256
+    size: int | tuple[int, int] = 256
 
     def __post_init__(self) -> None:
         check_types(self, "validation.")
-        for name in ("interval", "num_frames", "size"):
+        for name in ("interval", "num_frames"):
             value = getattr(self, name)
             require(value >= 1, f"validation.{name}={value}; expected 1 or more")
+        check_image_size("validation.size", self.size)
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Size of the clips as (height, width)."""
+        return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

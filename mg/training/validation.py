@@ -70,7 +70,7 @@ class Validation:
         for clip in manifest.clips:
             with clip.open() as reader:
                 frames = reader.read(np.arange(settings.num_frames))
-            self.clips[clip.name] = resize_and_crop(frames, size=(settings.size, settings.size))
+            self.clips[clip.name] = resize_and_crop(frames, size=settings.height_width)
             self.fps[clip.name] = clip.fps
 
     def run(

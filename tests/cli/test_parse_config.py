@@ -288,3 +288,13 @@ def test_common_settings_exist(name, capsys):
     with pytest.raises(SystemExit) as ended:
         run_command(name, ["--help"])
     assert ended.value.code == 0 and "--device" in capsys.readouterr().out
+
+
+def test_training_and_validation_sizes_may_be_oblong():
+    config = parse("--data.size=[96,160]", "--validation.size=[48,80]", "--model.ch=32")
+    assert config.data.height_width == (96, 160) and config.validation.height_width == (48, 80)
+    assert config.data.clip_config().height_width == (96, 160)
+    assert parse("--data.size=64").data.height_width == (64, 64)
+    message = fault("--data.size=[96,100]", "--model.ch=32")
+    assert message.startswith("data.size=(96, 100)") and "multiple of 8" in message
+    assert "validation.size must be one or two numbers" in fault("--validation.size=0")

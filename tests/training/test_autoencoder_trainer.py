@@ -111,6 +111,14 @@ def test_overwriting_forgets_the_older_run(make_config, tmp_path, monkeypatch):
     assert store.steps() == [0]
 
 
+def test_crops_may_be_oblong(make_config, tmp_path, pynative_mode):
+    config = make_config(tmp_path / "out", data={"size": (16, 24)}, steps=2)
+    trainer = AutoencoderTrainer(config)
+    clip, _ = trainer.task.dataset.sample(0, 0)
+    assert clip.shape[1:3] == (16, 24)
+    assert trainer.run() is not None and trainer.step == 2
+
+
 # -- settings that no run can start from -----------------------------------------------------------
 
 
