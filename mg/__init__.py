@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mg.models.tae.tae import TemporalAutoencoder
     from mg.pipelines.text_to_video import TextToVideo
+    from mg.pipelines.video_to_video import VideoToVideo
     from mg.vaes import VideoVAE
     from mg.video_files import export_to_video, load_video
 
 __all__ = [
     "TemporalAutoencoder",
     "TextToVideo",
+    "VideoToVideo",
     "VideoVAE",
     "__version__",
     "export_to_video",
@@ -36,6 +38,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 PLACES = {
     "TemporalAutoencoder": "mg.models.tae.tae",
     "TextToVideo": "mg.pipelines.text_to_video",
+    "VideoToVideo": "mg.pipelines.video_to_video",
     "VideoVAE": "mg.vaes",
     "export_to_video": "mg.video_files",
     "load_video": "mg.video_files",

@@ -57,6 +57,7 @@ API = {
     ),
     "Generation": (
         "mg.pipelines.text_to_video.TextToVideo",
+        "mg.pipelines.video_to_video.VideoToVideo",
         "mg.pipelines.text_to_video.GeneratedVideos",
         "mg.pipelines.generator_folder.save_generator",
     ),
@@ -182,7 +183,8 @@ def api() -> str:
     lines = [
         "# Python API",
         "",
-        "`from mg import TemporalAutoencoder, TextToVideo, VideoVAE, export_to_video, load_video`;",
+        "`from mg import TemporalAutoencoder, TextToVideo, VideoToVideo, VideoVAE, load_video,",
+        "export_to_video`;",
         "the rest is imported from its module.",
     ]
     for title, names in API.items():

@@ -35,6 +35,7 @@ COMMANDS = {
     "encode": Command("encode", "encode videos to latents"),
     "decode": Command("decode", "decode latents to videos"),
     "generate": Command("generate", "generate videos from prompts"),
+    "edit": Command("generate", "generate from a video: mg generate with --source"),
     "page": Command("page", "generate videos from prompts in the browser"),
     "evaluate": Command("evaluate", "measure two folders of videos by a protocol"),
     "evaluate-prompts": Command("eval_prompts", "measure whether a generator follows its prompts"),

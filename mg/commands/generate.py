@@ -33,6 +33,8 @@ logger = logging.getLogger("mg")
 COMMON = (
     "prompt",
     "prompts_file",
+    "source",
+    "strength",
     "output",
     "checkpoint",
     "num_frames",
