@@ -28,7 +28,7 @@ from mg.training.config import (
     ValidationSettings,
 )
 from mg.vaes import VideoVAE
-from mg.vaes.families import family_class
+from mg.vaes.video_vae import family_class
 from tests.tiny import AUTOENCODERS as TINY
 
 # Families whose run is compiled; compiling the others takes a minute each. That their steps
