@@ -70,7 +70,7 @@ def test_family_of_tae():
 
 
 def test_other_networks_are_refused_by_their_name():
-    expected = r"look like CogVideoX's transformer.*; families that can are opensora"
+    expected = r"look like CogVideoX's transformer.*; families that can are tae"
     with pytest.raises(ValueError, match=expected):
         recognise(None, manifest("cogvideox-2b-transformer"))
     with pytest.raises(ValueError, match=r"1 tensors .* are unknown"):
