@@ -80,7 +80,7 @@ def load_autoencoder(config: AutoencoderConfig) -> "Autoencoder":
         FileNotFoundError: the weights or the model config do not exist.
         ValueError: they do not fit each other, or tiles that do not fit the network.
     """
-    from mg.vaes.pretrained import read_autoencoder
+    from mg.vaes.reading import read_autoencoder
 
     parts = read_autoencoder(
         config.ckpt_path,

@@ -284,7 +284,7 @@ def _parts_of(
     if isinstance(autoencoder, AutoencoderParts):
         return autoencoder
     if isinstance(autoencoder, str | os.PathLike):
-        from mg.vaes.pretrained import read_autoencoder
+        from mg.vaes.reading import read_autoencoder
 
         return read_autoencoder(autoencoder)
     return AutoencoderParts.of_network(autoencoder)

@@ -15,7 +15,7 @@ from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
 
 if TYPE_CHECKING:
-    from mg.pipelines.generator_folder import GeneratorDefaults
+    from mg.pipelines.generator_defaults import GeneratorDefaults
 
 __all__ = ["SCHEDULES", "SamplingSettings"]
 

@@ -11,8 +11,8 @@ from mg.models.families import AutoencoderFamily, autoencoder_family
 from mg.training.checkpoint import save_final_weights
 from mg.training.config import TrainAutoencoderConfig
 from mg.training.pretrained import find_start_weights
-from mg.vaes.families import family_class
-from mg.vaes.pretrained import read_vae
+from mg.vaes.reading import read_vae
+from mg.vaes.video_vae import family_class
 from mg.weights.stored_config import vae_metadata
 
 __all__ = ["export_autoencoder", "exported_path", "load_start_weights", "metadata_of"]

@@ -20,7 +20,7 @@ from mg.pipelines.autoencoder import tensors_hash
 from mg.pipelines.generator_folder import GeneratorDefaults
 from mg.pipelines.training_scope import TrainingScope, scope_of_captions
 from mg.training.denoiser_config import TextSettings, TrainDenoiserConfig
-from mg.vaes.pretrained import read_autoencoder
+from mg.vaes.reading import read_autoencoder
 
 __all__ = ["build_datasets", "generator_defaults", "text_sources", "training_scope"]
 

@@ -41,7 +41,7 @@ from mg.training.sharded_linear import shard_linear_maps
 from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
 from mg.training.validation import averaged_weights
-from mg.vaes.pretrained import read_autoencoder
+from mg.vaes.reading import read_autoencoder
 from mg.weights.lora_file import LORA_FILE, LORA_PARAMETERS, write_lora
 
 __all__ = ["DenoiserTask"]

@@ -7,6 +7,7 @@ Layouts
 """
 
 import dataclasses
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -23,11 +24,24 @@ from mg.models.autoencoder import Autoencoder
 from mg.models.families import autoencoder_family
 from mg.tiling.sizes import Tiling
 from mg.vaes.posterior import Posterior
+from mg.vaes.reading import CONFIG_FILE, read_vae
 from mg.weights.safetensors_file import write_safetensors
 
-__all__ = ["CONFIG_FILE", "Compression", "VideoVAE"]
+__all__ = ["CLASSES", "Compression", "VideoVAE", "family_class"]
 
-CONFIG_FILE = "config.json"
+
+# Families that have tiles or files of their own kind -> module and class. Imported when asked for:
+# MindSpore takes seconds.
+CLASSES = {
+    "opensora": ("mg.vaes.opensora", "OpenSoraVAE"),
+    "cogvideox": ("mg.vaes.cogvideox", "CogVideoXVAE"),
+    "hunyuan": ("mg.vaes.hunyuan", "HunyuanVideoVAE"),
+    "wan": ("mg.vaes.wan", "WanVAE"),
+    "causal_vae": ("mg.vaes.causal_vae", "CausalVideoVAE"),
+    "dc_ae": ("mg.vaes.dc_ae", "VideoDCAE"),
+    "sd": ("mg.vaes.autoencoder_kl", "AutoencoderKLVAE"),
+    "tae": ("mg.vaes.tae", "TAEVideoVAE"),
+}
 
 
 class Compression(NamedTuple):
@@ -195,9 +209,7 @@ class VideoVAE:
             ValueError: an unknown name, another family than `method` says, weights that do not
                 fit their config, or an argument without effect.
         """
-        from mg.vaes.pretrained import load_pretrained
-
-        return load_pretrained(
+        read = read_vae(
             name_or_path,
             method=method,
             inflate_method=inflate_method,
@@ -206,6 +218,10 @@ class VideoVAE:
             cache_folder=cache_folder,
             key=key,
         )
+        try:
+            return family_class(read.family).from_tensors(read.tensors, read.config)
+        except ValueError as error:
+            raise ValueError(f"{name_or_path}: {error}") from error
 
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write config.json and the weights into a folder, as the family's own package names them.
@@ -289,6 +305,14 @@ class VideoVAE:
     def unscale(self, latent: Tensor | np.ndarray) -> Tensor:
         """Return a generator's latent as the decoder takes it; the inverse of `scale`."""
         return self.spec.unscale(_as_float32(latent))
+
+
+def family_class(family: str) -> type[VideoVAE]:
+    """Return the class of a family: its own where it has one, else `VideoVAE` for its networks."""
+    if family not in CLASSES:
+        return type(VideoVAE.__name__, (VideoVAE,), {"family": family})
+    module, name = CLASSES[family]
+    return getattr(importlib.import_module(module), name)
 
 
 def _as_float32(array: Tensor | np.ndarray) -> Tensor:

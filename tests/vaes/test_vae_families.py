@@ -8,7 +8,8 @@ import pytest
 
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.models.tae.config import TAEConfig
-from mg.vaes.families import CLASSES, family_class, family_of_config, family_of_shapes, recognise
+from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
+from mg.vaes.video_vae import CLASSES, family_class
 from mg.weights.assumed_config import assumed_config
 from mg.weights.tae_layers import tae_shapes
 from mg.weights.vae_names import to_diffusers_names
@@ -69,7 +70,7 @@ def test_family_of_tae():
 
 
 def test_other_networks_are_refused_by_their_name():
-    expected = r"look like CogVideoX's transformer.*; families that can are opensora"
+    expected = r"look like CogVideoX's transformer.*; families that can are tae"
     with pytest.raises(ValueError, match=expected):
         recognise(None, manifest("cogvideox-2b-transformer"))
     with pytest.raises(ValueError, match=r"1 tensors .* are unknown"):

@@ -1,4 +1,4 @@
-"""From a name, a folder or a weight file to an autoencoder's weights, and to a `VideoVAE`."""
+"""From a name, a folder or a weight file to an autoencoder's weights."""
 
 import logging
 import os
@@ -10,8 +10,7 @@ import numpy as np
 
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
-from mg.vaes.families import family_class, family_of_config, family_of_shapes, recognise
-from mg.vaes.video_vae import CONFIG_FILE, VideoVAE
+from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
 from mg.weights.assumed_config import shapes_of
 from mg.weights.causal_vae import read_causal_vae
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
@@ -31,10 +30,11 @@ from mg.weights.tae_names import is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 from mg.weights.wan_names import is_original_wan, wan_from_original
 
-__all__ = ["INFLATE_METHODS", "ReadVAE", "load_pretrained", "read_autoencoder", "read_vae"]
+__all__ = ["INFLATE_METHODS", "ReadVAE", "read_autoencoder", "read_vae"]
 
 logger = logging.getLogger("mg")
 
+CONFIG_FILE = "config.json"
 INFLATE_METHODS = (*METHODS, "none")
 
 
@@ -69,15 +69,6 @@ def read_autoencoder(name_or_path: str | os.PathLike, **options: Any) -> Autoenc
         for name, array in read.tensors.items()
     }
     return AutoencoderParts(family, config, tensors, config.spec)
-
-
-def load_pretrained(name_or_path: str | os.PathLike, **options: Any) -> VideoVAE:
-    """Return the VAE of a checkpoint; arguments and errors as `VideoVAE.from_pretrained`."""
-    read = read_vae(name_or_path, **options)
-    try:
-        return family_class(read.family).from_tensors(read.tensors, read.config)
-    except ValueError as error:
-        raise ValueError(f"{name_or_path}: {error}") from error
 
 
 def read_vae(

@@ -1,38 +1,15 @@
-"""The families of video VAEs, and how a checkpoint of each is recognised."""
+"""Of which family a checkpoint is, as its config and its tensors say."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from mg.models.families import AUTOENCODERS, autoencoder_families
-from mg.vaes.video_vae import VideoVAE
 from mg.weights.families import FAMILIES as KNOWN_WEIGHTS
 from mg.weights.families import guess_family
 
-__all__ = ["CLASSES", "family_class", "family_of_config", "family_of_shapes", "recognise"]
-
-# Families that have tiles or files of their own kind -> module and class. Imported when asked for:
-# MindSpore takes seconds.
-CLASSES = {
-    "opensora": ("mg.vaes.opensora", "OpenSoraVAE"),
-    "cogvideox": ("mg.vaes.cogvideox", "CogVideoXVAE"),
-    "hunyuan": ("mg.vaes.hunyuan", "HunyuanVideoVAE"),
-    "wan": ("mg.vaes.wan", "WanVAE"),
-    "causal_vae": ("mg.vaes.causal_vae", "CausalVideoVAE"),
-    "dc_ae": ("mg.vaes.dc_ae", "VideoDCAE"),
-    "sd": ("mg.vaes.autoencoder_kl", "AutoencoderKLVAE"),
-    "tae": ("mg.vaes.tae", "TAEVideoVAE"),
-}
+__all__ = ["family_of_config", "family_of_shapes", "recognise"]
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-def family_class(family: str) -> type[VideoVAE]:
-    """Return the class of a family: its own where it has one, else `VideoVAE` for its networks."""
-    if family not in CLASSES:
-        return type(VideoVAE.__name__, (VideoVAE,), {"family": family})
-    module, name = CLASSES[family]
-    return getattr(importlib.import_module(module), name)
 
 
 def recognise(config: Mapping[str, Any] | None, shapes: Shapes) -> str:
