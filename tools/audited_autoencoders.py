@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTOENCODER_GRAPHS", "autoencoder_and_inputs"]
 
-FAMILIES = ("sd", "cogvideox", "hunyuan", "opensora")
+FAMILIES = ("sd", "cogvideox", "hunyuan", "opensora", "wan", "causal_vae", "dc_ae")
 # Encoding, decoding, and the training step of a loss that goes through both.
 AUTOENCODER_GRAPHS = tuple(
     f"{family}_{task}" for family in FAMILIES for task in ("encode", "decode", "train")
@@ -22,9 +22,48 @@ CONFIGS = {
         "vae_temporal": {"filters": 4, "num_groups": 2, "num_res_blocks": 1},
         "micro_frame_size": 5,
     },
+    "wan": {
+        "base_dim": 4,
+        "z_dim": 4,
+        "dim_mult": [1, 2],
+        "num_res_blocks": 1,
+        "temperal_downsample": [True],
+        "latents_mean": [0.0] * 4,
+        "latents_std": [1.0] * 4,
+    },
+    "causal_vae": {
+        "hidden_size": 8,
+        "hidden_size_mult": [1, 2],
+        "num_res_blocks": 1,
+        "norm_num_groups": 4,
+        "encoder_resnet_blocks": ["ResnetBlock3D"] * 2,
+        "encoder_spatial_downsample": ["SpatialDownsample2x", ""],
+        "encoder_temporal_downsample": ["TimeDownsample2x", ""],
+        "decoder_resnet_blocks": ["ResnetBlock3D"] * 2,
+        "decoder_spatial_upsample": ["", "SpatialUpsample2x"],
+        "decoder_temporal_upsample": ["", "TimeUpsample2x"],
+    },
+    "dc_ae": {
+        "latent_channels": 8,
+        "width_list": [8, 32],
+        "encoder_depth_list": [1, 1],
+        "decoder_depth_list": [1, 1],
+        "block_type": ["ResBlock", "EViTS5_GLU"],
+        "temporal_downsample": [True, False],
+        "time_compression_ratio": 2,
+        "spatial_compression_ratio": 2,
+    },
 }
 # Frames of a video whose coding takes more than one chunk, where there are chunks.
-FRAMES = {"sd": 2, "cogvideox": 17, "hunyuan": 5, "opensora": 10}
+FRAMES = {
+    "sd": 2,
+    "cogvideox": 17,
+    "hunyuan": 5,
+    "opensora": 10,
+    "wan": 9,
+    "causal_vae": 5,
+    "dc_ae": 4,
+}
 
 
 def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
