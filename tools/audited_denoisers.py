@@ -41,7 +41,7 @@ CONFIGS = {
         "text_encoders": ONE_TEXT,
     },
 }
-DENOISER_GRAPHS = tuple(f"{family}_train" for family in CONFIGS)
+DENOISER_GRAPHS = tuple(f"{family}_denoiser_train" for family in CONFIGS)
 
 
 def denoiser_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
@@ -62,7 +62,7 @@ def denoiser_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, .
     from mg.training.settings import OptimSettings
     from mg.training.step import TrainStep
 
-    family = denoiser_family(graph.removesuffix("_train"))
+    family = denoiser_family(graph.removesuffix("_denoiser_train"))
     fields = {**CONFIGS[family.name], "latent_channels": 4, "condition_channels": 5}
     config = family.read_config(fields)
     with layers.choose("Ascend"):

@@ -111,7 +111,7 @@ def test_the_video_models_inference_passes(tool, capsys):
 
 @pytest.mark.parametrize("family", ["cogvideox", "hunyuan", "unet"])
 def test_other_denoisers_training_steps_pass_without_a_3d_convolution(tool, capsys, family):
-    flags = ("--graphs", f"{family}_train", "--dtypes", "bfloat16")
+    flags = ("--graphs", f"{family}_denoiser_train", "--dtypes", "bfloat16")
     status, out, err = run(tool, capsys, *flags)
     assert status == 0, err
     rows = passed(out)
