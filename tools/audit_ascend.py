@@ -66,6 +66,7 @@ REVIEWED = {
     ),
     "Divs": ("mindspore.ops.div", "by a Python number; kernel aclnnDivs"),
     "DropoutGrad": ("mindspore.ops.dropout", "its gradient"),
+    "GeLUGrad": ("mindspore.ops.gelu", "its gradient; kernel aclnnGeluBackward"),
     "InplaceAddExt": ("mindspore.ops.add", "written over its first input; kernel aclnnInplaceAdd"),
     "LayerNormGrad": ("mindspore.ops.LayerNorm", "its gradient"),
     "LessScalar": ("mindspore.ops.less", "than a Python number; kernel aclnnLtScalar"),

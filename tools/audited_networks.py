@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from audited_autoencoders import AUTOENCODER_GRAPHS, autoencoder_and_inputs
+from audited_denoisers import DENOISER_GRAPHS, denoiser_and_inputs
 from mg.models.tae.config import TAEConfig
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ GRAPHS = (
     "sampler",
     "t5",
     "clip",
+    *DENOISER_GRAPHS,
     *AUTOENCODER_GRAPHS,
 )
 # Text encoders run in float32, whatever precision the rest has.
@@ -60,13 +62,16 @@ def network_and_inputs(
             discriminator is the training step of the discriminator. movie_gen is a small video
             transformer with all its options, movie_gen_train its whole training step with the
             flow-matching loss, sampler a step of the sampler with guidance. t5 and clip are text
-            encoders. The others are the autoencoders of `audited_autoencoders`.
+            encoders. The others are the training steps of `audited_denoisers` and the
+            autoencoders of `audited_autoencoders`.
         dtype: of `DTYPES`.
     """
     if graph in TEXT_CONFIGS:
         return _text_network_and_inputs(graph)
     if graph in AUTOENCODER_GRAPHS:
         return autoencoder_and_inputs(graph, dtype)
+    if graph in DENOISER_GRAPHS:
+        return denoiser_and_inputs(graph, dtype)
     if graph in ("movie_gen", "movie_gen_train", "sampler"):
         return _video_model_and_inputs(graph, dtype)
     import mindspore as ms

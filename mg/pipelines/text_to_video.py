@@ -345,6 +345,14 @@ class TextToVideo:
             arrays += TextCondition(encoder, truncate=truncate).batch(texts, shape)
         return [Tensor(array) for array in (*arrays, *self.conditions.batch(visual, shape))]
 
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """Return the latent of frames as `decode` takes it, float32 (C, T', H', W'), not scaled.
+
+        Args:
+            frames: uint8 RGB (T, H, W, 3).
+        """
+        return self.tae.spec.unscale(encode_clip(self.tae, frames))
+
     def decode(self, latent: np.ndarray, num_frames: int) -> np.ndarray:
         """Return the frames of a latent, uint8 RGB (T, H, W, 3), decoded tile by tile.
 

@@ -153,7 +153,8 @@ class TextSettings:
     """How captions reach the network.
 
     Args:
-        encoders: byte or word (no weights needed), t5:FOLDER (UL2 too), byt5:FOLDER, clip:FOLDER.
+        encoders: byte, word or text (no weights needed; one token per byte, per word, or in all),
+            t5:FOLDER (UL2 too), byt5:FOLDER, clip:FOLDER.
         cache_folder: embeddings that mg encode-text made; null embeds while training.
         dropout: share of the samples that are trained without their text, which guidance needs.
         fps_prefix: write the frame rate before each caption, as in "FPS-16 ...".

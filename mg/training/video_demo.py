@@ -19,7 +19,7 @@ __all__ = ["demo_training", "epoch_losses", "write_clips"]
 
 TABLE = "captions.csv"
 # HunyuanVideo has a second text input, of one token for the whole caption.
-ENCODERS = {"hunyuan": ["word,max_tokens=256", "word,max_tokens=1"]}
+ENCODERS = {"hunyuan": ["word,max_tokens=256", "text"]}
 
 
 def write_clips(folder: Path, num_videos: int, *, overwrite: bool = False) -> None:
@@ -75,7 +75,7 @@ def demo_training(
         checkpoint_interval=steps,
         log_interval=steps_per_epoch,
         model={"family": family, "preset": "tiny"},
-        text=TextSettings(encoders=ENCODERS.get(family, ["word"]), truncate=family in ENCODERS),
+        text=TextSettings(encoders=ENCODERS.get(family, ["word"])),
         optim=OptimSettings(lr=lr, ema_decay=0.9),
         sampling=SamplingSettings(guidance=3.0, steps=20),
         device=device.device,

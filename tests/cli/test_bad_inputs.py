@@ -167,7 +167,7 @@ REFUSED = {
     # an unknown encoder
     "encode_text: unknown encoder": (
         encode_text("--encoder=bert", "--captions=a"),
-        "unknown text encoder 'bert'; expected byte, word, t5:FOLDER",
+        "unknown text encoder 'bert'; expected byte, word, text, t5:FOLDER",
     ),
     "train: unknown encoder": (train(text__encoders='["bert"]'), "unknown text encoder 'bert'"),
     # position tables smaller than the latent

@@ -109,6 +109,16 @@ def test_the_video_models_inference_passes(tool, capsys):
     assert not any(name.endswith("Grad") for name in rows)
 
 
+@pytest.mark.parametrize("family", ["cogvideox", "hunyuan", "unet"])
+def test_other_denoisers_training_steps_pass_without_a_3d_convolution(tool, capsys, family):
+    flags = ("--graphs", f"{family}_train", "--dtypes", "bfloat16")
+    status, out, err = run(tool, capsys, *flags)
+    assert status == 0, err
+    rows = passed(out)
+    assert "FlashAttentionScoreGrad" in rows and "MatMul" in rows
+    assert not any(name.startswith("Conv3D") for name in rows)
+
+
 @pytest.mark.parametrize("family", ["sd", "cogvideox", "hunyuan", "opensora"])
 def test_autoencoders_pass_without_a_3d_convolution(tool, capsys, family):
     """The training step goes through encoding and decoding."""

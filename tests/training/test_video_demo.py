@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mg.cli import parse_config
+from mg.conditions.text.build import build_text_encoders
 from mg.data.captions import read_captions
 from mg.device import DeviceConfig
+from mg.models.denoiser_config import TextInput
 from mg.models.families import DENOISERS
+from mg.training.denoiser_config import TrainDenoiserConfig
 from mg.training.video_demo import demo_training, write_clips
 
 ROOT = Path(__file__).parents[2]
@@ -71,3 +75,26 @@ def test_wrong_flags_are_one_clear_line(flags, message):
     result = run(*flags)
     assert result.returncode == 1
     assert message in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("family", ["cogvideox", "hunyuan"])
+def test_the_configs_of_families_are_read(family):
+    path = ROOT / "configs" / "video" / "train" / f"{family}.yaml"
+    config = parse_config(TrainDenoiserConfig, ["--config", str(path)], description="")
+    assert config.denoiser().family.name == family
+    encoders = build_text_encoders(config.text.encoders)
+    inputs = [TextInput(e.name, e.width, e.max_tokens) for e in encoders]
+    assert config.denoiser().config(text_encoders=inputs, latent_channels=16).dim == 256
+
+
+@pytest.mark.parametrize("script", ["train_video", "generate_video"])
+def test_scripts_under_the_names_of_demos_take_the_same_flags(script):
+    result = subprocess.run(
+        [sys.executable, f"scripts/{script}.py", "--stepps=3", "--output=x.mp4", "--prompt=x"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 1 and "did you mean 'steps'" in result.stderr

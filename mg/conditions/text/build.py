@@ -9,19 +9,19 @@ from mg.console import one_line
 
 __all__ = ["UNITS", "build_text_encoder", "build_text_encoders"]
 
-UNITS = ("byte", "word")
+UNITS = ("byte", "word", "text")
 WITHOUT_WEIGHTS = re.compile(rf"({'|'.join(UNITS)})((?:,(?:max_tokens|width)=\d{{1,9}})*)")
 PRETRAINED = re.compile(rf"({'|'.join(PRETRAINED_KINDS)}):([^,]+)((?:,max_tokens=\d{{1,9}})?)")
-KNOWN = "byte, word, t5:FOLDER, byt5:FOLDER, clip:FOLDER, each optionally with ,max_tokens=N"
+KNOWN = "byte, word, text, t5:FOLDER, byt5:FOLDER, clip:FOLDER, each optionally with ,max_tokens=N"
 
 
 def build_text_encoder(spec: str) -> TextEncoder:
     """Return the text encoder that a spec names.
 
     Args:
-        spec: `byte` or `word` (no weights), `t5:FOLDER`, `byt5:FOLDER` or `clip:FOLDER` (the
-            folder's path has no commas). Options follow after commas: `max_tokens=N`, for `byte`
-            and `word` also `width=N`, as in `word,width=128,max_tokens=16`.
+        spec: `byte`, `word` or `text` (no weights), `t5:FOLDER`, `byt5:FOLDER` or `clip:FOLDER`
+            (the folder's path has no commas). Options follow after commas: `max_tokens=N`, for
+            those without weights also `width=N`, as in `word,width=128,max_tokens=16`.
 
     Raises:
         FileNotFoundError: the folder lacks a file.

@@ -6,7 +6,8 @@ comes from hashes. The whole word is in the vector because a small network's cro
 pick tokens, but not spell words from them.
 
 With unit="word" there is one token per word, the mean over the vectors of its bytes: a caption
-has 10 tokens instead of 50, and cross-attention costs a fifth.
+has 10 tokens instead of 50, and cross-attention costs a fifth. With unit="text" there is a single
+token, the mean over all bytes, for networks that want one vector for the text (HunyuanVideo).
 """
 
 import functools
@@ -23,7 +24,7 @@ __all__ = ["END_ID", "PAD_ID", "ByteEncoder", "byte_ids"]
 
 PAD_ID, END_ID, FIRST_BYTE_ID = 0, 1, 3  # of ByT5's tokenizer; 2 is for unknown, which no byte is
 
-MAX_TOKENS = {"byte": 64, "word": 16}
+MAX_TOKENS = {"byte": 64, "word": 16, "text": 1}
 MAX_WIDTH = 1 << 16
 # Runs of letters, digits and bytes of characters beyond ASCII are words, like any other byte.
 WORD = re.compile(rb"[0-9A-Za-z\x80-\xff]+|.", re.DOTALL)
@@ -54,7 +55,7 @@ class _Byte(NamedTuple):
 
 
 class ByteEncoder(TextEncoder):
-    """Fixed vectors of bytes or words."""
+    """Fixed vectors of bytes, words or whole texts."""
 
     def __init__(
         self, *, unit: str = "byte", width: int = 256, max_tokens: int | None = None
@@ -62,9 +63,9 @@ class ByteEncoder(TextEncoder):
         """Make the encoder.
 
         Args:
-            unit: what a token is, "byte" or "word".
+            unit: what a token is, "byte", "word" or "text".
             width: D, a multiple of 32.
-            max_tokens: L, the end included; None takes 64 bytes, or 16 words.
+            max_tokens: L, the end included; None takes 64 bytes, or 16 words. A text is 1.
 
         Raises:
             ValueError: another unit, width or number.
@@ -75,7 +76,8 @@ class ByteEncoder(TextEncoder):
             raise ValueError(f"width={width}; expected a multiple of 32, at most {MAX_WIDTH}")
         self.name = unit
         self.width = width
-        self.max_tokens = check_max_tokens(MAX_TOKENS[unit] if max_tokens is None else max_tokens)
+        max_tokens = MAX_TOKENS[unit] if max_tokens is None else max_tokens
+        self.max_tokens = check_max_tokens(max_tokens, is_whole_text=unit == "text")
         self.spec = f"{unit},width={width},max_tokens={self.max_tokens}"
 
     @property
@@ -85,6 +87,8 @@ class ByteEncoder(TextEncoder):
     def tokenize(self, text: str) -> list[tuple[_Byte, ...]]:
         """Return tokens, each the bytes that it is made of."""
         words = _words(text)
+        if self.name == "text":
+            return [tuple(byte for word in words for byte in word)]
         if self.name == "byte":
             return [(byte,) for word in words for byte in word]
         return [word for word in words if not word[0].word.isspace()]

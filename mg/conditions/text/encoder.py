@@ -114,13 +114,21 @@ class TextEncoder(abc.ABC):
         return [*tokens[: self.max_tokens - 1], tokens[-1]]
 
 
-def check_max_tokens(max_tokens: int) -> int:
+def check_max_tokens(max_tokens: int, *, is_whole_text: bool = False) -> int:
     """Return max_tokens.
+
+    Args:
+        max_tokens: of an encoder.
+        is_whole_text: whether its only token is the whole text.
 
     Raises:
         ValueError: it is not at least 2, a token of text and the mark of the end, or not at most
-            65,536.
+            65,536; or more than 1 of a whole text.
     """
+    if is_whole_text:
+        if max_tokens != 1:
+            raise ValueError(f"max_tokens={max_tokens}; a whole text is 1 token")
+        return max_tokens
     if not 2 <= max_tokens <= MAX_TOKENS:
         raise ValueError(f"max_tokens={max_tokens}; expected 2 to {MAX_TOKENS}")
     return max_tokens

@@ -116,3 +116,17 @@ def test_identity_tells_whatever_changes_the_output():
     ]
     assert len({encoder.identity for encoder in encoders}) == 4
     assert ByteEncoder().identity == "byte,width=256,max_tokens=64,version=1"
+
+
+def test_a_whole_text_is_one_token_the_mean_of_its_bytes():
+    whole, bytes_of = ByteEncoder(unit="text", width=64), ByteEncoder(width=64)
+    assert (whole.max_tokens, whole.spec) == (1, "text,width=64,max_tokens=1")
+    texts = ["a red circle moving left", ""]
+    embedding = whole.encode(texts)
+    assert embedding.values.shape == (2, 1, 64) and embedding.mask.all()
+    for row, text in zip(embedding.values, texts, strict=True):
+        single = bytes_of.encode([text])
+        mean = single.values[0][single.mask[0]].mean(axis=0)
+        np.testing.assert_allclose(row[0], mean, atol=1e-5)
+    with pytest.raises(ValueError, match="max_tokens=2; a whole text is 1 token"):
+        ByteEncoder(unit="text", max_tokens=2)

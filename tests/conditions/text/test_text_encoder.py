@@ -79,7 +79,7 @@ def test_encoders_by_spec(t5_folder):
 )
 def test_unknown_specs_are_refused(spec):
     with pytest.raises(
-        ValueError, match=r"unknown text encoder .*; expected byte, word, t5:FOLDER"
+        ValueError, match=r"unknown text encoder .*; expected byte, word, text, t5:FOLDER"
     ):
         build_text_encoder(spec)
 

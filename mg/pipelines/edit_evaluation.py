@@ -1,0 +1,215 @@
+"""Whether a generator obeys its source: held-out edits of synthetic clips, and a judge of them.
+
+An edit changes one attribute of a clip (`mg/data/synthetic_edits.py`). It is right if the edited
+attribute is the wanted one and the three others are those of the source.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mg.data.contact_sheet import write_contact_sheet
+from mg.data.synthetic_edits import Edit, synthetic_edit
+from mg.files import check_writable_folder, write_text
+from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
+from mg.pipelines.generated_files import about_generator
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
+
+if TYPE_CHECKING:
+    from mg.pipelines.text_to_video import TextToVideo
+
+__all__ = [
+    "NUM_EDITS",
+    "EditRun",
+    "check_edit_evaluation",
+    "evaluate_edits",
+    "held_out_edits",
+    "table_of_edits",
+]
+
+logger = logging.getLogger("mg")
+
+REPORT_FILES = ("report.json", "report.md", "contact_sheet.png")
+NUM_EDITS = 48
+MAX_EDITS = 10_000
+COLUMNS = ("edited", *(f"{name} kept" for name in ATTRIBUTES), "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class EditRun:
+    """One row of the table.
+
+    Attributes:
+        name: of the row.
+        edits: what was to be done.
+        seen: what each clip shows.
+    """
+
+    name: str
+    edits: tuple[Edit, ...]
+    seen: tuple[Judgement, ...]
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of clips with the edited attribute right, and with all four right.
+
+        Of each attribute, beside these, the share of clips that keep it, of those whose edit is of
+        another one.
+        """
+        agreements = [s.agreement(e.target) for e, s in zip(self.edits, self.seen, strict=True)]
+        pairs = list(zip(self.edits, agreements, strict=True))
+        shares = {"edited": _mean([agreed[edit.edited] for edit, agreed in pairs])}
+        for name in ATTRIBUTES:
+            kept = [agreed[name] for edit, agreed in pairs if edit.edited != name]
+            shares[f"{name} kept"] = _mean(kept)
+        shares["all"] = _mean([all(agreed.values()) for agreed in agreements])
+        return shares
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def held_out_edits(
+    num_edits: int, *, size: int, num_frames: int
+) -> list[tuple[Edit, np.ndarray, np.ndarray]]:
+    """Return edits, with source and target clip, that training on the "train" split never sees.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    if not 1 <= num_edits <= MAX_EDITS:
+        raise ValueError(f"num_edits={num_edits}; expected 1 to {MAX_EDITS}")
+    return [
+        synthetic_edit(index, split="held_out", size=size, num_frames=num_frames)
+        for index in range(num_edits)
+    ]
+
+
+def check_edit_evaluation(
+    folder: str | os.PathLike, settings: SamplingSettings, *, overwrite: bool
+) -> None:
+    """Raise unless a report may be written and clips of this size can be drawn and judged.
+
+    Raises:
+        FileExistsError: there is a report and `overwrite` is false.
+        OSError: the folder cannot be written to.
+        ValueError: clips that are not square.
+    """
+    check_writable_folder(folder)
+    there = [name for name in REPORT_FILES if (Path(folder) / name).exists()]
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{Path(folder) / there[0]} exists already; choose another folder or pass --overwrite"
+        )
+    if settings.height != settings.width:
+        raise ValueError(
+            f"{settings.height}x{settings.width}: the clips to edit are square; the generator is "
+            "not one of tools/make_sample_videos.py --pairs"
+        )
+
+
+def evaluate_edits(
+    generator: "TextToVideo",
+    folder: str | os.PathLike,
+    *,
+    settings: SamplingSettings,
+    num_edits: int = NUM_EDITS,
+    seed: int = 0,
+    batch_size: int = 1,
+    overwrite: bool = False,
+) -> list[EditRun]:
+    """Return the rows of the table: with the source, without it, and the autoencoder's own limit.
+
+    The last row is what the autoencoder makes of the clips that the edits should give. Writes
+    report.md, report.json and contact_sheet.png (source and result of each edit, first row).
+
+    Args:
+        generator: to evaluate, trained with a source.
+        folder: for the report.
+        settings: of all clips.
+        num_edits: how many.
+        seed: of the first clip; each further one has a number more.
+        batch_size: clips sampled together.
+        overwrite: whether an existing report may be replaced.
+
+    Raises:
+        FileExistsError, ValueError: as `check_edit_evaluation`; or what the generator cannot take.
+    """
+    check_edit_evaluation(folder, settings, overwrite=overwrite)
+    pairs = held_out_edits(num_edits, size=settings.height, num_frames=settings.num_frames)
+    edits = tuple(edit for edit, _, _ in pairs)
+    prompts = [edit.instruction for edit in edits]
+    seeds = [seed + i for i in range(num_edits)]
+    plans = {
+        "with the source": [VisualInputs(source=source) for _, source, _ in pairs],
+        "without": [NO_INPUTS] * num_edits,
+    }
+    results = {}
+    for name, inputs in plans.items():
+        latents = generator.latents(
+            prompts, seeds, settings=settings, inputs=inputs, batch_size=batch_size
+        )
+        results[name] = [generator.decode(latent, settings.num_frames) for latent in latents]
+    results["the autoencoder's limit"] = [
+        generator.decode(generator.encode(target), settings.num_frames) for _, _, target in pairs
+    ]
+    runs = []
+    for name, clips in results.items():
+        runs.append(EditRun(name, edits, tuple(map(judge_clip, clips))))
+        logger.info("%s: %s", name, _percentages(runs[-1].shares()))
+    _write(Path(folder), runs, pairs, results["with the source"], overwrite, {
+        "settings": dataclasses.asdict(settings), "seed": seed, **about_generator(generator),
+    })  # fmt: skip
+    return runs
+
+
+def _write(folder, runs, pairs, clips, overwrite, about) -> None:
+    """Write the three files of the report."""
+    rows = [
+        {
+            "name": run.name,
+            "shares": run.shares(),
+            "clips": [
+                {
+                    "instruction": edit.instruction,
+                    "source": edit.source.caption,
+                    "seen": dataclasses.asdict(seen),
+                    "right": seen.agreement(edit.target),
+                }
+                for edit, seen in zip(run.edits, run.seen, strict=True)
+            ],
+        }
+        for run in runs
+    ]
+    text = json.dumps({"runs": rows, **about}, indent=2) + "\n"
+    write_text(folder / REPORT_FILES[0], text, overwrite=overwrite)
+    write_text(folder / REPORT_FILES[1], table_of_edits(runs), overwrite=overwrite)
+    shown, labels = [], []
+    for (edit, source, _), clip in zip(pairs, clips, strict=True):
+        shown += [source, clip]
+        labels += [edit.source.caption, edit.instruction]
+    write_contact_sheet(folder / REPORT_FILES[2], shown, labels, overwrite=overwrite)
+
+
+def table_of_edits(runs: Sequence[EditRun]) -> str:
+    """Return the table in Markdown: right in %, a row for each run."""
+    lines = [
+        "| right in % | " + " | ".join(COLUMNS) + " |",
+        "|---|" + "---:|" * len(COLUMNS),
+    ]
+    for run in runs:
+        shares = run.shares()
+        cells = " | ".join(f"{100 * shares[column]:.1f}" for column in COLUMNS)
+        lines.append(f"| {run.name} ({len(run.edits)} edits) | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _percentages(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())

@@ -1,0 +1,97 @@
+"""The evaluation of edits: its rows, its report, and the script as a user starts it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mg.conditions.visual import ChannelConditions
+from mg.metrics.shape_judge import judge_clip
+from mg.models.movie_gen.config import MovieGenConfig
+from mg.models.movie_gen.parameter_shapes import parameter_shapes
+from mg.pipelines.edit_evaluation import EditRun, evaluate_edits, held_out_edits, table_of_edits
+from mg.pipelines.generator_folder import save_generator
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.text_to_video import TextToVideo
+from tests.pipelines.conftest import TRANSFORMER
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(generator_parts, tmp_path_factory):
+    """Return a random generator that takes a source, of square videos."""
+    config = MovieGenConfig.from_mapping(TRANSFORMER | {"condition_channels": 4})
+    rng = np.random.default_rng(0)
+    tensors = {
+        name: 0.3 * rng.standard_normal(shape, np.float32)
+        for name, shape in parameter_shapes(config).items()
+    }
+    folder = tmp_path_factory.mktemp("editor") / "generator"
+    parts = {
+        **generator_parts,
+        "transformer_config": config,
+        "transformer_tensors": tensors,
+        "defaults": generator_parts["defaults"] | {"size": [16, 16], "steps": 1},
+        "conditions": ChannelConditions(has_source=True),
+    }
+    save_generator(folder, **parts)
+    return folder
+
+
+def test_shares_are_those_of_what_is_edited_and_of_what_is_kept():
+    pairs = held_out_edits(8, size=64, num_frames=8)
+    edits = tuple(edit for edit, _, _ in pairs)
+    perfect = EditRun("perfect", edits, tuple(judge_clip(target) for _, _, target in pairs))
+    assert set(perfect.shares().values()) == {1.0}
+    # A generator that gives back the source keeps everything and edits nothing.
+    lazy = EditRun("lazy", edits, tuple(judge_clip(source) for _, source, _ in pairs)).shares()
+    assert lazy.pop("edited") == lazy.pop("all") == 0.0 and set(lazy.values()) == {1.0}
+    table = table_of_edits([perfect])
+    assert "| perfect (8 edits) | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in table
+    with pytest.raises(ValueError, match="num_edits=0; expected 1 to"):
+        held_out_edits(0, size=64, num_frames=8)
+
+
+def test_the_report_has_three_rows_and_a_sheet(folder, tmp_path, pynative_mode):
+    generator = TextToVideo.from_pretrained(folder)
+    settings = SamplingSettings.of(generator.defaults)
+    runs = evaluate_edits(generator, tmp_path, settings=settings, num_edits=4, batch_size=2)
+    assert [run.name for run in runs] == [
+        "with the source",
+        "without",
+        "the autoencoder's limit",
+    ]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [len(run["clips"]) for run in report["runs"]] == [4, 4, 4]
+    assert report["runs"][0]["clips"][0]["instruction"].startswith("make it ")
+    assert (tmp_path / "report.md").read_text() == table_of_edits(runs)
+    assert (tmp_path / "contact_sheet.png").is_file()
+    with pytest.raises(FileExistsError, match="exists already"):
+        evaluate_edits(generator, tmp_path, settings=settings, num_edits=4)
+    wide = SamplingSettings.of(generator.defaults, width=24)
+    with pytest.raises(ValueError, match="16x24: the clips to edit are square"):
+        evaluate_edits(generator, tmp_path / "other", settings=wide)
+
+
+def test_the_script(folder, generator_folder, tmp_path):
+    def run(checkpoint, output, *flags):
+        flags = ["--checkpoint", checkpoint, "--output_folder", output, *flags]
+        return subprocess.run(
+            [sys.executable, "scripts/eval_edits.py", *map(str, flags)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    result = run(folder, tmp_path / "a", "--num_edits", 2, "--mode", "pynative")
+    assert result.returncode == 0, result.stderr
+    assert "| with the source (2 edits) |" in result.stdout
+    refused = run(generator_folder, tmp_path / "b")
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "16x24: the clips to edit are square" in refused.stderr
