@@ -1,7 +1,7 @@
 # The command mg on a CPU, or on Ascend with a base image that has CANN and MindSpore's needs:
 #   docker build -t mg .
 #   docker build -t mg-ascend --build-arg BASE=quay.io/ascend/cann:TAG .
-#   docker run --rm -v "$PWD:/work" mg reconstruct --input /work/clips ...
+#   docker run --rm -v "$PWD:/data" mg reconstruct --video_folder clips ...
 # For Ascend the container also needs the device, such as --device /dev/davinci0 and its driver's
 # folders; see CANN's documentation. No test builds this file, and it has not run on Ascend yet.
 ARG BASE=python:3.11-slim
@@ -13,6 +13,6 @@ COPY assets assets
 COPY configs configs
 COPY protocols protocols
 RUN python3 -m pip install --no-cache-dir .
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["mg"]
 CMD ["--help"]

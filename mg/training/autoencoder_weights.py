@@ -33,10 +33,13 @@ def load_start_weights(
         return None, model.config or family.read_config({})
     path = find_start_weights(start)
     stated = None if model.config is None else model.config.to_dict()
+    inflate_method = start.inflate_method
+    if inflate_method == "central" and not family.starts_from:  # the default, of what inflates
+        inflate_method = "none"
     read = read_vae(
         path,
         method=start.method,
-        inflate_method=start.inflate_method,
+        inflate_method=inflate_method,
         config=stated,
         key=start.key,
     )

@@ -41,7 +41,7 @@ def build_network(
         config: the fields of config.json; absent ones get the class's defaults, and those that the
             class does not know (`_diffusers_version` ...) have no effect.
         initialize: whether to draw random weights. If not, the weights have no values and take no
-            memory until `load_network` sets them, which is quicker by seconds.
+            memory until `load_network` of the tests sets them, which is quicker by seconds.
 
     Raises:
         ValueError: another class, or a config of which no such network can be made.
