@@ -34,7 +34,6 @@ PYTHONS = ((3, 10), (3, 13))  # from, and below
 # Package: from, below, tested. The tests of this version of mg ran with the last.
 PACKAGES = {
     "mindspore": ("2.7.2", "2.11", "2.10.0"),
-    "mindone": ("0.5.0", "0.5.1", "0.5.0"),
     "numpy": ("1.20", "2", "1.26.4"),
     "safetensors": ("0.4", None, "0.8.0"),
     "opencv-python": ("4.8", "4.12", "4.11.0.86"),
