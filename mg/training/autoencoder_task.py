@@ -91,8 +91,9 @@ class AutoencoderTask(Task):
         )
         if tensors is not None:
             self.autoencoder.load_tensors(tensors)
-        if config.data.clip_config().mixed_strategy != "image_only":
-            self._check_clips("data", config.data.sample_n_frames, config.data.height_width)
+        only_images = config.data.clip_config().mixed_strategy == "image_only"
+        num_frames = 1 if only_images else config.data.sample_n_frames
+        self._check_clips("data", num_frames, config.data.height_width)
         if config.validation.csv_path or config.validation.video_folder:
             settings = config.validation
             self._check_clips("validation", settings.num_frames, settings.height_width)
