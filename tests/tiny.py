@@ -86,3 +86,39 @@ AUTOENCODERS = {
     },
     "sd": {**OF_DIFFUSERS, "block_out_channels": [4, 8]},
 }
+# Denoisers of every family, small: the fields of their configs, but for the latent's channels.
+TEXT = [{"name": "word", "width": 32, "max_tokens": 4}]
+DENOISERS = {
+    "movie_gen": TRANSFORMER | {"text_encoders": TEXT},
+    "cogvideox": {
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "time_embed_dim": 16,
+        "text_encoders": TEXT,
+        "sample_width": 4,
+        "sample_height": 4,
+        "sample_frames": 5,
+        "use_rotary_positional_embeddings": True,
+    },
+    "hunyuan": {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "num_refiner_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "rope_axes_dim": (4, 6, 6),
+        "guidance_embeds": False,
+        "text_encoders": [*TEXT, {"name": "pooled", "width": 32, "max_tokens": 1}],
+    },
+    "unet": {
+        "channels": 8,
+        "channel_mult": [1, 2],
+        "num_res_blocks": 1,
+        "attention_levels": [1],
+        "num_heads": 2,
+        "norm_groups": 4,
+        "text_encoders": TEXT,
+        "timestep_width": 16,
+    },
+}

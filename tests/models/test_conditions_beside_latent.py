@@ -7,62 +7,22 @@ from mindspore import Tensor
 
 from mg.models.families import denoiser_family
 from mg.parameters import set_values
-from tests.tiny import TRANSFORMER
+from tests.tiny import DENOISERS
 
-TEXT = [{"name": "word", "width": 32, "max_tokens": 4}]
-POOLED = [*TEXT, {"name": "pooled", "width": 32, "max_tokens": 1}]
 CHANNELS, BESIDE = 4, 9
-# The smallest of each family, and the weight whose last columns are for the condition.
-FAMILIES = {
-    "movie_gen": (TRANSFORMER | {"text_encoders": TEXT}, "condition_embedding.weight"),
-    "cogvideox": (
-        {
-            "num_layers": 1,
-            "num_attention_heads": 2,
-            "attention_head_dim": 16,
-            "time_embed_dim": 16,
-            "text_encoders": TEXT,
-            "sample_width": 4,
-            "sample_height": 4,
-            "sample_frames": 5,
-            "use_rotary_positional_embeddings": True,
-        },
-        "patch_embed.proj.weight",
-    ),
-    "hunyuan": (
-        {
-            "num_layers": 1,
-            "num_single_layers": 1,
-            "num_refiner_layers": 1,
-            "num_attention_heads": 2,
-            "attention_head_dim": 16,
-            "rope_axes_dim": (4, 6, 6),
-            "guidance_embeds": False,
-            "text_encoders": POOLED,
-        },
-        "x_embedder.proj.weight",
-    ),
-    "unet": (
-        {
-            "channels": 8,
-            "channel_mult": [1, 2],
-            "num_res_blocks": 1,
-            "attention_levels": [1],
-            "num_heads": 2,
-            "norm_groups": 4,
-            "text_encoders": TEXT,
-            "timestep_width": 16,
-        },
-        "condition_in.weight",
-    ),
+# Each family's weight whose last columns are for the condition.
+PATCH_WEIGHTS = {
+    "movie_gen": "condition_embedding.weight",
+    "cogvideox": "patch_embed.proj.weight",
+    "hunyuan": "x_embedder.proj.weight",
+    "unet": "condition_in.weight",
 }
 
 
 def build(name, condition_channels):
-    fields, _ = FAMILIES[name]
     family = denoiser_family(name)
     config = family.read_config(
-        {**fields, "latent_channels": CHANNELS, "condition_channels": condition_channels}
+        {**DENOISERS[name], "latent_channels": CHANNELS, "condition_channels": condition_channels}
     )
     assert (config.latent_channels, config.condition_channels) == (CHANNELS, condition_channels)
     return family, config, family.build(config)
@@ -96,7 +56,7 @@ def grown(name):
     return plain, conditioned, *inputs(name)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", DENOISERS)
 def test_before_training_the_output_is_that_of_the_network_without_to_the_last_bit(
     name, graph_mode
 ):
@@ -108,10 +68,10 @@ def test_before_training_the_output_is_that_of_the_network_without_to_the_last_b
         conditioned(*arguments)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", DENOISERS)
 def test_its_columns_learn_from_what_the_condition_shows(name, pynative_mode):
     _, conditioned, arguments, beside = grown(name)
-    weight = dict(conditioned.parameters_and_names())[FAMILIES[name][1]]
+    weight = dict(conditioned.parameters_and_names())[PATCH_WEIGHTS[name]]
     loss = lambda *tensors: (conditioned(*tensors) ** 2).sum()  # noqa: E731
     num_columns = BESIDE * (27 if name == "unet" else 4)  # 3 x 3 x 3, or patches of 1 x 2 x 2
 

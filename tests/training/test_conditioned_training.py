@@ -29,8 +29,7 @@ from mg.training.settings import OptimSettings
 from mg.weights.load import load_tae_tensors
 from mg.weights.lora_file import LORA_FILE, read_lora
 from mg.weights.tae_layers import tae_shapes
-from tests.models.test_conditions_beside_latent import FAMILIES
-from tests.tiny import TAE, TRANSFORMER
+from tests.tiny import DENOISERS, TAE, TRANSFORMER
 
 NUM_PAIRS, NUM_STEPS = 24, 40
 
@@ -273,7 +272,7 @@ def test_a_lora_that_cannot_be_trained_is_refused(data, tmp_path, changes, messa
 
 @pytest.mark.parametrize("family", ["cogvideox", "unet"])
 def test_other_families_train_export_and_edit(family, data, tmp_path, pynative_mode):
-    fields = {name: v for name, v in FAMILIES[family][0].items() if name != "text_encoders"}
+    fields = {name: v for name, v in DENOISERS[family].items() if name != "text_encoders"}
     config = dataclasses.replace(
         make_config(data, tmp_path / "out", ConditionSettings(source=True), steps=2),
         model={"family": family, **fields},
