@@ -1,9 +1,14 @@
-"""Train a video generator on cached latents: scripts/train.py, under the name that demos give it.
+"""`mg train` under the name that demos of video transformers give it.
 
 python scripts/train_video.py --config configs/video/train/cogvideox.yaml
 """
 
-from train import main, run_main
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mg.commands import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("train")

@@ -57,10 +57,10 @@ def fetch_all(cache_folder: Path | None) -> list[str]:
     outcomes, failures = [], []
     for name in (*(model.name for model in HUB_MODELS), LPIPS_ROW[0]):
         try:
-            outcomes.append(f"{name:<14}{fetch_one(name, cache_folder)}")
+            outcomes.append(f"{name:<16}{fetch_one(name, cache_folder)}")
         except (ValueError, OSError) as error:
             print(printable(f"error: {name}: {error}"), file=sys.stderr)
-            outcomes.append(f"{name:<14}failed: {str(error).splitlines()[0]}")
+            outcomes.append(f"{name:<16}failed: {str(error).splitlines()[0]}")
             failures.append(name)
     print("\n".join(outcomes))
     return failures

@@ -351,7 +351,7 @@ class TextToVideo:
         Args:
             frames: uint8 RGB (T, H, W, 3).
         """
-        return self.tae.spec.unscale(encode_clip(self.tae, frames))
+        return self.autoencoder.spec.unscale(encode_clip(self.autoencoder, frames))
 
     def decode(self, latent: np.ndarray, num_frames: int) -> np.ndarray:
         """Return the frames of a latent, uint8 RGB (T, H, W, 3), decoded tile by tile.

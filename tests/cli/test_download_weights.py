@@ -72,7 +72,7 @@ def test_all_goes_on_after_a_failure_and_exits_with_one(monkeypatch, capsys):
     lines = printed.out.splitlines()
     assert len(lines) == len(HUB_MODELS) + 1
     assert [line.split()[0] for line in lines] == [*(m.name for m in HUB_MODELS), "lpips"]
-    assert [line for line in lines if "failed" in line] == ["hunyuan       failed: no way"]
+    assert [line for line in lines if "failed" in line] == ["hunyuan         failed: no way"]
     assert lines[-1].endswith("vgg.safetensors")
 
 

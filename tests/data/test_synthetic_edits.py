@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mg.commands import make_sample_videos
 from mg.data.captions import read_captions
 from mg.data.synthetic import ALL_SHAPES, CHANGES, combinations, parse_caption, synthetic_clip
 from mg.data.synthetic_edits import EDITED, synthetic_edit
@@ -15,8 +16,6 @@ from mg.data.video import VideoReader
 from mg.metrics.shape_judge import ATTRIBUTES, judge_clip
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-
-import make_sample_videos
 
 
 def test_the_set_of_changing_shapes_has_its_own_combinations():

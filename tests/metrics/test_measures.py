@@ -65,7 +65,7 @@ def test_nan_is_refused_with_its_place(which):
 
 def test_missing_weights_name_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("MG_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"fetch_lpips\.py --net alex"):
+    with pytest.raises(FileNotFoundError, match="mg fetch-lpips --net alex"):
         Measures(["lpips_alex"], SETTINGS)
 
 

@@ -12,7 +12,7 @@ import yaml
 from mg.cli import parse_config
 from mg.models.tae.config import TAEConfig
 from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.config import TAE_TARGET, LossSettings, TrainTAEConfig, ValidationSettings
+from mg.training.config import LossSettings, TrainTAEConfig, ValidationSettings
 from mg.training.pretrained import (
     PretrainedSettings,
     PretrainedTarget,
@@ -51,6 +51,10 @@ DIFFUSION = PretrainedTarget(
 )
 
 
+# What training the TAE makes of `pretrained`.
+TAE = TrainTAEConfig(output_path="out", video_folder="videos").target()
+
+
 def section(**changes) -> PretrainedSettings:
     """Return the full section with changes; those of the VAE by vae_NAME."""
     of_vae = {name[4:]: value for name, value in changes.items() if name.startswith("vae_")}
@@ -59,7 +63,7 @@ def section(**changes) -> PretrainedSettings:
     return PretrainedSettings(**{**FULL, **others, "vae": vae})
 
 
-def resolve(settings, target=TAE_TARGET, *, num_steps=1000, steps_per_epoch=8):
+def resolve(settings, target=TAE, *, num_steps=1000, steps_per_epoch=8):
     return resolve_pretrained(
         settings, target, num_steps=num_steps, steps_per_epoch=steps_per_epoch
     )
@@ -128,14 +132,14 @@ def test_a_first_phase_that_takes_all_steps_is_refused():
 def test_resolved_settings_are_plain_ones_and_stay_as_they_are(tmp_path, caplog):
     config = parse(tmp_path, {"pretrained": FULL})
     with caplog.at_level(logging.WARNING, "mg"):
-        resolved = apply_pretrained(config, TAE_TARGET, steps_per_epoch=8)
+        resolved = apply_pretrained(config, TAE, steps_per_epoch=8)
     assert len(caplog.records) == 2
     assert resolved.phases == [PhaseSettings(steps=80, train=["temporal"]), PhaseSettings()]
     assert resolved.lr_multipliers == {"encoder": 0.1, "decoder": 0.2}
     assert resolved.start_weights() == dataclasses.replace(config.start_weights(), freeze_epochs=0)
-    assert apply_pretrained(resolved, TAE_TARGET, steps_per_epoch=3) == resolved
+    assert apply_pretrained(resolved, TAE, steps_per_epoch=3) == resolved
     off = dataclasses.replace(config, pretrained=section(use_pretrained=False))
-    assert apply_pretrained(off, TAE_TARGET, steps_per_epoch=8).pretrained is None
+    assert apply_pretrained(off, TAE, steps_per_epoch=8).pretrained is None
 
 
 # -- the section in files and flags ----------------------------------------------------------------
@@ -162,7 +166,7 @@ def test_the_shipped_example():
     path = ROOT / "configs" / "tae" / "train" / "from_pretrained_vae.yaml"
     flags = ["--config", str(path), "--video_folder=videos"]
     config = parse_config(TrainTAEConfig, flags, description="")
-    resolved = apply_pretrained(config, TAE_TARGET, steps_per_epoch=100)
+    resolved = apply_pretrained(config, TAE, steps_per_epoch=100)
     assert resolved.phases == [PhaseSettings(steps=1000, train=["temporal"]), PhaseSettings()]
     assert resolved.lr_multipliers == {"encoder": 0.1}
     assert resolved.start_weights().model_name == "stabilityai/sd-vae-ft-mse"
@@ -338,7 +342,7 @@ def test_a_run_saves_what_the_section_became(make_config, image_vae, tmp_path, m
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vae_method": "tae"}, "method='tae', but the file holds no Temporal Autoencoder"),
+        ({"vae_method": "tae"}, "method='tae', but these are weights of family 'sd'"),
         ({"vae_inflate_method": "average"}, None),
     ],
 )

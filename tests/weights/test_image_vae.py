@@ -108,7 +108,7 @@ def test_fields_of_a_vae_config(vae_config, expected):
 def test_vae_configs_that_a_tae_cannot_have(caplog):
     with pytest.raises(ValueError, match="activation is 'gelu'"):
         fields_of_vae_config({"act_fn": "gelu"})
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(ValueError, match="not a number"):
         fields_of_vae_config({"norm_num_groups": [32]})
     with pytest.raises(ValueError, match="not finite"):
         fields_of_vae_config({"scaling_factor": float("nan")})
