@@ -1,0 +1,48 @@
+"""The configs of the VAEs' trainings: settings that parse, and networks of the sizes they state."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from mg.cli import parse_config
+from mg.training.config import TrainVAEConfig
+
+FOLDER = Path(__file__).parents[2] / "configs" / "vae" / "train"
+# Family, compression in time and space, channels of the latent, millions of parameters.
+SIZES = {
+    "causal_vae": ("causal_vae", 4, 8, 4, 229.2),
+    "causal_vae_tiny": ("causal_vae", 4, 4, 4, 1.8),
+    "video_dc_ae": ("dc_ae", 4, 32, 128, 459.5),
+    "video_dc_ae_disc": ("dc_ae", 4, 32, 128, 459.5),
+    "video_dc_ae_tiny": ("dc_ae", 4, 8, 32, 1.3),
+    "wan_tiny": ("wan", 4, 4, 8, 1.8),
+}
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_parses_to_the_network_that_it_states(path):
+    arguments = ["--config", str(path), "--video_folder", "clips"]
+    config = parse_config(TrainVAEConfig, arguments, description="")
+    model = config.model_to_train()
+    network = model.config or model.family.read_config({})
+    spec = network.spec
+    count = sum(math.prod(shape) for shape in model.family.shapes(network).values())
+    found = (model.family.name, spec.t, spec.h, spec.channels, round(count / 1e6, 1))
+    assert found == SIZES[path.stem]
+    assert spec.valid_frames(config.data.sample_n_frames) == config.data.sample_n_frames
+    head = path.read_text(encoding="utf-8").split("output_path:")[0]
+    assert f"--config configs/vae/train/{path.name}" in head and "# devices " in head
+
+
+def test_weights_to_start_from_have_two_spellings():
+    path = FOLDER / "video_dc_ae_disc.yaml"
+    arguments = ["--config", str(path), "--video_folder", "clips"]
+    given = [*arguments, "--model.from_pretrained", "weights"]
+    config = parse_config(TrainVAEConfig, given, description="")
+    assert config.start_weights().model_name == "weights"
+    assert "from_pretrained" not in config.model
+    with pytest.raises(ValueError, match="both name weights to start from"):
+        parse_config(TrainVAEConfig, [*given, "--pretrained", "others"], description="")
+    with pytest.raises(ValueError, match=r"model.family is missing: one of tae, opensora"):
+        TrainVAEConfig(output_path="out", video_folder="clips", model={})
