@@ -15,7 +15,8 @@ from mg.weights.safetensors_file import (
     read_safetensors_metadata,
     write_safetensors,
 )
-from tests.models.test_conditions_beside_latent import FAMILIES, inputs
+from tests.models.test_conditions_beside_latent import inputs
+from tests.tiny import DENOISERS
 
 # How many linear maps of each family have attention or feed-forward as their layer.
 NUM_MAPS = {
@@ -29,7 +30,7 @@ NUM_MAPS = {
 def build(name):
     """Return a network with random weights that are not zero."""
     family = denoiser_family(name)
-    network = family.build(family.read_config({**FAMILIES[name][0], "latent_channels": 4}))
+    network = family.build(family.read_config({**DENOISERS[name], "latent_channels": 4}))
     rng = np.random.default_rng(1)
     network.load_tensors(
         {
@@ -40,7 +41,7 @@ def build(name):
     return network
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", DENOISERS)
 def test_zero_is_the_base_bit_for_bit_and_merged_is_unmerged(name, tmp_path, pynative_mode):
     network = build(name)
     arguments, _ = inputs(name)

@@ -8,9 +8,9 @@ from mindspore import Tensor
 from mg.models.families import denoiser_family
 from mg.models.unet3d.config import PRESETS, UNet3DConfig
 from mg.models.unet3d.network import UNet3D
-from tests.models.test_conditions_beside_latent import FAMILIES
+from tests.tiny import DENOISERS
 
-FIELDS = {**FAMILIES["unet"][0], "latent_channels": 4}
+FIELDS = {**DENOISERS["unet"], "latent_channels": 4}
 
 
 def build(**changes):
