@@ -5,7 +5,7 @@ mg train-tae --config configs/tae/train/demo.yaml
 
 from mg.cli import parse_config
 from mg.device import setup_device
-from mg.training.config import TrainTAEConfig
+from mg.training.config import TrainAutoencoderConfig, TrainTAEConfig
 
 # What --help shows.
 COMMON = (
@@ -23,7 +23,11 @@ COMMON = (
 
 
 def main() -> None:
-    config = parse_config(TrainTAEConfig, description=__doc__, common=COMMON)
+    train(parse_config(TrainTAEConfig, description=__doc__, common=COMMON))
+
+
+def train(config: TrainAutoencoderConfig) -> None:
+    """Set the device up and train an autoencoder."""
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks

@@ -4,7 +4,7 @@ mg train-vae --config configs/vae/train/causal_vae_tiny.yaml
 """
 
 from mg.cli import parse_config
-from mg.device import setup_device
+from mg.commands.train_tae import train
 from mg.training.config import TrainVAEConfig
 
 # What --help shows.
@@ -23,10 +23,4 @@ COMMON = (
 
 
 def main() -> None:
-    config = parse_config(TrainVAEConfig, description=__doc__, common=COMMON)
-    setup_device(config)
-    # After the device is set:
-    from mg.parallel.ranks import init_ranks
-    from mg.training.autoencoder_trainer import AutoencoderTrainer
-
-    AutoencoderTrainer(config, init_ranks()).run()
+    train(parse_config(TrainVAEConfig, description=__doc__, common=COMMON))

@@ -29,6 +29,7 @@ __all__ = [
     "DenoiserFamily",
     "autoencoder_families",
     "autoencoder_family",
+    "autoencoder_of_class",
     "built_shapes",
     "denoiser_family",
     "denoiser_of_class",
@@ -174,6 +175,18 @@ def autoencoder_family(name: str) -> AutoencoderFamily:
 def autoencoder_families() -> list[AutoencoderFamily]:
     """Return the records of all families of autoencoders."""
     return [autoencoder_family(name) for name in AUTOENCODERS]
+
+
+def autoencoder_of_class(class_name: object) -> AutoencoderFamily:
+    """Return the record of the family whose config.json states this class.
+
+    Raises:
+        ValueError: no family has it.
+    """
+    families = {name: family for family in autoencoder_families() for name in family.class_names}
+    if not isinstance(class_name, str) or class_name not in families:
+        raise ValueError(f"the config is of class {class_name!r}; known are {', '.join(families)}")
+    return families[class_name]
 
 
 def denoiser_family(name: str) -> DenoiserFamily:

@@ -35,7 +35,7 @@ from mg.models.denoiser_config import DenoiserConfig
 from mg.models.families import (
     AutoencoderFamily,
     DenoiserFamily,
-    autoencoder_families,
+    autoencoder_of_class,
     denoiser_family,
     denoiser_of_class,
 )
@@ -320,11 +320,10 @@ def _family(folder: Path) -> DenoiserFamily:
 def _autoencoder_family(folder: Path) -> AutoencoderFamily:
     """Return the family of the autoencoder; that of older folders, which do not say, is one."""
     path = folder / CONFIG_FILE
-    stated = _read_json(path).get("_class_name", OLDER_AUTOENCODER)
-    families = {name: each for each in autoencoder_families() for name in each.class_names}
-    if not isinstance(stated, str) or stated not in families:
-        raise ValueError(f"{path}: class {stated!r}; known are {', '.join(families)}")
-    return families[stated]
+    try:
+        return autoencoder_of_class(_read_json(path).get("_class_name", OLDER_AUTOENCODER))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _check_fit(

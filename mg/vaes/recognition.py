@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mg.models.families import AUTOENCODERS, autoencoder_families
+from mg.models.families import AUTOENCODERS, autoencoder_families, autoencoder_of_class
 from mg.weights.families import FAMILIES as KNOWN_WEIGHTS
 from mg.weights.families import guess_family
 
@@ -49,10 +49,7 @@ def family_of_config(config: Mapping[str, Any]) -> str | None:
     first = next(iter(architectures), None) if isinstance(architectures, list | tuple) else None
     stated = config.get("_class_name") or first or config.get("model_type")
     if stated is not None:
-        classes = {name: each.name for each in autoencoder_families() for name in each.class_names}
-        if not isinstance(stated, str) or stated not in classes:
-            raise ValueError(f"the config is of class {stated!r}; known are {', '.join(classes)}")
-        return classes[stated]
+        return autoencoder_of_class(stated).name
     return "tae" if "ch_mult" in config and "temporal_downsample_level" in config else None
 
 
