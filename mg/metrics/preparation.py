@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mg.data.transforms import resize_and_crop
 from mg.metrics.protocol import FrameSettings, SizeSettings
 
 __all__ = ["frame_indices", "prepare_frames", "resize_frames"]
@@ -52,6 +53,10 @@ def prepare_frames(frames: np.ndarray, settings: SizeSettings) -> np.ndarray:
         ValueError: the crop is larger than the frames.
     """
     height, width = frames.shape[1:3]
+    if settings.fit == "cover":
+        short_side = min(height, width) if settings.crop_size is None else None
+        size = _covered_size(height, width, settings)
+        return resize_and_crop(frames, size=size, short_side=short_side)
     if settings.resolution is not None:
         scale = settings.resolution / min(height, width)
         height, width = (
@@ -68,6 +73,26 @@ def prepare_frames(frames: np.ndarray, settings: SizeSettings) -> np.ndarray:
         top, left = (round((side - crop) / 2) for side in (height, width))
         frames = frames[:, top : top + crop, left : left + crop]
     return np.ascontiguousarray(frames)
+
+
+def _covered_size(height: int, width: int, settings: SizeSettings) -> tuple[int, int]:
+    """Return the (height, width) of frames that are scaled to cover a size, or that keep theirs."""
+    if settings.crop_size is not None:
+        return _pair(settings.crop_size)
+    size = tuple(
+        side // multiple * multiple
+        for side, multiple in zip((height, width), _pair(settings.crop_multiple), strict=True)
+    )
+    if not all(size):
+        raise ValueError(
+            f"its frames of {height}x{width} are smaller than size.crop_multiple="
+            f"{settings.crop_multiple}"
+        )
+    return size
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def resize_frames(

@@ -15,7 +15,14 @@ from typing import Any
 
 import yaml
 
-__all__ = ["FrameSettings", "MetricSettings", "Protocol", "SizeSettings", "read_protocol"]
+__all__ = [
+    "DEFINITIONS",
+    "FrameSettings",
+    "MetricSettings",
+    "Protocol",
+    "SizeSettings",
+    "read_protocol",
+]
 
 # Raised whenever the definition of a metric changes: figures before and after are not comparable.
 DEFINITIONS = 1
@@ -23,6 +30,7 @@ LARGEST_FILE = 1 << 16  # bytes of a protocol's YAML file
 CHOICES = {
     "frames.too_short": ("refuse", "cut"),
     "frames.sample_rate_applies_to": ("both", "real"),
+    "size.fit": ("short_side", "cover"),
     "size.interpolation": ("area", "bilinear", "bilinear_antialias"),
     "size.rounding": ("bytes", "none"),
     "size.different": ("refuse", "resize"),
@@ -30,6 +38,8 @@ CHOICES = {
     "metrics.lpips_net": ("vgg", "alex"),
     "mean_over": ("clips", "frames"),
 }
+# Settings that came later: at these values they leave a hash as it was before.
+LATER = {"size.fit": "short_side", "size.crop_multiple": 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,20 +69,36 @@ class SizeSettings:
     """At what size, and as what numbers, frames are measured.
 
     Args:
-        resolution: length that the shorter side is scaled to, pixels; None keeps it.
-        crop_size: side of the square that is cut from the centre; None keeps all.
+        resolution: length that the shorter side is scaled to, pixels; None keeps it. None with
+            "cover".
+        crop_size: side of the square that is cut from the centre, or, with "cover", (height,
+            width); None keeps all.
         interpolation: "area" (averages areas down, bicubic up), "bilinear" (four neighbours, as
             `torch.nn.functional.interpolate`) or "bilinear_antialias" (as Pillow).
         rounding: "bytes" rounds scaled frames to 0..255, "none" keeps floats.
         different: where real and generated frames are not of one size, "refuse" the pair, or
             "resize" the generated ones to the real one's size first.
+        fit: "short_side" scales the shorter side to `resolution`; "cover" scales just enough to
+            cover `crop_size`, as the frames that autoencoders train on.
+        crop_multiple: with "cover" and no crop_size, frames keep their size, cut at the centre to
+            a multiple of this, or of (height, width).
     """
 
     resolution: int | None = 256
-    crop_size: int | None = 256
+    crop_size: int | tuple[int, int] | None = 256
     interpolation: str = "area"
     rounding: str = "bytes"
     different: str = "refuse"
+    fit: str = "short_side"
+    crop_multiple: int | tuple[int, int] = 1
+
+    def __post_init__(self) -> None:
+        for name in ("crop_size", "crop_multiple"):
+            value = getattr(self, name)
+            if isinstance(value, list | tuple):
+                pair = tuple(value)
+                is_square = len(pair) == 2 and pair[0] == pair[1]
+                object.__setattr__(self, name, pair[0] if is_square else pair)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +149,7 @@ class Protocol:
         for key, allowed in CHOICES.items():
             if flat[key] not in allowed:
                 raise ValueError(f"{key}={flat[key]!r}; expected one of {', '.join(allowed)}")
-        for key in ("frames.num_frames", "size.resolution", "size.crop_size"):
+        for key in ("frames.num_frames", "size.resolution"):
             _check_number(key, flat[key], int, may_lack=True)
         for key in ("version", "frames.sample_rate", "metrics.min_clips"):
             _check_number(key, flat[key], int)
@@ -131,18 +157,16 @@ class Protocol:
             _check_number(key, flat[key], (int, float), may_lack=True)
         if self.frames.sample_fps is not None and self.frames.sample_rate != 1:
             raise ValueError("frames.sample_fps and frames.sample_rate exclude each other")
-        resolution, crop_size = self.size.resolution, self.size.crop_size
-        if resolution is not None and crop_size is not None and crop_size > resolution:
-            raise ValueError(
-                f"size.crop_size={crop_size} is larger than size.resolution={resolution}, the "
-                "length of the shorter side"
-            )
+        _check_size(self.size)
 
     def hash(self) -> str:
         """Return 12 hexadecimal digits that differ if figures may; names and texts do not count."""
         content = {"definitions": DEFINITIONS, **_flat(self)}
         for key in ("name", "about", "measured", "metrics.min_clips"):
             del content[key]
+        for key, value in LATER.items():
+            if content[key] == value:
+                del content[key]
         for key in ("frames.sample_fps", "metrics.psnr_cap"):  # 100 and 100.0 are the same
             content[key] = None if content[key] is None else float(content[key])
         text = json.dumps(content, sort_keys=True)
@@ -151,6 +175,34 @@ class Protocol:
     def label(self) -> str:
         """Return name, version and hash, as they stand beside figures."""
         return f"{self.name} v{self.version} {self.hash()}"
+
+    @classmethod
+    def of_covering_frames(
+        cls,
+        name: str,
+        *,
+        num_frames: int | None,
+        crop_size: int | tuple[int, int] | None,
+        sample_rate: int = 1,
+        crop_multiple: int | tuple[int, int] = 1,
+    ) -> "Protocol":
+        """Return the protocol of frames that are scaled and cropped as autoencoders see them."""
+        return cls(
+            name,
+            frames=FrameSettings(num_frames=num_frames, sample_rate=sample_rate),
+            size=SizeSettings(
+                fit="cover", resolution=None, crop_size=crop_size, crop_multiple=crop_multiple
+            ),
+        )
+
+    def record(self) -> dict:
+        """Return what a report keeps of it: name, version, hash and all settings."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "hash": self.hash(),
+            "settings": self.to_dict(),
+        }
 
     def changed(self, **settings: Any) -> "Protocol":
         """Return a copy with some settings of `frames` and `size` replaced; None changes nothing.
@@ -228,6 +280,31 @@ def _check_keys(values: Any, kind: type, prefix: str) -> None:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
             raise ValueError(f"unknown setting {prefix + str(key)!r}; {hint}")
+
+
+def _check_size(size: SizeSettings) -> None:
+    """Raise ValueError unless the settings of the size go together."""
+    is_cover = size.fit == "cover"
+    for key in ("crop_size", "crop_multiple"):
+        value = getattr(size, key)
+        sides = value if isinstance(value, tuple) and is_cover and len(value) == 2 else (value,)
+        for side in sides:
+            _check_number(f"size.{key}", side, int, may_lack=key == "crop_size")
+    if is_cover and size.resolution is not None:
+        raise ValueError(
+            f"size.resolution={size.resolution} has no effect with size.fit='cover', which scales "
+            "frames to cover size.crop_size; set it to null"
+        )
+    if is_cover and (size.interpolation, size.rounding) != ("area", "bytes"):
+        raise ValueError("size.fit='cover' takes size.interpolation='area' and rounding='bytes'")
+    if size.crop_multiple != 1 and not (is_cover and size.crop_size is None):
+        raise ValueError("size.crop_multiple needs size.fit='cover' and size.crop_size=null")
+    has_both = size.resolution is not None and size.crop_size is not None
+    if has_both and size.crop_size > size.resolution:
+        raise ValueError(
+            f"size.crop_size={size.crop_size} is larger than size.resolution={size.resolution}, "
+            "the length of the shorter side"
+        )
 
 
 def _check_number(key: str, value: Any, kind: type | tuple, *, may_lack: bool = False) -> None:

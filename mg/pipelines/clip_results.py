@@ -4,67 +4,38 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mg.files import sha256_of_file
-from mg.metrics.lpips import load_lpips, lpips, lpips_weights_path
-from mg.metrics.psnr import psnr
-from mg.metrics.ssim import ssim
+from mg.metrics.lpips import lpips_weights_path
+from mg.metrics.measures import Measures, MetricOptions
+from mg.metrics.protocol import MetricSettings
 
-if TYPE_CHECKING:
-    from mg.models.perceptual import LPIPS
-
-__all__ = [
-    "find_lpips",
-    "lpips_identity",
-    "measure",
-    "numbers_of_record",
-    "numbers_to_json",
-]
+__all__ = ["build_measures", "numbers_of_record", "numbers_to_json"]
 
 logger = logging.getLogger("mg")
 
+OLDER_NAMES = {"lpips": "lpips_vgg"}  # of figures, in records of older versions
 
-def find_lpips(path: str | os.PathLike | None, size: tuple[int, int]) -> "LPIPS | None":
-    """Return the LPIPS network, or None, saying why, if it cannot be used.
+
+def build_measures(path: str | os.PathLike | None, settings: MetricSettings) -> Measures:
+    """Return what measures PSNR, SSIM and, where its weights are there, LPIPS.
 
     Args:
-        path: its weights; None takes those that were fetched.
-        size: (height, width) of the smallest frames.
+        path: weights of LPIPS; None takes those that were fetched, and says so if there are none.
+        settings: of the protocol.
 
     Raises:
         FileNotFoundError: `path` is given and does not exist.
     """
-    if path is None and not lpips_weights_path().is_file():
+    names = ["psnr", "ssim"]
+    if path is None and not lpips_weights_path(settings.lpips_net).is_file():
         logger.info("LPIPS is left out; `mg fetch-lpips` fetches its weights once.")
-        return None
-    network = load_lpips(path=path)
-    if min(size) < network.min_size:
-        logger.info("LPIPS is left out; it needs frames of %d pixels or more.", network.min_size)
-        return None
-    return network
-
-
-def lpips_identity(path: str | os.PathLike | None, network: "LPIPS | None") -> str | None:
-    """Return the SHA-256 of the weights that `find_lpips` took; None where there is no network."""
-    return None if network is None else sha256_of_file(path or lpips_weights_path())
-
-
-def measure(
-    reference: np.ndarray, reconstruction: np.ndarray, network: "LPIPS | None"
-) -> dict[str, np.ndarray]:
-    """Return PSNR, SSIM and, with a network, LPIPS of each frame, one array (T,) per metric.
-
-    Args:
-        reference, reconstruction: uint8 (T, H, W, 3).
-        network: from `find_lpips`.
-    """
-    values = {"psnr": psnr(reference, reconstruction), "ssim": ssim(reference, reconstruction)}
-    if network is not None:
-        values["lpips"] = lpips(reference, reconstruction, network=network)
-    return values
+    else:
+        names.append(f"lpips_{settings.lpips_net}")
+    options = MetricOptions(lpips_path=None if path is None else str(path))
+    return Measures(names, settings, options)
 
 
 def numbers_to_json(values: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
@@ -84,7 +55,9 @@ def numbers_of_record(path: Path, record: dict[str, Any]) -> dict[str, np.ndarra
     """
     try:
         values = {
-            name: np.array([math.inf if number is None else float(number) for number in numbers])
+            OLDER_NAMES.get(name, name): np.array(
+                [math.inf if number is None else float(number) for number in numbers]
+            )
             for name, numbers in record["frames"].items()
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:

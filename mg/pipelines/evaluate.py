@@ -219,12 +219,7 @@ class _Job:
             ]
         )
         content = {
-            "protocol": {
-                "name": self.protocol.name,
-                "version": self.protocol.version,
-                "hash": self.protocol.hash(),
-                "settings": self.protocol.to_dict(),
-            },
+            "protocol": self.protocol.record(),
             "weights": self.measures.weights(),
             "made_with": {"numpy": np.__version__, "opencv": cv2.__version__},
             "left_out": outcome.failed,

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor
@@ -18,17 +18,12 @@ from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video_writer import VideoWriter, write_video
 from mg.files import write_text
+from mg.metrics.protocol import DEFINITIONS
 from mg.metrics.report import QualityReport
 from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, weights_hash
-from mg.pipelines.clip_results import (
-    find_lpips,
-    lpips_identity,
-    measure,
-    numbers_of_record,
-    numbers_to_json,
-)
+from mg.pipelines.clip_results import build_measures, numbers_of_record, numbers_to_json
 from mg.pipelines.decode import DEFAULT_FPS
 from mg.pipelines.encode import frame_size
 from mg.pipelines.outcome import Outcome
@@ -43,9 +38,6 @@ from mg.pipelines.output_record import (
 )
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import check_finite, decode_latents, encode_frames, read_frames
-
-if TYPE_CHECKING:
-    from mg.models.perceptual import LPIPS
 
 __all__ = ["reconstruct_videos"]
 
@@ -64,9 +56,9 @@ def reconstruct_videos(
     """Return the quality of all reconstructed clips; the posterior's mean is decoded.
 
     Writes `clips/NAME.mp4` and `clips/NAME.json` (what it was made from, quality of each frame) for
-    each clip, and `report.json` and `report.txt` for all. Clips that an earlier run has finished,
-    from the same video (by size and time of the file), with the same weights and settings, are not
-    computed again.
+    each clip, and `report.json` and `report.txt` for all, with the hash of the measuring protocol.
+    Clips that an earlier run has finished, from the same video (by size and time of the file), with
+    the same weights and settings, are not computed again.
 
     Args:
         autoencoder: its tiling is used with `use_tile`, and for whole clips.
@@ -86,8 +78,7 @@ def reconstruct_videos(
     sizes = _frame_sizes(autoencoder, clips, settings, outcome)
     if not sizes:
         outcome.refuse_total_failure()
-    network = find_lpips(settings.lpips_path, min(sizes.values(), key=min))
-    job = _Job(autoencoder, Path(output_folder), clips, settings, network)
+    job = _Job(autoencoder, Path(output_folder), clips, settings)
     own = {name: sizes[name] for name in ranks.share(list(sizes))}
     measured = {} if settings.overwrite else job.finished(own)
     outcome.finished_before.extend(measured)
@@ -105,7 +96,7 @@ def reconstruct_videos(
     outcome.refuse_total_failure()
     report = _report_of_all(measured, list(sizes), ranks)
     if ranks.is_main:
-        _write_report(Path(output_folder), report, outcome, job.settings_of_result)
+        job.write_report(report, outcome)
     return report
 
 
@@ -154,12 +145,13 @@ class _Job:
         folder: Path,
         clips: dict[str, Clip],
         settings: ReconstructionSettings,
-        network: "LPIPS | None",
     ) -> None:
         self.autoencoder = autoencoder
+        self.folder = folder
         self.clips = clips
         self.settings = settings
-        self.network = network
+        self.protocol = settings.protocol(autoencoder.spec)
+        self.measures = build_measures(settings.lpips_path, self.protocol.metrics)
         self.videos = output_paths(clips, folder / "clips", ".mp4")
         tiles_count = autoencoder.use_tile or not settings.num_frames
         model = {
@@ -171,11 +163,8 @@ class _Job:
             "tiling": dataclasses.asdict(autoencoder.tiling) if tiles_count else None,
         }
         # All that the numbers and videos depend on but for the clip, as JSON can hold it.
-        self.settings_of_result = json.loads(
-            json.dumps(
-                {**model, **settings.of_result(lpips_identity(settings.lpips_path, network))}
-            )
-        )
+        lpips = self.measures.weights().get(f"lpips_{self.protocol.metrics.lpips_net}")
+        self.settings_of_result = json.loads(json.dumps({**model, **settings.of_result(lpips)}))
 
     def finished(self, sizes: dict[str, tuple[int, int]]) -> dict[str, dict[str, np.ndarray]]:
         """Return the numbers of the clips that an earlier run has finished.
@@ -187,11 +176,15 @@ class _Job:
         return {
             name: numbers_of_record(record_path(path), read_record(path))
             for name, path in paths.items()
-            if is_finished(path, self._made_from(name))
+            if is_finished(path, self._made_from(name), older={"definitions": 1})
         }
 
     def _made_from(self, name: str) -> dict[str, Any]:
-        return {"input": clip_state(self.clips[name]), "settings": self.settings_of_result}
+        return {
+            "input": clip_state(self.clips[name]),
+            "settings": self.settings_of_result,
+            "definitions": DEFINITIONS,
+        }
 
     def batch(
         self, sizes: dict[str, tuple[int, int]], outcome: Outcome
@@ -242,7 +235,7 @@ class _Job:
         self, name: str, original: np.ndarray, reconstruction: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Write one clip's video and numbers; return the numbers."""
-        values = measure(original, reconstruction, self.network)
+        values = self._measure(name, original, reconstruction)
         shown = self._shown(original, reconstruction)
         mark_begun(self.videos[name], self._made_from(name))
         write_video(self.videos[name], shown, fps=self._fps(name), overwrite=True)
@@ -261,7 +254,7 @@ class _Job:
                     pieces = []
                     for original, reconstruction in self._stream_pieces(name, size):
                         writer.write(self._shown(original, reconstruction))
-                        pieces.append(measure(original, reconstruction, self.network))
+                        pieces.append(self._measure(name, original, reconstruction))
             except ValueError as error:
                 outcome.failed[name] = str(error)
                 continue
@@ -287,6 +280,15 @@ class _Job:
             reconstruction = from_model_range(video)
             yield np.stack([waiting.popleft() for _ in reconstruction]), reconstruction
 
+    def _measure(
+        self, name: str, original: np.ndarray, reconstruction: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return the figures of each frame, one array (T,) per figure."""
+        values, left_out = self.measures(original, reconstruction)
+        for reason in left_out.values():
+            logger.info("%s: %s", name, reason)
+        return values
+
     def _choose_tiles(self, size: tuple[int, int]) -> None:
         if self.settings.memory_budget_gb is not None:
             self.autoencoder.tiling = self.autoencoder.tiling_within(
@@ -305,11 +307,16 @@ class _Job:
     def _mark_finished(self, name: str, values: dict[str, np.ndarray]) -> None:
         mark_finished(self.videos[name], self._made_from(name), frames=numbers_to_json(values))
 
-
-def _write_report(folder: Path, report: QualityReport, outcome: Outcome, settings: dict) -> None:
-    """Write the report of all clips as text and JSON, and log the text."""
-    table = report.table()
-    content = {"settings": settings, "left_out": outcome.failed, **json.loads(report.to_json())}
-    write_text(folder / "report.json", json.dumps(content, indent=2), overwrite=True)
-    write_text(folder / "report.txt", table + "\n", overwrite=True)
-    logger.info("%s\n\nVideos and report are in %s", table, folder)
+    def write_report(self, report: QualityReport, outcome: Outcome) -> None:
+        """Write the report of all clips as text and JSON, and log the text."""
+        table = f"protocol {self.protocol.label()}\n\n{report.table()}"
+        content = {
+            "protocol": self.protocol.record(),
+            "weights": self.measures.weights(),
+            "settings": self.settings_of_result,
+            "left_out": outcome.failed,
+            **json.loads(report.to_json()),
+        }
+        write_text(self.folder / "report.json", json.dumps(content, indent=2), overwrite=True)
+        write_text(self.folder / "report.txt", table + "\n", overwrite=True)
+        logger.info("%s\n\nVideos and report are in %s", table, self.folder)

@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 from mg.data.transforms import check_image_size
+from mg.latent_spec import LatentSpec
+from mg.metrics.protocol import Protocol
 
 __all__ = ["ReconstructionSettings"]
 
@@ -52,6 +54,22 @@ class ReconstructionSettings:
         for key in ("overwrite", "lpips_path", "batch_size"):
             settings.pop(key)
         return {**settings, "lpips": lpips}
+
+    def protocol(self, spec: LatentSpec) -> Protocol:
+        """Return the protocol that the frames are measured by.
+
+        `mg evaluate` with the same protocol measures two folders of videos alike.
+
+        Args:
+            spec: the autoencoder's latents; what frames keep their size for is cut to multiples.
+        """
+        return Protocol.of_covering_frames(
+            "reconstruct",
+            num_frames=self.num_frames or None,
+            sample_rate=self.sample_stride,
+            crop_size=self.image_size,
+            crop_multiple=1 if self.image_size is not None else (spec.h, spec.w),
+        )
 
     @property
     def num_source_frames(self) -> int:

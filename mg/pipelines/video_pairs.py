@@ -89,7 +89,8 @@ def load_pair(pair: Pair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, l
             f"{pair.generated.width}x{pair.generated.height}"
         )
         # Two sizes that the protocol scales and crops to one are no fault, but worth a word.
-        ends_equal = protocol.size.resolution is not None and protocol.size.crop_size is not None
+        scales = protocol.size.fit == "cover" or protocol.size.resolution is not None
+        ends_equal = scales and protocol.size.crop_size is not None
         if protocol.size.different == "refuse" and not ends_equal:
             raise ValueError(f"{text}; scale one of them, or choose `different: resize`")
         notes.append(text)

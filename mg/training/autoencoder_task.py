@@ -252,6 +252,7 @@ class AutoencoderTask(Task):
         summary = report.summary()
         clips = summary["clips"]
         return {
+            "protocol": self.validation.protocol.label(),
             "psnr": summary["psnr"],
             "ssim": summary["ssim"],
             "psnr_per_clip": {clip["name"]: clip["psnr"] for clip in clips},

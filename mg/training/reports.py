@@ -37,7 +37,8 @@ def validation_line(entry: Mapping[str, Any], metric: Metric) -> str:
     values = entry[metric.parts_key]
     parts = [f"{name}: {metric.text(values[name])}" for name in list(values)[:MAX_LISTED]]
     parts += _and_more(values)
-    return f"{metric.label} {metric.text(entry[metric.key])} ({', '.join(parts)})"
+    line = f"{metric.label} {metric.text(entry[metric.key])} ({', '.join(parts)})"
+    return f"{line}, protocol {entry['protocol']}" if "protocol" in entry else line
 
 
 def _and_more(values: Mapping[str, float]) -> list[str]:

@@ -12,6 +12,8 @@ from mg.data.manifest import Manifest, build_manifest
 from mg.data.media_rules import Reading
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video_writer import write_video
+from mg.metrics.measures import Measures
+from mg.metrics.protocol import Protocol
 from mg.metrics.report import QualityReport
 from mg.models.autoencoder import Autoencoder
 from mg.parameters import set_values
@@ -65,6 +67,10 @@ class Validation:
     def __init__(self, settings: ValidationSettings, reading: Reading) -> None:
         manifest = _build_manifest(settings, reading)
         logger.info("Held-out clips:\n%s", manifest.table())
+        self.protocol = Protocol.of_covering_frames(
+            "validation", num_frames=settings.num_frames, crop_size=settings.height_width
+        )
+        self.measures = Measures(["psnr", "ssim"], self.protocol.metrics)
         self.clips: dict[str, np.ndarray] = {}  # name -> uint8 (T, H, W, 3)
         self.fps: dict[str, float] = {}
         for clip in manifest.clips:
@@ -98,7 +104,7 @@ class Validation:
                 return None
             video = Tensor(to_model_range(frames)[None])  # (1, 3, T, H, W)
             reconstruction = from_model_range(autoencoder(video).asnumpy()[0])  # (T, H, W, 3)
-            report.add(name, frames, reconstruction)
+            report.add_measured(name, self.measures(frames, reconstruction)[0])
             rows.append(np.concatenate([frames, reconstruction], axis=2))
         autoencoder.set_train(True)
         if video_path is not None:

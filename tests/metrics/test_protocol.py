@@ -1,11 +1,13 @@
 """Measuring protocols: what their hash depends on, and what they refuse."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from mg.data.transforms import resize_and_crop
 from mg.metrics.preparation import frame_indices, prepare_frames
 from mg.metrics.protocol import FrameSettings, Protocol, SizeSettings, read_protocol
 
@@ -51,6 +53,61 @@ def test_the_hash_follows_settings_and_not_words(tmp_path):
     ):
         assert hash_of(text) != plain, text
     assert hash_of("metrics: {psnr_cap: 100}") == hash_of("metrics: {psnr_cap: 100.0}")
+
+
+def test_published_hashes_stay():
+    hashes = {path.stem: read_protocol(path).hash() for path in SHIPPED}
+    assert hashes == {
+        "mg": "5131ef3f4b07",
+        "open_sora_plan": "a3a3f7dadc50",
+        "vidtok": "f78d848640ff",
+    }
+
+
+@pytest.mark.parametrize("crop_size", [16, (12, 20)])
+def test_covering_frames_are_those_that_networks_see(crop_size):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 30, 41, 3), np.uint8)
+    protocol = Protocol.of_covering_frames("mine", num_frames=2, crop_size=crop_size)
+    size = (16, 16) if crop_size == 16 else crop_size
+    expected = resize_and_crop(frames, size=size)
+    np.testing.assert_array_equal(prepare_frames(frames, protocol.size), expected)
+
+
+def test_frames_that_keep_their_size_are_cut_to_multiples():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 30, 41, 3), np.uint8)
+    protocol = Protocol.of_covering_frames(
+        "mine", num_frames=None, crop_size=None, crop_multiple=(8, 16)
+    )
+    np.testing.assert_array_equal(prepare_frames(frames, protocol.size), frames[:, 3:27, 4:36])
+    with pytest.raises(ValueError, match="frames of 30x7 are smaller than"):
+        prepare_frames(frames[:, :, :7], protocol.size)
+
+
+def test_a_covering_protocol_survives_its_file(tmp_path):
+    for size in (64, (64, 64), (48, 64)):
+        protocol = Protocol.of_covering_frames("mine", num_frames=8, crop_size=size)
+        path = tmp_path / "protocol.yaml"
+        path.write_text(json.dumps(protocol.to_dict()))  # JSON is YAML
+        assert read_protocol(path) == protocol
+    square, pair = (
+        Protocol.of_covering_frames("mine", num_frames=8, crop_size=size) for size in (64, (64, 64))
+    )
+    assert square.hash() == pair.hash()
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"fit": "cover"}, "size.resolution=256 has no effect with size.fit='cover'"),
+        ({"fit": "cover", "resolution": None, "rounding": "none"}, "interpolation='area'"),
+        ({"crop_multiple": 8}, "size.crop_multiple needs size.fit='cover'"),
+        ({"crop_size": (8, 16)}, "size.crop_size="),
+        ({"fit": "cover", "resolution": None, "crop_size": (8, 0)}, "size.crop_size=0"),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused(size, message):
+    with pytest.raises(ValueError, match=message):
+        Protocol(size=SizeSettings(**size))
 
 
 def test_flags_change_name_and_hash():

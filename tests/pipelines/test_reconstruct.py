@@ -1,6 +1,7 @@
 """Reconstruction of a set of clips: numbers of the report, files, restarts."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ from mg.data.manifest import build_manifest
 from mg.data.transforms import from_model_range, to_model_range
 from mg.data.video import VideoReader
 from mg.metrics.psnr import psnr
+from mg.metrics.report_comparison import read_report
+from mg.pipelines.clip_results import numbers_of_record
+from mg.pipelines.evaluate import evaluate_pairs, find_pairs
 from mg.pipelines.reconstruct import reconstruct_videos
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 
@@ -41,6 +45,9 @@ def test_report_and_videos(make_tae, make_frames, video_folder, tmp_path, caplog
     assert by_name["a.mp4"]["psnr"] == pytest.approx(psnr(frames, expected).mean(), abs=1e-3)
     assert "lpips" not in report and "mg fetch-lpips" in caplog.text
     assert "mean of 2 clips" in caplog.text
+    protocol = SETTINGS.protocol(tae.spec)
+    assert report["protocol"]["hash"] == protocol.hash()
+    assert f"protocol {protocol.label()}" in (tmp_path / "report.txt").read_text()
 
     with VideoReader(tmp_path / "clips" / "sub" / "b.mp4") as reader:
         shown = reader.read(range(8)).astype(np.float64)
@@ -133,3 +140,25 @@ def test_outputs_of_other_settings_are_refused(make_tae, video_folder, tmp_path)
 def test_settings_without_sense_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         ReconstructionSettings(**wrong)
+
+
+def test_evaluate_measures_by_the_same_protocol(make_tae, video_folder, tmp_path):
+    """Figures of frames as decoded, and of the written video, differ by its compression alone."""
+    settings = ReconstructionSettings(num_frames=4, image_size=(16, 24), side_by_side=False)
+    tae = make_tae()
+    report = reconstruct_videos(tae, build(video_folder, settings), tmp_path / "own", settings)
+    protocol = settings.protocol(tae.spec)
+    pairs, _ = find_pairs(video_folder, tmp_path / "own" / "clips")
+    measured = evaluate_pairs(pairs, tmp_path / "report", protocol, ["psnr", "ssim"])
+    for stored in (tmp_path / "own", tmp_path / "report"):
+        assert read_report(stored).hash == protocol.hash()
+    by_name = {clip["name"]: clip for clip in measured.summary()["clips"]}
+    for clip in report.summary()["clips"]:
+        assert by_name[clip["name"]]["psnr"] == pytest.approx(clip["psnr"], abs=1.0)
+
+
+def test_figures_of_older_records_have_their_new_name():
+    record = {"frames": {"psnr": [20.0, None], "lpips": [0.5, 0.25]}}
+    numbers = numbers_of_record("clip.json", record)
+    assert list(numbers) == ["psnr", "lpips_vgg"]
+    assert numbers["psnr"].tolist() == [20.0, math.inf]

@@ -1,5 +1,6 @@
 """A whole run on a tiny network: what it trains, writes, resumes and refuses."""
 
+import re
 from pathlib import Path
 
 import mindspore as ms
@@ -59,6 +60,9 @@ def test_validation_writes_numbers_curves_and_side_by_side_videos(finished_run):
     assert [entry["step"] for entry in entries] == [0, 2, 4]
     assert all(list(entry["psnr_per_clip"]) == ["c.mp4"] for entry in entries)
     assert all(0 < entry["psnr"] < 60 for entry in entries)
+    label = finished_run.trainer.task.validation.protocol.label()
+    assert re.fullmatch(r"validation v1 [0-9a-f]{12}", label)
+    assert all(entry["protocol"] == label for entry in entries)
     assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
     for step in (0, 2, 4):
         info = probe_video(output / "validation" / f"step_{step:08d}.mp4")
