@@ -36,6 +36,7 @@ from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.pipelines.generator_folder import save_generator
 from mg.pipelines.output_record import read_record
+from mg.pipelines.training_scope import TrainingScope
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
@@ -48,9 +49,9 @@ NUM_TRIALS, TRIAL_MILLISECONDS = 20, 3000
 # Field, what is typed, and what the page has to answer.
 WRONG = (
     ("prompt", "word " * 5000, "is too long for the encoder"),
-    ("height", "17", "height=17 is not a multiple of"),
+    ("size", "17x64", "height=17 is not a multiple of"),
     ("num_frames", "100000", "100000 frames of"),
-    ("num_frames", "1.5", "num_frames=1.5; expected a whole number"),
+    ("num_frames", "1.5", "num_frames='1.5'; expected a whole number"),
     ("guidance", "-1", "guidance=-1; expected 0 or more"),
 )
 VIDEO = """() => {
@@ -134,6 +135,12 @@ def write_tiny_generator(folder: Path) -> Path:
         autoencoder=TemporalAutoencoder(TINY_TAE),
         text_encoders=["word,width=32,max_tokens=12"],
         defaults=TINY_DEFAULTS,
+        scope=TrainingScope(
+            examples=(PROMPT, "a blue square moving up on a white background"),
+            words=(),
+            num_frames=(TINY_DEFAULTS["num_frames"],),
+            sizes=(tuple(TINY_DEFAULTS["size"]),),
+        ),
     )
     return folder
 
@@ -223,6 +230,9 @@ def is_local(url: str) -> bool:
 def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
     """Use the page as a person would: first wrongly, then rightly, then save the video."""
     type_prompt(page)
+    see_example_taken(page)
+    see_seed_drawn(page)
+    page.locator("#advanced button").first.click()
     if options.steps is not None:
         field(page, "steps").fill(str(options.steps))
     field(page, "seed").fill(str(SEED))
@@ -241,6 +251,7 @@ def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
     metadata = read_record(path)
     made = {"prompt": PROMPT, "seed": SEED, "width": shown["width"], "height": shown["height"]}
     expect(made.items() <= metadata.items(), f"{made} was shown, {metadata} was made")
+    page.locator("#made button").first.click()
     told = page.locator("#metadata").inner_text()
     expect(PROMPT in told and "sha256" in told, f"the page tells of the video: {told!r}")
     with page.expect_download() as download:
@@ -248,6 +259,9 @@ def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
     saved = Path(download.value.path()).read_bytes()
     expect(saved == path.read_bytes(), f"what was downloaded is not {path.name}")
     print(f"the download is {path.name}, {len(saved)} bytes")
+    page.locator("#history video, #history img").first.wait_for(state="attached")
+    print("it is among the last videos")
+    see_cancelled(page, videos)
 
 
 def type_prompt(page: "Page") -> None:
@@ -260,16 +274,50 @@ def type_prompt(page: "Page") -> None:
     raise CheckError("what is typed as the prompt does not stay")
 
 
+def see_example_taken(page: "Page") -> None:
+    """Click the second example, and type the prompt again."""
+    examples = page.locator("#examples button")
+    if examples.count() < 2:
+        return  # a generator that says nothing of its training has none
+    text = examples.nth(1).inner_text().strip()
+    examples.nth(1).click()
+    page.wait_for_function(
+        "text => document.querySelector('#prompt textarea').value === text", arg=text
+    )
+    print(f"example: {text}")
+    field(page, "prompt").fill(PROMPT)
+
+
+def see_seed_drawn(page: "Page") -> None:
+    """Press the button until the seed is another one."""
+    before = field(page, "seed").input_value()
+    page.locator("#draw_seed").click()
+    page.wait_for_function(
+        "seed => document.querySelector('#seed input').value !== seed", arg=before
+    )
+    print(f"random seed: {field(page, 'seed').input_value()}")
+
+
+def see_cancelled(page: "Page", videos: Path) -> None:
+    """Start a long video, cancel it, and see that it is not made."""
+    before = set(videos.iterdir())
+    field(page, "steps").fill("250")
+    page.locator("#generate").click()
+    page.wait_for_timeout(TRIAL_MILLISECONDS)
+    page.locator("#cancel").click()
+    page.locator("#problem").filter(has_text="Cancelled.").wait_for()
+    expect(set(videos.iterdir()) == before, "a video that was cancelled left files")
+    print("cancelled")
+
+
 def see_refused(page: "Page", name: str, value: str, message: str) -> None:
     """Give a wrong value, see the page say so, and put back what was there."""
     before = field(page, name).input_value()
     field(page, name).fill(value)
     page.locator("#generate").click()
-    told = page.get_by_test_id("toast-text").filter(has_text=message)
+    told = page.locator("#problem").filter(has_text=message)
     told.wait_for()
     print(f"refused: {told.inner_text()}")
-    page.get_by_test_id("toast-close").click()
-    told.wait_for(state="hidden")
     field(page, name).fill(before)
 
 

@@ -10,14 +10,9 @@ from pathlib import Path
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
 from mg.files import check_writable_folder
-from mg.pipelines.demo_page import (
-    VideoMaker,
-    build_page,
-    check_address,
-    import_gradio,
-    open_page,
-)
+from mg.pipelines.demo_page import build_page, check_address, import_gradio, open_page
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
+from mg.pipelines.page_request import VideoMaker
 from mg.tiling.sizes import Tiling
 
 logger = logging.getLogger("mg")

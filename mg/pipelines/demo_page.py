@@ -13,131 +13,35 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mg.pipelines.generated_files import write_generated
-from mg.pipelines.output_record import read_record
 from mg.pipelines.page_limits import RequestLimits
-from mg.pipelines.sampling_checks import check_request, departures_of
-from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.page_request import MAX_PROMPT, PageRequest, VideoMaker
+from mg.pipelines.sampling_checks import departures_of
 
 if TYPE_CHECKING:
     import gradio
 
     from mg.pipelines.text_to_video import TextToVideo
 
-__all__ = ["PageRequest", "VideoMaker", "build_page", "check_address", "import_gradio", "open_page"]
+__all__ = ["build_page", "check_address", "import_gradio", "open_page"]
 
 logger = logging.getLogger("mg")
 
-MAX_SEED = 2**53 - 1  # larger numbers are not exact in a browser
-MAX_PROMPT = 4000  # characters; the longest that any text encoder takes are about half of it
 CACHE_SECONDS = 24 * 3600  # after which gradio's copies of videos are removed
+NUM_REMEMBERED = 8  # videos of one visitor that the page goes on to show
+MAX_DRAWN_SEED = 1_000_000  # a number that people can note down
+# Small videos are enlarged without blurring their pixels.
+CSS = """
+#video video, #history video { image-rendering: pixelated; width: 100%; object-fit: contain; }
+#problem { border-left: 4px solid #d97706; padding: 0 0.8em; }
+"""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PageRequest:
-    """What the fields of the page say; what is None is the generator's default.
-
-    Attributes:
-        prompt: what the video is to show.
-        negative_prompt: what it is pushed away from.
-        num_frames: of the video.
-        height, width: in pixels.
-        steps: steps of the sampler.
-        guidance: weight of the text; 1 turns guidance off.
-        seed: of the noise.
-    """
-
-    prompt: str
-    negative_prompt: str = ""
-    num_frames: int | None = None
-    height: int | None = None
-    width: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int | None = 0
-
-    def __post_init__(self) -> None:
-        for name in ("prompt", "negative_prompt"):
-            text = getattr(self, name)
-            if not isinstance(text, str) or len(text) > MAX_PROMPT:
-                given = f"{len(text)} characters" if isinstance(text, str) else repr(text)
-                raise ValueError(
-                    f"{name}: expected text of at most {MAX_PROMPT} characters, got {given}"
-                )
-        is_whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
-        if not is_whole or not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed={self.seed}; expected a whole number from 0 to {MAX_SEED}")
-
-    def settings(self, generator: "TextToVideo") -> SamplingSettings:
-        """Return how the video is sampled.
-
-        Raises:
-            ValueError: as `check_request`.
-        """
-        given = dataclasses.asdict(self)
-        prompt, _ = given.pop("prompt"), given.pop("seed")
-        settings = SamplingSettings.of(generator.defaults, **given)
-        check_request(generator, [prompt], settings)
-        return settings
-
-
-class VideoMaker:
-    """Makes one video after the other, and keeps each with its JSON in a folder.
-
-    MindSpore runs a network in whichever thread calls it, but only one at a time.
-    """
-
-    def __init__(
-        self, generator: "TextToVideo", folder: Path, *, origin: dict[str, Any] | None = None
-    ) -> None:
-        """Keep what videos are made with.
-
-        Args:
-            generator: of the videos.
-            folder: for the videos; made if missing.
-            origin: what else the JSONs say about where the videos come from.
-        """
-        self.generator = generator
-        self.folder = folder.resolve()
-        self.origin = origin
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._one_at_a_time = threading.Lock()
-
-    def make(
-        self, request: PageRequest, on_step: Callable[[int], None] | None = None
-    ) -> tuple[Path, dict[str, Any]]:
-        """Return the new mp4 and what its JSON says.
-
-        Args:
-            request: what is wanted.
-            on_step: called after each step of the sampler with how many are done.
-
-        Raises:
-            ValueError: as `check_request`, before anything is computed; or a result that is no
-                number.
-        """
-        settings = request.settings(self.generator)
-        # Unlike a running number it is free without looking, whoever else writes here.
-        name = f"{datetime.now():%Y%m%d_%H%M%S}_{secrets.token_hex(3)}.mp4"
-        path = self.folder / name
-        with self._one_at_a_time:
-            videos = write_generated(
-                self.generator,
-                [request.prompt],
-                [path],
-                seeds=[request.seed],
-                settings=settings,
-                origin=self.origin,
-                on_step=on_step,
-            )
-            list(videos)
-        logger.info("%s: %s", path, request.prompt)
-        return path, read_record(path)
+class _CancelledError(Exception):
+    """The visitor wants the video no longer."""
 
 
 def import_gradio() -> ModuleType:
@@ -176,7 +80,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def build_page(maker: VideoMaker) -> "gradio.Blocks":
-    """Return the page: fields, a button, the video and what is said of it.
+    """Return the page: what the generator can do, fields, the video, those before it.
 
     Args:
         maker: of the videos.
@@ -185,33 +89,75 @@ def build_page(maker: VideoMaker) -> "gradio.Blocks":
         ValueError: gradio is not installed.
     """
     gr = import_gradio()
-
-    check, generate = _handlers(gr, maker)
+    actions = _actions(gr, maker)
     with gr.Blocks(
         title="mg: text to video",
         analytics_enabled=False,
         delete_cache=(CACHE_SECONDS, CACHE_SECONDS),
     ) as page:
+        gr.Markdown(f"# Text to video\n\n{introduction(maker.generator)}", elem_id="introduction")
         with gr.Row():
             with gr.Column():
                 fields = _fields(gr, maker.generator)
-                button = gr.Button("Generate", variant="primary", elem_id="generate")
+                with gr.Row():
+                    button = gr.Button("Generate", variant="primary", elem_id="generate")
+                    cancel = gr.Button("Cancel", elem_id="cancel")
+                problem = gr.Markdown(visible=False, elem_id="problem")
             with gr.Column():
                 video = gr.Video(
                     label="Video", autoplay=True, loop=True, buttons=["download"], elem_id="video"
                 )
-                metadata = gr.JSON(label="How it was made", elem_id="metadata")
+                gallery = gr.Gallery(
+                    label="Last videos",
+                    columns=4,
+                    height="auto",
+                    fit_columns=False,
+                    interactive=False,
+                    elem_id="history",
+                )
+                with gr.Accordion("How it was made", open=False, elem_id="made"):
+                    metadata = gr.JSON(show_label=False, elem_id="metadata")
+        is_right, history = gr.State(False), gr.State([])
         # Has a queue of its own: what is wrong is told at once, also while a video is being made.
-        checked = button.click(check, fields, concurrency_limit=None, api_visibility="private")
-        checked.success(
-            generate,
+        checked = button.click(
+            actions.check,
             fields,
-            [video, metadata],
+            [is_right, problem],
+            concurrency_limit=None,
+            api_visibility="private",
+        )
+        checked.then(
+            actions.show,
+            [is_right, history, *fields],
+            [video, metadata, history, gallery, problem],
             concurrency_limit=1,
+            concurrency_id="generator",
             show_progress_on=video,
+            api_visibility="private",
+        )
+        cancel.click(actions.cancel, concurrency_limit=None, api_visibility="private")
+        # For programs: what is wrong is an error of the call.
+        with gr.Row(visible=False):
+            call, of_call = gr.Button(), [gr.Video(), gr.JSON()]
+        call.click(
+            actions.generate,
+            fields,
+            of_call,
+            concurrency_limit=1,
+            concurrency_id="generator",
             api_name="generate",
         )
     return page
+
+
+def introduction(generator: "TextToVideo") -> str:
+    """Return in a sentence or two what the generator can do, as Markdown."""
+    if generator.scope is None:
+        return "Videos of what you describe. This generator does not say what it was trained on."
+    text = f"Videos of what you describe, by a generator trained on {generator.scope.summary()}."
+    if generator.scope.words:
+        text += f" It knows these words: {', '.join(generator.scope.words)}."
+    return html.escape(text, quote=False)
 
 
 def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> str:
@@ -241,6 +187,7 @@ def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> s
         enable_monitoring=False,
         footer_links=[],
         max_file_size=0,
+        css=CSS,
         app_kwargs={"middleware": [Middleware(RequestLimits)]},
     )
     return address
@@ -248,80 +195,185 @@ def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> s
 
 def _fields(gr: ModuleType, generator: "TextToVideo") -> list["gradio.components.Component"]:
     """Return the fields in the order of `PageRequest`, filled with the defaults."""
-    defaults = generator.defaults
-    spec, patch = generator.autoencoder.spec, generator.transformer_config.patch
-    factors = [spec.h * patch[1], spec.w * patch[2]]
-
-    def number(name, value, label, info):
-        return gr.Number(value, label=label, info=info, min_width=120, elem_id=name)
-
+    defaults, scope = generator.defaults, generator.scope
+    size = "{}x{}".format(*defaults.size)
+    sizes = ["{}x{}".format(*pair) for pair in scope.sizes] if scope else []
+    lengths = list(scope.num_frames) if scope else []
     prompt = gr.Textbox(
         label="Prompt", lines=3, max_lines=8, max_length=MAX_PROMPT, elem_id="prompt"
     )
-    negative_prompt = gr.Textbox(
-        label="Negative prompt", max_lines=8, max_length=MAX_PROMPT, elem_id="negative_prompt"
-    )
-    with gr.Row():
-        num_frames = number(
-            "num_frames", defaults.num_frames, "Frames", f"{defaults.fps:g} per second"
-        )
-        height, width = (
-            number(name, size, name.capitalize(), f"pixels, a multiple of {factor}")
-            for name, size, factor in zip(("height", "width"), defaults.size, factors, strict=True)
+    if scope and scope.examples:
+        gr.Examples(
+            [[example] for example in scope.examples],
+            [prompt],
+            label="Examples",
+            elem_id="examples",
         )
     with gr.Row():
-        steps = number("steps", defaults.steps, "Steps", "of the sampler")
-        guidance = number("guidance", defaults.guidance, "Guidance", "1 turns it off")
-        seed = number("seed", 0, "Seed", "same seed, same video")
-    return [prompt, negative_prompt, num_frames, height, width, steps, guidance, seed]
+        sizes_field, frames_field = (
+            gr.Dropdown(
+                list(dict.fromkeys([default, *choices])),
+                value=default,
+                label=label,
+                info=info,
+                allow_custom_value=True,
+                min_width=120,
+                elem_id=name,
+            )
+            for name, default, choices, label, info in (
+                ("size", size, sizes, "Size", "height x width, pixels"),
+                (
+                    "num_frames",
+                    defaults.num_frames,
+                    lengths,
+                    "Frames",
+                    f"{defaults.fps:g} per second",
+                ),
+            )
+        )
+    with gr.Row():
+        seed = gr.Number(
+            0, label="Seed", info="same seed, same video", min_width=120, elem_id="seed"
+        )
+        draw = gr.Button("Random seed", size="sm", scale=0, min_width=120, elem_id="draw_seed")
+    draw.click(_draw_seed, None, seed, queue=False, api_visibility="private")
+    with gr.Accordion("Advanced settings", open=False, elem_id="advanced"):
+        negative_prompt = gr.Textbox(
+            label="Negative prompt", max_lines=8, max_length=MAX_PROMPT, elem_id="negative_prompt"
+        )
+        with gr.Row():
+            steps = gr.Number(defaults.steps, label="Steps", info="of the sampler", elem_id="steps")
+            guidance = gr.Number(
+                defaults.guidance, label="Guidance", info="1 turns it off", elem_id="guidance"
+            )
+    return [prompt, negative_prompt, frames_field, sizes_field, steps, guidance, seed]
 
 
-def _handlers(gr: ModuleType, maker: VideoMaker) -> tuple[Callable, Callable]:
-    """Return what checks the fields, and what makes their video."""
+def _draw_seed() -> int:
+    return secrets.randbelow(MAX_DRAWN_SEED)
 
-    def check(*values):
-        with _told_to_the_user(gr):
+
+@dataclasses.dataclass(frozen=True)
+class _Actions:
+    """What the page does: `check`, then `show`; `cancel`; and `generate`, for programs."""
+
+    check: Callable
+    show: Callable
+    cancel: Callable
+    generate: Callable
+
+
+def _actions(gr: ModuleType, maker: VideoMaker) -> _Actions:
+    """Return what the page does when buttons are pressed.
+
+    Args:
+        gr: gradio, which finds a visitor by its annotation and the progress by its default.
+        maker: of the videos.
+    """
+    wanted: dict[str, threading.Event] = {}  # by visitor; set once the video is not wanted
+
+    def check(visitor: gr.Request, *values):
+        wanted[visitor.session_hash] = threading.Event()
+        try:
             _request(values).settings(maker.generator)
+        except (ValueError, OSError) as error:
+            return False, gr.Markdown(_as_text(str(error)), visible=True)
+        return True, gr.Markdown("", visible=False)
+
+    def show(
+        is_right,
+        history,
+        visitor: gr.Request,
+        progress=gr.Progress(),  # noqa: B008
+        *values,
+    ):
+        unwanted = wanted.pop(visitor.session_hash, None) or threading.Event()
+        if not is_right:
+            return [gr.skip()] * 5
+        wanted[visitor.session_hash] = unwanted
+        request = _request(values)
+        try:
+            path, metadata = _make(maker, request, progress, unwanted)
+        except _CancelledError:
+            return [*[gr.skip()] * 4, gr.Markdown("Cancelled.", visible=True)]
+        except Exception as error:  # the page goes on; the terminal has the whole of it
+            logger.exception("%s could not be made", request)
+            text = _as_text(f"{type(error).__name__}: {error}")
+            return [*[gr.skip()] * 4, gr.Markdown(text, visible=True)]
+        finally:
+            wanted.pop(visitor.session_hash, None)
+        history = [(str(path), request.prompt), *history][:NUM_REMEMBERED]
+        departures = departures_of(
+            maker.generator, [request.prompt], request.settings(maker.generator)
+        )
+        note = gr.Markdown(_as_text(departures), visible=bool(departures))
+        return [str(path), metadata, history, history, note]
+
+    def cancel(visitor: gr.Request):
+        if visitor.session_hash in wanted:
+            wanted[visitor.session_hash].set()
 
     # The names are those that gradio's clients show and take.
     def generate(
         prompt,
         negative_prompt,
         num_frames,
-        height,
-        width,
+        size,
         steps,
         guidance,
         seed,
-        progress=gr.Progress(),  # noqa: B008 - gradio finds it by its default
+        progress=gr.Progress(),  # noqa: B008
     ):
-        values = (prompt, negative_prompt, num_frames, height, width, steps, guidance, seed)
-        with _told_to_the_user(gr):
-            request = _request(values)
-            settings = request.settings(maker.generator)
-            if departures := departures_of(maker.generator, [request.prompt], settings):
-                gr.Warning(html.escape(departures, quote=False))
-            num_steps = settings.steps
-            progress((0, num_steps), desc="Sampling (the first video compiles the networks)")
-
-            def tell(num_done):
-                desc = "Sampling" if num_done < num_steps else "Decoding"
-                progress((num_done, num_steps), desc=desc)
-
-            path, metadata = maker.make(request, tell)
+        with _told_to_the_caller(gr):
+            request = _request((prompt, negative_prompt, num_frames, size, steps, guidance, seed))
+            path, metadata = _make(maker, request, progress, threading.Event())
         return str(path), metadata
 
-    return check, generate
+    return _Actions(check, show, cancel, generate)
+
+
+def _make(
+    maker: VideoMaker, request: PageRequest, progress: Callable, unwanted: threading.Event
+) -> tuple[Path, dict[str, Any]]:
+    """Return the video and its JSON; `progress` shows how far it is.
+
+    Raises:
+        _CancelledError: it is wanted no longer.
+        ValueError, OSError, FloatingPointError: as `VideoMaker.make`.
+    """
+    num_steps = request.settings(maker.generator).steps
+    progress((0, num_steps), desc="Sampling (the first video compiles the networks)")
+
+    def tell(num_done: int) -> None:
+        if unwanted.is_set():
+            raise _CancelledError
+        desc = "Sampling" if num_done < num_steps else "Decoding"
+        progress((num_done, num_steps), desc=desc)
+
+    if unwanted.is_set():  # while it waited for its turn
+        raise _CancelledError
+    return maker.make(request, tell)
 
 
 def _request(values: tuple[Any, ...]) -> PageRequest:
+    """Return what the fields say; numbers that were typed into a list of choices are text."""
     names = [field.name for field in dataclasses.fields(PageRequest)]
-    return PageRequest(**dict(zip(names, values, strict=True)))
+    given = dict(zip(names, values, strict=True))
+    text = given["num_frames"]
+    if isinstance(text, str) and text.strip().isascii() and text.strip().isdigit():
+        given["num_frames"] = int(text[:9])
+    return PageRequest(**given)
+
+
+def _as_text(text: str) -> str:
+    """Return a text that Markdown shows as it is."""
+    escaped = html.escape(text, quote=False)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]#|~$!" else letter for letter in escaped)
 
 
 @contextlib.contextmanager
-def _told_to_the_user(gr: ModuleType) -> Iterator[None]:
-    """Show a user's fault on the page, in the words of the command line."""
+def _told_to_the_caller(gr: ModuleType) -> Iterator[None]:
+    """Answer a program's fault in the words of the command line."""
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:

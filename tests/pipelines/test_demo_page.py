@@ -21,16 +21,10 @@ from gradio_client.exceptions import AppError
 
 from mg.data.video import VideoReader
 from mg.pipelines import demo_page
-from mg.pipelines.demo_page import (
-    PageRequest,
-    VideoMaker,
-    build_page,
-    check_address,
-    import_gradio,
-    open_page,
-)
+from mg.pipelines.demo_page import build_page, check_address, import_gradio, open_page
 from mg.pipelines.generated_files import write_generated
 from mg.pipelines.page_limits import MAX_REQUEST_BYTES
+from mg.pipelines.page_request import PageRequest, VideoMaker
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
@@ -43,8 +37,7 @@ FIELDS = {
     "prompt": "a red circle",
     "negative_prompt": "blue",
     "num_frames": 6,
-    "height": 16,
-    "width": 24,
+    "size": "16x24",
     "steps": 2,
     "guidance": 2.5,
     "seed": 11,
@@ -119,13 +112,13 @@ def test_the_page_makes_what_the_command_line_makes(client, served, generator, t
     (kept,) = served[1].glob(f"{video.stem}.mp4")
     assert json.loads(kept.with_suffix(".json").read_text()) == metadata
     assert video.read_bytes() == kept.read_bytes()
-    settings = {name: FIELDS[name] for name in FIELDS if name not in ("prompt", "seed")}
+    settings = {k: v for k, v in FIELDS.items() if k not in ("prompt", "seed", "size")}
     again = write_generated(
         generator,
         [FIELDS["prompt"]],
         [tmp_path / "again.mp4"],
         seeds=[FIELDS["seed"]],
-        settings=SamplingSettings.of(generator.defaults, **settings),
+        settings=SamplingSettings.of(generator.defaults, height=16, width=24, **settings),
         origin={"checkpoint": "here"},
     )
     assert len(list(again)) == 1
@@ -139,7 +132,7 @@ def test_the_page_makes_what_the_command_line_makes(client, served, generator, t
 
 
 def test_empty_fields_are_the_defaults_and_each_video_is_kept(client, served):
-    names = ("num_frames", "height", "width", "steps", "guidance")
+    names = ("num_frames", "size", "steps", "guidance")
     before = set(served[1].glob("*"))
     first, metadata = ask(client, negative_prompt="", **dict.fromkeys(names))
     second, _ = ask(client, negative_prompt="", **dict.fromkeys(names))
@@ -158,7 +151,9 @@ def test_empty_fields_are_the_defaults_and_each_video_is_kept(client, served):
         ({"prompt": "word " * 13}, "is too long for the encoder 'word': 14 tokens, at most 12"),
         ({"num_frames": 1000}, "1000 frames of 16x24 pixels: position_table"),
         ({"num_frames": 2.5}, "num_frames=2.5; expected a whole number of 1 or more"),
-        ({"height": 17}, "height=17 is not a multiple of 4"),
+        ({"num_frames": "many"}, "num_frames='many'; expected a whole number"),
+        ({"size": "17x24"}, "height=17 is not a multiple of 4"),
+        ({"size": "16 by 24"}, "size='16 by 24'; expected height x width in pixels"),
         ({"steps": 0}, "steps=0; expected a whole number of 1 or more"),
         ({"guidance": -1}, "guidance=-1; expected 0 or more"),
         ({"guidance": 1}, "negative_prompt has no effect with guidance=1"),
@@ -190,16 +185,108 @@ def test_the_words_are_those_of_the_command_line_and_no_html(client, generator):
     assert shown == str(of_command_line.value)
 
 
+class Page:
+    """The page of one visitor, pressed by functions in place of a browser."""
+
+    def __init__(self, maker, visitor="one"):
+        gr = import_gradio()
+        self.actions = demo_page._actions(gr, maker)
+        self.visitor = SimpleNamespace(session_hash=visitor)
+        self.history = []
+
+    def press_generate(self, progress=lambda *_, **__: None, **fields):
+        """Return what the page shows then: video, JSON, problem; None where it stays as it was."""
+        fields = FIELDS | {"negative_prompt": ""} | fields
+        values = [fields[field.name] for field in dataclasses.fields(PageRequest)]
+        is_right, problem = self.actions.check(self.visitor, *values)
+        shown = self.actions.show(is_right, self.history, self.visitor, progress, *values)
+        kept = [None if is_kept(part) else part for part in shown]
+        if kept[2] is not None:
+            self.history = kept[2]
+            assert kept[3] == self.history
+        problem = kept[4] if kept[4] is not None else problem
+        return kept[0], kept[1], problem.value if problem.visible else ""
+
+    def press_cancel(self):
+        self.actions.cancel(self.visitor)
+
+
+def is_kept(part):
+    return isinstance(part, dict) and part == import_gradio().skip()
+
+
+def test_a_problem_is_shown_in_its_place_until_it_is_gone(generator, tmp_path):
+    page = Page(VideoMaker(generator, tmp_path))
+    video, metadata, problem = page.press_generate(size="17x24")
+    assert (video, metadata) == (None, None) and "height=17 is not a multiple of 4" in problem
+    video, metadata, problem = page.press_generate()
+    assert Path(video).is_file() and metadata["height"] == 16 and problem == ""
+
+
+def test_the_last_videos_stay_on_the_page(generator, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_page, "NUM_REMEMBERED", 2)
+    page = Page(VideoMaker(generator, tmp_path))
+    made = [page.press_generate(prompt=f"a circle {n}", num_frames="8")[0] for n in range(3)]
+    assert page.history == [(made[2], "a circle 2"), (made[1], "a circle 1")]
+
+
+def test_a_video_that_is_wanted_no_longer_ends(generator, tmp_path):
+    """Another visitor's cancel has no effect."""
+    maker = VideoMaker(generator, tmp_path)
+    page, other = Page(maker), Page(maker, "other")
+    steps = []
+
+    def press(presser):
+        def progress(position, desc):
+            steps.append(position[0])
+            if position[0] == 1:
+                presser.press_cancel()
+
+        return progress
+
+    video, _, problem = page.press_generate(press(page))
+    assert video is None and problem == "Cancelled." and steps == [0, 1]
+    assert list(tmp_path.iterdir()) == []
+    video, _, problem = page.press_generate(press(other))
+    assert Path(video).is_file() and problem == ""
+    page.press_cancel()  # of nothing
+
+
 def test_what_is_new_to_the_generator_is_told_on_the_page(generator, tmp_path, monkeypatch):
-    scope = scope_of_captions(["a circle"], [8], [(16, 24)])
+    monkeypatch.setattr(generator, "scope", scope_of_captions(["a circle"], [8], [(16, 24)]))
+    page = Page(VideoMaker(generator, tmp_path))
+    video, _, problem = page.press_generate(prompt="a <circle> dog")
+    assert Path(video).is_file() and "the words dog; " in problem
+
+
+def test_the_page_says_what_it_was_made_for(generator, tmp_path, monkeypatch):
+    assert "does not say what it was trained on" in demo_page.introduction(generator)
+    scope = scope_of_captions(["a <circle>", "a square"], [6, 8], [(16, 24), (16, 16)])
     monkeypatch.setattr(generator, "scope", scope)
-    told = []
-    page = SimpleNamespace(Warning=told.append, Error=RuntimeError, Progress=lambda: None)
-    _, generate = demo_page._handlers(page, VideoMaker(generator, tmp_path))
-    fields = {**FIELDS, "prompt": "a <circle> dog", "negative_prompt": ""}
-    names = [field.name for field in dataclasses.fields(demo_page.PageRequest)]
-    generate(*(fields[name] for name in names), progress=lambda *_, **__: None)
-    assert len(told) == 1 and "the words dog; " in told[0]
+    text = demo_page.introduction(generator)
+    assert "16x16, 16x24 pixels and 6, 8 frames" in text and "a &lt;circle&gt;" in text
+    assert text.endswith("It knows these words: a, circle, square.")
+    parts = build_page(VideoMaker(generator, tmp_path)).config["components"]
+    by_id = {part["props"].get("elem_id"): part["props"] for part in parts}
+    assert by_id["size"]["choices"] == [("16x24", "16x24"), ("16x16", "16x16")]
+    assert by_id["num_frames"]["choices"] == [("8", 8), ("6", 6)]
+    samples = [part["props"]["samples"] for part in parts if "samples" in part["props"]]
+    assert samples == [[["a <circle>"], ["a square"]]]
+
+
+def test_marks_of_markdown_are_shown_as_they_are():
+    assert demo_page._as_text("<b> *a* [x](y)") == r"&lt;b&gt; \*a\* \[x\](y)"
+
+
+def test_a_failure_leaves_the_page_at_work(generator, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    page = Page(VideoMaker(generator, tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(generator, "transformer", fail)
+        assert page.press_generate()[2] == "RuntimeError: out of memory"
+    assert page.press_generate()[2] == ""
 
 
 def test_a_failure_of_ours_is_told_too(client, generator, monkeypatch):
