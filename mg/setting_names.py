@@ -77,7 +77,7 @@ SYNONYMS = {
     "enable_tiling": ("enable_tile", "tiling"),
     "use_tile": ("enable_tile", "tiling"),
     "dataloader_num_workers": ("data.num_workers",),
-    "report_to": ("tensorboard",),
+    "report_to": ("trackers",),
     "lpips": ("loss.perceptual_loss_weight",),
     "lpips_weight": ("loss.perceptual_loss_weight",),
     "kl_weight": ("loss.kl_loss_weight",),

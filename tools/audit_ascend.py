@@ -3,6 +3,7 @@
 
     python tools/audit_ascend.py                       # a small network; all sizes use the same
     python tools/audit_ascend.py --graphs decode --dtypes bfloat16 --json audit.json
+    python tools/audit_ascend.py --markdown docs/ascend_primitives.md --overwrite
     python tools/audit_ascend.py --model_config my_tae.yaml
 
 Compiles each network's graph on CPU without running it (`ms.export` to MindIR), lists its
@@ -293,6 +294,28 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(rows: list[dict[str, Any]], mindspore_version: str) -> str:
+    """Return the rows as a page of the documentation."""
+    lines = [
+        "# Primitives of the networks, and where Ascend is documented for them",
+        "",
+        f"Written by `python tools/audit_ascend.py --markdown ...` with MindSpore "
+        f"{mindspore_version}: the primitives of all graphs that [ascend.md](ascend.md) lists, "
+        "the dtypes that their results have there, and what of the installed MindSpore names "
+        "Ascend among its supported platforms. A dash stands for groups and order, which have no "
+        "dtype.",
+        "",
+        "| primitive | dtypes | graphs | source |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        mark = "" if row["supported"] else "**not fit:** "
+        dtypes = ", ".join(row["dtypes"]) or "-"
+        source = row["source"].replace("|", "\\|")
+        lines.append(f"| {row['primitive']} | {dtypes} | {len(row['graphs'])} | {mark}{source} |")
+    return "\n".join(lines) + "\n"
+
+
 def _choices(known: Sequence[str]):
     def parse(text: str) -> list[str]:
         chosen = text.split(",")
@@ -315,7 +338,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default, text = ",".join(known), f"comma-separated, of {','.join(known)}; default: all"
         parser.add_argument(flag, type=_choices(known), default=default, help=text)
     parser.add_argument("--json", type=Path, help="also write the table here")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing JSON file")
+    parser.add_argument("--markdown", type=Path, help="also write the table here, as Markdown")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     return parser.parse_args(argv)
 
 
@@ -326,8 +350,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = SMALL_CONFIG
         if arguments.model_config is not None:
             config = read_yaml(arguments.model_config)
-        if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
-            raise FileExistsError(f"{arguments.json} exists; --overwrite replaces it")
+        for path in (arguments.json, arguments.markdown):
+            if path is not None and path.exists() and not arguments.overwrite:
+                raise FileExistsError(f"{path} exists; --overwrite replaces it")
         config = TAEConfig.from_mapping(config)
     except (ValueError, OSError) as error:
         print(printable(f"error: {error}"), file=sys.stderr)
@@ -340,6 +365,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json is not None:
         result = {"mindspore": mindspore.__version__, "failed": failed, "primitives": rows}
         write_text(arguments.json, json.dumps(result, indent=1) + "\n", overwrite=True)
+    if arguments.markdown is not None:
+        write_text(arguments.markdown, markdown(rows, mindspore.__version__), overwrite=True)
     if failed:
         print(f"\nnot fit for Ascend: {', '.join(failed)}", file=sys.stderr)
         return 1

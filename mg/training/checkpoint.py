@@ -36,6 +36,7 @@ FREE_SETTINGS = (
     "tae",
     "tensorboard",
     "text.cache_folder",
+    "trackers",
     "validation",
     "video_folder",
     "zero_stage",

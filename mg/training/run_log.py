@@ -1,4 +1,4 @@
-"""What a run writes about itself: one JSON line per step, and TensorBoard events."""
+"""What a run writes about itself: one JSON line per step."""
 
 import json
 import logging
@@ -75,35 +75,20 @@ def _entry_of(line: bytes) -> dict[str, Any] | None:
 
 
 class RunLog:
-    """Appends entries to a JSON-lines file, and to TensorBoard if asked.
+    """Appends entries to a JSON-lines file.
 
     Args:
         path: the file; entries of `first_step` and later are dropped from an existing one, since
             the run is about to write them again.
         first_step: the step that the run begins with.
-        tensorboard_folder: where to write events; None for none.
-
-    Raises:
-        ValueError: TensorBoard events are wanted but tensorboardX is not installed.
     """
 
-    def __init__(
-        self, path: Path, *, first_step: int = 0, tensorboard_folder: Path | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, first_step: int = 0) -> None:
         self._path = path
         self._unwritten = b""
         self._is_told = False  # that something is unwritten
         self._file = None
         self.forget(first_step)
-        self._writer = None
-        if tensorboard_folder is not None:
-            try:
-                from tensorboardX import SummaryWriter
-            except ImportError:
-                raise ValueError(
-                    "tensorboard=true needs tensorboardX: pip install tensorboardX"
-                ) from None
-            self._writer = SummaryWriter(str(tensorboard_folder))
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one entry; it must have a `step`."""
@@ -116,10 +101,6 @@ class RunLog:
             if not self._is_told:
                 logger.warning("%s cannot be written at the moment: %s", self._path, error)
             self._is_told = True
-        if self._writer is not None:
-            for key, value in entry.items():
-                if key != "step" and isinstance(value, int | float):
-                    self._writer.add_scalar(key, value, entry["step"])
 
     def forget(self, first_step: int) -> None:
         """Drop the entries of `first_step` and later, which are about to be written again."""
@@ -137,5 +118,3 @@ class RunLog:
 
     def close(self) -> None:
         self._file.close()
-        if self._writer is not None:
-            self._writer.close()

@@ -1,13 +1,13 @@
 """Settings that every kind of training shares, checked before anything is built."""
 
 import dataclasses
-import importlib.util
 from typing import Any
 
 from mg.data.clips import ClipConfig
 from mg.data.transforms import check_image_size
 from mg.device import DeviceConfig
 from mg.training.setting_checks import check_types, require
+from mg.training.trackers import TRACKERS, missing_package
 
 __all__ = [
     "MAX_WORKERS",
@@ -267,7 +267,9 @@ class RunSettings(DeviceConfig):
         checkpoint_interval: steps between checkpoints.
         keep_checkpoints: how many checkpoints to keep besides the best one, at least 2.
         log_interval: steps between lines of the text log.
-        tensorboard: also write TensorBoard events (needs tensorboardX).
+        trackers: where else to show figures, validations and samples: tensorboard, wandb, trackio,
+            swanlab; each needs the package of its name (tensorboard: tensorboardX).
+        tensorboard: older spelling of trackers: [tensorboard].
         zero_stage: what each of several devices keeps its share of only (ZeRO): 0 nothing, 1 the
             optimiser's moments, 2 gradients too, 3 the transformer's matrices too.
     """
@@ -288,6 +290,7 @@ class RunSettings(DeviceConfig):
     checkpoint_interval: int = 1000
     keep_checkpoints: int = 2
     log_interval: int = 50
+    trackers: list[str] = dataclasses.field(default_factory=list)
     tensorboard: bool = False
     zero_stage: int = 0
     optim: OptimSettings = dataclasses.field(default_factory=OptimSettings)
@@ -317,10 +320,10 @@ class RunSettings(DeviceConfig):
         require(
             self.zero_stage in (0, 1, 2, 3), f"zero_stage={self.zero_stage}; expected 0, 1, 2 or 3"
         )
-        require(
-            not self.tensorboard or importlib.util.find_spec("tensorboardX") is not None,
-            "tensorboard=true needs tensorboardX; run: pip install tensorboardX",
-        )
+        for name in self.tracker_names:
+            require(name in TRACKERS, f"trackers: {name!r}; expected some of {', '.join(TRACKERS)}")
+            package = missing_package(name)
+            require(package is None, f"trackers: {name} needs a package; pip install {package}")
         require(self.loss_scale >= 1, f"loss_scale={self.loss_scale}; expected 1 or more")
         require(
             self.dtype in ("float32", "float16", "bfloat16"),
@@ -337,6 +340,11 @@ class RunSettings(DeviceConfig):
                 "as they are, freeze them)",
             )
         self._check_phases()
+
+    @property
+    def tracker_names(self) -> list[str]:
+        """The trackers of the run, each once."""
+        return list(dict.fromkeys([*self.trackers, *["tensorboard"] * self.tensorboard]))
 
     @property
     def num_ranks_per_batch(self) -> int:

@@ -1,6 +1,7 @@
 """The training loop: batches in, updates, guards, checkpoints, validation, final weights."""
 
 import contextlib
+import dataclasses
 import logging
 import math
 import time
@@ -16,7 +17,7 @@ from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.training.checkpoint import Progress
 from mg.training.guards import NO_LIMIT, LossScale, StepGuard, Verdict, is_good_step
-from mg.training.pace import Pace
+from mg.training.pace import Pace, counting_seconds
 from mg.training.rank_agreement import check_same_data, check_same_step
 from mg.training.reports import (
     closing_report,
@@ -34,6 +35,7 @@ from mg.training.settings import RunSettings
 from mg.training.signals import StopRequest
 from mg.training.stages import stage_at
 from mg.training.task import Controls, Task
+from mg.training.trackers import Trackers
 
 __all__ = ["Trainer"]
 
@@ -135,6 +137,7 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             stack.enter_context(logging_redirect_tqdm([logging.root]))
             self.stop = stack.enter_context(StopRequest())
+            self.trackers = stack.enter_context(self._trackers())
             self._begin()
             self._train()
             if self.ranks.any(self._is_asked_to_stop()):
@@ -178,8 +181,11 @@ class Trainer:
     def _log(self) -> contextlib.AbstractContextManager:
         if not self.ranks.is_main:
             return contextlib.nullcontext()
-        tensorboard = self.output / "tensorboard" if self.config.tensorboard else None
-        return RunLog(self.history.log_path, first_step=self.step, tensorboard_folder=tensorboard)
+        return RunLog(self.history.log_path, first_step=self.step)
+
+    def _trackers(self) -> Trackers:
+        names = self.config.tracker_names if self.ranks.is_main else []
+        return Trackers(names, self.output, dataclasses.asdict(self.config))
 
     def _loader(self) -> ClipLoader:
         accumulation = self.config.optim.accumulation_steps
@@ -196,11 +202,11 @@ class Trainer:
         """Do steps until the run ends or goes back to a checkpoint."""
         while self.step < self.config.steps and not self._must_end():
             self._enter_stage()
-            if self.pace.compiles_next and self.config.mode == "graph":
-                logger.info("Compiling the training step, which can take minutes ...")
-            verdict, entry = self._update(loader)
+            with self._told_while_compiling(bar):
+                verdict, entry = self._update(loader)
             if self.log is not None:
                 self.log.write(entry)
+                self.trackers.scalars(entry, entry["step"])
             bar.set_postfix_str(one_line(entry, self.task.terms))
             self.pace.note(entry["seconds"])
             self.step += 1
@@ -216,6 +222,13 @@ class Trainer:
                 return
             if self.step < self.config.steps:
                 self._at_intervals()
+
+    def _told_while_compiling(self, bar: tqdm) -> contextlib.AbstractContextManager:
+        """Return a context that counts the seconds of a step that compiles its graph."""
+        if not self.pace.compiles_next or self.config.mode != "graph" or not self.ranks.is_main:
+            return contextlib.nullcontext()
+        logger.info("Compiling the training step, which can take minutes ...")
+        return counting_seconds("compiling", bar)
 
     def _enter_stage(self) -> None:
         """Build the next stage's steps when the present stage is over, and hand on their state."""
@@ -438,6 +451,9 @@ class Trainer:
             return None
         entry = {"step": self.step, **measured}
         self.history.add_validation(entry, self.task.terms)
+        self.trackers.scalars(entry, self.step, prefix="validation/")
+        self.trackers.file("validation/curves", self.history.curves_path, self.step)
+        self.trackers.file("validation/video", video_path, self.step)
         metric = self.task.metric
         logger.info("Step %d: held-out %s", self.step, validation_line(entry, metric))
         return metric.score(entry)
@@ -449,6 +465,7 @@ class Trainer:
             written = self.task.sample(path, should_stop=self._is_asked_to_stop)
             if written is not None:
                 logger.info("Sample: %s", written)
+                self.trackers.file("sample", written, self.step)
         self.ranks.barrier()  # which waits for as long as it takes; a collective does not
 
     def _is_asked_to_stop(self) -> bool:

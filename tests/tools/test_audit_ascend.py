@@ -42,7 +42,9 @@ def run(tool, capsys, *arguments):
 def test_encode_and_decode_pass(tool, capsys, tmp_path, small_config):
     mode = ms.get_context("mode")
     path = tmp_path / "audit.json"
+    page = tmp_path / "primitives.md"
     arguments = ("--graphs", "encode,decode", "--dtypes", "float32", "--json", path)
+    arguments += ("--markdown", page)
     status, out, err = run(tool, capsys, *arguments, "--model_config", small_config)
     assert status == 0, err
     assert ms.get_context("mode") == mode
@@ -56,6 +58,9 @@ def test_encode_and_decode_pass(tool, capsys, tmp_path, small_config):
     assert rows["Conv2D"]["count"] > 50
     assert not {"Conv3D", "Dropout"} & rows.keys()  # 2.5-D, and inference
     assert f"{len(rows)} primitives, all documented for Ascend" in out
+    lines = page.read_text().splitlines()
+    assert f"| Conv2D | float32 | 2 | {rows['Conv2D']['source']} |" in lines
+    assert sum(line.startswith("| ") for line in lines) == len(rows) + 1
     status, _, err = run(tool, capsys, "--json", path)
     assert status == 1 and "exists; --overwrite replaces it" in err
 

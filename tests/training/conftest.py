@@ -94,7 +94,8 @@ class FinishedRun:
 def finished_run(make_config, tmp_path_factory):
     """Return a run of 4 steps, with checkpoints after steps 2 and 4."""
     with graph_mode():
-        trainer = AutoencoderTrainer(make_config(tmp_path_factory.mktemp("run") / "out"))
+        output = tmp_path_factory.mktemp("run") / "out"
+        trainer = AutoencoderTrainer(make_config(output, trackers=["tensorboard"]))
         start = trainer.task.autoencoder.tensors()
         return FinishedRun(trainer, start, trainer.run())
 

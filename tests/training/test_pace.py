@@ -1,10 +1,13 @@
 """How long a run still takes: compiling is left out, the end by the clock counts."""
 
 import math
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from mg.training.pace import Pace, duration_text
+from mg.training import pace as pace_module
+from mg.training.pace import Pace, counting_seconds, duration_text
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,19 @@ def test_the_step_that_compiles_is_left_out():
     assert pace.left(100, at_most=30) == "; 30 s left"
     pace.enter_stage()
     assert pace.compiles_next and pace.left(1, at_most=1) == "; compiling included"
+
+
+@pytest.mark.parametrize("has_terminal", [True, False])
+def test_what_takes_long_shows_that_it_is_at_work(has_terminal, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="mg")
+    monkeypatch.setattr(pace_module, "SHOWN_SECONDS" if has_terminal else "LOGGED_SECONDS", 0.01)
+    shown = []
+    bar = SimpleNamespace(disable=not has_terminal, set_postfix_str=shown.append)
+    with counting_seconds("compiling", bar):
+        deadline = time.monotonic() + 60
+        while not shown and not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+    if has_terminal:
+        assert shown[0] == "compiling, 0 s" and caplog.messages == []
+    else:
+        assert caplog.messages[0] == "Still compiling after 0 s." and shown == []

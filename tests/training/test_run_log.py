@@ -1,10 +1,7 @@
 """The JSON-lines log and the picture of the curves."""
 
-import builtins
 import errno
 import json
-
-import pytest
 
 from mg.training.curves import save_curves
 from mg.training.metric import PSNR
@@ -94,19 +91,6 @@ class FullDisk:
 
     def close(self):
         self.file.close()
-
-
-def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):
-    real_import = builtins.__import__
-
-    def without_tensorboard(name, *args, **kwargs):
-        if name == "tensorboardX":
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_tensorboard)
-    with pytest.raises(ValueError, match="pip install tensorboardX"):
-        RunLog(tmp_path / "log.jsonl", tensorboard_folder=tmp_path / "events")
 
 
 def test_many_held_out_clips_are_neither_all_listed_nor_all_drawn(tmp_path):
