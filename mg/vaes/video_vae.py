@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from mg.models.families import autoencoder_family
 from mg.tiling.sizes import Tiling
 from mg.vaes.posterior import Posterior
 from mg.vaes.reading import CONFIG_FILE, read_vae
+from mg.weights.publishing import CARD_NAME, model_card, push_folder
 from mg.weights.safetensors_file import write_safetensors
 
 __all__ = ["CLASSES", "Compression", "VideoVAE", "family_class"]
@@ -226,6 +228,8 @@ class VideoVAE:
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write config.json and the weights into a folder, as the family's own package names them.
 
+        A README.md that is not there yet is written too: a model card.
+
         Raises:
             FileExistsError: one of them is there already and `overwrite` is false.
         """
@@ -243,6 +247,40 @@ class VideoVAE:
             overwrite=overwrite,
         )
         write_text(folder / CONFIG_FILE, text, overwrite=overwrite)
+        if not (folder / CARD_NAME).exists():
+            write_text(folder / CARD_NAME, self._card())
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        commit_message: str = "Upload the model",
+    ) -> str:
+        """Return the address of a repository at the model hub, after saving the VAE there.
+
+        Args:
+            repository, private, commit_message: as `mg.weights.publishing.push_folder`.
+
+        Raises:
+            ValueError, PermissionError, ConnectionError: as `push_folder`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_folder(folder, repository, private=private, commit_message=commit_message)
+
+    def _card(self) -> str:
+        spec = self.spec
+        num_parameters = sum(tensor.size for tensor in self.tensors().values())
+        return model_card(
+            f"Video autoencoder ({self.family})",
+            pipeline_tag="image-to-image",
+            about=f"An autoencoder of the family `{self.family}`, {num_parameters:,} parameters. "
+            f"{spec.t}x{spec.h}x{spec.w} pixels (frames, rows, columns) become one of a latent of "
+            f"{spec.channels} channels.",
+            usage="from mg import VideoVAE\n\nvae = VideoVAE.from_pretrained('FOLDER')",
+            config=self.stored_config(),
+        )
 
     def encode(self, video: Tensor | np.ndarray, *, complete: bool = True) -> Posterior:
         """Return the posterior over latents (B, C, T', H', W') of a video.

@@ -197,7 +197,8 @@ def test_tiles(vae):
 
 def test_saved_and_read_again(vae, tensors, tmp_path):
     vae.save_pretrained(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
     assert json.loads((tmp_path / "config.json").read_text()) == TINY
     with safe_open(tmp_path / "model.safetensors", framework="np") as file:
         assert file.metadata() == {"format": "pt"}  # what the transformers package accepts

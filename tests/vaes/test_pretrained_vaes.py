@@ -44,6 +44,7 @@ def test_saved_and_read_back_is_bit_equal(all_vaes, tmp_path, family):
     vae = all_vaes[family]
     vae.save_pretrained(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "README.md",
         "config.json",
         "diffusion_pytorch_model.safetensors",
     ]
