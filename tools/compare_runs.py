@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.console import printable
 from mg.files import write_text
-from mg.training.reference_curve import compare_with_reference, make_reference, read_reference
-from mg.training.run_comparison import Comparison, compare_runs, read_run
+from reference_curve import compare_with_reference, make_reference, read_reference
+from run_comparison import Comparison, compare_runs, read_run
 
 __all__ = ["main"]
 

@@ -4,7 +4,7 @@
 python tools/estimate_costs.py
 
 Nothing is built or run; MindSpore is not needed. The assumptions are in docs/movie_gen.md and
-in mg/models/movie_gen/costs.py and mg/training/memory_plan.py.
+in mg/models/movie_gen/costs.py and tools/memory_plan.py.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from pathlib import Path
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from memory_plan import ZERO_STAGES, Plan, smallest_plan, state_bytes
 from mg.cli import run_main
 from mg.models.movie_gen.config import PRESETS
 from mg.models.movie_gen.costs import activation_bytes, forward_flops
-from mg.training.memory_plan import ZERO_STAGES, Plan, smallest_plan, state_bytes
 
 # Pixels per token along an axis: 8 of the TAE; in space times 2 of the patch.
 PIXELS_PER_TOKEN = 16

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mg.training.reference_curve import (
+from reference_curve import (
     ReferenceCurve,
     compare_with_reference,
     make_reference,

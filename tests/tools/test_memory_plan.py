@@ -2,10 +2,10 @@
 
 import pytest
 
+from memory_plan import make_plan, smallest_plan, state_bytes
 from mg.models.movie_gen.config import PRESETS
 from mg.models.movie_gen.costs import activation_bytes, block_parameters
 from mg.models.movie_gen.parameter_shapes import num_parameters
-from mg.training.memory_plan import make_plan, smallest_plan, state_bytes
 
 CONFIG = PRESETS["5b"]
 SIZE, LAYER = num_parameters(CONFIG), block_parameters(CONFIG)

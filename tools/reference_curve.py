@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mg.json_file import read_json_object
-from mg.training.run_comparison import Comparison, Entry, KeyDifference, by_step, check_keys
+from run_comparison import Comparison, Entry, KeyDifference, by_step, check_keys
 
 __all__ = ["ReferenceCurve", "compare_with_reference", "make_reference", "read_reference"]
 

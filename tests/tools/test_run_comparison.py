@@ -4,11 +4,13 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from mg.training.run_comparison import compare_runs, difference, is_timing, read_run
+from run_comparison import compare_runs, difference, is_timing, read_run
 
+TOOLS = Path(__file__).parents[2] / "tools"
 INF, NAN = math.inf, math.nan
 
 
@@ -152,6 +154,8 @@ def test_a_run_is_read_from_its_folder_or_its_log(tmp_path):
 
 
 def test_comparing_loads_no_mindspore():
-    program = "import sys, mg.training.reference_curve; print('mindspore' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    program = "import sys, compare_runs; print('mindspore' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=TOOLS, capture_output=True, text=True
+    )
     assert done.stdout == "False\n", done.stderr
