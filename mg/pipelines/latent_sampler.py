@@ -93,8 +93,10 @@ class LatentSampler:
             with tqdm(**steps, unit="step", disable=None, leave=False) as bar:
                 latents = self._integrated(chosen, visual, Tensor(first), after_step).asnumpy()
             check_finite(latents, "transformer")
-            for latent in latents[: len(set(chosen))]:
-                yield self.generator.autoencoder.spec.unscale(latent)
+            spec = self.generator.autoencoder.spec
+            num_in_front = self.shape[1] - spec.latent_frames(self.settings.num_frames)
+            for latent in latents[: len(set(chosen)), :, num_in_front:]:
+                yield spec.unscale(latent)
 
     def _first(self, chosen: list[int], visual: list[dict[str, Any]]) -> np.ndarray:
         """Return the latents (B, C, T', H', W') that sampling begins with."""

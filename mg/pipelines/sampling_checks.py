@@ -69,6 +69,7 @@ def check_request(
     _check_schedule(generator, settings)
     _check_guidance(generator, settings, embeds)
     shape = settings.latent_shape(generator.transformer_config, generator.autoencoder.spec)
+    _check_patches(generator, settings, inputs, shape)
     texts = [] if embeds is not None else list(prompts)
     needs_negative = embeds is None or embeds.negative is None
     if settings.guidance != 1 and not generator.defaults.embedded_guidance and needs_negative:
@@ -123,6 +124,22 @@ def _check_guidance(
     for name, value in idle.items():
         if value:
             raise ValueError(f"{name} has no effect: {reason}; leave it out")
+
+
+def _check_patches(
+    generator: "GeneratorParts | TextToVideo",
+    settings: SamplingSettings,
+    inputs: Sequence[VisualInputs],
+    shape: tuple[int, ...],
+) -> None:
+    """Raise ValueError for a source or known frames of a length that leaves a patch unfilled."""
+    frames = generator.autoencoder.spec.latent_frames(settings.num_frames)
+    if frames != shape[1] and any(given.given() for given in inputs):
+        side = generator.transformer_config.patch[0]
+        raise ValueError(
+            f"num_frames={settings.num_frames} are {frames} frames of the latent, and the network "
+            f"takes {side} together; with a source or known frames take a length of whole patches"
+        )
 
 
 def _check_encoders(generator: "GeneratorParts | TextToVideo", texts: Sequence[str]) -> None:

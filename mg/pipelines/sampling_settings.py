@@ -137,7 +137,10 @@ class SamplingSettings:
         return remaining_schedule(times, self.strength)
 
     def latent_shape(self, denoiser: DenoiserConfig, spec: LatentSpec) -> tuple[int, ...]:
-        """Return (C, T', H', W') of the latent of one video.
+        """Return (C, T', H', W') of the latent that is sampled for one video.
+
+        Frames that do not fill the network's patches get more of them in front, as CogVideoX 1.5
+        has it; they are left out of the result.
 
         Args:
             denoiser: config of the network that makes it.
@@ -157,7 +160,8 @@ class SamplingSettings:
                     f"{name}={size} is not a multiple of {step} ({factor} of the autoencoder x "
                     f"{side} of the denoiser's patch); take {legal}"
                 )
-        shape = spec.latent_shape(self.num_frames, self.height, self.width)
+        channels, frames, *size = spec.latent_shape(self.num_frames, self.height, self.width)
+        shape = channels, -(-frames // denoiser.patch[0]) * denoiser.patch[0], *size
         try:
             denoiser.token_grid((1, *shape))
         except ValueError as error:

@@ -241,3 +241,27 @@ def test_a_saved_pipeline_is_the_same_when_it_is_read_back(opened, tmp_path):
             assert all(np.array_equal(own[key], tensors[key]) for key in own)
     with pytest.raises(FileExistsError, match="exists already"):
         generator.save_pretrained(tmp_path / "hunyuan")
+
+
+def test_frames_in_front_fill_the_patches_of_a_later_cogvideox(tmp_path):
+    folder = folder_of("cogvideox", tmp_path)
+    shutil.rmtree(folder / "transformer")
+    shutil.copytree(FIXTURES.parent / "transformers" / "cogtr15", folder / "transformer")
+    generator = TextToVideo.from_pretrained(folder)
+    assert generator.defaults.fps == 16
+    seen = []
+    result = generator(
+        prompt_embeds=np.zeros((1, 8, 16)),
+        callback_on_step_end=lambda _, step, t, given: seen.append(given["latents"]),
+        **CALL | {"guidance_scale": 1.0, "num_inference_steps": 1, "output_type": "latent"},
+    )
+    assert seen[0].shape == (1, 4, 4, 6, 4)  # (N, T', C, H', W') of 9 frames, one in front
+    np.testing.assert_allclose(result.frames, seen[0][:, 1:], rtol=1e-6)
+    with pytest.raises(ValueError, match="the network takes 2 together"):
+        generator(
+            "a",
+            source=np.zeros((9, 48, 32, 3), np.uint8),
+            strength=0.5,
+            schedule="linear",
+            **{name: CALL[name] for name in ("height", "width", "num_frames")},
+        )
