@@ -87,14 +87,15 @@ def step_callback(
         return None
 
     def after_step(num_done: int, t: float, latents: np.ndarray) -> np.ndarray | None:
-        given = {"latents": with_published_layout(latents, family)}
-        changed = (callback(generator, num_done - 1, t, given) or {}).get("latents")
-        if changed is None or changed is given["latents"]:
+        given = with_published_layout(latents.copy(), family)
+        expected = given.shape
+        changed = (callback(generator, num_done - 1, t, {"latents": given}) or {}).get("latents")
+        if changed is None:
             return None
-        if np.shape(changed) != given["latents"].shape:
+        if np.shape(changed) != expected:
             raise ValueError(
                 f"callback_on_step_end gave latents of the shape {np.shape(changed)}; expected "
-                f"{given['latents'].shape}"
+                f"{expected}"
             )
         return with_published_layout(np.asarray(changed), family)
 

@@ -173,11 +173,9 @@ class LatentSampler:
     def _text(self, chosen: list[int], *, is_dropped: bool) -> list[np.ndarray]:
         """Return embedding and mask of each text encoder."""
         if self.embeds is not None:
-            has_own = is_dropped and self.embeds.negative is not None
-            if has_own:
-                return self.embeds.negative_rows(chosen)
-            if not is_dropped:
-                return self.embeds.rows(chosen)
+            embedded = self.embeds.negative if is_dropped else self.embeds.tensors
+            if embedded is not None:
+                return [array[chosen] for array in embedded]
         prompts = [self.prompts[i] for i in chosen]
         if is_dropped:
             prompts = [self.settings.negative_prompt] * len(chosen)

@@ -66,15 +66,6 @@ class PromptEmbeds:
             )
         return cls(tensors, negative)
 
-    def rows(self, chosen: list[int]) -> list[np.ndarray]:
-        """Return the tensors of some videos."""
-        return [array[chosen] for array in self.tensors]
-
-    def negative_rows(self, chosen: list[int]) -> list[np.ndarray]:
-        """Return the tensors of the second branch of guidance."""
-        assert self.negative is not None
-        return [array[chosen] for array in self.negative]
-
 
 def _tensors(
     inputs: tuple[TextInput, ...],

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -143,7 +144,7 @@ class VideoToVideoDiffusion:
         It has the denoiser itself, and a copy of the VAE.
         """
         parts = GeneratorParts(
-            folder=None,
+            folder=Path(self.config.output_path),
             transformer_config=self.unet.config,
             transformer_tensors={},
             autoencoder=AutoencoderParts.of_network(self.vae),

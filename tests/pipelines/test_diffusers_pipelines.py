@@ -121,14 +121,31 @@ def test_embeddings_are_those_of_diffusers_and_take_the_place_of_prompts(opened)
 
 def test_a_callback_may_change_the_latents(opened):
     generator, recorded = opened("hunyuan")
-    result = generator(
-        prompt_embeds=recorded["i:prompt_embeds"],
-        pooled_prompt_embeds=recorded["i:pooled"],
-        seed=3,
-        callback_on_step_end=lambda _, step, t, given: {"latents": 0 * given["latents"] + step},
-        **CALL | {"output_type": "latent"},
-    )
-    np.testing.assert_array_equal(result.frames, np.full((1, 4, 3, 6, 4), 3, np.float32))
+
+    def in_place(_, step, t, given):
+        given["latents"] *= 0
+        given["latents"] += step
+        return given
+
+    for callback in (
+        in_place,
+        lambda _, step, t, given: {"latents": 0 * given["latents"] + step},
+    ):
+        result = generator(
+            prompt_embeds=recorded["i:prompt_embeds"],
+            pooled_prompt_embeds=recorded["i:pooled"],
+            seed=3,
+            callback_on_step_end=callback,
+            **CALL | {"output_type": "latent"},
+        )
+        np.testing.assert_array_equal(result.frames, np.full((1, 4, 3, 6, 4), 3, np.float32))
+    with pytest.raises(ValueError, match=r"gave latents of the shape \(3,\)"):
+        generator(
+            prompt_embeds=recorded["i:prompt_embeds"],
+            pooled_prompt_embeds=recorded["i:pooled"],
+            callback_on_step_end=lambda *_: {"latents": np.zeros(3)},
+            **CALL,
+        )
 
 
 def test_generators_and_seeds_decide_the_noise(opened):

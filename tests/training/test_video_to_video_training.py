@@ -1,6 +1,7 @@
 """A denoiser and the VAE under it: two phases, losses that are kept apart, what does not fit."""
 
 import dataclasses
+import pickle
 
 import mindspore as ms
 import numpy as np
@@ -218,6 +219,9 @@ def test_model_from_a_yaml_file_with_another_vae(data, tmp_path):
     other = dataclasses.replace(TAE_OF_ONE_LEVEL, z_channels=2)
     with pytest.raises(ValueError, match=r"model.latent_dim=4, but the latents of the VAE"):
         without.vae = autoencoder_family("tae").build(other)
+    frames = np.zeros((NUM_FRAMES, SIZE, SIZE, 3), np.uint8)
+    made = model.pipeline()(frames, prompt="negate it")
+    assert made.frames.shape == (1, *frames.shape) and made.settings.steps == 2
     model.save_pretrained(tmp_path / "saved")
     again = VideoToVideo.from_pretrained(tmp_path / "saved")
     assert len(same(model.unet.tensors(), again.transformer.tensors())) == len(unet.tensors())
@@ -256,6 +260,7 @@ def test_pairs_are_cut_alike(data):
         text_dropout=0.5,
         source_dropout=0.5,
     )
+    dataset = pickle.loads(pickle.dumps(dataset))  # as workers get it
     kept = []
     for step in range(10):
         batch = dataset.batch(step, 2)
