@@ -20,7 +20,12 @@ __all__ = [
 ]
 
 # Their name -> ours.
-SYNONYMS = {"prompt": "prompts", "num_inference_steps": "steps", "guidance_scale": "guidance"}
+SYNONYMS = {
+    "prompt": "prompts",
+    "num_inference_steps": "steps",
+    "guidance_scale": "guidance",
+    "use_dynamic_cfg": "dynamic_guidance",
+}
 OUTPUT_TYPES = ("uint8", "np", "latent")
 
 

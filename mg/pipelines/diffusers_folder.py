@@ -198,7 +198,8 @@ def _parts(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> set[st
                 f"{place}: {name} is of class {one_line(repr(class_name))}, which is not known; "
                 f"expected {' or '.join(known)}"
             )
-        if not (folder / name).is_dir():
+        is_used = name not in pipeline.text_parts or pipeline.encoders is not None
+        if is_used and not (folder / name).is_dir():
             hint = ""
             if name in pipeline.text_parts:
                 hint = f", or write [null, null] for {name} there and give prompt_embeds"

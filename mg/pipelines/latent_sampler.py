@@ -1,5 +1,6 @@
 """The latents of one call of a generator, batch by batch: conditions, guidance, steps."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from mg.flow.guidance import guided_velocity
 from mg.flow.path import noisy_latent
 from mg.flow.sampler import sample, sample_with_scheduler
 from mg.flow.scheduler_config import build_scheduler
+from mg.flow.schedulers import dynamic_guidance
 from mg.pipelines.prompt_embeds import PromptEmbeds
 from mg.pipelines.sampling_checks import texts_of
 from mg.pipelines.sampling_noise import SamplingNoise
@@ -112,9 +114,14 @@ class LatentSampler:
         settings = self.settings
         if settings.schedule == "published":
             scheduler = build_scheduler(self.generator.scheduler, settings.steps)
+            scale_at = None
+            if settings.dynamic_guidance:
+                scale_at = functools.partial(
+                    dynamic_guidance, settings.guidance, num_steps=settings.steps
+                )
             draw = self.noise.further(self.shape, chosen)
             return sample_with_scheduler(
-                self._guided(self.generator.transformer, chosen, visual),
+                self._guided(self.generator.transformer, chosen, visual, scale_at=scale_at),
                 first,
                 scheduler,
                 draw_noise=lambda: Tensor(draw()),
@@ -129,21 +136,28 @@ class LatentSampler:
             on_step=lambda n, x: after_step(n, float(times[n - 1]), x),
         )
 
-    def _guided(self, network, chosen, visual):
-        """Return the network under its conditions, with guidance: (latent, t) -> prediction."""
+    def _guided(self, network, chosen, visual, *, scale_at=None):
+        """Return the network under its conditions, with guidance: (latent, t) -> prediction.
+
+        Args:
+            network: (latent, t, *conditions) -> prediction.
+            chosen, visual: as of `_conditions`.
+            scale_at: from a time to the weight of the text there; None keeps that of the settings.
+        """
         settings = self.settings
         others, scale = None, settings.guidance
         if self.generator.defaults.embedded_guidance:
             scale = 1.0
         if scale != 1:
             others = self._conditions(chosen, visual, is_other=True)
-        return guided_velocity(
-            network,
-            self._conditions(chosen, visual),
-            others,
-            scale=scale,
-            one_batch=not settings.two_passes,
-        )
+        conditions, one_batch = self._conditions(chosen, visual), not settings.two_passes
+
+        def of_scale(scale):
+            return guided_velocity(network, conditions, others, scale=scale, one_batch=one_batch)
+
+        if scale_at is None:
+            return of_scale(scale)
+        return lambda latent, t: of_scale(scale_at(timestep=float(t.asnumpy()[0])))(latent, t)
 
     def _encoded(self, inputs: VisualInputs) -> dict[str, Any]:
         """Return the latents of what a video is made from: its source, its known frames."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mg.conditions.text.prompts import with_fps
 from mg.conditions.visual import ChannelConditions
 from mg.flow.scheduler_config import build_scheduler
+from mg.flow.schedulers import FlowEuler
 from mg.pipelines.generator_parts import GeneratorParts
 from mg.pipelines.prompt_embeds import PromptEmbeds
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -98,7 +99,9 @@ def _check_schedule(generator: "GeneratorParts | TextToVideo", settings: Samplin
             "schedule=published: this generator was published with no scheduler; take "
             "linear_quadratic or linear"
         )
-    build_scheduler(generator.scheduler, settings.steps)
+    scheduler = build_scheduler(generator.scheduler, settings.steps)
+    if settings.dynamic_guidance and isinstance(scheduler, FlowEuler):
+        raise ValueError("dynamic_guidance belongs to CogVideoX's schedulers; leave it out")
 
 
 def _check_guidance(
@@ -120,6 +123,7 @@ def _check_guidance(
         "negative_prompt": settings.negative_prompt,
         "negative_prompt_embeds": has_negative,
         "two_passes": settings.two_passes,
+        "dynamic_guidance": settings.dynamic_guidance,
     }
     for name, value in idle.items():
         if value:
@@ -149,8 +153,7 @@ def _check_encoders(generator: "GeneratorParts | TextToVideo", texts: Sequence[s
         negative = " (and negative_prompt_embeds, or guidance=1)"
         raise ValueError(
             f"this generator has no text encoder ({names}) for {texts[0]!r}: give prompt_embeds"
-            f"{'' if generator.defaults.embedded_guidance else negative}, or put text encoder and "
-            "tokenizer into its folder"
+            f"{'' if generator.defaults.embedded_guidance else negative}"
         )
 
 

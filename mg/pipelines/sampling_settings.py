@@ -41,6 +41,8 @@ class SamplingSettings:
         guidance_drops: what the second branch of guidance, the one that the video is pushed away
             from, is without: some of text, source, frames, with commas. Where text is dropped,
             `negative_prompt` takes its place.
+        dynamic_guidance: change the weight of the text from step to step, as CogVideoX can
+            (`mg.flow.schedulers.dynamic_guidance`); with schedule=published.
         strength: 1 begins with noise; less begins with a source video that is noised to the time
             1 - strength, and takes only the steps from there (SDEdit).
     """
@@ -58,6 +60,7 @@ class SamplingSettings:
     two_passes: bool = False
     guidance_drops: str = "text"
     strength: float = 1.0
+    dynamic_guidance: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "height", "width", "steps"):
@@ -96,6 +99,11 @@ class SamplingSettings:
             raise ValueError(
                 f"{idle}={getattr(self, idle)} has no effect with schedule=published, the "
                 "generator's own scheduler; take schedule=linear"
+            )
+        if self.dynamic_guidance and self.schedule != "published":
+            raise ValueError(
+                f"dynamic_guidance has no effect with schedule={self.schedule}; it belongs to "
+                "schedule=published of CogVideoX"
             )
         self.times()
 

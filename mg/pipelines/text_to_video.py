@@ -183,6 +183,7 @@ class TextToVideo:
         two_passes: bool = False,
         guidance_drops: str = "text",
         strength: float = 1.0,
+        dynamic_guidance: bool | None = None,
         batch_size: int = 1,
         truncate: bool = False,
         generator: np.random.Generator | Sequence[np.random.Generator] | None = None,
@@ -200,8 +201,8 @@ class TextToVideo:
         """Return a video of each prompt; the first axis is there for a single prompt too.
 
         What is None is the generator's default; the other settings are those of
-        `SamplingSettings`. diffusers' `prompt`, `num_inference_steps` and `guidance_scale` are
-        other names of `prompts`, `steps` and `guidance`.
+        `SamplingSettings`. diffusers' `prompt`, `num_inference_steps`, `guidance_scale` and
+        `use_dynamic_cfg` are other names of `prompts`, `steps`, `guidance`, `dynamic_guidance`.
 
         Args:
             prompts: one or several; the empty prompt gives a video of anything.
@@ -229,7 +230,7 @@ class TextToVideo:
         """
         check_output_type(output_type)
         named = {"prompts": prompts, "steps": steps, "guidance": guidance}
-        named = own_names(named, names_of_diffusers)
+        named = own_names(named | {"dynamic_guidance": dynamic_guidance}, names_of_diffusers)
         embeds = PromptEmbeds.of(
             self.transformer_config,
             {
@@ -241,15 +242,14 @@ class TextToVideo:
                 "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
             },
         )
-        texts = _texts(named["prompts"], embeds)
+        texts = _texts(named.pop("prompts"), embeds)
         settings = SamplingSettings.of(
             self.defaults,
             num_frames=num_frames,
             height=height,
             width=width,
             fps=fps,
-            steps=named["steps"],
-            guidance=named["guidance"],
+            **named,
             negative_prompt=negative_prompt,
             schedule=schedule,
             num_reference_steps=num_reference_steps,

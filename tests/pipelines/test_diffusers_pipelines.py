@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mindspore import Tensor
 
+from mg.flow.scheduler_config import build_scheduler
+from mg.flow.schedulers import dynamic_guidance
 from mg.pipelines.generator_folder import load_generator
 from mg.pipelines.text_to_video import TextToVideo
 
@@ -282,3 +285,44 @@ def test_frames_in_front_fill_the_patches_of_a_later_cogvideox(tmp_path):
             schedule="linear",
             **{name: CALL[name] for name in ("height", "width", "num_frames")},
         )
+
+
+def test_dynamic_guidance_changes_the_weight_from_step_to_step(opened):
+    generator, recorded = opened("cogvideox")
+    network = generator.transformer
+
+    def stand_in(latent, t, *conditions):
+        """Return 0 without text and 1 with it, so that the guided prediction is the weight."""
+        half = len(latent) // 2
+        values = np.repeat([0.0, 1.0], half).reshape(-1, 1, 1, 1, 1)
+        return Tensor(np.broadcast_to(values, latent.shape).astype(np.float32))
+
+    generator.transformer = stand_in
+    try:
+        _, seen = run(
+            generator,
+            recorded,
+            prompt_embeds=recorded["o:prompt_embeds"],
+            negative_prompt_embeds=recorded["o:negative_embeds"],
+            use_dynamic_cfg=True,
+            output_type="latent",
+        )
+    finally:
+        generator.transformer = network
+    scheduler = build_scheduler(generator.scheduler, 4)
+    latent = recorded["i:latents"].astype(np.float64)
+    for step, t, found in seen:
+        weight = np.full_like(latent, dynamic_guidance(6.0, t, 4))
+        latent = scheduler.step(step, weight, latent, None)
+        np.testing.assert_allclose(found, latent, rtol=1e-4, atol=1e-4 * np.abs(latent).max())
+
+
+def test_dynamic_guidance_is_refused_where_it_has_no_effect(opened):
+    for name, options, message in (
+        ("cogvideox", {"schedule": "linear"}, "no effect with schedule=linear"),
+        ("cogvideox", {"guidance_scale": 1.0}, "guidance=1 turns guidance off"),
+        ("hunyuan", {}, "belongs to CogVideoX's schedulers"),
+    ):
+        generator, _ = opened(name)
+        with pytest.raises(ValueError, match=message):
+            generator("a", use_dynamic_cfg=True, **CALL | options)
