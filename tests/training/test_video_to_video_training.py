@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import shutil
 
 import mindspore as ms
 import numpy as np
@@ -307,3 +308,30 @@ def test_the_config_file_is_one_of_this_training():
     config = config_of_mapping(TrainVideoToVideoConfig, read_yaml(path))
     assert config.pretrained.frozen_epochs == ("phase1_epochs", 10)
     assert config.data.height_width == (128, 128)
+
+
+def test_a_resumed_run_of_both_is_the_unbroken_one(data, tmp_path, exercise, in_graph_mode):
+    pretrained = {"vae": {"model_name": str(exercise), "freeze_epochs": 1}}
+    config = config_of(
+        data,
+        tmp_path / "run",
+        pretrained=pretrained,
+        data={"resolution": SIZE, "sample_n_frames": 2, "batch_size": 4},
+        checkpoint_interval=3,
+        optim={"lr": 1e-3, "ema_decay": 0.9},
+    )
+    unbroken = VideoToVideoTrainer(config)
+    unbroken.run()
+    ends = [unbroken.task.vae.tensors(), unbroken.task.unet.tensors()]
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_00000004")
+    # With the settings that the run has written, in which the section is resolved into phases.
+    written = read_yaml(tmp_path / "run" / "config.yaml")
+    resumed = VideoToVideoTrainer(
+        config_of_mapping(TrainVideoToVideoConfig, {**written, "resume": True})
+    )
+    assert resumed.step == 3 and set(resumed.task.steps) == {"unet", "vae"}
+    resumed.run()
+    for end, again in zip(
+        ends, [resumed.task.vae.tensors(), resumed.task.unet.tensors()], strict=True
+    ):
+        assert len(same(end, again)) == len(end)
