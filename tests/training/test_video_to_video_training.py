@@ -226,6 +226,14 @@ def test_model_from_a_yaml_file_with_another_vae(data, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     again = VideoToVideo.from_pretrained(tmp_path / "saved")
     assert len(same(model.unet.tensors(), again.transformer.tensors())) == len(unet.tensors())
+    again.save_pretrained(tmp_path / "twice")
+    twice = VideoToVideo.from_pretrained(tmp_path / "twice")
+    assert twice.conditions.names == ("source",) and twice.defaults == again.defaults
+    for network, other in (
+        (again.transformer, twice.transformer),
+        (again.autoencoder, twice.autoencoder),
+    ):
+        assert len(same(network.tensors(), other.tensors())) == len(network.tensors())
 
 
 @pytest.mark.parametrize(
