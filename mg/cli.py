@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,14 @@ from mg.setting_names import own_name, unknown_setting
 from mg.shipped import find_shipped
 from mg.yaml_file import parse_yaml, read_yaml
 
-__all__ = ["config_to_yaml", "parse_config", "plain_settings", "run_main", "save_config"]
+__all__ = [
+    "config_of_mapping",
+    "config_to_yaml",
+    "parse_config",
+    "plain_settings",
+    "run_main",
+    "save_config",
+]
 
 Config = TypeVar("Config")
 
@@ -75,6 +82,23 @@ def parse_config(
     parser.add_class_arguments(config_class, nested_key=None)
     try:
         namespace = parser.parse_args(argv)
+    except (jsonargparse.ArgumentError, ValueError) as error:
+        raise ValueError(_plain_message(str(error))) from error
+    return _build(config_class, namespace)
+
+
+def config_of_mapping(config_class: type[Config], mapping: Mapping[str, Any]) -> Config:
+    """Return a `config_class` from the content of a YAML file, checked as `parse_config` does.
+
+    Raises:
+        ValueError: as `parse_config`.
+    """
+    settings = _settings(config_class)
+    _check_keys(dict(mapping), settings)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
+    parser.add_class_arguments(config_class, nested_key=None)
+    try:
+        namespace = parser.parse_object(dict(mapping))
     except (jsonargparse.ArgumentError, ValueError) as error:
         raise ValueError(_plain_message(str(error))) from error
     return _build(config_class, namespace)

@@ -29,6 +29,7 @@ from mg.setting_names import ONE_NAME
 from mg.settings_table import REQUIRED, settings_of
 from mg.training.config import TrainTAEConfig, TrainVAEConfig
 from mg.training.denoiser_config import TrainDenoiserConfig
+from mg.training.video_to_video_config import TrainVideoToVideoConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "outputs" / "docs_source"
@@ -37,6 +38,7 @@ SETTINGS = {
     "train-tae": TrainTAEConfig,
     "train-vae": TrainVAEConfig,
     "train": TrainDenoiserConfig,
+    "train (with a section pretrained)": TrainVideoToVideoConfig,
     "reconstruct": InferenceConfig,
     "encode": EncodeConfig,
     "decode": DecodeConfig,
@@ -58,7 +60,8 @@ API = {
     "Generation": (
         "mg.pipelines.text_to_video.TextToVideo",
         "mg.pipelines.video_to_video.VideoToVideo",
-        "mg.pipelines.text_to_video.GeneratedVideos",
+        "mg.pipelines.generated_videos.GeneratedVideos",
+        "mg.training.video_to_video_model.VideoToVideoDiffusion",
         "mg.pipelines.generator_folder.save_generator",
     ),
     "Videos": ("mg.video_files.load_video", "mg.video_files.export_to_video"),

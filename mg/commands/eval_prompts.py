@@ -33,7 +33,8 @@ class EvalPromptsConfig(DeviceConfig):
         steps: steps of the sampler.
         guidance: weight of the text in the table's first row; the others are without guidance and
             without a prompt.
-        schedule: times of the steps, linear_quadratic or linear.
+        schedule: times of the steps, linear_quadratic, linear, or published, those of the
+            scheduler that the generator was published with; null takes the generator's own.
         solver: euler, or midpoint, which takes twice as long per step.
         batch_size: videos sampled together.
         overwrite: replace an existing report.
@@ -46,7 +47,7 @@ class EvalPromptsConfig(DeviceConfig):
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
-    schedule: str = "linear_quadratic"
+    schedule: str | None = None
     solver: str = "euler"
     batch_size: int = 8
     overwrite: bool = False

@@ -76,7 +76,8 @@ class GenerateConfig(DeviceConfig):
         guidance: weight of the text, 0 or more; 1 turns guidance off and takes half the time.
         negative_prompt: what the video is pushed away from.
         seed: seed of the first video; each further one has a number more.
-        schedule: times of the steps, linear_quadratic or linear.
+        schedule: times of the steps, linear_quadratic, linear, or published, those of the
+            scheduler that the generator was published with; null takes the generator's own.
         num_reference_steps: steps of the linear schedule that linear_quadratic imitates.
         solver: euler, or midpoint, which takes twice as long per step.
         two_passes: guidance in two passes instead of one of double batch; half the memory.
@@ -108,7 +109,7 @@ class GenerateConfig(DeviceConfig):
     guidance: float | None = None
     negative_prompt: str = ""
     seed: int = 0
-    schedule: str = "linear_quadratic"
+    schedule: str | None = None
     num_reference_steps: int = 250
     solver: str = "euler"
     two_passes: bool = False

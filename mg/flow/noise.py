@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["NOISE_KINDS", "initial_noise", "keyed_noise"]
+__all__ = ["NOISE_KINDS", "initial_noise", "keyed_noise", "step_noise"]
 
 # Keep random numbers of the same seed apart that are meant for different ends.
 NOISE_KINDS = {"path": 11, "posterior": 12, "validation": 13}
-SAMPLING_KEY = 1  # second word of Philox's key
+SAMPLING_KEY, STEP_KEY = 1, 2  # second word of Philox's key
 
 
 def initial_noise(shape: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
@@ -29,12 +29,22 @@ def initial_noise(shape: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
         is_whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
         if not is_whole or not 0 <= seed < 2**64:
             raise ValueError(f"seed {seed!r}; expected a whole number from 0 to 2^64 - 1")
-    # Philox is keyed, not stepped: neighbouring seeds give unrelated noise.
-    generators = [
-        np.random.Generator(np.random.Philox(key=np.array([seed, SAMPLING_KEY], np.uint64)))
-        for seed in seeds
-    ]
+    generators = [_keyed(seed, SAMPLING_KEY) for seed in seeds]
     return np.stack([rng.standard_normal(tuple(shape), np.float32) for rng in generators])
+
+
+def step_noise(seed: int) -> np.random.Generator:
+    """Return what draws the noise that the steps of a scheduler add to one video.
+
+    Args:
+        seed: of the video, from 0 to 2^64 - 1.
+    """
+    return _keyed(seed, STEP_KEY)
+
+
+def _keyed(seed: int, purpose: int) -> np.random.Generator:
+    # Philox is keyed, not stepped: neighbouring seeds give unrelated noise.
+    return np.random.Generator(np.random.Philox(key=np.array([seed, purpose], np.uint64)))
 
 
 def keyed_noise(

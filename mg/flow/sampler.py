@@ -5,9 +5,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from mindspore import Tensor
 
+from mg.flow.schedulers import DrawNoise, Scheduler
 from mg.flow.solvers import SOLVERS, Velocity
 
-__all__ = ["sample"]
+__all__ = ["sample", "sample_with_scheduler"]
+
+# (steps done, latent) -> a latent that replaces it, or None
+OnStep = Callable[[int, np.ndarray | Tensor], np.ndarray | Tensor | None]
 
 
 def sample(
@@ -16,7 +20,7 @@ def sample(
     schedule: Sequence[float] | np.ndarray,
     *,
     solver: str = "euler",
-    on_step: Callable[[int, np.ndarray | Tensor], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> np.ndarray | Tensor:
     """Return the latent that the velocity carries the noise to, of the noise's type and shape.
 
@@ -29,7 +33,7 @@ def sample(
         schedule: rising times from [0, 1], one more than steps; see `mg.flow.schedules`.
         solver: euler (1 call of the velocity per step) or midpoint (2).
         on_step: called after each step with the number of steps done and the latent, for a
-            progress bar or a preview.
+            progress bar or a preview; a latent that it returns takes the place of that one.
 
     Raises:
         ValueError: unknown solver, times that do not rise within [0, 1], or a velocity of another
@@ -53,7 +57,35 @@ def sample(
     for i in range(len(times) - 1):
         latent = step(velocity_at, latent, times[i], times[i + 1])
         if on_step is not None:
-            on_step(i + 1, latent)
+            changed = on_step(i + 1, latent)
+            latent = latent if changed is None else changed
+    return latent
+
+
+def sample_with_scheduler(
+    predict: Velocity,
+    noise: np.ndarray | Tensor,
+    scheduler: Scheduler,
+    *,
+    draw_noise: DrawNoise,
+    on_step: OnStep | None = None,
+) -> np.ndarray | Tensor:
+    """Return the latent that a published scheduler carries the noise to.
+
+    Args:
+        predict: (latent, the scheduler's time (B,) float32) -> what the network predicts, of the
+            latent's shape; `guided_velocity` guides any prediction.
+        noise: float32 (B, C, T, H, W).
+        scheduler: new; it remembers steps.
+        draw_noise: gives fresh noise to schedulers that add some, of the type and shape of `noise`.
+        on_step: as of `sample`.
+    """
+    latent = noise
+    for i, t in enumerate(scheduler.timesteps):
+        latent = scheduler.step(i, predict(latent, _times_like(latent, t)), latent, draw_noise)
+        if on_step is not None:
+            changed = on_step(i + 1, latent)
+            latent = latent if changed is None else changed
     return latent
 
 

@@ -7,7 +7,13 @@ from typing import Any
 from mg.flow.noise_schedule import NoiseSchedule
 from mg.flow.schedulers import DDIM, DPM, FlowEuler, Scheduler
 
-__all__ = ["SCHEDULER_CLASSES", "build_scheduler", "diffusion_config", "flow_config"]
+__all__ = [
+    "SCHEDULER_CLASSES",
+    "build_scheduler",
+    "diffusion_config",
+    "flow_config",
+    "noise_schedule",
+]
 
 SCHEDULER_CLASSES = {
     "CogVideoXDDIMScheduler": DDIM,
@@ -58,20 +64,32 @@ def build_scheduler(config: Mapping[str, Any], num_steps: int) -> Scheduler:
         _check_fixed(config, FLOW_FIELDS)
         _check_fixed({"num_train_timesteps": 1000, **config}, {"num_train_timesteps": 1000})
         return FlowEuler(num_steps, shift=_number(config, "shift", 1.0))
-    _check_fixed(config, DIFFUSION_FIELDS)
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in PREDICTION_TYPES:
         raise ValueError(
             f"prediction_type={prediction!r}; expected one of {', '.join(PREDICTION_TYPES)}"
         )
-    schedule = NoiseSchedule(
+    schedule = noise_schedule(config)
+    return SCHEDULER_CLASSES[name](schedule, num_steps, PREDICTION_TYPES[prediction])
+
+
+def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
+    """Return the clock of a scheduler of CogVideoX.
+
+    Args:
+        config: fields of scheduler_config.json.
+
+    Raises:
+        ValueError: a value that is not implemented.
+    """
+    _check_fixed(config, DIFFUSION_FIELDS)
+    return NoiseSchedule(
         num_steps=config.get("num_train_timesteps", 1000),
         beta_start=_number(config, "beta_start", 0.00085),
         beta_end=_number(config, "beta_end", 0.012),
         snr_shift_scale=_number(config, "snr_shift_scale", 3.0),
         zero_terminal_snr=bool(config.get("rescale_betas_zero_snr", False)),
     )
-    return SCHEDULER_CLASSES[name](schedule, num_steps, PREDICTION_TYPES[prediction])
 
 
 def diffusion_config(

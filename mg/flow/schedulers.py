@@ -18,7 +18,15 @@ import numpy as np
 from mg.flow.noise_schedule import NoiseSchedule, trailing_steps
 from mg.flow.parametrisation import Mixture, data_and_noise
 
-__all__ = ["DDIM", "DPM", "FlowEuler", "Scheduler", "dynamic_guidance", "shifted_sigmas"]
+__all__ = [
+    "DDIM",
+    "DPM",
+    "DrawNoise",
+    "FlowEuler",
+    "Scheduler",
+    "dynamic_guidance",
+    "shifted_sigmas",
+]
 
 Array = Any  # numpy's, or a MindSpore tensor
 DrawNoise = Callable[[], Array]  # standard normal, of the latent's shape

@@ -60,11 +60,14 @@ class VelocityNetwork(nn.Cell):
         return along * x - across * v
 
 
-def velocity_network(network: nn.Cell, prediction: str) -> nn.Cell:
+def velocity_network(
+    network: nn.Cell, prediction: str, schedule: NoiseSchedule | None = None
+) -> nn.Cell:
     """Return a network that gives the velocity: itself, if that is what it predicts.
 
     Args:
         network: of a family of denoisers.
         prediction: what it predicts, "velocity", "flow" or "v".
+        schedule: the clock of a network that predicts v.
     """
-    return network if prediction == "velocity" else VelocityNetwork(network, prediction)
+    return network if prediction == "velocity" else VelocityNetwork(network, prediction, schedule)

@@ -8,7 +8,9 @@ Layouts
                                    latent
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +18,8 @@ from mindspore import Tensor, nn
 
 from mg.device import runs_on_cpu
 from mg.models.denoiser_config import DenoiserConfig
+from mg.models.denoiser_folder import CONFIG_FILE, read_denoiser, write_denoiser
+from mg.models.families import denoiser_family
 from mg.parameters import set_whole_values, whole_shape, whole_values
 from mg.weights.load import check_tensors
 
@@ -41,6 +45,7 @@ class Denoiser(nn.Cell):
     """
 
     family: str = ""  # its name in `mg.models.families`
+    config_name = CONFIG_FILE  # where `save_pretrained` writes the config
 
     def __init__(
         self, config: DenoiserConfig, *, dtype: str = "float32", recompute_every: int = 0
@@ -75,6 +80,39 @@ class Denoiser(nn.Cell):
         If ranks share parameters, all of them must call it.
         """
         return {name: whole_values(p) for name, p in self.parameters_and_names()}
+
+    def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
+        """Write config.json and weights, as diffusers does; `from_pretrained` reads them back.
+
+        If ranks share parameters, all of them must call it, with folders of their own.
+
+        Raises:
+            FileExistsError: a denoiser is there and `overwrite` is false.
+        """
+        family = denoiser_family(self.family)
+        write_denoiser(folder, family, self.config, self.tensors(), overwrite=overwrite)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> Self:
+        """Return the network of a folder, for inference.
+
+        Args:
+            folder: with config.json and weights, of the class called or, of `Denoiser`, of any.
+            options: of the constructor, such as dtype.
+
+        Raises:
+            FileNotFoundError, ValueError: as `mg.models.denoiser_folder.read_denoiser`; or it is
+                of another family.
+        """
+        read = read_denoiser(folder)
+        if cls.family not in ("", read.family.name):
+            raise ValueError(
+                f"{folder} holds a denoiser of family {read.family.name!r}, not {cls.family!r}; "
+                f"open it with Denoiser.from_pretrained"
+            )
+        network = read.family.build(read.config, **options)
+        network.load_tensors(read.tensors)
+        return network.set_train(False)
 
     def __call__(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
         """Return what `construct` does, once the shapes are known to be right."""

@@ -137,6 +137,7 @@ class DenoiserFamily:
         grow: from the tensors of a network and its config to those of a larger config, where a
             later stage of training may start from an earlier one.
         prediction: what the network predicts, one of `mg.flow.parametrisation.PREDICTIONS`.
+        frames_first: whether its published pipeline has latents as (B, T, C, H, W).
     """
 
     name: str
@@ -147,6 +148,7 @@ class DenoiserFamily:
     default_fields: Mapping[str, Any]
     grow: Callable[[Tensors, Any, Any], dict[str, np.ndarray]]
     prediction: str = "velocity"
+    frames_first: bool = False
 
     def build(self, config: DenoiserConfig, **options: Any) -> "Denoiser":
         """Return the network of a config, with random weights.

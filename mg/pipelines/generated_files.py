@@ -56,7 +56,12 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 IMAGE_SUFFIX = ".png"
 MAX_PROMPTS_BYTES = 16 << 20
 # What records of older versions do not say.
-OLDER_RECORD = {"strength": 1.0, "inputs": {}, "guidance_drops": "text"}
+OLDER_RECORD = {
+    "strength": 1.0,
+    "inputs": {},
+    "guidance_drops": "text",
+    "dynamic_guidance": False,
+}
 
 
 def read_prompts(path: str | os.PathLike) -> list[str]:

@@ -5,7 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["GeneratorDefaults"]
+__all__ = ["SCHEDULES", "GeneratorDefaults"]
+
+SCHEDULES = ("linear_quadratic", "linear", "published")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,9 @@ class GeneratorDefaults:
         steps: steps of the sampler.
         fps_prefix: whether its captions had the frame rate in front
             (`mg.conditions.text.prompts.with_fps`).
+        schedule: of the steps, one of `SCHEDULES`.
+        embedded_guidance: whether the weight of guidance is an input of the network, which then
+            runs once per step, without a second branch (HunyuanVideo).
     """
 
     num_frames: int
@@ -28,6 +33,8 @@ class GeneratorDefaults:
     guidance: float = 7.5
     steps: int = 50
     fps_prefix: bool = False
+    schedule: str = "linear_quadratic"
+    embedded_guidance: bool = False
 
     def __post_init__(self) -> None:
         size = self.size
@@ -44,8 +51,11 @@ class GeneratorDefaults:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value) or value < least:
                 raise ValueError(f"{name}={value!r}; expected a number of {least} or more")
-        if not isinstance(self.fps_prefix, bool):
-            raise ValueError(f"fps_prefix={self.fps_prefix!r}; expected true or false")
+        for name in ("fps_prefix", "embedded_guidance"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule={self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
 
     @classmethod
     def from_mapping(cls, mapping: "Mapping[str, Any] | GeneratorDefaults") -> "GeneratorDefaults":

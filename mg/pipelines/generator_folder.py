@@ -6,6 +6,7 @@
     denoiser/          config.json  diffusion_pytorch_model.safetensors
     autoencoder/       config.json  diffusion_pytorch_model.safetensors
     conditions/        config.json: the text encoders
+    scheduler/         scheduler_config.json, of a network that was published with one
 
 Only pretrained text encoders (t5, byt5, clip) lie outside: `conditions/config.json` has the paths
 of their folders, and what their files must hash to. In older folders the three are called
@@ -27,7 +28,9 @@ from mg.conditions.text.build import build_text_encoder, build_text_encoders
 from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.text.pretrained import PRETRAINED_KINDS
 from mg.conditions.visual import NO_CHANNELS, ChannelConditions
+from mg.console import one_line
 from mg.files import sha256_of_file, write_text
+from mg.flow.scheduler_config import build_scheduler
 from mg.json_file import read_json_object
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_parts import AutoencoderParts
@@ -36,10 +39,17 @@ from mg.models.families import (
     AutoencoderFamily,
     DenoiserFamily,
     autoencoder_of_class,
-    denoiser_family,
     denoiser_of_class,
 )
+from mg.pipelines.diffusers_folder import (
+    PIPELINES,
+    SCHEDULER_FOLDER,
+    load_diffusers_pipeline,
+    read_scheduler,
+    scheduler_file,
+)
 from mg.pipelines.generator_defaults import GeneratorDefaults
+from mg.pipelines.generator_parts import DEFAULT_FAMILY, GeneratorParts, check_fit
 from mg.pipelines.training_scope import TrainingScope
 from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
@@ -73,36 +83,7 @@ FOLDERS = ("denoiser", "autoencoder", "conditions")
 OLDER_FOLDERS = ("transformer", "tae", "text")
 
 
-DEFAULT_FAMILY = denoiser_family("movie_gen")
 OLDER_AUTOENCODER = "TemporalAutoencoder"
-
-
-@dataclasses.dataclass(frozen=True)
-class GeneratorParts:
-    """What a generator's folder holds.
-
-    Attributes:
-        folder: where it is.
-        transformer_config, transformer_tensors: of the network, read as it is used.
-        autoencoder: whose latents it samples.
-        text_encoders: ready to encode.
-        defaults: for sampling.
-        sha256: of the weight files, by their path inside the folder.
-        scope: what the generator was trained on; None where the folder does not say.
-        conditions: what the network is conditioned on besides text.
-        family: of the network.
-    """
-
-    folder: Path
-    transformer_config: DenoiserConfig
-    transformer_tensors: Mapping[str, np.ndarray]
-    autoencoder: AutoencoderParts
-    text_encoders: list[TextEncoder]
-    defaults: GeneratorDefaults
-    sha256: Mapping[str, str]
-    scope: TrainingScope | None = None
-    conditions: ChannelConditions = NO_CHANNELS
-    family: DenoiserFamily = DEFAULT_FAMILY
 
 
 def save_generator(
@@ -116,6 +97,7 @@ def save_generator(
     scope: TrainingScope | None = None,
     conditions: ChannelConditions = NO_CHANNELS,
     family: DenoiserFamily = DEFAULT_FAMILY,
+    scheduler: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a generator's folder: all of it, or nothing.
@@ -132,6 +114,7 @@ def save_generator(
         scope: what the generator was trained on; None where that is not known.
         conditions: what the network is conditioned on besides text.
         family: of the network.
+        scheduler: fields of a scheduler_config.json that the network was trained for, if any.
         overwrite: whether a generator that is there may be replaced.
 
     Raises:
@@ -146,7 +129,7 @@ def save_generator(
     parts = _parts_of(autoencoder)
     check_tensors(parts.tensors, parts.family.shapes(parts.config))
     check_tensors(transformer_tensors, family.shapes(config))
-    _check_fit(config, parts.spec, encoders, conditions)
+    check_fit(config, parts.spec, encoders, conditions)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         new = Path(scratch) / "new"
@@ -154,7 +137,7 @@ def save_generator(
         _write_json(denoiser / CONFIG_FILE, {"_class_name": family.class_name, **config.to_dict()})
         stated = {"_class_name": parts.family.class_names[0], **parts.config.to_dict()}
         _write_json(coder / CONFIG_FILE, stated)
-        _write_json(text / CONFIG_FILE, {"encoders": [_entry(e) for e in encoders]})
+        _write_json(text / CONFIG_FILE, {"encoders": [_entry(e) for e in encoders] or None})
         write_safetensors(denoiser / WEIGHTS_FILE, transformer_tensors)
         # With the config in the header too, the file alone is a whole autoencoder.
         write_safetensors(coder / WEIGHTS_FILE, parts.tensors, metadata=vae_metadata(stated))
@@ -166,6 +149,9 @@ def save_generator(
             "latents": parts.spec.to_dict(),
             "sha256": {name: sha256_of_file(new / name) for name in _weights(FOLDERS)},
         }
+        if scheduler is not None:
+            build_scheduler(scheduler, 1)  # refuses one that cannot be read back
+            _write_json(scheduler_file(new), scheduler)
         if conditions:
             index["conditions"] = conditions.to_dict()
         if scope is not None:
@@ -179,7 +165,9 @@ def save_generator(
 def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     """Return what a generator's folder holds, checked; no network is built.
 
-    The SHA-256 of all weights is computed, which takes a minute for tens of gigabytes.
+    It may be a folder that `save_generator` wrote, or one of diffusers'
+    (`mg.pipelines.diffusers_folder`). The SHA-256 of all weights is computed, which takes a minute
+    for tens of gigabytes.
 
     Raises:
         FileNotFoundError: no such folder, or a file in it, or of a pretrained text encoder, is
@@ -194,6 +182,15 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
             f"training wrote, with the folders {', '.join(FOLDERS)}"
         )
     index = _read_json(folder / INDEX_FILE)
+    class_name = index.get("_class_name", CLASS_NAME)
+    if class_name in PIPELINES:
+        return load_diffusers_pipeline(folder, index)
+    if class_name != CLASS_NAME:
+        known = ", ".join((CLASS_NAME, *PIPELINES))
+        raise ValueError(
+            f"{folder / INDEX_FILE}: a pipeline of class {one_line(repr(class_name))} is not "
+            f"known; known are {known}"
+        )
     is_older = "families" not in index
     denoiser, coder, text = OLDER_FOLDERS if is_older else FOLDERS
     weights = _weights(OLDER_FOLDERS if is_older else FOLDERS)
@@ -203,6 +200,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     coder_family = _autoencoder_family(folder / coder)
     coder_config = _stated(folder / coder, coder_family.read_config)
     encoders = _read_encoders(folder / text)
+    scheduler = read_scheduler(folder) if (folder / SCHEDULER_FOLDER).is_dir() else None
     try:
         conditions = NO_CHANNELS
         if "conditions" in index:
@@ -210,7 +208,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         spec = coder_config.spec
         if "latents" in index:
             spec = LatentSpec.from_mapping(index["latents"])
-        _check_fit(config, spec, encoders, conditions)
+        check_fit(config, spec, encoders, conditions)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     tensors = _fitting(folder / weights[0], config, family)
@@ -235,6 +233,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         scope,
         conditions,
         family,
+        scheduler,
     )
 
 
@@ -326,33 +325,6 @@ def _autoencoder_family(folder: Path) -> AutoencoderFamily:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _check_fit(
-    config: DenoiserConfig,
-    spec: LatentSpec,
-    encoders: Sequence[TextEncoder],
-    conditions: ChannelConditions,
-) -> None:
-    if spec.channels != config.latent_channels:
-        raise ValueError(
-            f"the autoencoder's latents have {spec.channels} channels, the transformer takes "
-            f"{config.latent_channels}; they do not belong together"
-        )
-    beside = conditions.num_channels(spec.channels)
-    if beside != config.condition_channels:
-        raise ValueError(
-            f"the transformer takes {config.condition_channels} channels beside the latent, and "
-            f"its conditions, {' and '.join(conditions.names) or 'none'}, have {beside}"
-        )
-    given = [(encoder.width, encoder.max_tokens) for encoder in encoders]
-    expected = [(encoder.width, encoder.max_tokens) for encoder in config.text_encoders]
-    if given != expected:
-        raise ValueError(
-            f"the text encoders {[encoder.spec for encoder in encoders]} give (width, tokens) "
-            f"{given}; the transformer takes {expected} of "
-            f"{[encoder.name for encoder in config.text_encoders]}"
-        )
-
-
 def _entry(encoder: TextEncoder) -> dict[str, str]:
     spec = encoder.spec
     kind, has_folder, rest = spec.partition(":")
@@ -364,7 +336,9 @@ def _entry(encoder: TextEncoder) -> dict[str, str]:
 
 def _read_encoders(folder: Path) -> list[TextEncoder]:
     path = folder / CONFIG_FILE
-    entries = _read_json(path).get("encoders")
+    entries = _read_json(path).get("encoders", [])
+    if entries is None:  # texts come embedded
+        return []
     keys = {"spec", "identity"}
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and set(entry) == keys for entry in entries

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from mg.conditions.text.prompts import with_fps
 from mg.conditions.visual import ChannelConditions
-from mg.pipelines.generator_folder import GeneratorParts
+from mg.flow.scheduler_config import build_scheduler
+from mg.flow.schedulers import FlowEuler
+from mg.pipelines.generator_parts import GeneratorParts
+from mg.pipelines.prompt_embeds import PromptEmbeds
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 
@@ -35,6 +38,7 @@ def check_request(
     settings: SamplingSettings,
     *,
     inputs: Sequence[VisualInputs] | None = None,
+    embeds: PromptEmbeds | None = None,
     truncate: bool = False,
 ) -> tuple[int, ...]:
     """Return (C, T', H', W') of a latent if a generator can make these videos.
@@ -44,12 +48,13 @@ def check_request(
         prompts: of the videos.
         settings: of all of them.
         inputs: videos and images that each is made from, if any; files are not opened.
+        embeds: in place of the prompts, where they were embedded elsewhere.
         truncate: only warn of prompts that are too long.
 
     Raises:
-        ValueError: there is no prompt, one is too long, the solver is unknown, the size does
-            not fit the networks, or videos or images are given that the generator has no use for,
-            or lack.
+        ValueError: there is no prompt, one is too long, there is no text encoder for them, the
+            solver is unknown, the size or the steps do not fit the networks, or videos, images or
+            settings are given that the generator has no use for, or lack.
     """
     from mg.flow.solvers import SOLVERS  # imports MindSpore
 
@@ -62,10 +67,16 @@ def check_request(
         raise ValueError(f"inputs of {len(inputs)} videos for {len(prompts)} prompts")
     for given in inputs:
         _check_inputs(given, settings, generator.conditions)
+    _check_schedule(generator, settings)
+    _check_guidance(generator, settings, embeds)
     shape = settings.latent_shape(generator.transformer_config, generator.autoencoder.spec)
-    texts = texts_of(
-        [*prompts, settings.negative_prompt], settings, fps_prefix=generator.defaults.fps_prefix
-    )
+    _check_patches(generator, settings, inputs, shape)
+    texts = [] if embeds is not None else list(prompts)
+    needs_negative = embeds is None or embeds.negative is None
+    if settings.guidance != 1 and not generator.defaults.embedded_guidance and needs_negative:
+        texts.append(settings.negative_prompt)
+    _check_encoders(generator, texts)
+    texts = texts_of(texts, settings, fps_prefix=generator.defaults.fps_prefix)
     for encoder in generator.text_encoders:
         if not truncate:
             encoder.check_lengths(texts)
@@ -78,6 +89,72 @@ def check_request(
                 text,
             )
     return shape
+
+
+def _check_schedule(generator: "GeneratorParts | TextToVideo", settings: SamplingSettings) -> None:
+    if settings.schedule != "published":
+        return
+    if generator.scheduler is None:
+        raise ValueError(
+            "schedule=published: this generator was published with no scheduler; take "
+            "linear_quadratic or linear"
+        )
+    scheduler = build_scheduler(generator.scheduler, settings.steps)
+    if settings.dynamic_guidance and isinstance(scheduler, FlowEuler):
+        raise ValueError("dynamic_guidance belongs to CogVideoX's schedulers; leave it out")
+
+
+def _check_guidance(
+    generator: "GeneratorParts | TextToVideo",
+    settings: SamplingSettings,
+    embeds: PromptEmbeds | None,
+) -> None:
+    """Raise ValueError for settings of the second branch of guidance, if there is none."""
+    has_negative = embeds is not None and embeds.negative is not None
+    if settings.negative_prompt and has_negative:
+        raise ValueError("negative_prompt and negative_prompt_embeds are the same; give one")
+    is_off = settings.guidance == 1 or generator.defaults.embedded_guidance
+    if not is_off:
+        return
+    reason = "guidance=1 turns guidance off"
+    if generator.defaults.embedded_guidance:
+        reason = "this network takes the weight of guidance as an input and runs once per step"
+    idle = {
+        "negative_prompt": settings.negative_prompt,
+        "negative_prompt_embeds": has_negative,
+        "two_passes": settings.two_passes,
+        "dynamic_guidance": settings.dynamic_guidance,
+    }
+    for name, value in idle.items():
+        if value:
+            raise ValueError(f"{name} has no effect: {reason}; leave it out")
+
+
+def _check_patches(
+    generator: "GeneratorParts | TextToVideo",
+    settings: SamplingSettings,
+    inputs: Sequence[VisualInputs],
+    shape: tuple[int, ...],
+) -> None:
+    """Raise ValueError for a source or known frames of a length that leaves a patch unfilled."""
+    frames = generator.autoencoder.spec.latent_frames(settings.num_frames)
+    if frames != shape[1] and any(given.given() for given in inputs):
+        side = generator.transformer_config.patch[0]
+        raise ValueError(
+            f"num_frames={settings.num_frames} are {frames} frames of the latent, and the network "
+            f"takes {side} together; with a source or known frames take a length of whole patches"
+        )
+
+
+def _check_encoders(generator: "GeneratorParts | TextToVideo", texts: Sequence[str]) -> None:
+    inputs = generator.transformer_config.text_encoders
+    if texts and inputs and not generator.text_encoders:
+        names = " and ".join(encoder.name for encoder in inputs)
+        negative = " (and negative_prompt_embeds, or guidance=1)"
+        raise ValueError(
+            f"this generator has no text encoder ({names}) for {texts[0]!r}: give prompt_embeds"
+            f"{'' if generator.defaults.embedded_guidance else negative}"
+        )
 
 
 def _check_inputs(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,13 +12,10 @@ from mg.flow.schedules import (
 )
 from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
-
-if TYPE_CHECKING:
-    from mg.pipelines.generator_defaults import GeneratorDefaults
+from mg.pipelines.generator_defaults import SCHEDULES, GeneratorDefaults
 
 __all__ = ["SCHEDULES", "SamplingSettings"]
 
-SCHEDULES = ("linear_quadratic", "linear")
 MAX_STEPS = 100_000
 DROPPABLE = ("text", "source", "frames")
 
@@ -36,7 +32,8 @@ class SamplingSettings:
         steps: steps of the sampler.
         guidance: weight of the text, 0 or more; 1 turns classifier-free guidance off.
         negative_prompt: what the video is pushed away from; empty for no text.
-        schedule: linear_quadratic (Movie Gen 3.4.2) or linear.
+        schedule: linear_quadratic (Movie Gen 3.4.2), linear, or published: the steps of the
+            scheduler that the generator was published with.
         num_reference_steps: of the linear schedule that linear_quadratic imitates.
         solver: euler, or midpoint, which runs the network twice per step.
         two_passes: run the two branches of guidance one after the other instead of as one batch:
@@ -44,6 +41,8 @@ class SamplingSettings:
         guidance_drops: what the second branch of guidance, the one that the video is pushed away
             from, is without: some of text, source, frames, with commas. Where text is dropped,
             `negative_prompt` takes its place.
+        dynamic_guidance: change the weight of the text from step to step, as CogVideoX can
+            (`mg.flow.schedulers.dynamic_guidance`); with schedule=published.
         strength: 1 begins with noise; less begins with a source video that is noised to the time
             1 - strength, and takes only the steps from there (SDEdit).
     """
@@ -61,6 +60,7 @@ class SamplingSettings:
     two_passes: bool = False
     guidance_drops: str = "text"
     strength: float = 1.0
+    dynamic_guidance: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "height", "width", "steps"):
@@ -94,10 +94,21 @@ class SamplingSettings:
             )
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule={self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
+        if self.schedule == "published" and (self.solver != "euler" or self.strength != 1):
+            idle = "solver" if self.solver != "euler" else "strength"
+            raise ValueError(
+                f"{idle}={getattr(self, idle)} has no effect with schedule=published, the "
+                "generator's own scheduler; take schedule=linear"
+            )
+        if self.dynamic_guidance and self.schedule != "published":
+            raise ValueError(
+                f"dynamic_guidance has no effect with schedule={self.schedule}; it belongs to "
+                "schedule=published of CogVideoX"
+            )
         self.times()
 
     @classmethod
-    def of(cls, defaults: "GeneratorDefaults", **given) -> "SamplingSettings":
+    def of(cls, defaults: GeneratorDefaults, **given) -> "SamplingSettings":
         """Return the settings given; those that are None or left out are a generator's defaults.
 
         Raises:
@@ -111,6 +122,7 @@ class SamplingSettings:
             "fps": defaults.fps,
             "steps": defaults.steps,
             "guidance": defaults.guidance,
+            "schedule": defaults.schedule,
         }
         return cls(**stated | {name: value for name, value in given.items() if value is not None})
 
@@ -120,8 +132,11 @@ class SamplingSettings:
         return tuple(name.strip() for name in self.guidance_drops.split(",") if name.strip())
 
     def times(self) -> np.ndarray:
-        """Return the times of the steps, one more than steps are taken."""
-        if self.schedule == "linear":
+        """Return the times of the steps, one more than steps are taken.
+
+        With schedule=published the scheduler has times of its own, as many.
+        """
+        if self.schedule != "linear_quadratic":
             times = linear_schedule(self.steps)
         else:
             times = linear_quadratic_schedule(
@@ -130,7 +145,10 @@ class SamplingSettings:
         return remaining_schedule(times, self.strength)
 
     def latent_shape(self, denoiser: DenoiserConfig, spec: LatentSpec) -> tuple[int, ...]:
-        """Return (C, T', H', W') of the latent of one video.
+        """Return (C, T', H', W') of the latent that is sampled for one video.
+
+        Frames that do not fill the network's patches get more of them in front, as CogVideoX 1.5
+        has it; they are left out of the result.
 
         Args:
             denoiser: config of the network that makes it.
@@ -150,7 +168,8 @@ class SamplingSettings:
                     f"{name}={size} is not a multiple of {step} ({factor} of the autoencoder x "
                     f"{side} of the denoiser's patch); take {legal}"
                 )
-        shape = spec.latent_shape(self.num_frames, self.height, self.width)
+        channels, frames, *size = spec.latent_shape(self.num_frames, self.height, self.width)
+        shape = channels, -(-frames // denoiser.patch[0]) * denoiser.patch[0], *size
         try:
             denoiser.token_grid((1, *shape))
         except ValueError as error:

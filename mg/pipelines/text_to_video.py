@@ -3,64 +3,46 @@
 Source: Movie Gen (arXiv 2410.13720) sections 3.1.2, 3.4.2.
 """
 
-import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor
-from tqdm import tqdm
+from mindspore import nn
 
-from mg.conditions.text.condition import TextCondition
 from mg.conditions.text.encoder import TextEncoder
-from mg.data.transforms import from_model_range
-from mg.flow.guidance import guided_velocity
-from mg.flow.noise import initial_noise
-from mg.flow.path import noisy_latent
-from mg.flow.sampler import sample
+from mg.flow.scheduler_config import noise_schedule
 from mg.flow.velocity_network import velocity_network
 from mg.models.denoiser import Denoiser
+from mg.pipelines.diffusers_call import (
+    check_output_type,
+    finished_frames,
+    own_names,
+    step_callback,
+    with_published_layout,
+)
+from mg.pipelines.generated_videos import GeneratedVideos, seeds_of
 from mg.pipelines.generator_folder import (
     GeneratorDefaults,
     GeneratorParts,
     load_generator,
     lora_record,
+    save_generator,
 )
-from mg.pipelines.sampling_checks import check_request, departures_of, texts_of
+from mg.pipelines.latent_sampler import LatentSampler, OnStepEnd
+from mg.pipelines.prompt_embeds import PromptEmbeds
+from mg.pipelines.sampling_checks import check_request, departures_of
+from mg.pipelines.sampling_noise import SamplingNoise
 from mg.pipelines.sampling_settings import SamplingSettings
-from mg.pipelines.streaming import check_finite, decode_latents
-from mg.pipelines.visual_inputs import (
-    NO_INPUTS,
-    VisualInputs,
-    check_known_frames,
-    encode_clip,
-    encode_known_frames,
-)
+from mg.pipelines.streaming import decode_latents
+from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs, check_known_frames, encode_clip
 from mg.tiling.sizes import Tiling
 from mg.weights.lora_file import merge_lora, read_lora
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
 
 logger = logging.getLogger("mg")
-
-
-@dataclasses.dataclass(frozen=True)
-class GeneratedVideos:
-    """What prompts became.
-
-    Attributes:
-        frames: uint8 RGB (N, T, H, W, 3).
-        latents: float32 (N, C, T', H', W'), as the TAE decodes them (not scaled).
-        seeds: of each video.
-        settings: that all of them were sampled with.
-    """
-
-    frames: np.ndarray
-    latents: np.ndarray
-    seeds: tuple[int, ...]
-    settings: SamplingSettings
 
 
 class TextToVideo:
@@ -79,6 +61,7 @@ class TextToVideo:
         scope: what the generator was trained on; None where that is not known.
         conditions: what it is conditioned on besides text.
         family: of the transformer.
+        scheduler: fields of the scheduler_config.json that it was published with, or None.
     """
 
     def __init__(
@@ -120,22 +103,49 @@ class TextToVideo:
         self.scope = parts.scope
         self.conditions = parts.conditions
         self.family = parts.family
+        self.scheduler = parts.scheduler
         self._velocity_of = None
         self.transformer_config = parts.transformer_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> "TextToVideo":
-        """Return the generator of a folder that `save_generator` wrote.
+        """Return the generator of a folder that training or `save_pretrained` wrote.
 
         Args:
-            folder: with model_index.json.
+            folder: with model_index.json; one of diffusers' CogVideoX or HunyuanVideo will do.
             options: dtype, decode_dtype and tiling, as in the constructor.
 
         Raises:
             FileNotFoundError, ValueError: as `load_generator`.
         """
         return cls(load_generator(folder), **options)
+
+    def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
+        """Write the generator's folder, LoRAs merged; `from_pretrained` reads it back.
+
+        Pretrained text encoders stay where they are, and the folder has their paths.
+
+        Args:
+            folder: to write, all of it or nothing.
+            overwrite: whether a generator that is there may be replaced.
+
+        Raises:
+            FileExistsError: the folder exists and `overwrite` is false, or it holds something else.
+        """
+        save_generator(
+            folder,
+            transformer_tensors=self.transformer.tensors(),
+            transformer_config=self.transformer_config,
+            autoencoder=self.autoencoder,
+            text_encoders=self.text_encoders,
+            defaults=self.defaults,
+            scope=self.scope,
+            conditions=self.conditions,
+            family=self.family,
+            scheduler=self.scheduler,
+            overwrite=overwrite,
+        )
 
     def load_lora(self, path: str | os.PathLike, *, weight: float = 1.0) -> None:
         """Merge a LoRA into the transformer; a second one is added to the first.
@@ -153,7 +163,7 @@ class TextToVideo:
 
     def __call__(
         self,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         *,
         source: np.ndarray | str | os.PathLike | None = None,
         first_frame: np.ndarray | str | os.PathLike | None = None,
@@ -165,21 +175,34 @@ class TextToVideo:
         fps: float | None = None,
         steps: int | None = None,
         guidance: float | None = None,
-        seed: int | Sequence[int] = 0,
-        negative_prompt: str = "",
-        schedule: str = "linear_quadratic",
+        seed: int | Sequence[int] | None = None,
+        negative_prompt: str | None = None,
+        schedule: str | None = None,
         num_reference_steps: int = 250,
         solver: str = "euler",
         two_passes: bool = False,
         guidance_drops: str = "text",
         strength: float = 1.0,
+        dynamic_guidance: bool | None = None,
         batch_size: int = 1,
         truncate: bool = False,
+        generator: np.random.Generator | Sequence[np.random.Generator] | None = None,
+        latents: np.ndarray | None = None,
+        prompt_embeds: np.ndarray | None = None,
+        prompt_attention_mask: np.ndarray | None = None,
+        pooled_prompt_embeds: np.ndarray | None = None,
+        negative_prompt_embeds: np.ndarray | None = None,
+        negative_prompt_attention_mask: np.ndarray | None = None,
+        negative_pooled_prompt_embeds: np.ndarray | None = None,
+        output_type: str = "uint8",
+        callback_on_step_end: Callable[..., Mapping[str, Any] | None] | None = None,
+        **names_of_diffusers: Any,
     ) -> GeneratedVideos:
         """Return a video of each prompt; the first axis is there for a single prompt too.
 
         What is None is the generator's default; the other settings are those of
-        `SamplingSettings`.
+        `SamplingSettings`. diffusers' `prompt`, `num_inference_steps`, `guidance_scale` and
+        `use_dynamic_cfg` are other names of `prompts`, `steps`, `guidance`, `dynamic_guidance`.
 
         Args:
             prompts: one or several; the empty prompt gives a video of anything.
@@ -188,23 +211,45 @@ class TextToVideo:
             first_frame, prefix, suffix: what the video begins or ends with, as `VisualInputs`, for
                 a generator that was trained so.
             seed: one for each video; or one number, which the first video gets, and each further
-                one a number more.
+                one a number more. None is 0.
             batch_size: videos sampled together. They are decoded one by one.
             truncate: cut prompts that are too long for a text encoder, instead of refusing them.
+            generator: draws the noise in place of seeds, one for all videos or one for each.
+            latents: the noise to begin with, float32 (N, C, T', H', W'), of CogVideoX
+                (N, T', C, H', W').
+            prompt_embeds: in place of prompts, (N, L, D); of networks of two text encoders with
+                `pooled_prompt_embeds` (N, D). All tokens count but for those that
+                `prompt_attention_mask` (N, L) masks. The negative ones take the place of the
+                `negative_prompt`.
+            output_type: of the result's `frames`: uint8, np or latent.
+            callback_on_step_end: called after each step, see `mg.pipelines.diffusers_call`.
 
         Raises:
             ValueError: a setting or prompt that does not fit, before anything is computed; a
                 result that is no number.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        check_output_type(output_type)
+        named = {"prompts": prompts, "steps": steps, "guidance": guidance}
+        named = own_names(named | {"dynamic_guidance": dynamic_guidance}, names_of_diffusers)
+        embeds = PromptEmbeds.of(
+            self.transformer_config,
+            {
+                "prompt_embeds": prompt_embeds,
+                "prompt_attention_mask": prompt_attention_mask,
+                "pooled_prompt_embeds": pooled_prompt_embeds,
+                "negative_prompt_embeds": negative_prompt_embeds,
+                "negative_prompt_attention_mask": negative_prompt_attention_mask,
+                "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
+            },
+        )
+        texts = _texts(named.pop("prompts"), embeds)
         settings = SamplingSettings.of(
             self.defaults,
             num_frames=num_frames,
             height=height,
             width=width,
             fps=fps,
-            steps=steps,
-            guidance=guidance,
+            **named,
             negative_prompt=negative_prompt,
             schedule=schedule,
             num_reference_steps=num_reference_steps,
@@ -213,19 +258,29 @@ class TextToVideo:
             guidance_drops=guidance_drops,
             strength=strength,
         )
-        given = VisualInputs(source, first_frame, prefix, suffix)
-        seeds = seeds_of(seed, len(prompts))
-        latents = self.latents(
-            prompts,
+        if generator is not None and seed is not None:
+            raise ValueError("seed and generator both draw the noise; give one of them")
+        if latents is not None:
+            latents = with_published_layout(np.asarray(latents), self.family)
+        seeds = seeds_of(0 if seed is None else seed, len(texts))
+        sampled = self.latents(
+            texts,
             seeds,
             settings=settings,
-            inputs=[given] * len(prompts),
+            inputs=[VisualInputs(source, first_frame, prefix, suffix)] * len(texts),
+            embeds=embeds,
+            noise=SamplingNoise(seeds, generators=generator, first=latents),
             batch_size=batch_size,
             truncate=truncate,
+            on_step_end=step_callback(self, self.family, callback_on_step_end),
         )
-        latents = np.stack(list(latents))
-        frames = np.stack([self.decode(latent, settings.num_frames) for latent in latents])
-        return GeneratedVideos(frames, latents, seeds, settings)
+        results = np.stack(list(sampled))
+        if output_type == "latent":
+            frames = with_published_layout(self.autoencoder.spec.scale(results), self.family)
+        else:
+            num_frames = settings.num_frames
+            frames = np.stack([self.decode(z, num_frames, output_type) for z in results])
+        return GeneratedVideos(frames, results, () if generator is not None else seeds, settings)
 
     def latents(
         self,
@@ -234,9 +289,12 @@ class TextToVideo:
         *,
         settings: SamplingSettings,
         inputs: Sequence[VisualInputs] | None = None,
+        embeds: PromptEmbeds | None = None,
+        noise: SamplingNoise | None = None,
         batch_size: int = 1,
         truncate: bool = False,
         on_step: Callable[[int], None] | None = None,
+        on_step_end: OnStepEnd | None = None,
     ) -> Iterator[np.ndarray]:
         """Return an iterator over the latent of each prompt, float32 (C, T', H', W'), not scaled.
 
@@ -248,15 +306,20 @@ class TextToVideo:
             seeds: one per video, each from 0 to 2^64 - 1.
             settings: of all of them.
             inputs: videos and images that each is made from, if any.
+            embeds: in place of the prompts, where they were embedded elsewhere.
+            noise: of each video; None draws it with the seeds.
             batch_size: videos sampled together.
             truncate: cut prompts that are too long, instead of refusing them.
             on_step: called after each step of the sampler with how many are done of this batch.
+            on_step_end: called after each step with the latents too; may replace them.
 
         Raises:
             ValueError: as `check_request`; or the transformer gave what is no number.
         """
         inputs = [NO_INPUTS] * len(prompts) if inputs is None else list(inputs)
-        shape = check_request(self, prompts, settings, inputs=inputs, truncate=truncate)
+        shape = check_request(
+            self, prompts, settings, inputs=inputs, embeds=embeds, truncate=truncate
+        )
         inputs = [given.fitted(settings) for given in inputs]
         for given in inputs:
             check_known_frames(given, self.autoencoder.spec, settings.num_frames)
@@ -266,84 +329,32 @@ class TextToVideo:
             raise ValueError(f"batch_size={batch_size}; expected 1 or more")
         if len(seeds) != len(prompts):
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts; expected one each")
-        initial_noise((1,), seeds)  # refuses a seed out of range
+        noise = SamplingNoise(seeds) if noise is None else noise
+        noise.check(shape)
+        sampler = LatentSampler(
+            self,
+            prompts,
+            settings,
+            inputs=inputs,
+            noise=noise,
+            embeds=embeds,
+            shape=shape,
+            truncate=truncate,
+        )
         # Batches of one size, as even as can be: the network is compiled for each size.
         num_batches = -(-len(prompts) // batch_size)
         batch_size = -(-len(prompts) // num_batches)
-        return self._sampled(prompts, seeds, settings, inputs, shape, batch_size, truncate, on_step)
+        return sampler.batches(batch_size, on_step=on_step, on_step_end=on_step_end)
 
-    def _sampled(self, prompts, seeds, settings, inputs, shape, batch_size, truncate, on_step):
-        for start in range(0, len(prompts), batch_size):
-            # The last batch is filled up with its last video, which is thrown away.
-            chosen = [min(start + i, len(prompts) - 1) for i in range(batch_size)]
-            visual = [self._encoded(inputs[i], settings) for i in chosen]
-            texts = [prompts[i] for i in chosen]
-            others = None
-            if settings.guidance != 1:
-                negative = [settings.negative_prompt] * batch_size
-                without = [_without(given, settings.dropped) for given in visual]
-                text = negative if "text" in settings.dropped else texts
-                others = self._conditions(text, without, settings, shape, truncate)
-            velocity = guided_velocity(
-                self._velocity_network(),
-                self._conditions(texts, visual, settings, shape, truncate),
-                others,
-                scale=settings.guidance,
-                one_batch=not settings.two_passes,
-            )
-            first = initial_noise(shape, [seeds[i] for i in chosen])
-            if settings.strength < 1:
-                sources = np.stack([given["source"] for given in visual])
-                begin = np.full(batch_size, settings.times()[0], np.float32)
-                first = noisy_latent(sources, first, begin)
-            label = f"video {start + 1}"
-            latents = self._integrated(velocity, first, settings, label=label, on_step=on_step)
-            for latent in latents[: len(set(chosen))]:
-                yield self.autoencoder.spec.unscale(latent)
-
-    def _velocity_network(self):
+    def velocity_network(self) -> nn.Cell:
         """Return the transformer as one that gives the velocity, built once."""
         if self._velocity_of is None or self._velocity_of[0] is not self.transformer:
-            converted = velocity_network(self.transformer, self.family.prediction)
+            prediction, schedule = self.family.prediction, None
+            if prediction == "v" and self.scheduler is not None:
+                schedule = noise_schedule(self.scheduler)
+            converted = velocity_network(self.transformer, prediction, schedule)
             self._velocity_of = self.transformer, converted
         return self._velocity_of[1]
-
-    def _encoded(self, inputs, settings):
-        """Return the latents of what a video is made from: its source, its known frames."""
-        encoded = {}
-        if inputs.source is not None:
-            encoded["source"] = encode_clip(self.autoencoder, inputs.source)
-        known = encode_known_frames(self.autoencoder, inputs, settings.num_frames)
-        return encoded if known is None else {**encoded, "frames": known}
-
-    def _integrated(self, velocity, first, settings, *, label, on_step):
-        """Return the latents (B, C, T', H', W') that the first ones are carried to, with a bar."""
-
-        def tell(num_done, _):
-            bar.update()
-            if on_step is not None:
-                on_step(num_done)
-
-        times = settings.times()
-        num_steps = len(times) - 1
-        with tqdm(total=num_steps, desc=label, unit="step", disable=None, leave=False) as bar:
-            latents = sample(
-                velocity,
-                Tensor(first),
-                times,
-                solver=settings.solver,
-                on_step=tell,
-            ).asnumpy()
-        check_finite(latents, "transformer")
-        return latents
-
-    def _conditions(self, prompts, visual, settings, shape, truncate):
-        """Return the tensors that the transformer takes besides latent and time."""
-        texts = texts_of(prompts, settings, fps_prefix=self.defaults.fps_prefix)
-        arrays = []
-        for encoder in self.text_encoders:
-            arrays += TextCondition(encoder, truncate=truncate).batch(texts, shape)
-        return [Tensor(array) for array in (*arrays, *self.conditions.batch(visual, shape))]
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Return the latent of frames as `decode` takes it, float32 (C, T', H', W'), not scaled.
@@ -353,33 +364,25 @@ class TextToVideo:
         """
         return self.autoencoder.spec.unscale(encode_clip(self.autoencoder, frames))
 
-    def decode(self, latent: np.ndarray, num_frames: int) -> np.ndarray:
+    def decode(self, latent: np.ndarray, num_frames: int, output_type: str = "uint8") -> np.ndarray:
         """Return the frames of a latent, uint8 RGB (T, H, W, 3), decoded tile by tile.
 
         Args:
             latent: float32 (C, T', H', W'), not scaled.
             num_frames: T.
+            output_type: "uint8", or "np" for float32 in [0, 1].
 
         Raises:
             ValueError: the decoder gave what is no number.
         """
         pieces = decode_latents(self.autoencoder, [latent], num_frames)
-        return np.concatenate([from_model_range(piece) for piece in pieces])
+        return np.concatenate([finished_frames(piece, output_type) for piece in pieces])
 
 
-def _without(given: dict[str, Any], dropped: Sequence[str]) -> dict[str, Any]:
-    """Return what there is of the visual conditions, without those that are dropped."""
-    return {name: value for name, value in given.items() if name not in dropped}
-
-
-def seeds_of(seed: int | Sequence[int], num_videos: int) -> tuple[int, ...]:
-    """Return one seed per video: those given, or `seed`, `seed + 1`, ...
-
-    Raises:
-        ValueError: another number of seeds than of videos.
-    """
-    if isinstance(seed, int | np.integer):
-        return tuple(int(seed) + i for i in range(num_videos))
-    if len(seed) != num_videos:
-        raise ValueError(f"{len(seed)} seeds for {num_videos} videos; expected one each, or one")
-    return tuple(seed)
+def _texts(prompts: str | Sequence[str] | None, embeds: PromptEmbeds | None) -> list[str]:
+    """Return the prompts as a list; empty ones where they were embedded elsewhere."""
+    if (prompts is None) == (embeds is None):
+        raise ValueError("prompts and prompt_embeds: give one of them")
+    if embeds is not None:
+        return [""] * embeds.num_videos
+    return [prompts] if isinstance(prompts, str) else list(prompts)

@@ -17,7 +17,7 @@ class VideoToVideo(TextToVideo):
     def __call__(
         self,
         source: np.ndarray | str | os.PathLike,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         **settings: Any,
     ) -> GeneratedVideos:
         """Return a video of each prompt, made from the source.
@@ -25,7 +25,7 @@ class VideoToVideo(TextToVideo):
         Args:
             source: uint8 RGB (T, H, W, 3), or the path of a video; it is scaled and cropped to the
                 size of the result, and cut to its length.
-            prompts: one or several.
+            prompts: one or several; None where the settings have them embedded, or as `prompt`.
             settings: as of `TextToVideo`; `strength` below 1 is needed where the generator was
                 trained on text alone.
 

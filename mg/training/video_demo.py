@@ -15,7 +15,7 @@ from mg.training.denoiser_config import SamplingSettings, TextSettings, TrainDen
 from mg.training.run_log import read_log
 from mg.training.settings import OptimSettings
 
-__all__ = ["demo_training", "epoch_losses", "write_clips"]
+__all__ = ["ENCODERS", "demo_training", "epoch_losses", "write_clips"]
 
 TABLE = "captions.csv"
 # HunyuanVideo has a second text input, of one token for the whole caption.

@@ -194,7 +194,7 @@ def test_the_frame_rate_is_in_the_text_if_it_was_in_training(generator_parts, tm
     save_generator(tmp_path / "g", **{**generator_parts, "defaults": defaults})
     pipeline = TextToVideo(load_generator(tmp_path / "g"))
     pipeline.transformer = Network(lambda x: x)
-    pipeline.decode = lambda latent, num_frames: latent
+    pipeline.decode = lambda latent, num_frames, _: latent
     encoder = pipeline.text_encoders[0]
     for fps, text in ((None, "FPS-12 a"), (16.0, "FPS-16 a")):
         pipeline("a", fps=fps)

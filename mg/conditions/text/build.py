@@ -11,7 +11,9 @@ __all__ = ["UNITS", "build_text_encoder", "build_text_encoders"]
 
 UNITS = ("byte", "word", "text")
 WITHOUT_WEIGHTS = re.compile(rf"({'|'.join(UNITS)})((?:,(?:max_tokens|width)=\d{{1,9}})*)")
-PRETRAINED = re.compile(rf"({'|'.join(PRETRAINED_KINDS)}):([^,]+)((?:,max_tokens=\d{{1,9}})?)")
+PRETRAINED = re.compile(
+    rf"({'|'.join(PRETRAINED_KINDS)}):([^,]+)((?:,max_tokens=\d{{1,9}})?)((?:,padded)?)"
+)
 KNOWN = "byte, word, text, t5:FOLDER, byt5:FOLDER, clip:FOLDER, each optionally with ,max_tokens=N"
 
 
@@ -21,7 +23,8 @@ def build_text_encoder(spec: str) -> TextEncoder:
     Args:
         spec: `byte`, `word` or `text` (no weights), `t5:FOLDER`, `byt5:FOLDER` or `clip:FOLDER`
             (the folder's path has no commas). Options follow after commas: `max_tokens=N`, for
-            those without weights also `width=N`, as in `word,width=128,max_tokens=16`.
+            those without weights also `width=N`, as in `word,width=128,max_tokens=16`; after a
+            folder also `padded`, as in `t5:FOLDER,max_tokens=226,padded` for CogVideoX.
 
     Raises:
         FileNotFoundError: the folder lacks a file.
@@ -32,7 +35,8 @@ def build_text_encoder(spec: str) -> TextEncoder:
     if match := WITHOUT_WEIGHTS.fullmatch(spec):
         return ByteEncoder(unit=match[1], **_numbers(match[2]))
     if match := PRETRAINED.fullmatch(spec):
-        return PretrainedTextEncoder(match[1], match[2], **_numbers(match[3]))
+        numbers = _numbers(match[3])
+        return PretrainedTextEncoder(match[1], match[2], **numbers, padded=bool(match[4]))
     raise ValueError(f"unknown text encoder {one_line(repr(spec))}; expected {KNOWN}")
 
 

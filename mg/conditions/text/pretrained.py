@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 
 from mg.conditions.text.encoder import TextEncoder, check_max_tokens
-from mg.conditions.text.tokenizers import load_tokenizer, tokenizer_files
+from mg.conditions.text.tokenizers import (
+    load_tokenizer,
+    tokenizer_files,
+    tokenizer_folder,
+)
 from mg.console import one_line
 from mg.files import sha256_of_file
 from mg.json_file import read_json, read_json_object
@@ -48,15 +52,23 @@ class PretrainedTextEncoder(TextEncoder):
     """
 
     def __init__(
-        self, kind: str, folder: str | os.PathLike, *, max_tokens: int | None = None
+        self,
+        kind: str,
+        folder: str | os.PathLike,
+        *,
+        max_tokens: int | None = None,
+        padded: bool = False,
     ) -> None:
         """Read config and tokenizer.
 
         Args:
             kind: one of `PRETRAINED_KINDS`; it is the encoder's name too.
-            folder: with config.json, weights and tokenizer.
+            folder: with config.json, weights and tokenizer. The tokenizer may stand in a folder
+                of its own beside it, `tokenizer` beside `text_encoder`.
             max_tokens: L; None takes 512 for T5, 100 for ByT5, and what CLIP's table of positions
                 holds (77 as published, or more).
+            padded: fill texts up to max_tokens and let the network attend to the filling, all of
+                which then counts as text: how CogVideoX was trained.
 
         Raises:
             FileNotFoundError: the folder or a file that it must have does not exist.
@@ -67,7 +79,8 @@ class PretrainedTextEncoder(TextEncoder):
         self.name = kind
         self._folder = Path(folder)
         self._config = _read_config(self._folder, kind)
-        self._tokenize = load_tokenizer(kind, self._folder)
+        self._tokenizer_folder = tokenizer_folder(kind, self._folder)
+        self._tokenize = load_tokenizer(kind, self._tokenizer_folder)
         self._weights = _weight_files(self._folder)
         width, vocabulary = ("d_model", "vocab_size")
         if kind == "clip":
@@ -77,6 +90,9 @@ class PretrainedTextEncoder(TextEncoder):
         self._check_sizes()
         self.max_tokens = self._checked_max_tokens(max_tokens)
         self.spec = f"{kind}:{self._folder},max_tokens={self.max_tokens}"
+        self._is_padded = padded
+        if padded:
+            self.spec += ",padded"
 
     @functools.cached_property
     def identity(self) -> str:
@@ -86,11 +102,12 @@ class PretrainedTextEncoder(TextEncoder):
         """
         digests = {
             "weights": self._weights,
-            "tokenizer": tokenizer_files(self.name, self._folder),
+            "tokenizer": tokenizer_files(self.name, self._tokenizer_folder),
             "config": [self._folder / CONFIG_FILE],
         }
         parts = [f"{what}={_sha256_of(files)}" for what, files in digests.items() if files]
-        return ",".join([self.name, f"max_tokens={self.max_tokens}", *parts])
+        padded = ["padded"] if self._is_padded else []
+        return ",".join([self.name, f"max_tokens={self.max_tokens}", *padded, *parts])
 
     def tokenize(self, text: str) -> list[int]:
         """Return token ids, with the marks that the encoder was trained with."""
@@ -107,13 +124,16 @@ class PretrainedTextEncoder(TextEncoder):
 
         longest = max(len(row) for row in tokens)
         length = min(self.max_tokens, -(-longest // LENGTH_STEP) * LENGTH_STEP)
-        ids = np.zeros((len(tokens), length), np.int32)  # (B, L)
-        mask = np.zeros(ids.shape, bool)
+        if self._is_padded:
+            length = self.max_tokens
+        filling = self._config.get("pad_token_id") if self._is_padded else 0
+        ids = np.full((len(tokens), length), filling or 0, np.int32)  # (B, L)
+        mask = np.full(ids.shape, self._is_padded)
         for i, row in enumerate(tokens):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         states = run_text_network(self._network, ids, mask)  # (B, L, D)
-        return [states[i, : len(row)] for i, row in enumerate(tokens)]
+        return [states[i, kept] for i, kept in enumerate(mask)]
 
     @functools.cached_property
     def _network(self) -> Any:

@@ -7,7 +7,7 @@ from mg.conditions.text.byte_encoder import byte_ids
 from mg.conditions.text.extra import needs_text_extra
 from mg.quiet_imports import quiet_imports
 
-__all__ = ["load_tokenizer", "tokenizer_files"]
+__all__ = ["load_tokenizer", "tokenizer_files", "tokenizer_folder"]
 
 # Kind of encoder -> files of its tokenizer, best first; none are needed for bytes.
 TOKENIZER_FILES = {
@@ -15,6 +15,20 @@ TOKENIZER_FILES = {
     "clip": (("tokenizer.json",), ("vocab.json", "merges.txt")),
     "byt5": ((),),
 }
+
+
+def tokenizer_folder(kind: str, folder: Path) -> Path:
+    """Return the folder with an encoder's tokenizer: its own, or the one that diffusers puts there.
+
+    Args:
+        kind: of encoder, "t5", "byt5" or "clip".
+        folder: of the encoder; beside `text_encoder_2` there may be `tokenizer_2`.
+    """
+    beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
+    if beside == folder or not beside.is_dir():
+        return folder
+    names = {name for files in TOKENIZER_FILES[kind] for name in files}
+    return folder if any((folder / name).is_file() for name in names) else beside
 
 
 def tokenizer_files(kind: str, folder: Path) -> list[Path]:

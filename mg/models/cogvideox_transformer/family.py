@@ -16,4 +16,5 @@ FAMILY = DenoiserFamily(
     default_fields={"preset": "tiny"},
     grow=with_conditions("patch_embed.proj.weight"),
     prediction="v",
+    frames_first=True,
 )

@@ -1,0 +1,222 @@
+"""Run every variant of config.yaml; write a table and a plot that compare them.
+
+python experiments/exp_template/run.py
+python experiments/exp_template/run.py --steps 20 --output_path outputs/quick
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+# From a checkout this also works without installing, from any folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mg.cli import parse_config, run_main
+from mg.data.captions import read_captions
+from mg.device import DeviceConfig, setup_device
+from mg.files import atomic_path, write_text
+from mg.known_names import check_known
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR
+from mg.training.denoiser_config import (
+    FlowValidationSettings,
+    TextSettings,
+    TrainDenoiserConfig,
+)
+from mg.training.run_log import read_log
+from mg.training.settings import OptimSettings
+from mg.training.video_demo import ENCODERS, write_clips
+
+logger = logging.getLogger("mg")
+
+FOLDER = Path(__file__).resolve().parent
+AUTOENCODER = SHIPPED_GENERATOR / "tae" / "diffusion_pytorch_model.safetensors"
+CHANGEABLE = ("model", "lr", "batch_size", "steps", "seed")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentConfig(DeviceConfig):
+    """An experiment: settings that all runs share, and variants of them.
+
+    Args:
+        variants: {name: what differs}: fields of `model`, lr, batch_size, steps, seed.
+        family: of the denoiser.
+        model: fields of its config.
+        num_videos: clips that are drawn to train on.
+        num_held_out: clips that the flow loss is measured on.
+        steps: of each run.
+        batch_size: clips per step.
+        lr: learning rate.
+        seed: of weights, order and noise.
+        output_path: folder for clips, latents and runs.
+        results: folder for the table and the plot; null for `results` beside this script.
+        overwrite: replace what is in output_path.
+    """
+
+    variants: dict[str, dict[str, Any]]
+    family: str = "cogvideox"
+    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    num_videos: int = 64
+    num_held_out: int = 16
+    steps: int = 120
+    batch_size: int = 8
+    lr: float = 1e-3
+    seed: int = 0
+    output_path: str = f"outputs/{FOLDER.name}"
+    results: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.variants:
+            raise ValueError("variants is empty; expected at least one, such as base: {}")
+        if self.num_held_out < 1:
+            raise ValueError(f"num_held_out={self.num_held_out}; expected 1 or more")
+        for name in self.variants:
+            self.training(name)  # refuses what no run can be made of
+
+    def training(self, variant: str) -> TrainDenoiserConfig:
+        """Return the settings of one variant's run.
+
+        Raises:
+            ValueError: a setting that no run has, or a value that it refuses.
+        """
+        changes = dict(self.variants[variant] or {})
+        check_known(changes, list(CHANGEABLE), kind="key", place=f"in the variant {variant}")
+        model = {"family": self.family, **self.model, **changes.pop("model", {})}
+        values = {name: getattr(self, name) for name in CHANGEABLE[1:]} | changes
+        folder = Path(self.output_path)
+        try:
+            return TrainDenoiserConfig(
+                output_path=str(folder / "runs" / variant),
+                csv_path=str(folder / "clips" / "train.csv"),
+                latent_folder=str(folder / "latents"),
+                tae=str(AUTOENCODER),
+                steps=values["steps"],
+                batch_size=values["batch_size"],
+                seed=values["seed"],
+                overwrite=self.overwrite,
+                checkpoint_interval=values["steps"],
+                model=model,
+                text=TextSettings(encoders=ENCODERS.get(self.family, ["word"])),
+                optim=OptimSettings(lr=values["lr"], ema_decay=None),
+                validation=FlowValidationSettings(
+                    csv_path=str(folder / "clips" / "held_out.csv"), interval=values["steps"]
+                ),
+                device=self.device,
+                mode=self.mode,
+            )
+        except ValueError as error:
+            raise ValueError(f"variant {variant}: {error}") from error
+
+
+def main() -> None:
+    """Draw, encode, train each variant, compare."""
+    arguments = sys.argv[1:]
+    if not any(argument.startswith("--config") for argument in arguments):
+        arguments = ["--config", str(FOLDER / "config.yaml"), *arguments]
+    config = parse_config(ExperimentConfig, arguments, description=__doc__)
+    make_clips(config)
+    setup_device(config)
+    # MindSpore takes seconds to import; a wrong flag is answered before.
+    from mg.training.denoiser_trainer import DenoiserTrainer
+
+    encode(config)
+    rows, losses = [], {}
+    for name in config.variants:
+        logger.info("Variant %s", name)
+        trainer = DenoiserTrainer(config.training(name))
+        task = trainer.task
+        num_parameters = task.family.num_parameters(task.model)
+        trainer.run()
+        row, losses[name] = outcome(config.training(name), name, num_parameters)
+        rows.append(row)
+    results = Path(config.results) if config.results else FOLDER / "results"
+    write_text(results / "table.md", table(rows), overwrite=True)
+    plot(results / "losses.png", losses)
+    logger.info("%s\n%s", results / "table.md", table(rows))
+
+
+def make_clips(config: ExperimentConfig) -> None:
+    """Draw the clips, and write a table of those to train on and one of those held out."""
+    folder = Path(config.output_path) / "clips"
+    write_clips(folder, config.num_videos + config.num_held_out, overwrite=config.overwrite)
+    videos = read_captions(folder / "captions.csv").videos
+    for name, part in (
+        ("train.csv", videos[: config.num_videos]),
+        ("held_out.csv", videos[config.num_videos :]),
+    ):
+        text = io.StringIO()
+        rows = [("video", "caption"), *((video.name, video.caption) for video in part)]
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        write_text(folder / name, text.getvalue(), overwrite=config.overwrite)
+
+
+def encode(config: ExperimentConfig) -> None:
+    """Encode all clips with the shapes autoencoder that ships here."""
+    from mg.data.manifest import build_manifest
+    from mg.models.tae.tae import TemporalAutoencoder
+    from mg.pipelines.encode import encode_videos
+
+    folder = Path(config.output_path)
+    tae = TemporalAutoencoder(None, AUTOENCODER, sample_deterministic=True)
+    tae.set_train(False)
+    manifest = build_manifest(csv_path=folder / "clips" / "captions.csv")
+    encode_videos(tae, manifest, folder / "latents", overwrite=config.overwrite)
+
+
+def outcome(
+    training: TrainDenoiserConfig, name: str, num_parameters: int
+) -> tuple[dict[str, Any], list[float]]:
+    """Return a row of the table, and the loss of each step."""
+    folder = Path(training.output_path)
+    log = read_log(folder / "log.jsonl")
+    losses = [entry["loss"] for entry in log]
+    lines = (folder / "validation.jsonl").read_text().splitlines()
+    held_out = [json.loads(line)["flow_loss"] for line in lines]
+    seconds = sorted(entry["seconds"] for entry in log[1:] or log)  # the first step compiles
+    row = {
+        "variant": name,
+        "parameters": f"{num_parameters:,}",
+        "held-out loss before": f"{held_out[0]:.4f}",
+        "held-out loss after": f"{held_out[-1]:.4f}",
+        "ms per step (median)": f"{1000 * seconds[len(seconds) // 2]:.0f}",
+    }
+    return row, losses
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a table in Markdown, with the machine that they were measured on."""
+    import mindspore as ms
+
+    lines = ["| " + " | ".join(rows[0]) + " |", "| " + " | ".join("---" for _ in rows[0]) + " |"]
+    lines += ["| " + " | ".join(row.values()) + " |" for row in rows]
+    return "\n".join(lines) + f"\n\n{platform.machine()}, MindSpore {ms.__version__}\n"
+
+
+def plot(path: Path, losses: dict[str, list[float]]) -> None:
+    """Draw the smoothed training loss of each variant into a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from mg.training.curves import smoothed
+
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, values in losses.items():
+        axes.plot(smoothed(values), label=name)
+    axes.set(xlabel="step", ylabel="flow loss (smoothed)")
+    axes.legend()
+    with atomic_path(path, overwrite=True) as temporary:
+        figure.savefig(temporary, dpi=100)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    run_main(main)

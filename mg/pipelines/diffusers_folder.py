@@ -1,0 +1,218 @@
+"""A generator in a folder of diffusers: CogVideoX and HunyuanVideo, as they were published.
+
+    model_index.json                          class of the pipeline, and of each part
+    scheduler/        scheduler_config.json
+    transformer/, vae/                        config.json, weights (whole or in shards)
+    text_encoder/, tokenizer/ (and _2)        may be null in the index: texts then come embedded
+
+Such a generator samples with its own scheduler (`schedule=published`). Nothing here imports
+MindSpore.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mg.conditions.text.encoder import TextEncoder
+from mg.conditions.text.pretrained import PretrainedTextEncoder
+from mg.conditions.visual import NO_CHANNELS
+from mg.console import one_line
+from mg.files import sha256_of_file
+from mg.flow.scheduler_config import SCHEDULER_CLASSES, build_scheduler
+from mg.json_file import read_json_object
+from mg.latent_spec import LatentSpec
+from mg.models.denoiser_folder import read_denoiser
+from mg.models.families import autoencoder_family, denoiser_family
+from mg.pipelines.generator_defaults import GeneratorDefaults
+from mg.pipelines.generator_parts import GeneratorParts, check_fit
+from mg.weights.checkpoint_file import find_weights
+from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files
+
+__all__ = [
+    "PIPELINES",
+    "SCHEDULER_FOLDER",
+    "load_diffusers_pipeline",
+    "read_scheduler",
+    "scheduler_file",
+]
+
+SCHEDULER_FOLDER = "scheduler"
+
+
+def _cogvideox_defaults(config: Any, spec: LatentSpec) -> GeneratorDefaults:
+    is_later = config.patch_size_t is not None  # 1.5 was trained at twice the frame rate
+    return GeneratorDefaults(
+        num_frames=config.sample_frames,
+        size=(config.sample_height * spec.h, config.sample_width * spec.w),
+        fps=16 if is_later else 8,
+        guidance=6.0,
+        steps=50,
+        schedule="published",
+    )
+
+
+def _hunyuan_defaults(config: Any, spec: LatentSpec) -> GeneratorDefaults:
+    return GeneratorDefaults(
+        num_frames=129,
+        size=(720, 1280),
+        fps=24,
+        guidance=6.0,
+        steps=50,
+        schedule="published",
+        embedded_guidance=config.guidance_embeds,
+    )
+
+
+def _cogvideox_encoders(folder: Path, config: Any) -> list[TextEncoder]:
+    max_tokens = config.max_text_seq_length
+    return [
+        PretrainedTextEncoder("t5", folder / "text_encoder", max_tokens=max_tokens, padded=True)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """One class of diffusers' pipelines.
+
+    Attributes:
+        denoiser, autoencoder: their families.
+        text_parts: parts of text encoding, with the classes that are known.
+        defaults: from the denoiser's config and the autoencoder's latents.
+        encoders: from folder and denoiser's config; None: texts must come embedded.
+    """
+
+    denoiser: str
+    autoencoder: str
+    text_parts: Mapping[str, tuple[str, ...]]
+    defaults: Callable[[Any, LatentSpec], GeneratorDefaults]
+    encoders: Callable[[Path, Any], list[TextEncoder]] | None = None
+
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Return the classes that are known, by the name of the part."""
+        return {
+            "scheduler": tuple(SCHEDULER_CLASSES),
+            "transformer": (denoiser_family(self.denoiser).class_name,),
+            "vae": autoencoder_family(self.autoencoder).class_names,
+            **self.text_parts,
+        }
+
+
+PIPELINES = {
+    "CogVideoXPipeline": Pipeline(
+        "cogvideox",
+        "cogvideox",
+        {"text_encoder": ("T5EncoderModel",), "tokenizer": ("T5Tokenizer", "T5TokenizerFast")},
+        _cogvideox_defaults,
+        _cogvideox_encoders,
+    ),
+    "HunyuanVideoPipeline": Pipeline(
+        "hunyuan",
+        "hunyuan",
+        {
+            "text_encoder": ("LlamaModel",),
+            "tokenizer": ("LlamaTokenizer", "LlamaTokenizerFast"),
+            "text_encoder_2": ("CLIPTextModel",),
+            "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        },
+        _hunyuan_defaults,
+    ),
+}
+
+
+def load_diffusers_pipeline(folder: Path, index: Mapping[str, Any]) -> GeneratorParts:
+    """Return what a folder of diffusers holds, checked; no network is built.
+
+    Args:
+        folder: with model_index.json.
+        index: what stands in it; its class is one of `PIPELINES`.
+
+    Raises:
+        FileNotFoundError: a part that the index names is not there.
+        ValueError: a class or a value that is not implemented, damaged files, or parts that do
+            not fit each other.
+    """
+    from mg.vaes.reading import read_autoencoder  # imports MindSpore
+
+    pipeline = PIPELINES[index["_class_name"]]
+    parts = _parts(folder, index, pipeline)
+    scheduler = read_scheduler(folder)
+    family, config, tensors, files = read_denoiser(folder / "transformer")
+    encoders = []
+    if pipeline.encoders is not None and set(pipeline.text_parts) <= parts:
+        encoders = pipeline.encoders(folder, config)
+    autoencoder = read_autoencoder(folder / "vae", method=pipeline.autoencoder)
+    try:
+        check_fit(config, autoencoder.spec, encoders, NO_CHANNELS)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    file = find_weights(folder / "vae")
+    files += safetensors_files(file) if file.name.endswith(INDEX_SUFFIX) else [file]
+    return GeneratorParts(
+        folder,
+        config,
+        tensors,
+        autoencoder,
+        encoders,
+        pipeline.defaults(config, autoencoder.spec),
+        {str(file.relative_to(folder)): sha256_of_file(file) for file in files},
+        family=family,
+        scheduler=scheduler,
+    )
+
+
+def scheduler_file(folder: Path) -> Path:
+    """Return where the scheduler's config stands in a generator's folder."""
+    return folder / SCHEDULER_FOLDER / "scheduler_config.json"
+
+
+def read_scheduler(folder: Path) -> dict[str, Any]:
+    """Return the fields of a generator's scheduler_config.json, checked.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged, or describes steps that are not implemented.
+    """
+    path = scheduler_file(folder)
+    fields = _read_json(path)
+    try:
+        build_scheduler(fields, 1)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return fields
+
+
+def _parts(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> set[str]:
+    """Return the names of the parts that there are, all of classes that are known."""
+    place = folder / "model_index.json"
+    there = set()
+    for name, known in pipeline.classes().items():
+        entry = index.get(name)
+        if entry in (None, [None, None]):
+            if name not in pipeline.text_parts:
+                raise ValueError(f"{place} names no {name}; expected {' or '.join(known)}")
+            continue
+        class_name = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
+        if class_name not in known:
+            raise ValueError(
+                f"{place}: {name} is of class {one_line(repr(class_name))}, which is not known; "
+                f"expected {' or '.join(known)}"
+            )
+        is_used = name not in pipeline.text_parts or pipeline.encoders is not None
+        if is_used and not (folder / name).is_dir():
+            hint = ""
+            if name in pipeline.text_parts:
+                hint = f", or write [null, null] for {name} there and give prompt_embeds"
+            raise FileNotFoundError(
+                f"{folder} lacks the folder {name}, which {place.name} names; copy the folder as "
+                f"a whole{hint}"
+            )
+        there.add(name)
+    return there
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return read_json_object(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; copy the folder as a whole") from None

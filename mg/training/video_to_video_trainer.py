@@ -1,0 +1,21 @@
+"""The training run of a denoiser and its VAE on pairs of videos, from its settings."""
+
+from mg.parallel.ranks import ONE_RANK, Ranks
+from mg.training.output_folder import check_output
+from mg.training.trainer import Trainer
+from mg.training.video_to_video_config import TrainVideoToVideoConfig
+from mg.training.video_to_video_task import VideoToVideoTask
+
+__all__ = ["VideoToVideoTrainer"]
+
+
+class VideoToVideoTrainer(Trainer):
+    """A `Trainer` of both networks: `VideoToVideoTrainer(config).run()` does all of it.
+
+    Args and errors as of `DenoiserTrainer`.
+    """
+
+    def __init__(self, config: TrainVideoToVideoConfig, ranks: Ranks = ONE_RANK) -> None:
+        check_output(config)
+        task = VideoToVideoTask(config, ranks)
+        super().__init__(task.config, task, ranks, validation_interval=task.config.steps)
