@@ -30,7 +30,8 @@ def test_every_config_parses_to_the_network_that_it_states(path):
     count = sum(math.prod(shape) for shape in model.family.shapes(network).values())
     found = (model.family.name, spec.t, spec.h, spec.channels, round(count / 1e6, 1))
     assert found == SIZES[path.stem]
-    assert spec.valid_frames(config.data.sample_n_frames) == config.data.sample_n_frames
+    for size in config.clip_sizes():
+        assert spec.valid_frames(size.num_frames) == size.num_frames
     head = path.read_text(encoding="utf-8").split("output_path:")[0]
     assert f"--config configs/vae/train/{path.name}" in head and "# devices " in head
 
@@ -46,3 +47,12 @@ def test_weights_to_start_from_have_two_spellings():
         parse_config(TrainVAEConfig, [*given, "--pretrained", "others"], description="")
     with pytest.raises(ValueError, match=r"model.family is missing: one of tae, opensora"):
         TrainVAEConfig(output_path="out", video_folder="clips", model={})
+
+
+def test_a_switch_of_open_sora_that_is_not_needed_is_explained(caplog):
+    path = FOLDER / "video_dc_ae_disc.yaml"
+    arguments = ["--config", str(path), "--video_folder", "clips", "--model.disc_off_grad_ckpt"]
+    with caplog.at_level("INFO"):
+        config = parse_config(TrainVAEConfig, [*arguments, "True"], description="")
+    assert config.model == {"family": "dc_ae"}
+    assert "the decoder's last convolution, which is never recomputed" in caplog.text
