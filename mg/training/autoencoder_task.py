@@ -92,7 +92,9 @@ class AutoencoderTask(Task):
             decode_dtype=config.dtype,
         )
         if tensors is not None:
-            self.autoencoder.load_tensors(tensors)
+            start = config.start_weights()
+            others = {} if start.parts is None else self.autoencoder.tensors()
+            self.autoencoder.load_tensors({**others, **tensors})
         only_images = config.data.clip_config().mixed_strategy == "image_only"
         for size in config.clip_sizes():
             num_frames = 1 if only_images else size.num_frames

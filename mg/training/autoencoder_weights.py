@@ -10,6 +10,7 @@ from mg.models.autoencoder import Autoencoder, AutoencoderSettings
 from mg.models.families import AutoencoderFamily, autoencoder_family
 from mg.training.checkpoint import save_final_weights
 from mg.training.config import TrainAutoencoderConfig
+from mg.training.parameter_groups import matching_names
 from mg.training.pretrained import find_start_weights
 from mg.vaes.reading import read_vae
 from mg.vaes.video_vae import family_class
@@ -22,6 +23,8 @@ def load_start_weights(
     config: TrainAutoencoderConfig,
 ) -> tuple[dict[str, np.ndarray] | None, AutoencoderSettings]:
     """Return the weights to start from, None for random ones, and the config of the network.
+
+    With `pretrained.vae.parts` these are not all weights of the network.
 
     Raises:
         FileNotFoundError: there are no such weights.
@@ -47,7 +50,14 @@ def load_start_weights(
         raise ValueError(
             f"{path} holds weights of family {read.family!r}, but model.family is {family.name!r}"
         )
-    return read.tensors, model.config or family.read_config(read.config)
+    if start.parts is None:
+        return read.tensors, model.config or family.read_config(read.config)
+    aliases = {"temporal": family.temporal} if family.temporal else {}
+    chosen = set()
+    for pattern in start.parts:
+        chosen |= matching_names(list(read.tensors), pattern, aliases=aliases)
+    network_config = family.read_config({**read.config, **model.changes})
+    return {name: read.tensors[name] for name in sorted(chosen)}, network_config
 
 
 def exported_path(folder: Path, family: AutoencoderFamily) -> Path:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import logging
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mg.data.bucket_config import ClipBucket
@@ -63,10 +64,12 @@ class AutoencoderModel:
         family: the network's family.
         config: the network's config; None takes the one stored with the weights to start from, and
             the family's default where there are none.
+        changes: fields that differ from those stored with the weights, where `config` is None.
     """
 
     family: AutoencoderFamily
     config: "AutoencoderSettings | None"
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,6 +162,11 @@ class TrainAutoencoderConfig(RunSettings):
         section = self._pretrained_section()
         return section.vae if section is not None and section.is_used else None
 
+    def _starts_in_part(self) -> bool:
+        """Return whether weights to start from are for a part of the network alone."""
+        start = self.start_weights()
+        return start is not None and start.parts is not None
+
     def _pretrained_section(self) -> PretrainedSettings | None:
         if self.pretrained is None or isinstance(self.pretrained, PretrainedSettings):
             return self.pretrained
@@ -230,7 +238,10 @@ class TrainTAEConfig(TrainAutoencoderConfig):
     model: TAEConfig | None = None
 
     def model_to_train(self) -> AutoencoderModel:
-        return AutoencoderModel(autoencoder_family("tae"), self.model)
+        family = autoencoder_family("tae")
+        if self.model is not None and self._starts_in_part():
+            return AutoencoderModel(family, None, self.model.to_dict())
+        return AutoencoderModel(family, self.model)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -278,6 +289,8 @@ class TrainVAEConfig(TrainAutoencoderConfig):
             family = autoencoder_family(name)
             if path is not None:
                 fields = {**read_config(find_shipped(path)), **fields}
+            if self._starts_in_part():
+                return AutoencoderModel(family, None, fields)
             return AutoencoderModel(family, family.read_config(fields) if fields else None)
         except ValueError as error:
             raise ValueError(f"model: {error}") from error

@@ -13,10 +13,21 @@ FOLDER = Path(__file__).parents[2] / "configs" / "vae" / "train"
 SIZES = {
     "causal_vae": ("causal_vae", 4, 8, 4, 229.2),
     "causal_vae_tiny": ("causal_vae", 4, 4, 4, 1.8),
+    "distill_decoder_tiny": ("tae", 8, 8, 16, 1.4),
+    "distill_wan_decoder": ("wan", 4, 8, 16, 61.8),
     "video_dc_ae": ("dc_ae", 4, 32, 128, 459.5),
     "video_dc_ae_disc": ("dc_ae", 4, 32, 128, 459.5),
     "video_dc_ae_tiny": ("dc_ae", 4, 8, 32, 1.3),
     "wan_tiny": ("wan", 4, 4, 8, 1.8),
+}
+# What the weights say that a run starts from in part, besides the defaults.
+STARTS_FROM = {
+    "distill_decoder_tiny": {
+        "ch": 32,
+        "ch_mult": [1, 1, 2, 3],
+        "num_res_blocks": 1,
+        "norm_groups": 8,
+    }
 }
 
 
@@ -25,7 +36,9 @@ def test_every_config_parses_to_the_network_that_it_states(path):
     arguments = ["--config", str(path), "--video_folder", "clips"]
     config = parse_config(TrainVAEConfig, arguments, description="")
     model = config.model_to_train()
-    network = model.config or model.family.read_config({})
+    network = model.config or model.family.read_config(
+        {**STARTS_FROM.get(path.stem, {}), **model.changes}
+    )
     spec = network.spec
     count = sum(math.prod(shape) for shape in model.family.shapes(network).values())
     found = (model.family.name, spec.t, spec.h, spec.channels, round(count / 1e6, 1))
