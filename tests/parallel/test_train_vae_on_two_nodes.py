@@ -39,6 +39,7 @@ def make_config(videos, output_path, *, batch_size):
         video_folder=str(videos),
         model={"family": "dc_ae", **TINY["dc_ae"]},
         device="CPU",
+        mode="pynative",  # compiled steps of two ranks: test_training_on_two_ranks.py
         steps=NUM_STEPS,
         data=DataSettings(bucket_config=buckets, num_workers=0),
         loss=LossSettings(perceptual_loss_weight=0.0, kl_loss_weight=0.0),
@@ -88,7 +89,7 @@ def run_on_two_nodes(run_limited, free_port):
     return run
 
 
-@pytest.mark.usefixtures("graph_mode")
+@pytest.mark.usefixtures("pynative_mode")
 def test_two_nodes_train_like_one_rank_with_twice_the_batch(videos, run_on_two_nodes, tmp_path):
     config = make_config(videos, tmp_path / "two", batch_size=1)
     save_config(tmp_path / "config.yaml", config)
