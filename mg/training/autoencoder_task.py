@@ -25,6 +25,7 @@ from mg.training.autoencoder_weights import (
     export_autoencoder,
     exported_path,
     load_start_weights,
+    load_teacher,
     metadata_of,
 )
 from mg.training.config import TrainAutoencoderConfig
@@ -104,6 +105,9 @@ class AutoencoderTask(Task):
             self._check_clips("validation", settings.num_frames, settings.height_width)
         if not self.autoencoder.has_posterior and config.loss.kl_loss_weight > 0:
             logger.info("The family %s has no posterior: there is no KL loss.", self.family.name)
+        losses = [config.loss, *map(config.loss_of_phase, config.phases)]
+        has_teacher = any(loss.feature_weight > 0 for loss in losses)
+        self.teacher = load_teacher(config) if has_teacher else None
         # Under the name that checkpoints have: that of the family.
         self.networks = {self.family.name: self.autoencoder}
         self.discriminator = None
@@ -156,6 +160,7 @@ class AutoencoderTask(Task):
             perceptual=self.perceptual if has_perceptual else None,
             adversarial=self.config.adversarial,
             discriminator=self.discriminator if stage.has_discriminator else None,
+            teacher=self.teacher if loss_settings.feature_weight > 0 else None,
             ranks=self.ranks,
         )
         self.steps = {

@@ -106,8 +106,12 @@ class TrainAutoencoderConfig(RunSettings):
             self.csv_path is not None or self.video_folder is not None,
             "no data: set video_folder (a folder or a file), or csv_path with video_folder",
         )
-        for phase in self.phases:
-            self.loss_of_phase(phase)
+        losses = [self.loss, *map(self.loss_of_phase, self.phases)]
+        require(
+            self._starts_in_part() or all(loss.feature_weight == 0 for loss in losses),
+            "loss.feature_weight compares a new decoder with that of other weights; name them in "
+            "pretrained.vae.model_name, and what comes from them in pretrained.vae.parts",
+        )
         section = self._pretrained_section()
         if section is not None:
             check_pretrained(

@@ -26,6 +26,9 @@ class LossSettings:
         lcr_threshold: correlation of neighbours that is enough.
         lcr_adaptive: scale lcr_weight by the ratio of the gradient norms of reconstruction and
             regulariser at the latent. Costs one more pass back through the decoder.
+        feature_weight: difference of the decoder's features from those of the network that
+            `pretrained.vae` names, as attention maps (arXiv 1612.03928); for a decoder that starts
+            anew with the encoder of those weights (`pretrained.vae.parts`).
         lpips_path: LPIPS weights; null takes those that mg fetch-lpips stored.
         lpips_num_frames: frames of each clip that LPIPS looks at, drawn anew each step; null
             for all.
@@ -40,6 +43,7 @@ class LossSettings:
     lcr_weight: float = 0.0
     lcr_threshold: float = 0.75
     lcr_adaptive: bool = True
+    feature_weight: float = 0.0
     lpips_path: str | None = None
     lpips_num_frames: int | None = None
 

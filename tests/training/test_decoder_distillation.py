@@ -1,9 +1,12 @@
 """A small decoder for a frozen encoder's latents: what comes from where, and what is written."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mg.losses.attention_transfer import attention_transfer_loss
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.autoencoder import config_hash
@@ -18,8 +21,10 @@ from mg.training.config import (
     PretrainedVAESettings,
     TrainVAEConfig,
 )
+from mg.training.run_log import read_log
 from mg.vaes import VideoVAE
 from mg.vaes.video_vae import family_class
+from mg.weights.checkpoint_file import read_weights
 from mg.weights.load import infer_tae_config
 from tests.tiny import AUTOENCODERS as TINY
 from tests.tiny import TAE_OF_ONE_LEVEL
@@ -102,6 +107,44 @@ def test_a_part_of_the_weights_and_fields_that_differ(videos, tmp_path):
                 videos, tmp_path, tmp_path / "wan", model={"family": "wan"}, parts=["encodr"]
             )
         )
+
+
+@pytest.mark.usefixtures("pynative_mode")
+def test_features_are_learnt_from_the_teachers_decoder(videos, teacher, tmp_path):
+    """The other terms are off but for a trace, so that what improves is the likeness."""
+    config = make_config(
+        videos, tmp_path / "run", teacher, model={"family": "tae", "decoder_ch": 4}
+    )
+    terms = {"perceptual_loss_weight": 0.0, "kl_loss_weight": 0.0, "l1_weight": 1e-6}
+    config = dataclasses.replace(config, steps=8, loss=LossSettings(**terms, feature_weight=1.0))
+    trainer = AutoencoderTrainer(config)
+    before = {p.name: p.asnumpy().copy() for p in trainer.task.teacher.get_parameters()}
+    trainer.run()
+    log = read_log(tmp_path / "run" / "log.jsonl")
+    for entry in log:
+        assert entry["loss"] == pytest.approx(entry["features"] + 1e-6 * entry["l1"], rel=1e-5)
+    likeness = [entry["features"] for entry in log]
+    assert likeness[-1] < 0.8 * likeness[0]
+    for parameter in trainer.task.teacher.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])
+    assert not [
+        name for name in read_weights(tmp_path / "run" / "tae.safetensors") if "teach" in name
+    ]
+    with pytest.raises(ValueError, match="feature_weight compares a new decoder with that of"):
+        dataclasses.replace(config, pretrained=str(teacher), freeze=[])
+
+
+def test_attention_transfer_compares_maps_of_any_width():
+    rng = np.random.default_rng(0)
+    first, second = (rng.standard_normal((3, c, 4, 5)).astype(np.float32) for c in (6, 2))
+    maps = [np.square(f).mean(1).reshape(3, -1) for f in (first, second)]
+    maps = [m / np.linalg.norm(m, axis=1, keepdims=True) for m in maps]
+    expected = np.square(maps[0] - maps[1]).sum(1).mean()
+    found = attention_transfer_loss(Tensor(first), Tensor(second)).asnumpy()
+    assert found == pytest.approx(expected, rel=1e-5)
+    # Neither the scale nor the order of channels counts.
+    same = attention_transfer_loss(Tensor(first), Tensor(-3 * first[:, ::-1].copy())).asnumpy()
+    assert same == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.usefixtures("pynative_mode")
