@@ -98,6 +98,7 @@ def decode_latents(
     latents: Iterable[np.ndarray],
     num_frames: int | None = None,
     *,
+    num_latents: int | None = None,
     map_tiles: MapFunction = map,
 ) -> Iterator[np.ndarray]:
     """Yield the video, float32 (3, t, H, W) in about [-1, 1], piece by piece.
@@ -106,6 +107,7 @@ def decode_latents(
         autoencoder: its `tiling` says how many frames are decoded at once and how many overlap.
         latents: float32 (C, t, H', W') each, pieces of any length t of one latent.
         num_frames: how many frames to give in all; None gives all that are decoded.
+        num_latents: t of the whole latent; None if it is that of a clip of whole pieces.
         map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
@@ -113,7 +115,8 @@ def decode_latents(
     """
     autoencoder.tiling.check(autoencoder.spec)
     num_left = num_frames
-    for video in _decoded(autoencoder, latents, num_frames, map_tiles):
+    parts = _checked_latents(autoencoder, latents, num_latents)
+    for video in _decoded(autoencoder, parts, num_frames, map_tiles):
         check_finite(video, "decoder")
         piece = video[0, :, :num_left]
         if num_left is not None:
@@ -125,13 +128,12 @@ def decode_latents(
 
 def _decoded(
     autoencoder: Autoencoder,
-    latents: Iterable[np.ndarray],
+    parts: Iterable[np.ndarray],
     num_frames: int | None,
     map_tiles: MapFunction,
 ) -> Iterator[np.ndarray]:
     """Yield the video (1, 3, t, H, W) piece by piece, tiles blended."""
     spec, tiling = autoencoder.spec, _tiling(autoencoder)
-    parts = _checked_latents(autoencoder, latents)
     if autoencoder.piece_frames is not None:
         return decode_pieces(autoencoder, parts, tiling, map_tiles=map_tiles)
     tiles = decode_tiles(
@@ -141,14 +143,14 @@ def _decoded(
 
 
 def _checked_latents(
-    autoencoder: Autoencoder, latents: Iterable[np.ndarray]
+    autoencoder: Autoencoder, latents: Iterable[np.ndarray], num_latents: int | None
 ) -> Iterator[np.ndarray]:
     """Yield tiles in time, or pieces, (1, C, t, H', W') of the parts (C, t, H', W') of a latent."""
     spec, lengths = autoencoder.spec, autoencoder.piece_frames
     if lengths is None:
         tiles = _overlapping_tiles(latents, *decoder_tile(autoencoder.tiling, spec), axis=1)
     else:
-        tiles = cut_into_pieces(latents, latent_pieces(lengths, spec), axis=1)
+        tiles = cut_into_pieces(latents, latent_pieces(lengths, spec, num_latents), axis=1)
     for tile in tiles:
         spec.check_latent((1, *tile.shape))
         yield tile[np.newaxis]

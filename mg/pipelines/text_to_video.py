@@ -363,7 +363,7 @@ class TextToVideo:
         Raises:
             ValueError: the decoder gave what is no number.
         """
-        pieces = decode_latents(self.autoencoder, [latent], num_frames)
+        pieces = decode_latents(self.autoencoder, [latent], num_frames, num_latents=latent.shape[1])
         return np.concatenate([from_model_range(piece) for piece in pieces])
 
 

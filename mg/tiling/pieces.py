@@ -37,9 +37,20 @@ class PieceLengths(NamedTuple):
     others: int
 
 
-def latent_pieces(frames: PieceLengths, spec: LatentSpec) -> PieceLengths:
-    """Return the lengths of pieces in frames of latent."""
-    return PieceLengths(spec.latent_frames(frames.first), frames.others // spec.t)
+def latent_pieces(
+    frames: PieceLengths, spec: LatentSpec, num_latents: int | None = None
+) -> PieceLengths:
+    """Return the lengths of pieces in frames of latent.
+
+    Args:
+        frames: the lengths in frames of video.
+        spec: the network's latents.
+        num_latents: frames of the whole latent; one that no whole clip has begins with a piece like
+            the others. None: it is that of a whole clip.
+    """
+    first, others = spec.latent_frames(frames.first), frames.others // spec.t
+    is_odd = num_latents is not None and (num_latents - first) % (spec.step // spec.t) != 0
+    return PieceLengths(others if is_odd else first, others)
 
 
 def cut_into_pieces(
@@ -99,7 +110,7 @@ def decode_pieces(
         latents: its pieces in order, of the lengths of `latent_pieces`.
 
     Raises:
-        ValueError: the last piece is too short to be one.
+        ValueError: the last piece is too short to be one, and `latents` were not cut for that.
     """
     spec = network.spec
     scales = (1, 1), (spec.h, spec.w)
@@ -109,8 +120,8 @@ def decode_pieces(
         for number, latent in enumerate(latents):
             if number and latent.shape[2] % unit:
                 raise ValueError(
-                    f"the latent ends with a piece of {latent.shape[2]} frames; behind the first, "
-                    f"this network decodes {unit} at a time: decode it in one piece, use_tile off"
+                    f"the latent ends with a piece of {latent.shape[2]} frames, but this network "
+                    f"decodes {unit} at a time: no clip has such a latent"
                 )
             yield latent
 
@@ -174,13 +185,13 @@ def decode_in_pieces(
         z: the latent.
 
     Raises:
-        ValueError: tiles that do not fit the network's compression, or as `decode_pieces`.
+        ValueError: tiles that do not fit the network's compression.
     """
     from mindspore import Tensor
 
     tiling.check(network.spec)
     latent = z.asnumpy().astype(np.float32, copy=False)
-    lengths = latent_pieces(network.piece_frames, network.spec)
+    lengths = latent_pieces(network.piece_frames, network.spec, latent.shape[2])
     latents = cut_into_pieces([latent], lengths, axis=2)
     videos = decode_pieces(network, latents, tiling, map_tiles=map_tiles)
     return Tensor(np.concatenate(list(videos), axis=2))
