@@ -7,6 +7,7 @@ import pytest
 
 from mg.cli import parse_config
 from mg.training.config import TrainVAEConfig
+from mg.training.reference_curve import read_reference
 
 FOLDER = Path(__file__).parents[2] / "configs" / "vae" / "train"
 # Family, compression in time and space, channels of the latent, millions of parameters.
@@ -69,3 +70,10 @@ def test_a_switch_of_open_sora_that_is_not_needed_is_explained(caplog):
         config = parse_config(TrainVAEConfig, [*arguments, "True"], description="")
     assert config.model == {"family": "dc_ae"}
     assert "the decoder's last convolution, which is never recomputed" in caplog.text
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("curves/*.json")), ids=lambda path: path.stem)
+def test_reference_curves_are_those_of_configs(path):
+    reference = read_reference(path)
+    assert reference.command.endswith(f"configs/vae/train/{path.stem}.yaml")
+    assert reference.curve[-1]["loss"] < 0.6 * reference.curve[0]["loss"]
