@@ -61,6 +61,7 @@ def parse_bucket_config(
         ValueError: a name or numbers that say no bucket, or one that comes twice.
     """
     buckets: dict[Bucket, ClipBucket] = {}
+    names: dict[Bucket, str] = {}  # that they come from
     for name, lengths in config.items():
         pixels, sizes = _sizes(str(name), unit)
         if not isinstance(lengths, Mapping) or not lengths:
@@ -70,7 +71,8 @@ def parse_bucket_config(
             for height, width in sizes:
                 size = Bucket(int(frames), height, width)
                 if size in buckets:
-                    raise ValueError(f"{name!r}: {size} comes twice")
+                    raise ValueError(f"{name!r}: {size} is a bucket of {names[size]!r} already")
+                names[size] = name
                 buckets[size] = ClipBucket(size, keep, batch_size, pixels)
     if not buckets:
         raise ValueError("there is no bucket")

@@ -83,7 +83,10 @@ def test_a_resolution_alone_has_all_aspect_ratios():
         ({"256px": {0: [1.0, 1]}}, "expected frames"),
         ({"256px": {32: [0.0, 1]}}, "keep probability 0.0; expected 0 to 1, not 0"),
         ({"256px": {32: [1.0, 0]}}, "batch size 0; expected 1 or more"),
-        ({"256px_ar1:1": {32: [1, 1]}, "256x256": {32: [1, 1]}}, "32x256x256 comes twice"),
+        (
+            {"256px_ar1:1": {32: [1, 1]}, "256x256": {32: [1, 1]}},
+            "a bucket of '256px_ar1:1' already",
+        ),
     ],
 )
 def test_what_says_no_bucket(config, message):
