@@ -35,6 +35,7 @@ Config = TypeVar("Config")
 
 # Flags that the parser itself has.
 PARSER_FLAGS = ("config", "print_config")
+SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 def parse_config(
@@ -121,6 +122,8 @@ def _build(config_class: type[Config], values: jsonargparse.Namespace, prefix: s
         _check_finite(f"{prefix}{name}", value)
         if isinstance(value, str):
             value = find_shipped(value)
+            if name.endswith("dtype"):
+                value = SHORT_DTYPES.get(value, value)
         arguments[name] = value
     try:
         return config_class(**arguments)
@@ -159,7 +162,14 @@ def _settings(config_class: type, prefix: str = "") -> dict[str, Any]:
 
 def _with_own_names(argv: list[str], settings: dict[str, Any]) -> list[str]:
     """Return the arguments with names that all commands share replaced by the config's own."""
-    return [re.sub(r"^--([\w.]+)", lambda m: "--" + own_name(m[1], settings), a) for a in argv]
+    renamed = []
+    for argument, after in itertools.pairwise([*argv, ""]):
+        flag = re.match(r"--([\w.-]+)(=?)(.*)", argument, re.DOTALL)
+        if flag is not None:
+            name = own_name(flag[1], settings, flag[3] if flag[2] else after)
+            argument = f"--{name}{argument[flag.end(1) :]}"
+        renamed.append(argument)
+    return renamed
 
 
 def _with_bare_switches(argv: list[str], settings: dict[str, Any]) -> list[str]:

@@ -14,15 +14,32 @@ ONE_NAME = {
     "output": ("output", "output_path", "output_folder"),
     "size": ("image_size", "crop_size", "resolution", "data.size"),
     "num_frames": ("num_frames", "data.sample_n_frames"),
+    # Open-Sora's, whose commands are taken as they stand.
+    "dataset.data_path": ("input", "video_folder"),
+    "save_dir": ("output", "output_path", "output_folder"),
+    "grad_checkpoint": ("recompute",),
+    "bucket_config": ("data.bucket_config",),
 }
+TABLE_SUFFIXES = (".csv", ".jsonl", ".json")  # of a `dataset.data_path`: it is the csv_path then
 # Another project's name for a setting, by its last part: ours, the first that a config has.
 SYNONYMS = {
     **{name: ("optim.lr",) for name in ("learning_rate", "lr", "base_lr")},
     **{
         name: ("dtype", "encode_dtype")
-        for name in ("mixed_precision", "precision", "fp16", "bf16", "amp", "torch_dtype")
+        for name in (
+            "mixed_precision",
+            "mix_precision",
+            "precision",
+            "fp16",
+            "bf16",
+            "amp",
+            "torch_dtype",
+        )
     },
-    **{name: ("recompute",) for name in ("gradient_checkpointing", "activation_checkpointing")},
+    **{
+        name: ("recompute",)
+        for name in ("gradient_checkpointing", "activation_checkpointing", "grad_checkpoint")
+    },
     **{
         name: ("optim.accumulation_steps",)
         for name in ("gradient_accumulation_steps", "gradient_accumulation", "grad_accum")
@@ -52,7 +69,14 @@ SYNONYMS = {
     },
     **{
         name: ("output", "output_path", "output_folder")
-        for name in ("output", "output_path", "output_dir", "output_folder", "save_path")
+        for name in (
+            "output",
+            "output_path",
+            "output_dir",
+            "output_folder",
+            "save_path",
+            "save_dir",
+        )
     },
     **{
         name: ("input", "video_folder", "real_video_dir", "csv_path")
@@ -62,6 +86,8 @@ SYNONYMS = {
         name: ("ckpt_path", "checkpoint", "pretrained")
         for name in ("weights", "checkpoint", "model_path", "pretrained_model_name_or_path", "vae")
     },
+    "save_dir": ("output", "output_path", "output_folder"),  # in a file; as a flag it is taken
+    "mix_precision": ("dtype", "encode_dtype"),
     "generator": ("seed", "checkpoint"),
     "max_grad_norm": ("optim.clip_grad_norm",),
     "adam_beta1": ("optim.betas",),
@@ -84,12 +110,21 @@ SYNONYMS = {
 }
 
 
-def own_name(name: str, known: Iterable[str]) -> str:
-    """Return a config's own name of a setting that is given by its one name, else the name."""
-    known = set(known)
-    if name in known:
-        return name
-    return next((ours for ours in ONE_NAME.get(name, ()) if ours in known), name)
+def own_name(name: str, known: Iterable[str], value: str = "") -> str:
+    """Return a config's own name of a setting that is given by its one name, else the name.
+
+    Args:
+        name: as given, dotted; hyphens stand for underscores.
+        known: the names of all settings.
+        value: that it is given; of data it tells a table from a folder.
+    """
+    known, plain = set(known), name.replace("-", "_")
+    if plain in known:
+        return plain
+    meant = ONE_NAME.get(plain, ())
+    if plain == "dataset.data_path" and value.lower().endswith(TABLE_SUFFIXES):
+        meant = ("csv_path", *meant)
+    return next((ours for ours in meant if ours in known), name)
 
 
 def unknown_setting(name: str, known: Sequence[str]) -> str:

@@ -35,13 +35,13 @@ class Door(NamedTuple):
         command: the name of the command.
         settings: of the command, before those of the user.
         names: {flag there: setting here}; None is a flag without a meaning here.
-        switches: {flag without a value: settings that it stands for}.
+        switches: {flag without a value: settings that it stands for}; None as above.
     """
 
     command: str
     settings: tuple[str, ...]
     names: Mapping[str, str | None]
-    switches: Mapping[str, tuple[str, ...]]
+    switches: Mapping[str, tuple[str, ...] | None]
 
 
 DOORS = {
@@ -78,6 +78,8 @@ DOORS = {
             "eval_num_frames": "validation.num_frames",
             "eval_resolution": "validation.size",
             "eval_steps": "validation.interval",
+            "mix_precision": "dtype",
+            "precision": "dtype",
             "exp_name": None,
             "n_nodes": None,
             "devices": None,
@@ -86,6 +88,7 @@ DOORS = {
             "freeze_encoder": ("--freeze", '["encoder", "quant_conv"]'),
             "ema": (),
             "find_unused_parameters": (),
+            "dynamic_sample": None,
         },
     ),
     "gen_video": Door(
@@ -134,10 +137,10 @@ def translated(script: str, arguments: Sequence[str]) -> list[str]:
     for name, value in given.items():
         if name.startswith("--"):
             results += [name, str(value)] if value is not None else [name]
+        elif {**door.names, **door.switches}[name] is None:
+            logger.warning("--%s has no meaning here and is left out", name)
         elif name in door.switches:
             results += door.switches[name]
-        elif door.names[name] is None:
-            logger.warning("--%s has no meaning here and is left out", name)
         else:
             results += [f"--{door.names[name]}", str(value)]
     return results

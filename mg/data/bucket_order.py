@@ -7,7 +7,7 @@ import numpy as np
 
 from mg.data.buckets import Bucket
 
-__all__ = ["BucketOrder", "clip_order"]
+__all__ = ["BUCKET_STREAM", "BucketOrder", "clip_order"]
 
 # Streams of random numbers; 0 to 3 belong to clips and to the noise of the TAE's training.
 BUCKET_STREAM, CLIP_STREAM = 4, 5

@@ -4,6 +4,7 @@ Nothing here has state that matters: batch `step` of a run is the same whether i
 computed or the last, in this process or in a worker, so resuming needs no saved loader.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mg.data.dataset import Dataset
+from mg.data.dataset import Dataset, Draw
 from mg.data.image_steps import ImageSteps
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import (
@@ -22,7 +23,15 @@ from mg.data.transforms import (
     to_model_range,
 )
 
-__all__ = ["ClipBatch", "ClipConfig", "ClipDataset", "ClipDraw"]
+__all__ = [
+    "ClipBatch",
+    "ClipConfig",
+    "ClipDataset",
+    "ClipDraw",
+    "batch_of",
+    "cut_clip",
+    "image_steps",
+]
 
 STRATEGIES = ("video_only", "image_only", "mixed_video_image")
 # Each kind of draw has its own stream of random numbers; 2 is that of the image steps.
@@ -181,9 +190,7 @@ class ClipDataset(Dataset):
 
     @functools.cached_property
     def _image_steps(self) -> ImageSteps:
-        shares = {"video_only": 0.0, "image_only": 1.0}
-        strategy = self.config.mixed_strategy
-        return ImageSteps(shares.get(strategy, self.config.mixed_image_ratio), self.seed)
+        return image_steps(self.config, self.seed)
 
     def draw(self, step: int, index: int, *, batch_size: int = 1) -> ClipDraw:
         """Return which clip sample `index` of the batch of `step` is cut from, bad ones left out.
@@ -224,27 +231,13 @@ class ClipDataset(Dataset):
 
     def read(self, draw: ClipDraw) -> np.ndarray:
         """Return a random piece of a clip, resized, cropped and flipped, uint8 (T, H, W, 3)."""
-        config, clip = self.config, draw.clip
-        rng = np.random.default_rng(draw.random_key)
-        num_frames = 1 if draw.is_image else config.sample_n_frames
-        span = (num_frames - 1) * config.sample_stride + 1
-        start = int(rng.integers(clip.num_frames - span + 1))
-        with clip.open() as reader:
-            frames = reader.read(range(start, start + span, config.sample_stride))
-        short_side = None
-        if config.short_side_range is not None:
-            low, high = config.short_side_range
-            short_side = int(rng.integers(low, high + 1))
-        frames = resize_and_crop(
-            frames, size=config.height_width, short_side=short_side, crop=config.crop, rng=rng
-        )
-        if config.flip and rng.random() < 0.5:
-            frames = flip_horizontal(frames)
-        return frames
+        config = self.config
+        if draw.is_image:
+            config = dataclasses.replace(config, sample_n_frames=1)
+        return cut_clip(draw.clip, config, np.random.default_rng(draw.random_key))
 
     def collate(self, draws: Sequence[ClipDraw], samples: Sequence[np.ndarray]) -> ClipBatch:
-        frames = np.stack([to_model_range(sample) for sample in samples])  # (B, 3, T, H, W)
-        return ClipBatch(frames, tuple(draw.name for draw in draws))
+        return batch_of(draws, samples)
 
     def _usable(self, is_image: bool) -> tuple[Clip, ...]:
         if is_image:
@@ -257,3 +250,39 @@ class ClipDataset(Dataset):
 def _epoch_order(seed: int, epoch: int, num_clips: int, is_image: bool) -> np.ndarray:
     rng = np.random.default_rng((ORDER_STREAM, seed, epoch, int(is_image)))
     return rng.permutation(num_clips)
+
+
+def image_steps(config: ClipConfig, seed: int) -> ImageSteps:
+    """Return which steps of a run hold single frames."""
+    shares = {"video_only": 0.0, "image_only": 1.0}
+    return ImageSteps(shares.get(config.mixed_strategy, config.mixed_image_ratio), seed)
+
+
+def cut_clip(clip: Clip, config: ClipConfig, rng: np.random.Generator) -> np.ndarray:
+    """Return a random piece of a clip, resized, cropped and flipped, uint8 (T, H, W, 3).
+
+    Args:
+        clip: at least as long as `config` needs.
+        config: how it is cut out.
+        rng: of the piece, the crop and the flip.
+    """
+    start = int(rng.integers(clip.num_frames - config.num_source_frames + 1))
+    with clip.open() as reader:
+        stop = start + config.num_source_frames
+        frames = reader.read(range(start, stop, config.sample_stride))
+    short_side = None
+    if config.short_side_range is not None:
+        low, high = config.short_side_range
+        short_side = int(rng.integers(low, high + 1))
+    frames = resize_and_crop(
+        frames, size=config.height_width, short_side=short_side, crop=config.crop, rng=rng
+    )
+    if config.flip and rng.random() < 0.5:
+        frames = flip_horizontal(frames)
+    return frames
+
+
+def batch_of(draws: Sequence[Draw], samples: Sequence[np.ndarray]) -> ClipBatch:
+    """Return the batch of pieces of clips, uint8 (T, H, W, 3) each."""
+    frames = np.stack([to_model_range(sample) for sample in samples])  # (B, 3, T, H, W)
+    return ClipBatch(frames, tuple(draw.name for draw in draws))

@@ -16,6 +16,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mg.device import runs_on_cpu
 from mg.latent_spec import LatentSpec
 from mg.parameters import set_values
+from mg.tiling.pieces import PieceLengths, decode_in_pieces, encode_in_pieces
 from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import MapFunction, tiled_decode, tiled_encode
 from mg.weights.tae_names import check_tensors
@@ -59,6 +60,8 @@ class Autoencoder(nn.Cell):
     constants: tuple[str, ...] = ()  # names of parameters that never train
     has_posterior: bool = True  # else its latent is a point, and `logvar` says no more than that
     last_weight: Parameter  # of the decoder's last convolution
+    # Where a clip may be coded piece after piece, with the result of one piece: their lengths.
+    piece_frames: PieceLengths | None = None
 
     def __init__(
         self,
@@ -113,6 +116,24 @@ class Autoencoder(nn.Cell):
             weight: in the shape of `last_weight`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement frames_of_features")
+
+    def encode_piece(self, video: Tensor, past: tuple = ()) -> tuple[Tensor, Tensor, tuple]:
+        """Return mean and logvar (B, C, T', H', W') in fp32 of a piece, and the past of the next.
+
+        Args:
+            video: (B, 3, T, H, W), of a length of `piece_frames`.
+            past: what the piece before it handed on; () for the first.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not code piece by piece")
+
+    def decode_piece(self, z: Tensor, past: tuple = ()) -> tuple[Tensor, tuple]:
+        """Return the video (B, 3, T, H, W) in fp32 of a piece, and the past of the next.
+
+        Args:
+            z: (B, C, T', H', W'), the latent of a piece.
+            past: what the piece before it handed on; () for the first.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not code piece by piece")
 
     def sample(self, mean: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
         """Return z = mean + exp(logvar / 2) * noise."""
@@ -200,6 +221,8 @@ class Autoencoder(nn.Cell):
             video = ops.concat([video, *[video[:, :, -1:]] * missing], axis=2)
         if not self.use_tile:
             return self.moments(video)
+        if self.piece_frames is not None:
+            return encode_in_pieces(self, video, self.tiling, map_tiles=self.map_tiles)
         return tiled_encode(self.moments, video, self.tiling, self.spec, map_tiles=self.map_tiles)
 
     def encode(
@@ -242,7 +265,9 @@ class Autoencoder(nn.Cell):
                 f"num_target_frames={num_target_frames}, but a latent of {z.shape[2]} frames "
                 f"decodes to 1..{num_decoded} frames"
             )
-        if self.use_tile:
+        if self.use_tile and self.piece_frames is not None:
+            video = decode_in_pieces(self, z, self.tiling, map_tiles=self.map_tiles)
+        elif self.use_tile:
             video = tiled_decode(
                 self.frames_from,
                 z,

@@ -29,7 +29,12 @@ __all__ = [
 
 NEVER = object()
 # Fields that older configs lack, with the values that mean the same as lacking them.
-NEWER_FIELDS = {"norm_per_frame": False, "patch_size": 1, "patch_size_t": 1}
+NEWER_FIELDS = {
+    "norm_per_frame": False,
+    "patch_size": 1,
+    "patch_size_t": 1,
+    "decoder_ch": None,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

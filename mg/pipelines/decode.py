@@ -86,7 +86,13 @@ def decode_latent_files(
         try:
             latent = read_latent(files[name])
             pieces = _pieces(autoencoder, latent.mean)
-            video = decode_latents(autoencoder, pieces, latent.info.num_frames, map_tiles=map_tiles)
+            video = decode_latents(
+                autoencoder,
+                pieces,
+                latent.info.num_frames,
+                num_latents=latent.mean.shape[1],
+                map_tiles=map_tiles,
+            )
             if team.is_main:
                 mark_begun(paths[name], origins[name])
                 _write_video(video, latent.info, paths[name])

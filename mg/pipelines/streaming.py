@@ -1,7 +1,8 @@
 """Encoding and decoding videos of any length in constant memory: generators in, generators out.
 
 One tile in time is held at once, whatever the length. The results are those of
-`Autoencoder.encode` and `decode` with `use_tile`, bit for bit.
+`Autoencoder.encode` and `decode` with `use_tile`, bit for bit. Networks that code piece after piece
+(`piece_frames`) need no tiles in time: theirs are those of coding in one piece.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import numpy as np
 from mg.data.manifest import Clip
 from mg.data.transforms import resize_and_crop, to_model_range
 from mg.models.autoencoder import Autoencoder
+from mg.tiling.pieces import cut_into_pieces, decode_pieces, encode_pieces, latent_pieces
 from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import (
     MapFunction,
@@ -53,25 +55,33 @@ def encode_frames(
     Raises:
         ValueError: a size that the network cannot take, or a result that is no number.
     """
-    spec = autoencoder.spec
+    spec, tiling = autoencoder.spec, _tiling(autoencoder)
     autoencoder.tiling.check(spec)
     videos = _checked_videos(autoencoder, frames)
-    for mean, logvar in encode_tiles(
-        autoencoder.moments, videos, _tiling(autoencoder), spec, map_tiles=map_tiles
-    ):
+    coded = (
+        encode_tiles(autoencoder.moments, videos, tiling, spec, map_tiles=map_tiles)
+        if autoencoder.piece_frames is None
+        else encode_pieces(autoencoder, videos, tiling, map_tiles=map_tiles)
+    )
+    for mean, logvar in coded:
         check_finite(mean, "encoder")
         yield mean[0], logvar[0]
 
 
 def _checked_videos(autoencoder: Autoencoder, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield tiles in time, float32 (1, 3, T, H, W) in [-1, 1], of lengths that the network takes.
+    """Yield tiles in time, or pieces, float32 (1, 3, T, H, W) in [-1, 1].
 
-    The last one is completed by repeating its last frame.
+    The last one is completed to a length that the network takes by repeating its last frame.
     """
-    spec = autoencoder.spec
-    pieces = (frame[np.newaxis] for frame in frames)
-    for tile in _overlapping_tiles(pieces, *encoder_tile(autoencoder.tiling, spec), axis=0):
-        missing = spec.valid_frames(len(tile)) - len(tile)
+    spec, lengths = autoencoder.spec, autoencoder.piece_frames
+    parts = (frame[np.newaxis] for frame in frames)
+    if lengths is None:
+        tiles = _overlapping_tiles(parts, *encoder_tile(autoencoder.tiling, spec), axis=0)
+    else:
+        tiles = cut_into_pieces(parts, lengths, axis=0)
+    for number, tile in enumerate(tiles):
+        before = spec.head if lengths is not None and number else 0  # frames of earlier pieces
+        missing = spec.valid_frames(before + len(tile)) - before - len(tile)
         video = to_model_range(np.concatenate((tile, *[tile[-1:]] * missing)))[np.newaxis]
         spec.check_video(video.shape)
         yield video
@@ -88,6 +98,7 @@ def decode_latents(
     latents: Iterable[np.ndarray],
     num_frames: int | None = None,
     *,
+    num_latents: int | None = None,
     map_tiles: MapFunction = map,
 ) -> Iterator[np.ndarray]:
     """Yield the video, float32 (3, t, H, W) in about [-1, 1], piece by piece.
@@ -96,24 +107,16 @@ def decode_latents(
         autoencoder: its `tiling` says how many frames are decoded at once and how many overlap.
         latents: float32 (C, t, H', W') each, pieces of any length t of one latent.
         num_frames: how many frames to give in all; None gives all that are decoded.
+        num_latents: t of the whole latent; None if it is that of a clip of whole pieces.
         map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
         ValueError: a result that is no number.
     """
-    spec, tiling = autoencoder.spec, autoencoder.tiling
-    tiling.check(spec)
-    parts = _checked_latents(autoencoder, latents)
-    tiles = decode_tiles(
-        autoencoder.frames_from,
-        parts,
-        _tiling(autoencoder),
-        spec,
-        num_frames,
-        map_tiles=map_tiles,
-    )
+    autoencoder.tiling.check(autoencoder.spec)
     num_left = num_frames
-    for video in blend_in_time(tiles, decoder_overlap(tiling, spec)):
+    parts = _checked_latents(autoencoder, latents, num_latents)
+    for video in _decoded(autoencoder, parts, num_frames, map_tiles):
         check_finite(video, "decoder")
         piece = video[0, :, :num_left]
         if num_left is not None:
@@ -123,12 +126,32 @@ def decode_latents(
             return
 
 
-def _checked_latents(
-    autoencoder: Autoencoder, latents: Iterable[np.ndarray]
+def _decoded(
+    autoencoder: Autoencoder,
+    parts: Iterable[np.ndarray],
+    num_frames: int | None,
+    map_tiles: MapFunction,
 ) -> Iterator[np.ndarray]:
-    """Yield tiles in time (1, C, t, H', W') of the pieces (C, t, H', W') of a latent."""
-    spec = autoencoder.spec
-    for tile in _overlapping_tiles(latents, *decoder_tile(autoencoder.tiling, spec), axis=1):
+    """Yield the video (1, 3, t, H, W) piece by piece, tiles blended."""
+    spec, tiling = autoencoder.spec, _tiling(autoencoder)
+    if autoencoder.piece_frames is not None:
+        return decode_pieces(autoencoder, parts, tiling, map_tiles=map_tiles)
+    tiles = decode_tiles(
+        autoencoder.frames_from, parts, tiling, spec, num_frames, map_tiles=map_tiles
+    )
+    return blend_in_time(tiles, decoder_overlap(tiling, spec))
+
+
+def _checked_latents(
+    autoencoder: Autoencoder, latents: Iterable[np.ndarray], num_latents: int | None
+) -> Iterator[np.ndarray]:
+    """Yield tiles in time, or pieces, (1, C, t, H', W') of the parts (C, t, H', W') of a latent."""
+    spec, lengths = autoencoder.spec, autoencoder.piece_frames
+    if lengths is None:
+        tiles = _overlapping_tiles(latents, *decoder_tile(autoencoder.tiling, spec), axis=1)
+    else:
+        tiles = cut_into_pieces(latents, latent_pieces(lengths, spec, num_latents), axis=1)
+    for tile in tiles:
         spec.check_latent((1, *tile.shape))
         yield tile[np.newaxis]
 

@@ -375,7 +375,7 @@ class TextToVideo:
         Raises:
             ValueError: the decoder gave what is no number.
         """
-        pieces = decode_latents(self.autoencoder, [latent], num_frames)
+        pieces = decode_latents(self.autoencoder, [latent], num_frames, num_latents=latent.shape[1])
         return np.concatenate([finished_frames(piece, output_type) for piece in pieces])
 
 

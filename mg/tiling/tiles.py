@@ -6,7 +6,8 @@ decoder overlap by 16 frames. Space is cut into overlapping tiles of equal size.
 they are blended with linear weights.
 
 A network that codes the first frame by itself (`head` 1) sees the last frame of the tile before as
-the first one of each further tile; the encoder's latent of that frame is dropped again.
+the first one of each further tile; the encoder's latent of that frame is dropped again. Networks
+that look back only need no tiles in time (`mg.tiling.pieces`).
 
 Every tile is normalised by itself, so a tiled result is near the untiled one, not equal to it; a
 single tile that covers everything is.
@@ -37,12 +38,14 @@ __all__ = [
     "FramesFunction",
     "MapFunction",
     "MomentsFunction",
+    "Part",
     "blend_in_time",
     "decode_tiles",
     "decoder_overlap",
     "decoder_tile",
     "encode_tiles",
     "encoder_tile",
+    "in_spatial_tiles",
     "tiled_decode",
     "tiled_encode",
 ]
@@ -57,6 +60,7 @@ class Part(NamedTuple):
 
     values: np.ndarray
     num_frames: int | None = None  # of the video, when decoding; None for as many as come out
+    window: int = 0  # number of the tile in its frames
 
 
 # Like the builtin `map`: (function, iterable) -> iterator of the results in order.
@@ -138,7 +142,7 @@ def encode_tiles(
 
     scales = (spec.h, spec.w), (1, 1)
     parts = map(Part, videos)
-    results = _in_spatial_tiles(encode_pixels, parts, tiling, spec, scales, map_tiles)
+    results = in_spatial_tiles(encode_pixels, parts, tiling, spec, scales, map_tiles)
     for number, moments in enumerate(results):
         mean, logvar = np.split(moments[:, :, spec.head if number else 0 :], 2, axis=1)
         yield mean, logvar
@@ -181,10 +185,10 @@ def decode_tiles(
             yield part
 
     scales = (1, 1), (spec.h, spec.w)
-    yield from _in_spatial_tiles(decode_latent, parts(), tiling, spec, scales, map_tiles)
+    yield from in_spatial_tiles(decode_latent, parts(), tiling, spec, scales, map_tiles)
 
 
-def _in_spatial_tiles(
+def in_spatial_tiles(
     function: Callable[[Part], np.ndarray],
     inputs: Iterable[Part],
     tiling: Tiling,
@@ -223,9 +227,9 @@ def _in_spatial_tiles(
         for column in columns
     ]
     parts = (
-        Part(part.values[..., slice(*row), slice(*column)], part.num_frames)
+        Part(part.values[..., slice(*row), slice(*column)], part.num_frames, window)
         for part in itertools.chain((first,), inputs)
-        for row, column in windows
+        for window, (row, column) in enumerate(windows)
     )
     rows = [_scaled(row, scale_out[0]) for row in rows]
     columns = [_scaled(column, scale_out[1]) for column in columns]

@@ -4,6 +4,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mg.losses.adversarial import adaptive_weight, generator_loss
+from mg.losses.attention_transfer import attention_transfer_loss
 from mg.losses.kl import kl_loss
 from mg.losses.local_correlation import local_correlation_loss
 from mg.losses.outlier import outlier_penalty_loss
@@ -17,7 +18,10 @@ from mg.training.config import AdversarialSettings, LossSettings
 
 __all__ = ["LOSS_TERMS", "AutoencoderLoss"]
 
-LOSS_TERMS = ("l1", "mse", "lpips", "kl", "opl", "lcr", "lcr_weight", "adv", "adv_weight")
+LOSS_TERMS = (
+    *("l1", "mse", "lpips", "kl", "opl", "lcr", "lcr_weight"),
+    *("features", "adv", "adv_weight"),
+)
 # Of the regulariser's adaptive weight: one that is satisfied has no gradient. Both losses are
 # means, so their gradients at the latent are small numbers.
 LCR_NORM_FLOOR, MAX_LCR_WEIGHT = 1e-9, 1e4
@@ -32,6 +36,8 @@ class AutoencoderLoss(nn.Cell):
         perceptual: LPIPS; None leaves it out.
         adversarial: settings of the generator's loss, with `discriminator`.
         discriminator: judges the reconstruction; None leaves the generator's loss out.
+        teacher: another network of the same latents, whose decoder's features are learnt from;
+            None leaves that out.
         ranks: over which the adaptive weight's gradients are averaged.
     """
 
@@ -43,6 +49,7 @@ class AutoencoderLoss(nn.Cell):
         perceptual: PerceptualLoss | None = None,
         adversarial: AdversarialSettings | None = None,
         discriminator: Discriminator | None = None,
+        teacher: Autoencoder | None = None,
         ranks: Ranks = ONE_RANK,
     ) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
@@ -51,6 +58,7 @@ class AutoencoderLoss(nn.Cell):
         self.perceptual = perceptual
         self.adversarial = adversarial
         self.discriminator = discriminator
+        self.teacher = teacher
         size = autoencoder.last_weight.size
         self.mean_of_gradients = GradientMean(ranks, [size, size])
         self.reconstruction_and_gradient = ms.value_and_grad(self._reconstruction, 0, has_aux=True)
@@ -87,6 +95,11 @@ class AutoencoderLoss(nn.Cell):
             lcr = self._local_correlation(z)
             lcr_weight = self._correlation_weight(z, video, frame_indices, lcr)
             rest = rest + lcr_weight * lcr
+        likeness = ops.zeros_like(kl)
+        if self.teacher is not None:
+            target, _ = self.teacher.features(z, video.shape[2])
+            likeness = attention_transfer_loss(features, ops.stop_gradient(target))
+            rest = rest + settings.feature_weight * likeness
         if self.discriminator is None:
             main, (l1, mse, lpips) = self._reconstruction(frames, video, frame_indices)
             adv, weight = ops.zeros_like(kl), ops.zeros_like(kl)
@@ -99,7 +112,8 @@ class AutoencoderLoss(nn.Cell):
             adv = self._generator(frames)
             weight = ops.ones_like(kl) * self.adversarial.weight
             main = main + weight * adv
-        return main + rest, (l1, mse, lpips, kl, opl, lcr, lcr_weight, adv, weight), frames
+        terms = (l1, mse, lpips, kl, opl, lcr, lcr_weight, likeness, adv, weight)
+        return main + rest, terms, frames
 
     def _local_correlation(self, z: Tensor) -> Tensor:
         return local_correlation_loss(z, self.settings.lcr_threshold)

@@ -1,5 +1,6 @@
 """Training of an autoencoder: networks, losses, noise, held-out clips."""
 
+import dataclasses
 import functools
 import logging
 import math
@@ -12,6 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from mg.data.bucketed_clips import BucketedClipDataset
 from mg.data.clips import ClipBatch, ClipDataset
 from mg.data.manifest import build_manifest
 from mg.losses.perceptual import PerceptualLoss, draw_frame_indices
@@ -23,6 +25,7 @@ from mg.training.autoencoder_weights import (
     export_autoencoder,
     exported_path,
     load_start_weights,
+    load_teacher,
     metadata_of,
 )
 from mg.training.config import TrainAutoencoderConfig
@@ -90,15 +93,21 @@ class AutoencoderTask(Task):
             decode_dtype=config.dtype,
         )
         if tensors is not None:
-            self.autoencoder.load_tensors(tensors)
+            start = config.start_weights()
+            others = {} if start.parts is None else self.autoencoder.tensors()
+            self.autoencoder.load_tensors({**others, **tensors})
         only_images = config.data.clip_config().mixed_strategy == "image_only"
-        num_frames = 1 if only_images else config.data.sample_n_frames
-        self._check_clips("data", num_frames, config.data.height_width)
+        for size in config.clip_sizes():
+            num_frames = 1 if only_images else size.num_frames
+            self._check_clips("data", num_frames, (size.height, size.width))
         if config.validation.csv_path or config.validation.video_folder:
             settings = config.validation
             self._check_clips("validation", settings.num_frames, settings.height_width)
         if not self.autoencoder.has_posterior and config.loss.kl_loss_weight > 0:
             logger.info("The family %s has no posterior: there is no KL loss.", self.family.name)
+        losses = [config.loss, *map(config.loss_of_phase, config.phases)]
+        has_teacher = any(loss.feature_weight > 0 for loss in losses)
+        self.teacher = load_teacher(config) if has_teacher else None
         # Under the name that checkpoints have: that of the family.
         self.networks = {self.family.name: self.autoencoder}
         self.discriminator = None
@@ -108,18 +117,22 @@ class AutoencoderTask(Task):
 
     def _check_clips(self, section: str, num_frames: int, size: tuple[int, int]) -> None:
         """Raise ValueError unless the network takes clips of such frames as they are."""
-        spec = self.autoencoder.spec
+        spec, settings = self.autoencoder.spec, getattr(self.config, section)
+        is_bucket = section == "data" and settings.bucket_config is not None
+        sides = "x".join(map(str, size))
+        name = f"{section}.bucket_config, {num_frames}x{sides}"
         try:
             spec.check_video((1, spec.video_channels, 1, *size))
         except ValueError as error:
-            given = getattr(self.config, section).size
-            raise ValueError(f"{section}.size={given}: {error}") from error
+            given = name if is_bucket else f"{section}.size={settings.size}"
+            raise ValueError(f"{given}: {error}") from error
         valid = spec.valid_frames(num_frames)
-        name = "sample_n_frames" if section == "data" else "num_frames"
         if valid != num_frames:
             below = spec.head + (num_frames - spec.head) // spec.step * spec.step
+            field = "sample_n_frames" if section == "data" else "num_frames"
+            given = name if is_bucket else f"{section}.{field}={num_frames}"
             raise ValueError(
-                f"{section}.{name}={num_frames}: the family {self.family.name!r} takes clips of "
+                f"{given}: the family {self.family.name!r} takes clips of "
                 f"{spec.head} + {spec.step} k frames; use {max(below, spec.head)} or {valid}"
             )
 
@@ -128,11 +141,12 @@ class AutoencoderTask(Task):
         if all(loss.perceptual_loss_weight == 0 for loss in losses):
             return None
         lpips = load_lpips("vgg", self.config.loss.lpips_path)
-        if min(self.config.data.height_width) < lpips.min_size:
-            raise ValueError(
-                f"data.size={self.config.data.size} is too small for LPIPS, which needs "
-                f"{lpips.min_size} pixels; use larger crops or loss.perceptual_loss_weight=0"
-            )
+        for size in self.config.clip_sizes():
+            if min(size.height, size.width) < lpips.min_size:
+                raise ValueError(
+                    f"clips of {size.height}x{size.width} are too small for LPIPS, which needs "
+                    f"{lpips.min_size} pixels; use larger crops or loss.perceptual_loss_weight=0"
+                )
         return PerceptualLoss(lpips)
 
     # -- stages ----------------------------------------------------------------------------------
@@ -146,6 +160,7 @@ class AutoencoderTask(Task):
             perceptual=self.perceptual if has_perceptual else None,
             adversarial=self.config.adversarial,
             discriminator=self.discriminator if stage.has_discriminator else None,
+            teacher=self.teacher if loss_settings.feature_weight > 0 else None,
             ranks=self.ranks,
         )
         self.steps = {
@@ -281,25 +296,36 @@ def _number(tensor: Tensor) -> float:
     return float(tensor.asnumpy())
 
 
-def _build_dataset(config: TrainAutoencoderConfig, ranks: Ranks) -> ClipDataset:
-    clip_config = config.data.clip_config()
-    is_image = clip_config.mixed_strategy == "image_only"
+def _build_dataset(
+    config: TrainAutoencoderConfig, ranks: Ranks
+) -> ClipDataset | BucketedClipDataset:
+    clip_config, buckets = config.data.clip_config(), config.clip_buckets()
+    lengths = [bucket.size.num_frames for bucket in buckets] or [clip_config.sample_n_frames]
+    if clip_config.mixed_strategy == "image_only":
+        lengths = [1]
+    shortest = dataclasses.replace(clip_config, sample_n_frames=min(lengths))
     manifest = build_manifest(
         csv_path=config.csv_path,
         video_folder=config.video_folder,
-        min_frames=1 if is_image else clip_config.num_source_frames,
-        keep_images=clip_config.uses_images,
+        min_frames=shortest.num_source_frames,
+        keep_images=shortest.uses_images,
         reading=config.reading,
     )
-    table = manifest.table()
+    shared = {
+        "seed": config.seed,
+        "rank": ranks.rank,
+        "num_ranks": ranks.size,
+        "max_bad_share": config.guards.max_bad_share,
+    }
+    dataset = (
+        BucketedClipDataset(manifest, clip_config, buckets, **shared)
+        if buckets
+        else ClipDataset(manifest, clip_config, **shared)
+    )
+    table = dataset.manifest.table()
     logger.info(
         "Training clips:\n%s", table if len(manifest.clips) < 50 else table.splitlines()[-1]
     )
-    return ClipDataset(
-        manifest,
-        clip_config,
-        seed=config.seed,
-        rank=ranks.rank,
-        num_ranks=ranks.size,
-        max_bad_share=config.guards.max_bad_share,
-    )
+    if buckets:
+        logger.info("Buckets:\n%s", dataset.table())
+    return dataset

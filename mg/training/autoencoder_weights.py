@@ -10,18 +10,27 @@ from mg.models.autoencoder import Autoencoder, AutoencoderSettings
 from mg.models.families import AutoencoderFamily, autoencoder_family
 from mg.training.checkpoint import save_final_weights
 from mg.training.config import TrainAutoencoderConfig
-from mg.training.pretrained import find_start_weights
-from mg.vaes.reading import read_vae
+from mg.training.parameter_groups import matching_names
+from mg.training.pretrained import PretrainedVAESettings, find_start_weights
+from mg.vaes.reading import ReadVAE, read_vae
 from mg.vaes.video_vae import family_class
 from mg.weights.stored_config import vae_metadata
 
-__all__ = ["export_autoencoder", "exported_path", "load_start_weights", "metadata_of"]
+__all__ = [
+    "export_autoencoder",
+    "exported_path",
+    "load_start_weights",
+    "load_teacher",
+    "metadata_of",
+]
 
 
 def load_start_weights(
     config: TrainAutoencoderConfig,
 ) -> tuple[dict[str, np.ndarray] | None, AutoencoderSettings]:
     """Return the weights to start from, None for random ones, and the config of the network.
+
+    With `pretrained.vae.parts` these are not all weights of the network.
 
     Raises:
         FileNotFoundError: there are no such weights.
@@ -31,8 +40,45 @@ def load_start_weights(
     family = model.family
     if start is None:
         return None, model.config or family.read_config({})
+    read = _read(start, family, None if model.config is None else model.config.to_dict())
+    if start.parts is None:
+        return read.tensors, model.config or family.read_config(read.config)
+    aliases = {"temporal": family.temporal} if family.temporal else {}
+    chosen = set()
+    for pattern in start.parts:
+        chosen |= matching_names(list(read.tensors), pattern, aliases=aliases)
+    network_config = family.read_config({**read.config, **model.changes})
+    return {name: read.tensors[name] for name in sorted(chosen)}, network_config
+
+
+def load_teacher(config: TrainAutoencoderConfig) -> Autoencoder:
+    """Return the whole network that `pretrained.vae` names, which does not train.
+
+    Its parameters have names of their own, so that it may stand beside the one that does.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_start_weights`.
+    """
+    family = config.model_to_train().family
+    read = _read(config.start_weights(), family, None)
+    teacher = family.build(
+        family.read_config(read.config),
+        has_values=False,
+        encode_dtype=config.dtype,
+        decode_dtype=config.dtype,
+    )
+    teacher.load_tensors(read.tensors)
+    for parameter in teacher.get_parameters():
+        parameter.requires_grad = False
+        parameter.name = f"teacher.{parameter.name}"
+    return teacher.set_train(False)
+
+
+def _read(
+    start: PretrainedVAESettings, family: AutoencoderFamily, stated: dict[str, Any] | None
+) -> ReadVAE:
+    """Return what the weights to start from are; `stated` stands for the config beside them."""
     path = find_start_weights(start)
-    stated = None if model.config is None else model.config.to_dict()
     inflate_method = start.inflate_method
     if inflate_method == "central" and not family.starts_from:  # the default, of what inflates
         inflate_method = "none"
@@ -47,7 +93,7 @@ def load_start_weights(
         raise ValueError(
             f"{path} holds weights of family {read.family!r}, but model.family is {family.name!r}"
         )
-    return read.tensors, model.config or family.read_config(read.config)
+    return read
 
 
 def exported_path(folder: Path, family: AutoencoderFamily) -> Path:

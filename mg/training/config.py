@@ -2,21 +2,26 @@
 
 import dataclasses
 import difflib
+import logging
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mg.data.bucket_config import ClipBucket
+from mg.data.buckets import Bucket
 from mg.data.media_rules import Reading
-from mg.models.discriminator_config import DiscriminatorConfig
+from mg.latent_spec import LatentSpec
 from mg.models.families import AUTOENCODERS, AutoencoderFamily, autoencoder_family
 from mg.models.tae.config import TAEConfig
 from mg.shipped import find_shipped
+from mg.training.loss_settings import AdversarialSettings, LossSettings
 from mg.training.pretrained import (
     PretrainedSettings,
     PretrainedTarget,
     PretrainedVAESettings,
     check_pretrained,
 )
-from mg.training.setting_checks import check_types, require
+from mg.training.setting_checks import require
 from mg.training.settings import (
     DataSettings,
     GuardSettings,
@@ -46,6 +51,10 @@ __all__ = [
     "ValidationSettings",
 ]
 
+logger = logging.getLogger("mg")
+
+SIDE_UNIT = 16  # sides of buckets are multiples of this, as Open-Sora's are
+
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderModel:
@@ -55,136 +64,12 @@ class AutoencoderModel:
         family: the network's family.
         config: the network's config; None takes the one stored with the weights to start from, and
             the family's default where there are none.
+        changes: fields that differ from those stored with the weights, where `config` is None.
     """
 
     family: AutoencoderFamily
     config: "AutoencoderSettings | None"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LossSettings:
-    """Weights of the loss terms (Movie Gen 3.1.1); 0 leaves a term out.
-
-    Args:
-        l1_weight: mean absolute error of the pixels.
-        mse_weight: mean squared error of the pixels.
-        perceptual_loss_weight: LPIPS (VGG16), mean over frames.
-        kl_loss_weight: KL divergence, summed over a sample's latent, mean over the batch.
-        opl_loss_weight: outlier penalty, mean over the latent. The paper uses 1e5; two published
-            re-implementations found that it hurts, so it is off.
-        opl_r: standard deviations that are free of the outlier penalty.
-        lcr_weight: local-correlation regulariser (SSVAE, arXiv 2512.05394): latents whose
-            neighbours agree are learnt faster by generators. SSVAE has 0.1, adaptive.
-        lcr_threshold: correlation of neighbours that is enough.
-        lcr_adaptive: scale lcr_weight by the ratio of the gradient norms of reconstruction and
-            regulariser at the latent. Costs one more pass back through the decoder.
-        lpips_path: LPIPS weights; null takes those that mg fetch-lpips stored.
-        lpips_num_frames: frames of each clip that LPIPS looks at, drawn anew each step; null
-            for all.
-    """
-
-    l1_weight: float = 1.0
-    mse_weight: float = 0.0
-    perceptual_loss_weight: float = 1.0
-    kl_loss_weight: float = 1e-6
-    opl_loss_weight: float = 0.0
-    opl_r: float = 3.0
-    lcr_weight: float = 0.0
-    lcr_threshold: float = 0.75
-    lcr_adaptive: bool = True
-    lpips_path: str | None = None
-    lpips_num_frames: int | None = None
-
-    def __post_init__(self) -> None:
-        check_types(self, "loss.")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("weight"):
-                require(value >= 0, f"loss.{field.name}={value}; expected 0 or more")
-        require(self.opl_r >= 0, f"loss.opl_r={self.opl_r}; expected 0 or more")
-        require(
-            0 < self.lcr_threshold <= 1,
-            f"loss.lcr_threshold={self.lcr_threshold}; expected more than 0, and 1 at most",
-        )
-        require(
-            self.lpips_num_frames is None or self.lpips_num_frames >= 1,
-            f"loss.lpips_num_frames={self.lpips_num_frames}; expected 1 or more, or null",
-        )
-        require(
-            self.l1_weight + self.mse_weight + self.perceptual_loss_weight > 0,
-            "loss: all reconstruction weights are 0, so nothing would be learned; set l1_weight",
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AdversarialSettings:
-    """A discriminator that is trained against the autoencoder, and its share of the loss.
-
-    One step is one update of the autoencoder and one of the discriminator.
-
-    Args:
-        weight: weight of the generator's loss.
-        start_step: the step at which the discriminator joins.
-        loss: hinge or non_saturating.
-        adaptive: scale the weight by the ratio of the gradient norms of reconstruction and
-            generator loss at the decoder's last layer (Esser et al., arXiv 2012.09841, eq. 7).
-        max_adaptive_weight: upper end of that ratio.
-        lecam_weight: weight of the LeCam regularisation (arXiv 2104.03310); 0 leaves it out.
-        lecam_decay: decay of the running means of the logits that LeCam compares with.
-        lr: learning rate of the discriminator, constant after warm-up.
-        warmup_steps: steps of linear warm-up after start_step.
-        betas: AdamW's decay rates of the first and second moment.
-        weight_decay: decoupled weight decay of the discriminator.
-        clip_grad_norm: largest gradient norm of the discriminator; null for no clipping.
-        network: the discriminator.
-    """
-
-    weight: float = 0.5
-    start_step: int = 0
-    loss: str = "hinge"
-    adaptive: bool = True
-    max_adaptive_weight: float = 1e4
-    lecam_weight: float = 0.0
-    lecam_decay: float = 0.99
-    lr: float = 1e-4
-    warmup_steps: int = 0
-    betas: tuple[float, float] = (0.5, 0.9)
-    weight_decay: float = 0.0
-    clip_grad_norm: float | None = 1.0
-    network: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
-
-    def __post_init__(self) -> None:
-        check_types(self, "adversarial.")
-        for name in ("weight", "max_adaptive_weight"):
-            value = getattr(self, name)
-            require(value > 0, f"adversarial.{name}={value}; expected more than 0")
-        for name in ("start_step", "lecam_weight"):
-            value = getattr(self, name)
-            require(value >= 0, f"adversarial.{name}={value}; expected 0 or more")
-        require(
-            self.loss in ("hinge", "non_saturating"),
-            f"adversarial.loss={self.loss!r}; expected hinge or non_saturating",
-        )
-        require(
-            0 < self.lecam_decay < 1,
-            f"adversarial.lecam_decay={self.lecam_decay}; expected a number between 0 and 1",
-        )
-        try:
-            self.optim_settings(accumulation_steps=1)
-        except ValueError as error:
-            raise ValueError(str(error).replace("optim.", "adversarial.")) from error
-
-    def optim_settings(self, *, accumulation_steps: int) -> OptimSettings:
-        """Return the settings of the discriminator's own optimiser."""
-        return OptimSettings(
-            lr=self.lr,
-            warmup_steps=self.warmup_steps,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
-            clip_grad_norm=self.clip_grad_norm,
-            accumulation_steps=accumulation_steps,
-            ema_decay=None,
-        )
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -221,8 +106,12 @@ class TrainAutoencoderConfig(RunSettings):
             self.csv_path is not None or self.video_folder is not None,
             "no data: set video_folder (a folder or a file), or csv_path with video_folder",
         )
-        for phase in self.phases:
-            self.loss_of_phase(phase)
+        losses = [self.loss, *map(self.loss_of_phase, self.phases)]
+        require(
+            self._starts_in_part() or all(loss.feature_weight == 0 for loss in losses),
+            "loss.feature_weight compares a new decoder with that of other weights; name them in "
+            "pretrained.vae.model_name, and what comes from them in pretrained.vae.parts",
+        )
         section = self._pretrained_section()
         if section is not None:
             check_pretrained(
@@ -232,10 +121,8 @@ class TrainAutoencoderConfig(RunSettings):
                 train=self.train,
                 lr_multipliers=self.lr_multipliers,
             )
-        network = self.model_to_train()
-        if network.config is not None or self.start_weights() is None:
-            spec = (network.config or network.family.read_config({})).spec
-            self._check_sizes(math.lcm(spec.h, spec.w))
+        if self.model_to_train().config is not None or self.start_weights() is None:
+            self._check_sizes(math.lcm(self._spec().h, self._spec().w))
         if self.adversarial is not None:
             self._check_adversarial(self.adversarial)
         require(
@@ -247,6 +134,20 @@ class TrainAutoencoderConfig(RunSettings):
     def model_to_train(self) -> AutoencoderModel:
         """Return which network is trained."""
         raise NotImplementedError(f"{type(self).__name__} does not say which network it trains")
+
+    def clip_buckets(self) -> tuple[ClipBucket, ...]:
+        """Return the buckets of the training clips; none without data.bucket_config."""
+        return self.data.clip_buckets(math.lcm(SIDE_UNIT, self._spec().h, self._spec().w))
+
+    def clip_sizes(self) -> list[Bucket]:
+        """Return the sizes of the training clips."""
+        sizes = [bucket.size for bucket in self.clip_buckets()]
+        return sizes or [Bucket(self.data.sample_n_frames, *self.data.height_width)]
+
+    def _spec(self) -> LatentSpec:
+        """Return the latents of the network; while its config is not known, of its family's."""
+        network = self.model_to_train()
+        return (network.config or network.family.read_config({})).spec
 
     def target(self) -> PretrainedTarget:
         """Return what this training makes of `pretrained`.
@@ -265,6 +166,11 @@ class TrainAutoencoderConfig(RunSettings):
         section = self._pretrained_section()
         return section.vae if section is not None and section.is_used else None
 
+    def _starts_in_part(self) -> bool:
+        """Return whether weights to start from are for a part of the network alone."""
+        start = self.start_weights()
+        return start is not None and start.parts is not None
+
     def _pretrained_section(self) -> PretrainedSettings | None:
         if self.pretrained is None or isinstance(self.pretrained, PretrainedSettings):
             return self.pretrained
@@ -272,13 +178,18 @@ class TrainAutoencoderConfig(RunSettings):
 
     def _check_sizes(self, factor: int) -> None:
         """Refuse crops that the network cannot halve as often as it has to."""
-        is_validated = self.validation.csv_path or self.validation.video_folder
-        for section in ("data", "validation") if is_validated else ("data",):
-            settings = getattr(self, section)
-            require(
-                all(side % factor == 0 for side in settings.height_width),
-                f"{section}.size={settings.size}; the network needs a multiple of {factor}",
-            )
+        sizes = {"data": self.clip_sizes()}
+        if self.validation.csv_path or self.validation.video_folder:
+            sizes["validation"] = [Bucket(1, *self.validation.height_width)]
+        for section, buckets in sizes.items():
+            for size in buckets:
+                given = f"size={getattr(self, section).size}"
+                if section == "data" and self.data.bucket_config is not None:
+                    given = f"bucket_config, {size}"
+                require(
+                    size.height % factor == 0 and size.width % factor == 0,
+                    f"{section}.{given}; the network needs a multiple of {factor}",
+                )
 
     def _check_adversarial(self, adversarial: AdversarialSettings) -> None:
         require(
@@ -293,11 +204,13 @@ class TrainAutoencoderConfig(RunSettings):
             "steps that the discriminator trains",
         )
         least = adversarial.network.min_size
-        require(
-            min(self.data.height_width) >= least,
-            f"adversarial.network.num_layers={adversarial.network.num_layers} needs crops of at "
-            f"least {least} pixels, but data.size={self.data.size}; take fewer layers",
-        )
+        for size in self.clip_sizes():
+            require(
+                min(size.height, size.width) >= least,
+                f"adversarial.network.num_layers={adversarial.network.num_layers} needs crops of "
+                f"at least {least} pixels, but some are {size.height}x{size.width}; take fewer "
+                "layers",
+            )
 
     def loss_of_phase(self, phase: PhaseSettings) -> LossSettings:
         """Return the loss settings with the changes of a phase."""
@@ -329,7 +242,10 @@ class TrainTAEConfig(TrainAutoencoderConfig):
     model: TAEConfig | None = None
 
     def model_to_train(self) -> AutoencoderModel:
-        return AutoencoderModel(autoencoder_family("tae"), self.model)
+        family = autoencoder_family("tae")
+        if self.model is not None and self._starts_in_part():
+            return AutoencoderModel(family, None, self.model.to_dict())
+        return AutoencoderModel(family, self.model)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -339,13 +255,19 @@ class TrainVAEConfig(TrainAutoencoderConfig):
     Args:
         model: the network: `family`, and fields of that family's config or `config`, the path of a
             config.json with them; without either it is the one stored with pretrained, or the
-            family's default. `from_pretrained` is another way to write `pretrained`.
+            family's default. `from_pretrained` is another way to write `pretrained`;
+            `disc_off_grad_ckpt`, Open-Sora's, has nothing to do here.
     """
 
     model: dict[str, Any]
 
     def __post_init__(self) -> None:
         fields = {name: value for name, value in self.model.items() if value is not None}
+        if fields.pop("disc_off_grad_ckpt", None) is not None:
+            logger.info(
+                "model.disc_off_grad_ckpt has nothing to do here: the adaptive weight is found "
+                "from the decoder's last convolution, which is never recomputed."
+            )
         weights = fields.pop("from_pretrained", None)
         if weights is not None:
             require(
@@ -371,6 +293,8 @@ class TrainVAEConfig(TrainAutoencoderConfig):
             family = autoencoder_family(name)
             if path is not None:
                 fields = {**read_config(find_shipped(path)), **fields}
+            if self._starts_in_part():
+                return AutoencoderModel(family, None, fields)
             return AutoencoderModel(family, family.read_config(fields) if fields else None)
         except ValueError as error:
             raise ValueError(f"model: {error}") from error

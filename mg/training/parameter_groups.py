@@ -25,15 +25,22 @@ def matching_names(names: Sequence[str], pattern: str, *, aliases: Aliases) -> s
     Raises:
         ValueError: there are none.
     """
-    found: set[str] = set()
-    for single in aliases.get(pattern, (pattern,)):
-        found.update(fnmatch.filter(names, single))
-        found.update(name for name in names if name.startswith(f"{single}."))
+    found = _found(names, aliases.get(pattern, (pattern,)))
+    if not found and pattern in aliases:
+        raise ValueError(f"the network has no parameter that {pattern!r} stands for")
     if not found:
         parts = {".".join(name.split(".")[:n]) for name in names for n in (1, 2, 3)}
         near = difflib.get_close_matches(pattern, [*names, *parts, *aliases], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"names are like {names[0]!r}"
         raise ValueError(f"no parameter matches {pattern!r}; {hint}")
+    return found
+
+
+def _found(names: Sequence[str], patterns: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        found.update(fnmatch.filter(names, pattern))
+        found.update(name for name in names if name.startswith(f"{pattern}."))
     return found
 
 
@@ -72,11 +79,15 @@ def learning_rate_multipliers(
 ) -> dict[str, float]:
     """Return the factor on the learning rate of each name; the last pattern that fits counts.
 
+    An alias may stand for nothing: some networks of a family have no such layers.
+
     Raises:
         ValueError: a pattern matches nothing.
     """
     factors = dict.fromkeys(names, 1.0)
     for pattern, factor in multipliers.items():
+        if pattern in aliases and not _found(names, aliases[pattern]):
+            continue
         try:
             found = matching_names(names, pattern, aliases=aliases)
         except ValueError as error:

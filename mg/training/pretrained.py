@@ -51,6 +51,9 @@ class PretrainedVAESettings:
             the network.
         inflate_method: inflation of a 2-D VAE: central, replicate or average.
         freeze_epochs: epochs for which what comes from the weights stays as it is.
+        parts: patterns of the parameters that come from the weights, such as [encoder]; the others
+            start anew, and fields of `model` replace those of the weights' config, so that a
+            decoder may be of another size; null for all.
     """
 
     enabled: bool = True
@@ -59,9 +62,11 @@ class PretrainedVAESettings:
     method: str = "auto"
     inflate_method: str = "central"
     freeze_epochs: int = 0
+    parts: list[str] | None = None
 
     def __post_init__(self) -> None:
         check_types(self, "pretrained.vae.")
+        require(self.parts != [], "pretrained.vae.parts=[] takes nothing; null takes all")
         for name, known in (("method", METHODS), ("inflate_method", INFLATE_METHODS)):
             value = getattr(self, name)
             require(

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from mg.data.bucket_config import ClipBucket, parse_bucket_config
 from mg.data.clips import ClipConfig
 from mg.data.transforms import check_image_size
 from mg.device import DeviceConfig
@@ -38,6 +39,9 @@ class DataSettings:
         flip: mirror half of the clips.
         mixed_strategy: video_only, image_only or mixed_video_image.
         mixed_image_ratio: share of image steps with mixed_video_image.
+        bucket_config: instead of sample_n_frames, size and batch_size, clips of several sizes as
+            Open-Sora writes them: {"256px_ar1:1": {32: [1.0, 1]}}, resolution, frames, keep
+            probability, batch size (mg.data.bucket_config).
         num_workers: processes that read and decode.
     """
 
@@ -49,11 +53,13 @@ class DataSettings:
     flip: bool = True
     mixed_strategy: str = "video_only"
     mixed_image_ratio: float = 0.0
+    bucket_config: dict[str, Any] | None = None
     num_workers: int = 2
 
     def __post_init__(self) -> None:
         check_types(self, "data.")
         self.clip_config()
+        self.clip_buckets(unit=1)
         require(
             0 <= self.num_workers <= MAX_WORKERS,
             f"data.num_workers={self.num_workers}; expected 0 to {MAX_WORKERS}",
@@ -63,6 +69,15 @@ class DataSettings:
     def height_width(self) -> tuple[int, int]:
         """Size of a crop as (height, width)."""
         return self.clip_config().height_width
+
+    def clip_buckets(self, unit: int) -> tuple[ClipBucket, ...]:
+        """Return the buckets of `bucket_config`, sides rounded to multiples of `unit`; or none."""
+        if self.bucket_config is None:
+            return ()
+        try:
+            return parse_bucket_config(self.bucket_config, unit=unit)
+        except ValueError as error:
+            raise ValueError(f"data.bucket_config: {error}") from error
 
     def clip_config(self) -> ClipConfig:
         """Return the part of the settings that says how clips are cut out."""

@@ -1,13 +1,16 @@
 """Open-Sora-Plan's CausalVideoVAE as a `VideoVAE`."""
 
+import os
 from fractions import Fraction
+from typing import Any
 
 from mindspore import Tensor
 
 from mg.vaes.blended_tiles import Tile, check_tile, coded_in_frame_tiles
 from mg.vaes.diffusers_vae import DiffusersVAE
+from mg.vaes.video_vae import VideoVAE
 
-__all__ = ["CausalVideoVAE"]
+__all__ = ["CausalVAEModel", "CausalVideoVAE"]
 
 
 class CausalVideoVAE(DiffusersVAE):
@@ -16,6 +19,18 @@ class CausalVideoVAE(DiffusersVAE):
     family = "causal_vae"
     frame_tile: Tile | None = None
     latent_frame_tile: Tile | None = None
+
+    @staticmethod
+    def from_pretrained(name_or_path: str | os.PathLike, **options: Any) -> "CausalVideoVAE":
+        """Return the CausalVideoVAE of a folder, a weight file or a public name.
+
+        Args:
+            name_or_path, options: as of `VideoVAE.from_pretrained`.
+
+        Raises:
+            FileNotFoundError, ValueError: as there; or weights of another family.
+        """
+        return VideoVAE.from_pretrained(name_or_path, method=CausalVideoVAE.family, **options)
 
     def encoded(self, video: Tensor) -> Tensor:
         factor = Fraction(1, self.compression.t)
@@ -62,3 +77,6 @@ class CausalVideoVAE(DiffusersVAE):
     def disable_tiling(self) -> None:
         super().disable_tiling()
         self.frame_tile = self.latent_frame_tile = None
+
+
+CausalVAEModel = CausalVideoVAE  # its name in Open-Sora-Plan

@@ -151,7 +151,8 @@ def _encoder(config: Mapping[str, Any]) -> Iterator[Layer]:
 
 
 def _decoder(config: Mapping[str, Any]) -> Iterator[Layer]:
-    widths = [config["ch"] * mult for mult in config["ch_mult"]]
+    ch = config.get("decoder_ch") or config["ch"]
+    widths = [ch * mult for mult in config["ch_mult"]]
     last = len(widths) - 1
     yield _conv("decoder.conv_in", "decoder.conv_in", config["z_channels"], widths[-1])
     yield from _middle("decoder", widths[-1], config)

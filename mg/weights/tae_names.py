@@ -83,10 +83,11 @@ def _listed(names: list[str]) -> str:
 def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the config fields that the names and shapes of TAE tensors determine.
 
-    These are ch, ch_mult, num_res_blocks, z_channels, double_z, in_channels, out_ch, the temporal
-    levels, attn_type and the quant convs. The tensors do not tell the others (resolution and
-    attn_resolutions, dropout, scaling_factor, shift_factor, temporal_padding); of patches they show
-    what comes of them, in_channels and out_ch times their volume.
+    These are ch, decoder_ch where it differs, ch_mult, num_res_blocks, z_channels, double_z,
+    in_channels, out_ch, the temporal levels, attn_type and the quant convs. The tensors do not tell
+    the others (resolution and attn_resolutions, dropout, scaling_factor, shift_factor,
+    temporal_padding); of patches they show what comes of them, in_channels and out_ch times their
+    volume.
 
     Args:
         tensors: arrays under the network's own names (`tae_from_published`).
@@ -95,7 +96,7 @@ def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         ValueError: a tensor that is needed for it is missing or has impossible sizes.
     """
     ch, in_channels = _conv_sizes(tensors, "encoder.conv_in.conv_spat.weight")
-    _, z_channels = _conv_sizes(tensors, "decoder.conv_in.conv_spat.weight")
+    decoder_width, z_channels = _conv_sizes(tensors, "decoder.conv_in.conv_spat.weight")
     out_ch, _ = _conv_sizes(tensors, "decoder.conv_out.conv_spat.weight")
     num_moments, _ = _conv_sizes(tensors, "encoder.conv_out.conv_spat.weight")
     if num_moments not in (z_channels, 2 * z_channels):
@@ -110,8 +111,10 @@ def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     odd = [width for width in widths if width % ch]
     if odd:
         raise ValueError(f"level widths {widths} are not multiples of the first convolution's {ch}")
+    decoder_ch = decoder_width // (widths[-1] // ch)
     return {
         "ch": ch,
+        **({"decoder_ch": decoder_ch} if decoder_ch != ch else {}),
         "ch_mult": [width // ch for width in widths],
         "num_res_blocks": count_levels(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
         "z_channels": z_channels,
@@ -146,9 +149,11 @@ def explain_config_mismatch(
     volume = patch_volume(config)
     wanted = {key: volume * config[key] for key in ("in_channels", "out_ch") if key in config}
     config = {**config, **wanted}
+    if "decoder_ch" in config and config["decoder_ch"] == config.get("ch"):
+        config["decoder_ch"] = None
     return [
         f"{key}: the file says {value}, the config says {_plain(config[key])}"
-        for key, value in infer_tae_config(tensors).items()
+        for key, value in {"decoder_ch": None, **infer_tae_config(tensors)}.items()
         if key in config and not _same(key, value, config[key])
     ]
 

@@ -45,6 +45,9 @@ def test_flags_and_the_config_decide_the_settings(config_json, monkeypatch, capl
     assert (config.adversarial.start_step, config.adversarial.weight) == (1000, 0.25)
     assert config.freeze == ["encoder", "quant_conv"]
     assert "joins at step 1000" in caplog.text
+    config = settings_of(*flags, "--mix_precision", "fp16", "--dynamic_sample")
+    assert config.dtype == "float16"
+    assert "--dynamic_sample has no meaning here" in caplog.text
     assert settings_of(*flags, "--disc_start_as_is").adversarial.start_step == 2001
 
 

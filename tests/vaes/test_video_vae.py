@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mg.vaes import Compression, VideoVAE
+from mg.models.families import autoencoder_family
+from mg.vaes import CausalVAEModel, Compression, VideoVAE
+from mg.vaes.causal_vae import CausalVideoVAE
+from tests.tiny import AUTOENCODERS as TINY
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 VAES = Path(__file__).parents[1] / "fixtures" / "vaes"
@@ -207,3 +210,15 @@ def test_package_gives_the_class_by_its_name():
     assert mg.VideoVAE is VideoVAE
     with pytest.raises(AttributeError, match="VideoVEA"):
         _ = mg.VideoVEA
+
+
+def test_the_causal_vae_under_its_publishers_name(tmp_path):
+    record = autoencoder_family("causal_vae")
+    vae = CausalVideoVAE(record.build(record.read_config(TINY["causal_vae"])))
+    vae.save_pretrained(tmp_path)
+    loaded = CausalVAEModel.from_pretrained(tmp_path)
+    assert isinstance(loaded, CausalVideoVAE) and isinstance(loaded, CausalVAEModel)
+    for name, array in loaded.tensors().items():
+        np.testing.assert_array_equal(array, vae.tensors()[name])
+    with pytest.raises(ValueError, match="but these are weights of family 'cogvideox'"):
+        CausalVAEModel.from_pretrained(VAES / "cogvae")

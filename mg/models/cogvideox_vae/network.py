@@ -30,6 +30,7 @@ from mg.models.layers.frames import fold_frames, mix_frames, take_frames, unfold
 from mg.models.layers.moments import split_moments
 from mg.models.layers.normalisation import GroupNorm
 from mg.models.layers.resampling import DoubledConv2d
+from mg.tiling.pieces import PieceLengths
 
 __all__ = ["CogVideoXVAE"]
 
@@ -356,8 +357,18 @@ class CogVideoXVAE(Autoencoder):
         config = CogVideoXVAEConfig() if config is None else config
         super().__init__(config, **options)
         self.chunked = chunked
+        # The first chunk takes what is over: of 8k + 1 frames, one.
+        self.piece_frames = PieceLengths(FRAMES_AT_ONCE + 1, FRAMES_AT_ONCE) if chunked else None
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
+    def encode_piece(self, video: Tensor, past: Past = ()) -> tuple[Tensor, Tensor, Past]:
+        results = self.encoder(video.astype(self.encode_dtype), True, *past)
+        return *split_moments(results[0]), results[1:]
+
+    def decode_piece(self, z: Tensor, past: Past = ()) -> tuple[Tensor, Past]:
+        results = self.decoder(z.astype(self.decode_dtype), True, *past)
+        return results[0].astype(ms.float32), results[1:]
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, T', H', W') in fp32 of a video (B, 3, T, H, W)."""

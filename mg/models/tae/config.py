@@ -77,19 +77,18 @@ class TAEConfig:
     # channels where compute is scarce; T is completed to whole blocks by repeating the last frame.
     patch_size: int = 1
     patch_size_t: int = 1
+    # Ours: what the decoder has in place of `ch`, where it is smaller than the encoder.
+    decoder_ch: int | None = None
 
     def __post_init__(self) -> None:
         self._check_types()
         if not self.ch_mult:
             raise ValueError("ch_mult is empty: a network needs at least one level")
         self._check_sizes()
-        widths = [m * self.ch for m in (1, *self.ch_mult)]
-        wrong = [width for width in widths if width < 1 or width % self.norm_groups]
-        if wrong:
-            raise ValueError(
-                f"ch={self.ch} with ch_mult={self.ch_mult} gives levels of {wrong} channels; "
-                f"GroupNorm needs multiples of norm_groups={self.norm_groups}"
-            )
+        if self.decoder_ch == self.ch:
+            object.__setattr__(self, "decoder_ch", None)
+        for name in ("ch",) if self.decoder_ch is None else ("ch", "decoder_ch"):
+            self._check_widths(name)
         if self.attn_type not in ("vanilla", "spat_only"):
             raise ValueError(f"attn_type={self.attn_type!r}; expected 'vanilla' or 'spat_only'")
         if self.temporal_padding not in ("published", "replicate"):
@@ -108,6 +107,16 @@ class TAEConfig:
             raise ValueError("scaling_factor=0 would erase the latent; SD3.5 uses 1.5305")
         self._check_temporal_levels()
 
+    def _check_widths(self, name: str) -> None:
+        ch = getattr(self, name)
+        widths = [multiple * ch for multiple in (1, *self.ch_mult)]
+        wrong = [width for width in widths if width < 1 or width % self.norm_groups]
+        if wrong:
+            raise ValueError(
+                f"{name}={ch} with ch_mult={self.ch_mult} gives levels of {wrong} channels; "
+                f"GroupNorm needs multiples of norm_groups={self.norm_groups}"
+            )
+
     def _check_types(self) -> None:
         for field in dataclasses.fields(self):
             name, value, default = field.name, getattr(self, field.name), field.default
@@ -119,6 +128,8 @@ class TAEConfig:
                 right = all(_is_int(item) for item in value)
             elif isinstance(default, bool | str):
                 right = isinstance(value, type(default))
+            elif name == "decoder_ch":
+                right, default = value is None or (_is_int(value) and value >= 1), 1
             elif isinstance(default, int):
                 right = _is_int(value) and value >= 1
             else:
@@ -137,10 +148,10 @@ class TAEConfig:
             raise ValueError(
                 f"ch_mult has {self.num_levels} levels; at most {MAX_LEVELS} are taken"
             )
-        check_sizes(self, dict.fromkeys(CHANNEL_FIELDS, MAX_WIDTH))
+        check_sizes(self, dict.fromkeys((*CHANNEL_FIELDS, "decoder_width"), MAX_WIDTH))
         check_sizes(self, {"num_res_blocks": MAX_LAYERS})
         # Two convolutions per block, of 3x3 and 3 weights, in encoder and decoder.
-        squares = sum((multiple * self.ch) ** 2 for multiple in self.ch_mult)
+        squares = sum((m * max(self.ch, self.decoder_width)) ** 2 for m in self.ch_mult)
         check_num_parameters(2 * 2 * (9 + 3) * self.num_res_blocks * squares)
 
     def _check_temporal_levels(self) -> None:
@@ -164,6 +175,11 @@ class TAEConfig:
     @property
     def num_levels(self) -> int:
         return len(self.ch_mult)
+
+    @property
+    def decoder_width(self) -> int:
+        """Channels of the decoder's last level."""
+        return self.ch if self.decoder_ch is None else self.decoder_ch
 
     @property
     def temporal_compression(self) -> int:

@@ -48,7 +48,9 @@ class Decoder(nn.Cell):
 
     def __init__(self, config: TAEConfig) -> None:
         super().__init__()
-        widths = [config.ch * multiple for multiple in (*config.ch_mult, config.ch_mult[-1])]
+        widths = [
+            config.decoder_width * multiple for multiple in (*config.ch_mult, config.ch_mult[-1])
+        ]
         self.num_levels = config.num_levels
         self.doubles_time = tuple(
             level in config.temporal_upsample_level for level in range(config.num_levels)

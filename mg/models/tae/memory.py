@@ -26,7 +26,8 @@ def estimated_memory_gb(
         num_frames, height, width: of one tile.
         batch_size: clips decoded together.
     """
-    widths = [config.ch * multiple for multiple in (*config.ch_mult, config.ch_mult[-1])]
+    ch = max(config.ch, config.decoder_width)
+    widths = [ch * multiple for multiple in (*config.ch_mult, config.ch_mult[-1])]
     pixels = float(batch_size * num_frames * height * width) / config.patch_volume
     floats = 0.0
     for level in range(config.num_levels):

@@ -37,6 +37,7 @@ from mg.models.wan_vae.layers import (
     Upsample,
 )
 from mg.models.wan_vae.rearranging import AverageShortcut, DuplicateShortcut, patchify, unpatchify
+from mg.tiling.pieces import PieceLengths
 from mg.weights.wan_names import wan_config_fields
 
 __all__ = ["WanVAE"]
@@ -265,6 +266,7 @@ class WanVAE(Autoencoder):
         config = WanVAEConfig() if config is None else config
         super().__init__(config, **options)
         self.chunked, self.clip_output = chunked, clip_output
+        self.piece_frames = PieceLengths(1, FRAMES_AT_ONCE) if chunked else None
         channels = config.z_dim
         self.encoder = Encoder(config)
         self.quant_conv = Conv3d(2 * channels, 2 * channels, kernel_size=1)
