@@ -86,8 +86,6 @@ SYNONYMS = {
         name: ("ckpt_path", "checkpoint", "pretrained")
         for name in ("weights", "checkpoint", "model_path", "pretrained_model_name_or_path", "vae")
     },
-    "save_dir": ("output", "output_path", "output_folder"),  # in a file; as a flag it is taken
-    "mix_precision": ("dtype", "encode_dtype"),
     "generator": ("seed", "checkpoint"),
     "max_grad_norm": ("optim.clip_grad_norm",),
     "adam_beta1": ("optim.betas",),

@@ -7,7 +7,7 @@ import pytest
 
 from mg.cli import parse_config
 from mg.training.config import TrainVAEConfig
-from mg.training.reference_curve import read_reference
+from reference_curve import read_reference
 
 FOLDER = Path(__file__).parents[2] / "configs" / "vae" / "train"
 # Family, compression in time and space, channels of the latent, millions of parameters.
