@@ -26,7 +26,7 @@ from mg.data.video_table import read_video_table
 from mg.data.workers import CallFailedError, SupervisedProcess, reason_of
 from mg.files import path_under
 
-__all__ = ["Clip", "Manifest", "Rejected", "build_manifest"]
+__all__ = ["Clip", "Manifest", "Rejected", "build_manifest", "check_sources"]
 
 logger = logging.getLogger("mg")
 
@@ -121,6 +121,23 @@ class Manifest:
         return remarks + ([f"passed over: {', '.join(entries)}"] if entries else [])
 
 
+def check_sources(
+    csv_path: str | os.PathLike | None, video_folder: str | os.PathLike | None
+) -> None:
+    """Raise what `build_manifest` raises for sources that do not exist; nothing is read.
+
+    Raises:
+        FileNotFoundError: the CSV or the folder does not exist.
+        ValueError: neither is given.
+    """
+    if csv_path is None and video_folder is None:
+        raise ValueError("give video_folder (a folder or a file), csv_path, or both")
+    if video_folder is not None and not Path(video_folder).exists():
+        raise FileNotFoundError(f"no such video folder or file: {video_folder}")
+    if csv_path is not None and not Path(csv_path).exists():
+        raise FileNotFoundError(f"no such CSV file: {csv_path}")
+
+
 def build_manifest(
     *,
     csv_path: str | os.PathLike | None = None,
@@ -159,10 +176,7 @@ def build_manifest(
         ValueError: neither is given, the CSV lacks its column, a CSV path leaves the folder, or no
             clip is usable (the message then holds the table).
     """
-    if csv_path is None and video_folder is None:
-        raise ValueError("give video_folder (a folder or a file), csv_path, or both")
-    if video_folder is not None and not Path(video_folder).exists():
-        raise FileNotFoundError(f"no such video folder or file: {video_folder}")
+    check_sources(csv_path, video_folder)
     passed_over: collections.Counter[str] = collections.Counter()
     if csv_path is not None:
         entries = _entries_of_csv(Path(csv_path), video_folder, with_sources=with_sources)

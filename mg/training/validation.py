@@ -20,7 +20,7 @@ from mg.parameters import set_values
 from mg.training.optimizer import WeightAverage
 from mg.training.settings import ValidationSettings
 
-__all__ = ["Validation", "averaged_weights"]
+__all__ = ["Validation", "averaged_weights", "naming_validation"]
 
 logger = logging.getLogger("mg")
 
@@ -42,13 +42,20 @@ def averaged_weights(average: WeightAverage | None) -> Iterator[None]:
 
 
 def _build_manifest(settings: ValidationSettings, reading: Reading) -> Manifest:
-    try:
+    with naming_validation():
         return build_manifest(
             csv_path=settings.csv_path,
             video_folder=settings.video_folder,
             min_frames=settings.num_frames,
             reading=reading,
         )
+
+
+@contextmanager
+def naming_validation() -> Iterator[None]:
+    """Say of errors of the block that they are about the held-out clips."""
+    try:
+        yield
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"validation: {error}") from error
 
@@ -71,6 +78,7 @@ class Validation:
             "validation", num_frames=settings.num_frames, crop_size=settings.height_width
         )
         self.measures = Measures(["psnr", "ssim"], self.protocol.metrics)
+        self.paths = {Path(clip.path).resolve() for clip in manifest.clips}
         self.clips: dict[str, np.ndarray] = {}  # name -> uint8 (T, H, W, 3)
         self.fps: dict[str, float] = {}
         for clip in manifest.clips:
@@ -78,6 +86,17 @@ class Validation:
                 frames = reader.read(np.arange(settings.num_frames))
             self.clips[clip.name] = resize_and_crop(frames, size=settings.height_width)
             self.fps[clip.name] = clip.fps
+
+    def warn_of_clips_trained_on(self, trained_on: set[Path]) -> None:
+        """Warn if some of the clips are among these files, whose figures then say little."""
+        if both := self.paths & trained_on:
+            logger.warning(
+                "%d of %d held-out clips are trained on too, such as %s: their figures show how "
+                "well these clips are known, not how the network does on new ones.",
+                len(both),
+                len(self.paths),
+                min(both).name,
+            )
 
     def run(
         self,

@@ -69,6 +69,7 @@ ADDED = {
     ),
     "mg generate --checkpoint": "--steps 1 --mode pynative",
     "mg download --list": "",
+    "mg evaluate": "--num_frames 2 --resolution 16 --crop_size 16",
     "mg reconstruct --ckpt_path THUDM": "--num_frames 2 --image_size 16 --mode pynative",
     "python tools/fault_inject.py": "--only flip_bits truncate_files --trials 20",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",

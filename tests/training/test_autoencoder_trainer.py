@@ -1,5 +1,6 @@
 """A whole run on a tiny network: what it trains, writes, resumes and refuses."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mg.training.autoencoder_trainer import AutoencoderTrainer
 from mg.training.checkpoint_store import CheckpointStore
 from mg.training.config import TrainTAEConfig
 from mg.training.run_log import read_log
+from mg.training.settings import ValidationSettings
 from mg.weights.checkpoint_file import read_weights
 
 pytestmark = pytest.mark.usefixtures("in_graph_mode")
@@ -152,6 +154,46 @@ def test_missing_lpips_weights_say_how_to_get_them(make_config, tmp_path, monkey
     without = make_config(tmp_path / "out")
     assert without.loss.perceptual_loss_weight == 0
     assert AutoencoderTrainer(without).task.perceptual is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"video_folder": "nowhere"}, "no such video folder or file: nowhere"),
+        ({"csv_path": "nowhere.csv"}, "no such CSV file: nowhere.csv"),
+        ({"pretrained": "nope.safetensors"}, "weights not found: nope.safetensors"),
+        ({"loss": {"perceptual_loss_weight": 1.0}}, "mg fetch-lpips"),
+        (
+            {"validation": ValidationSettings(video_folder="nowhere")},
+            "validation: no such video folder or file: nowhere",
+        ),
+    ],
+)
+def test_what_is_missing_is_told_before_videos_are_probed(
+    make_config, tmp_path, monkeypatch, changes, message
+):
+    def probe(**_):
+        raise AssertionError("videos were probed")
+
+    monkeypatch.setenv("MG_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("mg.training.autoencoder_task.build_manifest", probe)
+    config = make_config(tmp_path / "out")
+    if "loss" in changes:
+        config = make_config(tmp_path / "out", **changes)
+    else:
+        config = dataclasses.replace(config, **changes)
+    with pytest.raises(FileNotFoundError, match=message):
+        AutoencoderTrainer(config)
+
+
+def test_held_out_clips_that_are_trained_on_are_told(make_config, videos, tmp_path, caplog):
+    config = make_config(tmp_path / "out")
+    settings = dataclasses.replace(config.validation, video_folder=str(videos / "train"))
+    AutoencoderTrainer(dataclasses.replace(config, validation=settings))
+    assert "2 of 2 held-out clips are trained on too, such as a.mp4" in caplog.text
+    caplog.clear()
+    AutoencoderTrainer(config)
+    assert "trained on too" not in caplog.text
 
 
 def test_training_starts_from_pretrained_weights_and_their_config(
