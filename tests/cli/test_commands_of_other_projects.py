@@ -1,13 +1,13 @@
 """Open-Sora's and Open-Sora-Plan's commands for video VAEs, as in docs/vae.md, at tiny sizes."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mg.commands import run_command
 from mg.commands.open_sora_plan_flags import DOORS, translated
 from mg.data.video import probe_video
 from mg.data.video_writer import write_video
@@ -15,7 +15,8 @@ from mg.vaes import CausalVAEModel, VideoVAE
 from tests.tiny import AUTOENCODERS as TINY
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
-CONFIGS = Path(__file__).parents[2] / "configs" / "vae"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "vae"
 SMALL = [
     *("--mode", "pynative", "--device", "CPU", "--dtype", "float32", "--steps", "2"),
     *("--data.num_workers", "0", "--loss.perceptual_loss_weight", "0"),
@@ -35,18 +36,18 @@ def videos(tmp_path):
     return tmp_path / "videos"
 
 
-@pytest.fixture
-def run(monkeypatch):
-    """Return a function that runs a command of `mg` in this process."""
+def run(name, arguments):
+    """Run a command of `mg` in a process of its own: one process has one device."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mg", name, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
-    def run(name, arguments):
-        monkeypatch.setattr(sys, "argv", list(sys.argv))  # set back afterwards
-        run_command(name, [str(argument) for argument in arguments])
 
-    return run
-
-
-def test_open_soras_two_stages_and_its_inference(run, videos, tmp_path):
+def test_open_soras_two_stages_and_its_inference(videos, tmp_path):
     model = [f"--model.{name}={json.dumps(value)}" for name, value in TINY["dc_ae"].items()]
     data = ["--dataset.data_path", videos, "--bucket_config", '{"16px_ar1:1": {4: [1.0, 1]}}']
     first, second = tmp_path / "first", tmp_path / "second"
@@ -68,7 +69,7 @@ def test_open_soras_two_stages_and_its_inference(run, videos, tmp_path):
     assert (info.num_frames, info.height, info.width) == (8, 16, 32)
 
 
-def test_open_sora_plans_scripts(run, videos, tmp_path):
+def test_open_sora_plans_scripts(videos, tmp_path):
     config = {
         "_class_name": "CausalVAEModel",
         **TINY["causal_vae"],
