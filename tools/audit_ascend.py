@@ -3,7 +3,7 @@
 
     python tools/audit_ascend.py                       # a small network; all sizes use the same
     python tools/audit_ascend.py --graphs decode --dtypes bfloat16 --json audit.json
-    python tools/audit_ascend.py --markdown docs/ascend_primitives.md --overwrite
+    python tools/audit_ascend.py --markdown primitives.md
     python tools/audit_ascend.py --model_config my_tae.yaml
 
 Compiles each network's graph on CPU without running it (`ms.export` to MindIR), lists its
@@ -300,7 +300,7 @@ def markdown(rows: list[dict[str, Any]], mindspore_version: str) -> str:
         "# Primitives of the networks, and where Ascend is documented for them",
         "",
         f"Written by `python tools/audit_ascend.py --markdown ...` with MindSpore "
-        f"{mindspore_version}: the primitives of all graphs that [ascend.md](ascend.md) lists, "
+        f"{mindspore_version}: the primitives of all graphs that docs/ascend.md lists, "
         "the dtypes that their results have there, and what of the installed MindSpore names "
         "Ascend among its supported platforms. A dash stands for groups and order, which have no "
         "dtype.",
