@@ -1,5 +1,6 @@
 """Animated GIFs, which a README shows and every browser plays."""
 
+import io
 import os
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from mg.files import atomic_path
 
-__all__ = ["write_gif"]
+__all__ = ["gif_bytes", "write_gif"]
 
 
 def write_gif(
@@ -25,18 +26,33 @@ def write_gif(
         ValueError: no frames, or frames of another kind or of several sizes.
         FileExistsError: the file exists and `overwrite` is false.
     """
+    content = gif_bytes(frames, fps=fps)
+    with atomic_path(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(content)
+
+
+def gif_bytes(frames: Sequence[np.ndarray], *, fps: float) -> bytes:
+    """Return an endless animation as the content of a .gif file.
+
+    Args:
+        frames, fps: as of `write_gif`.
+
+    Raises:
+        ValueError: no frames, or frames of another kind or of several sizes.
+    """
     from PIL import Image
 
     shapes = {frame.shape for frame in frames}
     if len(shapes) != 1 or {frame.dtype for frame in frames} != {np.dtype(np.uint8)}:
         raise ValueError(f"expected uint8 frames (H, W, 3) of one size, got {sorted(shapes)}")
     first, *others = [Image.fromarray(frame) for frame in frames]
-    with atomic_path(path, overwrite=overwrite) as temporary:
-        first.save(
-            temporary,
-            format="GIF",
-            save_all=True,
-            append_images=others,
-            duration=10 * max(2, round(100 / fps)),
-            loop=0,
-        )
+    content = io.BytesIO()
+    first.save(
+        content,
+        format="GIF",
+        save_all=True,
+        append_images=others,
+        duration=10 * max(2, round(100 / fps)),
+        loop=0,
+    )
+    return content.getvalue()

@@ -238,8 +238,6 @@ def _entries_of_csv(
     csv_path: Path, video_folder: str | os.PathLike | None, *, with_sources: bool
 ) -> list[_Entry]:
     """Return every row of the table; with `with_sources` each source too, once."""
-    if not csv_path.exists():
-        raise FileNotFoundError(f"no such CSV file: {csv_path}")
     root = Path(video_folder) if video_folder is not None else csv_path.parent
     if not root.is_dir():
         raise ValueError(f"with a CSV file, video_folder must be a folder; {root} is a file")

@@ -6,7 +6,6 @@ fails is left out with a warning, and the run goes on.
 
 import importlib
 import importlib.util
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mg.data.animation import gif_bytes
 from mg.data.video import VideoReader
 
 __all__ = ["TRACKERS", "Trackers", "missing_package"]
@@ -30,6 +30,7 @@ TRACKERS = {
     "swanlab": ("swanlab", "swanlab"),
 }
 MAX_GIF_FRAMES = 128
+UNKNOWN_FPS = 10.0  # of a GIF of a video that does not tell its rate
 
 
 def missing_package(name: str) -> str | None:
@@ -166,14 +167,4 @@ def _gif(path: Path) -> tuple[bytes, int, int]:
     with VideoReader(path) as reader:
         frames = reader.read(range(min(reader.info.num_frames, MAX_GIF_FRAMES)))
         fps = reader.info.fps
-    images = [Image.fromarray(frame) for frame in frames]
-    content = io.BytesIO()
-    images[0].save(
-        content,
-        format="GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=round(1000 / fps) if fps > 0 else 100,
-        loop=0,
-    )
-    return content.getvalue(), *frames.shape[1:3]
+    return gif_bytes(frames, fps=fps if fps > 0 else UNKNOWN_FPS), *frames.shape[1:3]
