@@ -18,6 +18,7 @@ from mg.data.clips import ClipBatch, ClipDataset
 from mg.data.manifest import build_manifest, check_sources
 from mg.losses.perceptual import PerceptualLoss, draw_frame_indices
 from mg.metrics.lpips import load_lpips
+from mg.models.autoencoder import AutoencoderSettings
 from mg.models.discriminator import Discriminator
 from mg.parallel.ranks import Ranks
 from mg.training.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
@@ -32,7 +33,7 @@ from mg.training.config import TrainAutoencoderConfig
 from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.guards import NO_LIMIT
 from mg.training.phases import phase_step, trained_in
-from mg.training.pretrained import apply_pretrained, find_start_weights
+from mg.training.pretrained import apply_pretrained
 from mg.training.schedule import learning_rate
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
@@ -61,8 +62,9 @@ class AutoencoderTask(Task):
         self.ranks = ranks
         self.config = config
         # What is quickly found missing comes before all videos are probed.
-        self._check_paths()
+        self._check_sources()
         self.perceptual = self._load_perceptual()
+        start = load_start_weights(config)
         self.dataset = _build_dataset(config, ranks)
         num_batches = self.dataset.num_batches_per_epoch(config.batch_size)
         steps_per_epoch = math.ceil(num_batches / config.optim.accumulation_steps)
@@ -80,27 +82,26 @@ class AutoencoderTask(Task):
             self.validation = Validation(config.validation, config.reading)
             trained_on = {Path(clip.path).resolve() for clip in self.dataset.manifest.clips}
             self.validation.warn_of_clips_trained_on(trained_on)
-        self._build_networks()
+        self._build_networks(*start)
         self.running_means = {"real": 0.0, "fake": 0.0} if adversarial else {}
         self.terms = LOSS_TERMS
         self.steps = {}
         for stage in self.stages:  # so that wrong patterns show before the first step
             trained_in(stage.phase, self.autoencoder, config, aliases=self.aliases)
 
-    def _check_paths(self) -> None:
-        """Raise FileNotFoundError if videos or weights are not where the settings say."""
+    def _check_sources(self) -> None:
+        """Raise FileNotFoundError if there are no videos where the settings say."""
         config = self.config
         check_sources(config.csv_path, config.video_folder)
         held_out = config.validation.csv_path, config.validation.video_folder
         if any(held_out):
             with naming_validation():
                 check_sources(*held_out)
-        if start := config.start_weights():
-            find_start_weights(start)
 
-    def _build_networks(self) -> None:
+    def _build_networks(
+        self, tensors: dict[str, np.ndarray] | None, network_config: AutoencoderSettings
+    ) -> None:
         config = self.config
-        tensors, network_config = load_start_weights(config)
         ms.set_seed(config.seed)  # of the random initial weights
         self.autoencoder = self.family.build(
             network_config,
