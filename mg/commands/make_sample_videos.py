@@ -4,12 +4,15 @@
     mg make-samples --output_folder datasets/shapes_held_out --split held_out \
         --num_videos 48
     mg make-samples --output_folder datasets/edits --pairs --num_videos 1000
+    mg make-samples --output_folder datasets/crowds --crowd --num_videos 1000
 
 Writes one mp4 per clip and `captions.csv` (columns `video`, `caption`). The same settings give the
 same clips, and a larger set begins with the smaller one. 48 of the 216 combinations of colour,
 shape, motion and background are held out of the training split; "changing" is a set of its own, of
 shapes that grow, shrink or rotate, and of lines. With --pairs each video is an edit of another one:
-`captions.csv` gets a column `source`, and captions say what to do, such as "make it red".
+`captions.csv` gets a column `source`, and captions say what to do, such as "make it red". With
+--crowd each video has many shapes of any colours at once, for an autoencoder to learn edges and
+motion from: it learns nothing from a background without any.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from tqdm import tqdm
 
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import FPS, SPLITS, synthetic_clip
+from mg.data.synthetic_crowd import CROWD_CAPTION, crowd_clip
 from mg.data.synthetic_edits import synthetic_edit
 from mg.data.video_writer import write_video
 from mg.files import write_text
@@ -44,8 +48,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="train",
         help="which combinations to show (default: %(default)s)",
     )
-    parser.add_argument(
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
         "--pairs", action="store_true", help="write pairs for editing, of train or held_out"
+    )
+    kind.add_argument(
+        "--crowd", action="store_true", help="draw many shapes at once; the split is not looked at"
     )
     parser.add_argument(
         "--size", type=int, default=64, help="side of the frames in pixels (default: %(default)s)"
@@ -102,6 +110,11 @@ def make_sample_videos(flags: argparse.Namespace) -> None:
 def _clips(index: int, flags: argparse.Namespace) -> Iterator[tuple[str, np.ndarray, tuple]]:
     """Yield name and frames of each clip of a number, and its row of the table, () for a source."""
     settings = {name: getattr(flags, name) for name in ("seed", "split", "size", "num_frames")}
+    if flags.crowd:
+        del settings["split"]
+        name = f"crowd_{index:05d}.mp4"
+        yield name, crowd_clip(index, **settings), (name, CROWD_CAPTION)
+        return
     stem = f"{flags.split}_{index:05d}"
     if not flags.pairs:
         combination, frames = synthetic_clip(index, **settings)

@@ -24,6 +24,7 @@ __all__ = [
     "Combination",
     "combinations",
     "draw_clip",
+    "draw_cover",
     "parse_caption",
     "reaches",
     "synthetic_clip",
@@ -282,6 +283,29 @@ def draw_clip(
         radius: of the shape, in shares of the side; one, or one per frame.
         angle: by which it is turned clockwise in each frame, in radians; None: by nothing.
     """
+    cover = draw_cover(combination.shape, track, size, radius=radius, angle=angle)
+    colour = np.array(COLOURS[combination.colour], float)
+    background = np.array(BACKGROUNDS[combination.background], float)
+    return np.rint(background + cover * (colour - background)).astype(np.uint8)
+
+
+def draw_cover(
+    shape: str,
+    track: np.ndarray,
+    size: int,
+    *,
+    radius: float | np.ndarray,
+    angle: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the share of each pixel that a shape on its way covers, (T, size, size, 1).
+
+    Args:
+        shape: one of `ALL_SHAPES`; all else as in `draw_clip`.
+        track: (T, 2).
+        size: side of the frames in pixels.
+        radius: one, or one per frame.
+        angle: one per frame, or None.
+    """
     centres = (np.arange(size) + 0.5) / size  # of the pixels
     x = centres[np.newaxis, np.newaxis, :] - track[:, 0, np.newaxis, np.newaxis]  # (T, 1, W)
     y = centres[np.newaxis, :, np.newaxis] - track[:, 1, np.newaxis, np.newaxis]  # (T, H, 1)
@@ -289,12 +313,9 @@ def draw_clip(
         cos, sin = (f(angle)[:, np.newaxis, np.newaxis] for f in (np.cos, np.sin))
         x, y = x * cos + y * sin, y * cos - x * sin  # as the shape sees them
     radius = np.broadcast_to(radius, len(track))[:, np.newaxis, np.newaxis]
-    distance = _signed_distance(combination.shape, x, y, radius)  # (T, H, W)
-    # The share of a pixel that the shape covers, nearly exact for a straight edge.
-    cover = np.clip(0.5 - distance * size, 0, 1)[..., np.newaxis]  # (T, H, W, 1)
-    colour = np.array(COLOURS[combination.colour], float)
-    background = np.array(BACKGROUNDS[combination.background], float)
-    return np.rint(background + cover * (colour - background)).astype(np.uint8)
+    distance = _signed_distance(shape, x, y, radius)  # (T, H, W)
+    # Nearly exact for a straight edge.
+    return np.clip(0.5 - distance * size, 0, 1)[..., np.newaxis]  # (T, H, W, 1)
 
 
 def _signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
