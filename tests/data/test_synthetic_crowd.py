@@ -11,6 +11,8 @@ from mg.data.synthetic import synthetic_clip
 from mg.data.synthetic_crowd import CROWD_CAPTION, crowd_clip
 from mg.data.video import VideoReader
 
+CRC_OF_FIRST = 2643408510
+
 
 def share_that_changes(frames):
     """Return the share of the pixels that are not the same in the first and the last frame."""
