@@ -214,7 +214,7 @@ def with_ratios(result: dict, pool_gb: float | None) -> dict:
 
     Args:
         result: of `run_case`.
-        pool_gb: peak of MindSpore's memory pool; None where it was not told.
+        pool_gb: peak of MindSpore's memory pool; None where it is not known.
     """
     kind, preset, times = result["kind"], result["preset"], result["times"]
     config, size = PRESETS[preset], SIZES[preset]

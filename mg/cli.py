@@ -111,7 +111,7 @@ def _section(hint: Any) -> type | None:
 
 
 def _build(config_class: type[Config], values: jsonargparse.Namespace, prefix: str = "") -> Config:
-    """Return a dataclass from parsed values; what it refuses is told with the section's name."""
+    """Return a dataclass from parsed values; errors name the section."""
     arguments = {}
     for name, hint in typing.get_type_hints(config_class).items():
         value, section = values[name], _section(hint)
@@ -274,7 +274,7 @@ def _is_finite(value: Any) -> bool:
 def _plain_message(message: str) -> str:
     """Return the parser's message as one line without its inner workings."""
     union = re.search(r"Errors:\n(.*?)\n\s*Given value type", message, re.DOTALL)
-    if union:  # an optional setting: its own fault is told, not that it is not null either
+    if union:  # an optional setting: its own fault is reported, not that it is not null either
         keys = ".".join(re.findall(r'Parser key "([\w.]+)":', message[: union.start()]))
         given = re.search(r"Given value: (.*)", message)
         others = "NoneType"
@@ -326,7 +326,7 @@ def run_main(main: Callable[[], int | None]) -> None:
     An exit code that `main` returns becomes the process's.
 
     Other exceptions are faults of ours and keep their traceback, as all do if the environment
-    variable MG_DEBUG is set. Whatever is told is made printable (`mg.console`).
+    variable MG_DEBUG is set. All output is made printable (`mg.console`).
     """
     set_up_console()
     try:

@@ -71,7 +71,7 @@ def _refuse_stored_graphs() -> None:
 
     It knows a graph by its place in the order of compiling and by the scripts' source alone
     (MindSpore 2.10): a run that is resumed behind the first phase gets the first one's graph, one
-    with another config that of the old config, and neither is told.
+    with another config that of the old config, and neither is reported.
     """
     import mindspore as ms
 

@@ -1,4 +1,4 @@
-"""Files that come from outside, told what they are before they are read.
+"""Files that come from outside, checked for what they are before they are read.
 
 A pipe would wait for ever, and a device never ends. What often is saved in place of a file, a Git
 LFS pointer or a web page, is called what it is.

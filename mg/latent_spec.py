@@ -255,7 +255,7 @@ def diffusers_scaling(config: Mapping[str, Any]) -> dict[str, Scaling]:
     that CogVideoX's image-to-video starts from.
 
     Raises:
-        ValueError: a value is no finite number, or a standard deviation is 0.
+        ValueError: a value is not a finite number, or a standard deviation is 0.
     """
     factor = _number(config, "scaling_factor", 1.0)
     means, stds = config.get("latents_mean"), config.get("latents_std")

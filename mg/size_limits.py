@@ -1,4 +1,4 @@
-"""Sizes in configs beyond which no network is built: told by arithmetic, before anything is."""
+"""Sizes in configs beyond which no network is built: found by arithmetic, before anything is."""
 
 from collections.abc import Mapping
 

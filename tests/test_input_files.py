@@ -1,4 +1,4 @@
-"""What is no plain file, or not the file that was meant, is called what it is."""
+"""What is not a plain file, or not the file that was meant, is called what it is."""
 
 import os
 

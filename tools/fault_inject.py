@@ -5,7 +5,7 @@
     python tools/fault_inject.py --only kill_while_saving --trials 1000
     python tools/fault_inject.py --only end_training --json docs/reliability.json --update
 
-Ends with exit code 1 if any trial failed; each failure is told on stderr.
+Ends with exit code 1 if any trial failed; each failure is reported on stderr.
 A new experiment is a function (folder, num_trials) -> iterator that runs one trial per item and
 yields None, or what went wrong, and an entry in EXPERIMENTS of a module of fault_experiments/.
 Linux and macOS.

@@ -1,7 +1,7 @@
 """Are two training runs the same, step by step? Does a run still follow its reference curve?
 
 A log is a list of entries, one dict per step with a `step` and numbers (see
-`mg.training.run_log`). Keys that measure time are no part of the result and are never compared.
+`mg.training.run_log`). Keys that measure time are not part of the result and are never compared.
 Nothing here imports MindSpore.
 """
 
@@ -131,7 +131,7 @@ def _ranges(steps: Sequence[int]) -> str:
 def difference(a: Any, b: Any, *, least_scale: float = 1.0) -> float:
     """Return |a - b| / max(|a|, |b|, least_scale): 0 for equal values, infinity for incomparable.
 
-    NaN equals NaN alone, and infinity the same infinity. Values that are no numbers (a missing one
+    NaN equals NaN alone, and infinity the same infinity. Values that are not numbers (a missing one
     is None) are equal or not.
 
     Args:

@@ -169,7 +169,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return self.KNOWN[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which is no numpy array"
+                f"it names {module}.{name}, which is not a numpy array"
             ) from None
 
 

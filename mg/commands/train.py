@@ -72,7 +72,7 @@ def has_pretrained_section(argv: list[str]) -> bool:
         path = value if is_one_argument else "".join(argv[place + 1 : place + 2])
         try:
             content = read_yaml(find_shipped(path))
-        except (OSError, ValueError):  # told when the settings are parsed
+        except (OSError, ValueError):  # reported when the settings are parsed
             continue
         if isinstance(content, Mapping) and isinstance(content.get("pretrained"), Mapping):
             return True

@@ -119,7 +119,7 @@ class ChannelConditions(Condition):
 
     Args:
         has_source: whether the source video is one.
-        frame_modes: what may be known of a video; none: frames are no condition.
+        frame_modes: what may be known of a video; none: frames are not a condition.
     """
 
     name = "visual"
@@ -142,7 +142,7 @@ class ChannelConditions(Condition):
 
     @property
     def frame_modes(self) -> tuple[str, ...]:
-        """What may be known of a video; none where frames are no condition."""
+        """What may be known of a video; none where frames are not a condition."""
         return next((part.modes for part in self.parts if isinstance(part, KnownFrames)), ())
 
     def num_channels(self, latent_channels: int) -> int:

@@ -90,7 +90,7 @@ def _sizes(name: str, unit: int) -> tuple[float, list[tuple[int, int]]]:
         ratios = [_ratio(found["ratio"])] if found["ratio"] else _usual_ratios()
     except (TypeError, ValueError, ZeroDivisionError):
         raise ValueError(
-            f"{name!r} is no resolution; expected such as 256px, 480p, 256px_ar16:9 or HEIGHTxWIDTH"
+            f"{name!r} is not a resolution; expected e.g. 256px, 480p, 256px_ar16:9 or HEIGHTxWIDTH"
         ) from None
     side = int(found["side"])
     check_image_size(repr(name), side)

@@ -42,7 +42,7 @@ def read_captions(
 
     Raises:
         FileNotFoundError: no such table or folder.
-        ValueError: the file is no such table, a column is missing (the message tells which there
+        ValueError: the file is not such a table, a column is missing (the message tells which there
             are), a row has no path, a path leaves the folder, or no row has a caption.
     """
     table_path = Path(table_path)

@@ -24,7 +24,7 @@ class FolderScan:
 
     Attributes:
         names: of the files, relative to the folder, sorted. Those with the suffix of a video need
-            not be files: what looks like a video and is none should be told.
+            not be files: what looks like a video and is none should be reported.
         passed_over: how many entries are left out for each reason.
     """
 

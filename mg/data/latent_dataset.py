@@ -95,7 +95,7 @@ class VisualDraws:
     Attributes:
         source_dropout: share of samples that are without their source; None: sources are no
             condition.
-        frames: how often which frames are known; None: frames are no condition.
+        frames: how often which frames are known; None: frames are not a condition.
     """
 
     source_dropout: float | None = None
@@ -279,7 +279,7 @@ class LatentDataset(Dataset):
 
         Raises:
             FileNotFoundError, ValueError: a file is gone, damaged, of another size than before,
-                or holds what is no number.
+                or holds what is not a number.
         """
         clip, bucket = draw.clip, draw.clip.bucket
         mean, std = _read_scaled(clip.path, bucket, draw.spec)

@@ -255,7 +255,8 @@ def read_latent(path: str | os.PathLike) -> Latent:
     num_bytes = len(TENSOR_NAMES) * 4 * math.prod(expected.shape)
     if num_bytes > MAX_COMPRESSION * path.stat().st_size:
         raise ValueError(
-            f"{path}: a file of {path.stat().st_size} bytes with {num_bytes} of latent is no latent"
+            f"{path}: a file of {path.stat().st_size} bytes with {num_bytes} of latent is not a "
+            "latent file"
         )
     arrays = read_npz(path, TENSOR_NAMES) if is_npz else read_safetensors(path)
     return Latent(arrays["mean"], arrays["logvar"], info)

@@ -67,7 +67,7 @@ class BrokenVideoError(ValueError):
 
 
 class NoMediaError(BrokenVideoError):
-    """A file that is no video or image of a kind that is read, or has no picture in it."""
+    """A file that is not a video or image of a kind that is read, or has no picture in it."""
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def _check_stated_size(path: Path, reading: Reading) -> None:
 
 
 def _films(container) -> list:
-    """Return the streams of video that are no pictures beside it."""
+    """Return the streams of video that are not pictures beside it."""
     return [s for s in container.streams.video if not s.disposition & PICTURES]
 
 

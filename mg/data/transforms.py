@@ -16,7 +16,7 @@ MAX_SIDE = 16_384  # pixels; far beyond what is trained on
 
 
 def check_image_size(name: str, size: int | tuple[int, int]) -> None:
-    """Raise ValueError unless frames may be scaled to a size: told before memory is asked for.
+    """Raise ValueError unless frames may be scaled to a size: checked before memory is asked for.
 
     Args:
         name: of the setting.

@@ -42,7 +42,7 @@ def read_video_table(table_path: Path, *, needs_captions: bool = False) -> list[
 
     Raises:
         FileNotFoundError: no such table.
-        ValueError: the file is no such table, or a column is missing (the message tells which
+        ValueError: the file is not such a table, or a column is missing (the message tells which
             there are); a row of a CSV has more cells than its header, such as those that commas
             without quotes make, or a quote that is never closed; a cell is too long or no text;
             the path of a video is empty.

@@ -237,7 +237,7 @@ def read_protocol(path: str | os.PathLike) -> Protocol:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no YAML, or has an unknown key (the nearest right one is named) or a wrong
+        ValueError: not YAML, or it has an unknown key (the nearest right one is named) or a wrong
             value.
     """
     path = Path(path)

@@ -235,6 +235,6 @@ def _csv(columns: list[str], rows: list[dict]) -> str:
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        numbers = {k: "" if v != v else v for k, v in row.items()}  # NaN is no figure
+        numbers = {k: "" if v != v else v for k, v in row.items()}  # NaN is not a figure
         writer.writerow(numbers)
     return text.getvalue()

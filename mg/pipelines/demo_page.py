@@ -118,7 +118,7 @@ def build_page(maker: VideoMaker) -> "gradio.Blocks":
                 with gr.Accordion("How it was made", open=False, elem_id="made"):
                     metadata = gr.JSON(show_label=False, elem_id="metadata")
         is_right, history = gr.State(False), gr.State([])
-        # Has a queue of its own: what is wrong is told at once, also while a video is being made.
+        # Has a queue of its own: errors show at once, also while a video is being made.
         checked = button.click(
             actions.check,
             fields,

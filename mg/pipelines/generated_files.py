@@ -69,7 +69,7 @@ def read_prompts(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it has no prompt, or is no UTF-8 text of at most 16 MiB in a regular file.
+        ValueError: it has no prompt, or is not UTF-8 text of at most 16 MiB in a regular file.
     """
     path = Path(path)
     if path.suffix.lower() in (".csv", ".json", ".jsonl"):
@@ -79,7 +79,7 @@ def read_prompts(path: str | os.PathLike) -> list[str]:
     except FileNotFoundError:
         raise FileNotFoundError(f"prompts_file not found: {path}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"prompts_file {path} is no UTF-8 text: {error}") from error
+        raise ValueError(f"prompts_file {path} is not UTF-8 text: {error}") from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ValueError(f"prompts_file {path} has no prompts; expected one per line")

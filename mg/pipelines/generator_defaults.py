@@ -12,7 +12,7 @@ SCHEDULES = ("linear_quadratic", "linear", "published")
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorDefaults:
-    """What a generator does where it is not told otherwise: best what it was trained on.
+    """What a generator does where a request does not say otherwise: best what it was trained on.
 
     Attributes:
         num_frames: of a video.

@@ -10,7 +10,7 @@ logger = logging.getLogger("mg")
 
 
 def peak_memory_gb() -> float | None:
-    """Return the largest resident size so far in GB (10^9 bytes); None where it cannot be told."""
+    """Return the largest resident size so far in GB (10^9 bytes); None where it is not known."""
     try:
         import resource
     except ImportError:  # Windows
@@ -27,7 +27,7 @@ def log_peak_memory() -> None:
 
 
 def machine_memory_gb() -> float | None:
-    """Return the machine's memory in GB (10^9 bytes); None where it cannot be told."""
+    """Return the machine's memory in GB (10^9 bytes); None where it is not known."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     except (AttributeError, ValueError, OSError):  # Windows

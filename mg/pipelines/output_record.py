@@ -82,7 +82,7 @@ def _write(
     about = {"name": output.name, "num_bytes": num_bytes}
     record = {**made_from, OUTPUT_KEY: about, **more}
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # Names that are no UTF-8 hold half surrogates; what replaces these means the same in JSON.
+    # Names that are not UTF-8 hold half surrogates; what replaces these means the same in JSON.
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     write_text(record_path(output), text, overwrite=True)
 

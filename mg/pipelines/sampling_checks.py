@@ -183,7 +183,7 @@ def _check_inputs(
     idle = [name for name in settings.dropped if name not in ("text", *conditions.names)]
     if idle:
         raise ValueError(
-            f"guidance_drops: {idle[0]} is no condition of this generator; it takes {takes}"
+            f"guidance_drops: {idle[0]} is not a condition of this generator; it takes {takes}"
         )
 
 

@@ -53,7 +53,7 @@ def encode_frames(
         map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
-        ValueError: a size that the network cannot take, or a result that is no number.
+        ValueError: a size that the network cannot take, or a result that is not a number.
     """
     spec, tiling = autoencoder.spec, _tiling(autoencoder)
     autoencoder.tiling.check(spec)
@@ -111,7 +111,7 @@ def decode_latents(
         map_tiles: `map`, or a function like it that has the tiles computed elsewhere.
 
     Raises:
-        ValueError: a result that is no number.
+        ValueError: a result that is not a number.
     """
     autoencoder.tiling.check(autoencoder.spec)
     num_left = num_frames

@@ -226,7 +226,7 @@ class TextToVideo:
 
         Raises:
             ValueError: a setting or prompt that does not fit, before anything is computed; a
-                result that is no number.
+                result that is not a number.
         """
         check_output_type(output_type)
         named = {"prompts": prompts, "steps": steps, "guidance": guidance}
@@ -314,7 +314,7 @@ class TextToVideo:
             on_step_end: called after each step with the latents too; may replace them.
 
         Raises:
-            ValueError: as `check_request`; or the transformer gave what is no number.
+            ValueError: as `check_request`; or the transformer gave what is not a number.
         """
         inputs = [NO_INPUTS] * len(prompts) if inputs is None else list(inputs)
         shape = check_request(
@@ -373,7 +373,7 @@ class TextToVideo:
             output_type: "uint8", or "np" for float32 in [0, 1].
 
         Raises:
-            ValueError: the decoder gave what is no number.
+            ValueError: the decoder gave what is not a number.
         """
         pieces = decode_latents(self.autoencoder, [latent], num_frames, num_latents=latent.shape[1])
         return np.concatenate([finished_frames(piece, output_type) for piece in pieces])

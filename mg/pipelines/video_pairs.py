@@ -88,7 +88,7 @@ def load_pair(pair: Pair, protocol: Protocol) -> tuple[np.ndarray, np.ndarray, l
             f"the original is {size[1]}x{size[0]}, the generated video "
             f"{pair.generated.width}x{pair.generated.height}"
         )
-        # Two sizes that the protocol scales and crops to one are no fault, but worth a word.
+        # Two sizes that the protocol scales and crops to one are not a fault, but worth a word.
         scales = protocol.size.fit == "cover" or protocol.size.resolution is not None
         ends_equal = scales and protocol.size.crop_size is not None
         if protocol.size.different == "refuse" and not ends_equal:

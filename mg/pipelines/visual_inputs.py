@@ -30,7 +30,7 @@ logger = logging.getLogger("mg")
 
 Frames = np.ndarray | str | os.PathLike
 
-# Frames may be so much wider or higher than the video, as a share, before a crop is told.
+# Frames may be so much wider or higher than the video, as a share, before a crop is reported.
 ASPECT_TOLERANCE = 0.02
 
 
@@ -72,7 +72,7 @@ class VisualInputs:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it is no video, or has fewer or more frames than can be.
+            ValueError: it is not a video, or has fewer or more frames than can be.
         """
         fitted = {}
         for name, value in self.given().items():

@@ -62,7 +62,7 @@ def write_manifest(folder: Path, *, step: int, serial: int, score: float | None)
         path.name: FileRecord(path.stat().st_size, sha256_of_file(path))
         for path in sorted(folder.iterdir())
     }
-    score = None if score is None else float(score)  # numpy's float32 is no JSON number
+    score = None if score is None else float(score)  # numpy's float32 is not a JSON number
     manifest = Manifest(step=int(step), serial=serial, score=score, files=files)
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(manifest)}
     write_text(folder / MANIFEST, _sealed_text(content))
@@ -99,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     for name in files:
         if Path(name).name != name or "\\" in name:
-            raise ValueError(f"{MANIFEST} names {name!r}, which is no plain file name")
+            raise ValueError(f"{MANIFEST} names {name!r}, which is not a plain file name")
     return manifest
 
 

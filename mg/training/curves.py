@@ -47,7 +47,7 @@ def save_curves(
     """Draw the training loss, its parts and the validations over steps into a PNG.
 
     The loss is drawn as it is and smoothed, its parts smoothed and unweighted. Validations are
-    drawn by their parts; where these are too many to be told apart, as a whole.
+    drawn by their parts; where these are too many to tell apart, as a whole.
 
     Args:
         path: of the PNG.

@@ -238,7 +238,7 @@ class FlowValidationSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """What the exported generator does unless it is told otherwise.
+    """What the exported generator does unless a request says otherwise.
 
     Length, size and frame rate are those of the training data.
 

@@ -27,7 +27,7 @@ __all__ = ["build_datasets", "generator_defaults", "text_sources", "training_sco
 logger = logging.getLogger("mg")
 
 MAX_ROWS_SHOWN = 20  # of latents that are left out
-NUM_MEASURED = 64  # latents whose mean and spread are told
+NUM_MEASURED = 64  # latents whose mean and spread are reported
 STD_RANGE = (0.5, 2.0)  # of latents that a flow learns well from
 FPS_UNKNOWN = 16.0  # of a generator whose latents do not tell: Movie Gen's own
 

@@ -64,7 +64,7 @@ class Plateau:
     def update(self, loss: float) -> bool:
         """Take in a validation loss, 0 or more; return whether the learning rate falls now.
 
-        One that is not finite is no improvement.
+        One that is not finite is not an improvement.
         """
         if math.isfinite(loss) and self._improves(loss):
             self.best_loss, self.num_without_improvement = loss, 0

@@ -97,8 +97,8 @@ class SampleVideos:
     def frames(self, *, should_stop: Callable[[], bool] = lambda: False) -> np.ndarray | None:
         """Return the videos as one, side by side, uint8 (T, rows H, columns W, 3).
 
-        None if `should_stop` became true or the weights gave what is no number: a run does not end
-        for its samples.
+        None if `should_stop` became true or the weights gave what is not a number: a run does
+        not end for its samples.
 
         Args:
             should_stop: asked before each video.

@@ -60,7 +60,7 @@ class DCAETiles:
         """Return the tiles along height and along width, in pixels of the latent, None for none.
 
         Raises:
-            ValueError: they or their overlap are no whole pixels of the latent.
+            ValueError: they or their overlap are not whole pixels of the latent.
         """
         return self._tile("spatial_tile_size", compression) if self.use_spatial_tiling else None
 
@@ -68,7 +68,7 @@ class DCAETiles:
         """Return the tiles along time, in frames of the latent; None for no tiles.
 
         Raises:
-            ValueError: they or their overlap are no whole frames of the latent.
+            ValueError: they or their overlap are not whole frames of the latent.
         """
         return self._tile("temporal_tile_size", compression) if self.use_temporal_tiling else None
 
@@ -98,7 +98,7 @@ def moments_in_tiles(
         tiles: their sizes.
 
     Raises:
-        ValueError: sizes that are no whole latents.
+        ValueError: sizes that are not whole latents.
     """
     t, side = network.spec.t, network.spec.h
     in_space, in_time = tiles.in_space(side), tiles.in_time(t)
@@ -129,7 +129,7 @@ def frames_in_tiles(
         tiles: their sizes.
 
     Raises:
-        ValueError: sizes that are no whole latents.
+        ValueError: sizes that are not whole latents.
     """
     t, side = network.spec.t, network.spec.h
     in_space, in_time = tiles.in_space(side), tiles.in_time(t)
@@ -164,7 +164,7 @@ class VideoDCAE(VideoVAE):
         """Code in overlapping tiles; the settings are those of `DCAETiles`.
 
         Raises:
-            ValueError: sizes that are no whole latents.
+            ValueError: sizes that are not whole latents.
         """
         tiles = DCAETiles(**sizes)
         tiles.check(self.spec)

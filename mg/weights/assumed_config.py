@@ -55,7 +55,7 @@ def assumed_config(family: str, shapes: Shapes) -> dict[str, Any]:
         shapes: of the tensors, by name (diffusers' names of today).
 
     Raises:
-        ValueError: the shapes are no whole network's, or do not go with what has to be assumed.
+        ValueError: the shapes are not a whole network's, or do not go with what has to be assumed.
     """
     try:
         config = _config_of_shapes(family, shapes)
@@ -96,7 +96,9 @@ def completed_config(
     try:
         found = _config_of_shapes(family, shapes)
     except (KeyError, IndexError) as error:
-        raise ValueError(f"the weights are no whole network's: {error} is missing") from error
+        raise ValueError(
+            f"the weights are not those of a whole network: {error} is missing"
+        ) from error
     check_fields(config, found)
     return dict(config)
 

@@ -1,4 +1,4 @@
-"""Reading and writing weight files of any supported kind, told by their content.
+"""Reading and writing weight files of any supported kind, recognised by their content.
 
 Read: safetensors (single or in shards), PyTorch (zip: `.pt`, `.pth`, `.bin`, `.ckpt`), MindSpore
 `.ckpt`, numpy `.npz`. Written: safetensors, PyTorch, MindSpore.
@@ -70,7 +70,7 @@ TAR_MAGIC = (257, b"ustar")
 
 
 def read_weights(path: str | os.PathLike, *, key: str | None = None) -> dict[str, np.ndarray]:
-    """Return the tensors of a weight file, its kind told by its content.
+    """Return the tensors of a weight file, its kind recognised by its content.
 
     bfloat16 is widened to float32 (exactly). Arrays may be read-only views of the file.
 

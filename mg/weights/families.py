@@ -1,4 +1,4 @@
-"""Which network a weight file belongs to, told from the names and shapes of its tensors."""
+"""Which network a weight file belongs to, recognised by the names and shapes of its tensors."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -50,7 +50,7 @@ def fields_of_vae_config(vae_config: Mapping[str, Any]) -> dict[str, Any]:
     diffusers) and norm_groups (32).
 
     Raises:
-        ValueError: a value is no number, or the VAE has an activation that the TAE has not.
+        ValueError: a value is not a number, or the VAE has an activation that the TAE has not.
     """
     activation = vae_config.get("act_fn", "silu")
     if activation not in ("silu", "swish"):
@@ -87,7 +87,7 @@ def image_vae_config(
         norm_groups: the groups of its GroupNorms, which no shape tells.
 
     Raises:
-        ValueError: it is no such VAE; says what is missing, unexpected or of another size.
+        ValueError: it is not such a VAE; says what is missing, unexpected or of another size.
     """
     _refuse_other_kinds(tensors)
     z = tensors["decoder.conv_in.weight"].shape[1]

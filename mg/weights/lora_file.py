@@ -102,8 +102,8 @@ def read_lora(path: str | os.PathLike) -> dict[str, LowRankMap]:
         maps[name] = LowRankMap(np.float32(down), np.float32(up), float(alpha) / len(down))
     if tensors or not maps:
         raise ValueError(
-            f"{path} is no LoRA of a transformer: expected names like {PREFIX}MAP.lora_A.weight, "
-            f"got {', '.join(sorted(tensors)[:NUM_SHOWN]) or 'nothing'}"
+            f"{path} is not a LoRA of a transformer: expected names like "
+            f"{PREFIX}MAP.lora_A.weight, got {', '.join(sorted(tensors)[:NUM_SHOWN]) or 'nothing'}"
         )
     return maps
 

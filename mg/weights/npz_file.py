@@ -58,7 +58,7 @@ def read_npz_text(path: str | os.PathLike, name: str, *, max_bytes: int) -> str 
     """Return the text that an archive holds as an array of one string; None if it has no `name`.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_npz`; or it is no text, or has over `max_bytes`.
+        FileNotFoundError, ValueError: as `read_npz`; or it is not text, or has over `max_bytes`.
     """
 
     def text_of(file: BinaryIO, header: _Header) -> str:

@@ -70,7 +70,7 @@ def push_folder(
         commit_message: of the upload.
 
     Raises:
-        ValueError: `repository` is no such name.
+        ValueError: `repository` is not such a name.
         PermissionError: there is no token, or it may not write there.
         ConnectionError: the hub cannot be reached.
     """

@@ -220,7 +220,7 @@ class _Machine:
             self._push(function)
             return
         if not isinstance(function, Function) or type(arguments) is not tuple:
-            raise ValueError(f"its pickle calls what is no function, at byte {self.position}")
+            raise ValueError(f"its pickle calls what is not a function, at byte {self.position}")
         try:
             self._push(function.call(*arguments))
         except TypeError as error:

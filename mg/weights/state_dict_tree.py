@@ -158,7 +158,7 @@ def names_under(items: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _walk(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (name, value) of everything in dicts inside dicts that is no dict or list itself.
+    """Yield (name, value) of everything in dicts inside dicts that is not itself a dict or list.
 
     Raises:
         ValueError: too deep (a dict may contain itself), too many items (the same dict may be

@@ -54,7 +54,7 @@ def stored_vae_config(path: str | os.PathLike) -> dict[str, Any] | None:
         path: a weight file, not a folder.
 
     Raises:
-        ValueError: what is stored there is no JSON object.
+        ValueError: what is stored there is not a JSON object.
     """
     if Path(path).suffix != ".safetensors":
         return None
@@ -72,7 +72,7 @@ def stored_tae_config(path: str | os.PathLike) -> dict[str, Any] | None:
         path: a weight file, not a folder.
 
     Raises:
-        ValueError: what is stored there is no JSON.
+        ValueError: what is stored there is not JSON.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -100,7 +100,7 @@ def stored_vae_fields(path: str | os.PathLike) -> dict[str, Any] | None:
         None where no config of a VAE stands beside the weights.
 
     Raises:
-        ValueError: the config is no JSON, or states what a TAE cannot have.
+        ValueError: the config is not JSON, or states what a TAE cannot have.
     """
     path = Path(path)
     beside = (path if path.is_dir() else path.parent) / "config.json"
@@ -120,7 +120,7 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no JSON object, or as `mg.json_file.read_json`.
+        ValueError: it is not a JSON object, or as `mg.json_file.read_json`.
     """
     return _object(read_json(path), path)
 

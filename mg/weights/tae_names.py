@@ -171,7 +171,7 @@ def _plain(value: Any) -> Any:
 def _conv_sizes(tensors: Mapping[str, np.ndarray], name: str) -> tuple[int, int]:
     """Return (output channels, input channels) of a convolution's weight."""
     if name not in tensors:
-        raise ValueError(f"these tensors are no TAE's: {name} is missing")
+        raise ValueError(f"these tensors are not a TAE's: {name} is missing")
     shape = tensors[name].shape
     if len(shape) != 4 or 0 in shape:
         raise ValueError(f"{name} is {tuple(shape)}; expected 4 sizes (out, in, height, width)")

@@ -311,7 +311,7 @@ def _shown(shape: Sequence[int]) -> str:
 def _rebuild_parameter(tensor: Any, *_: Any) -> _Tensor:
     """Return the tensor of a parameter; whether it is trained is not kept."""
     if not isinstance(tensor, _Tensor):
-        raise ValueError("its pickle has a parameter that is no tensor")
+        raise ValueError("its pickle has a parameter that is not a tensor")
     return tensor
 
 
@@ -321,7 +321,7 @@ def _ordered_dict() -> dict:
 
 def _size(sizes: Any = ()) -> tuple:
     if type(sizes) is not tuple:
-        raise ValueError("its pickle has a torch.Size that is no tuple")
+        raise ValueError("its pickle has a torch.Size that is not a tuple")
     return sizes
 
 

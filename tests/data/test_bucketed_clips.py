@@ -75,8 +75,8 @@ def test_a_resolution_alone_has_all_aspect_ratios():
     ("config", "message"),
     [
         ({}, "there is no bucket"),
-        ({"256": {32: [1.0, 1]}}, "'256' is no resolution; expected such as 256px, 480p"),
-        ({"256px_ar1:0": {32: [1.0, 1]}}, "is no resolution"),
+        ({"256": {32: [1.0, 1]}}, "'256' is not a resolution; expected e.g. 256px, 480p"),
+        ({"256px_ar1:0": {32: [1.0, 1]}}, "is not a resolution"),
         ({"0px": {32: [1.0, 1]}}, "must be one or two numbers of pixels"),
         ({"256px": 32}, "expected {frames"),
         ({"256px": {32: 1.0}}, "32: 1.0; expected frames"),

@@ -170,7 +170,7 @@ def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):
     arrays = {name: np.zeros(shape, np.float32) for name in ("mean", "logvar")}
     np.savez_compressed(path, latent_info=np.array(text), **arrays)
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(ValueError, match="with 131072000 of latent is no latent"):
+    with pytest.raises(ValueError, match="with 131072000 of latent is not a latent file"):
         read_latent(path)
 
 

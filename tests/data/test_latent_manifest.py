@@ -108,7 +108,7 @@ def test_a_stale_cache_is_refused(tmp_path, write_latent, make_table):
 )
 def test_a_mixed_cache_is_refused(tmp_path, write_latent, make_table, other, field):
     write_latent(tmp_path, "a.mp4", (2, 4, 4), settings={"tiling": {"frames": 32}})
-    write_latent(tmp_path, "b.mp4", (2, 4, 4))  # other tiles are no matter
+    write_latent(tmp_path, "b.mp4", (2, 4, 4))  # other tiles do not matter
     assert len(build_latent_manifest(tmp_path, make_table({"a.mp4": "x", "b.mp4": "y"})).clips) == 2
     write_latent(tmp_path, "c.mp4", (2, 4, 4), **other)
     with pytest.raises(ValueError, match=rf"c\.safetensors and .*a\.safetensors .*in {field};"):

@@ -189,7 +189,7 @@ def test_malicious_pickles_run_nothing(tmp_path):
     ]
     for protocol in range(2, 6):
         for attack in attacks:
-            with pytest.raises(ValueError, match="which is no numpy array"):
+            with pytest.raises(ValueError, match="which is not a numpy array"):
                 tool.unpickle_arrays(pickle.dumps(attack, protocol=protocol))
     assert not canary.exists()
 

@@ -166,7 +166,7 @@ def test_frames_of_the_past_take_the_place_of_padding(batch):
     past = fold_frames(video[:, :, 2:4])
     rest = unfold_frames(conv(fold_frames(video[:, :, 4:]), 3, past), 3).asnumpy()
     np.testing.assert_allclose(rest, whole[:, :, 4:], rtol=0, atol=1e-5)
-    one = conv(fold_frames(video[:, :, 4:5]), 1, past)  # a single frame with a past is no image
+    one = conv(fold_frames(video[:, :, 4:5]), 1, past)  # a single frame with a past is not an image
     np.testing.assert_allclose(one.asnumpy(), whole[:, :, 4], rtol=0, atol=1e-5)
 
 

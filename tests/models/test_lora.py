@@ -112,7 +112,7 @@ def test_files_without_metadata_are_read(tmp_path, alpha, scale):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"x.weight": np.ones((2, 4), np.float32)}, "is no LoRA of a transformer"),
+        ({"x.weight": np.ones((2, 4), np.float32)}, "is not a LoRA of a transformer"),
         ({"x.lora_A.weight": np.ones((2, 4), np.float32)}, "needs lora_A.weight"),
         (
             {

@@ -235,7 +235,7 @@ def test_two_ranks_go_on_where_one_stopped(make_small_config, run_on_two, unbrok
     code, text = run_on_two(PROGRAM, config)
     assert code == 0, text
     assert text.count("Done: 10 steps, 1 skipped.") == 1
-    # Half the batch on twice the ranks is no other run.
+    # Half the batch on twice the ranks is not another run.
     assert "batch_size: 2 -> 1" in text and "otherwise than it began" not in text
     assert text.count("1 clips could not be read") == 1
     assert_equal_logs(unbroken, output, limit=1e-6)

@@ -240,7 +240,7 @@ def test_prompts_of_a_file(tmp_path):
     with pytest.raises(ValueError, match="has no prompts"):
         read_prompts(file)
     file.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ValueError, match="no UTF-8 text"):
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
         read_prompts(file)
     with pytest.raises(FileNotFoundError, match="prompts_file not found"):
         read_prompts(tmp_path / "none.txt")

@@ -158,8 +158,8 @@ def test_a_latent_that_ends_in_another_error_is_noticed(tmp_path, monkeypatch):
     assert _fault_of_reading(path) is None
     for error, said in (
         (TypeError("no"), "undocumented: TypeError('no')"),
-        (ValueError("no"), "a message that is no line about the file: 'no'"),
-        (ValueError(f"{path}\n"), "a message that is no line about the file"),
+        (ValueError("no"), "a message that is not a line about the file: 'no'"),
+        (ValueError(f"{path}\n"), "a message that is not a line about the file"),
     ):
 
         def fail(_, error=error):

@@ -1,4 +1,4 @@
-"""The store of checkpoints: complete or not there, the right ones kept, damage told."""
+"""The store of checkpoints: complete or not there, the right ones kept, damage reported."""
 
 import errno
 import json
@@ -244,7 +244,7 @@ def test_a_manifest_of_another_version_or_with_a_path_is_refused(store):
     outside = {**original["files"], "../config.yaml": original["files"]["config.json"]}
     for change, message in (
         ({"format_version": 2}, "has format 2, only 1 is known"),
-        ({"files": outside}, "names '../config.yaml', which is no plain file name"),
+        ({"files": outside}, "names '../config.yaml', which is not a plain file name"),
     ):
         text = checkpoint_manifest._sealed_text({**original, **change})
         (path / "manifest.json").write_text(text)

@@ -142,7 +142,10 @@ def test_the_generator_knows_its_conditions_and_takes_them(finished_run, pynativ
         assert np.abs(other.latents - edited).max() > 1e-3, name
     for options, message in (
         ({"first_frame": frames[0]}, r"first_frame: this generator was not trained with that"),
-        ({"guidance_drops": "frames"}, "frames is no condition of this generator; it takes text, "),
+        (
+            {"guidance_drops": "frames"},
+            "frames is not a condition of this generator; it takes text, ",
+        ),
         ({"guidance_drops": "frame"}, "expected some of text, source, frames"),
         ({"guidance_drops": "source", "negative_prompt": "x"}, "negative_prompt has no effect"),
     ):

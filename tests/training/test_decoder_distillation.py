@@ -75,7 +75,7 @@ def test_a_smaller_decoder_learns_and_the_encoder_stays(videos, teacher, tmp_pat
     assert found["decoder.conv_out.conv_spat.weight"].shape[1] == 4
     moved = [n for n in found if n.startswith("decoder.") and (found[n] != before[n]).any()]
     assert len(moved) > 20
-    # The latents are the teacher's, and the family is told from the file.
+    # The latents are the teacher's, and the family is read from the file.
     video = Tensor(np.random.default_rng(0).uniform(-1, 1, (1, 3, 4, 16, 16)).astype(np.float32))
     mean = TemporalAutoencoder(pretrained=teacher).posterior(video)[0].asnumpy()
     vae = VideoVAE.from_pretrained(weights)

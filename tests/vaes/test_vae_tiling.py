@@ -131,7 +131,7 @@ def test_default_tiles_are_whole_latents(size, parts, expected):
 
 
 def test_tiling_without_sizes_works_for_small_configs(new_vae):
-    """A sixth of a tile of 32 pixels, or a fifth of one of 48, is no whole number of latents."""
+    """A sixth of a tile of 32 pixels, or a fifth of one of 48, is not a whole number of latents."""
     vae = new_vae("cogvideox")
     vae.config.update(sample_height=64, sample_width=96)
     vae.enable_tiling()

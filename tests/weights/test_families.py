@@ -1,4 +1,4 @@
-"""Families told from the names and shapes of the real files, with and without prefixes."""
+"""Families recognised by the names and shapes of the real files, with and without prefixes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is told about weight files without reading them."""
+"""What is said about weight files without reading them."""
 
 import hashlib
 import json

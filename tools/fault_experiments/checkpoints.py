@@ -87,7 +87,7 @@ def crash_before_each_call(folder: Path, num_trials: int | None) -> Trials:
 
 
 def flip_bits(folder: Path, num_trials: int) -> Trials:
-    """Flip one bit of the newest checkpoint or of LATEST; each is told, an intact one is loaded."""
+    """Flip one bit of the newest checkpoint or of LATEST; each is noticed, an intact one loaded."""
     rng = np.random.default_rng(SEED)
     store, files = _two_checkpoints(folder)
     bits = {path: rng.permutation(8 * path.stat().st_size).tolist() for path in files}
@@ -103,7 +103,7 @@ def flip_bits(folder: Path, num_trials: int) -> Trials:
 
 
 def truncate_files(folder: Path, num_trials: int) -> Trials:
-    """Truncate a file of the newest checkpoint; it is told, the older one is loaded."""
+    """Truncate a file of the newest checkpoint; it is reported, the older one is loaded."""
     store, files = _two_checkpoints(folder)
     files = [path for path in files if path.name != LATEST]
     for i in range(num_trials):

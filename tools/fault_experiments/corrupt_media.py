@@ -119,7 +119,7 @@ def _write_odd_entries(folder: Path, clip: Path) -> tuple[str, ...]:
     (folder / "dangling_link.mp4").symlink_to(folder / "absent.mp4")
     (folder / "link_to_itself.mp4").symlink_to(folder / "link_to_itself.mp4")
     os.mkfifo(folder / "named_pipe.mp4")
-    # A name that is no UTF-8, as old archives hold them.
+    # A name that is not UTF-8, as old archives hold them.
     not_utf8 = os.fsdecode(b"caf\xe9.mp4")
     (folder / not_utf8).write_bytes(clip.read_bytes())
     return "folder.mp4", "dangling_link.mp4", "link_to_itself.mp4", "named_pipe.mp4", r"caf\xe9.mp4"

@@ -77,7 +77,7 @@ def _fault_of_reading(path: Path) -> str | None:
     except ValueError as error:
         message = str(error)
         if "\n" in message or len(message) > MAX_MESSAGE or path.name not in message:
-            return f"a message that is no line about the file: {message[:200]!r}"
+            return f"a message that is not a line about the file: {message[:200]!r}"
         return None
     except Exception as error:
         return f"undocumented: {error!r}"

@@ -173,7 +173,7 @@ def fields_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         shapes: of the tensors, by name.
 
     Raises:
-        ValueError: they are no whole network's.
+        ValueError: they are not those of a whole network.
     """
     places = {"encoder": {}, "decoder": {}}  # half -> level -> numbers in its op_list
     for name in shapes:
@@ -198,7 +198,7 @@ def fields_of_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
             "block_type": [block for block, _ in blocks],
         }
     except (KeyError, IndexError) as error:
-        raise ValueError(f"the tensors are no whole Video DC-AE: {error} is missing") from error
+        raise ValueError(f"the tensors are not a whole Video DC-AE: {error} is missing") from error
 
 
 def _block(shapes: Mapping[str, tuple[int, ...]], level: int, index: int) -> tuple[str, int]:

@@ -187,7 +187,7 @@ class Downsample(nn.Cell):
 class Upsample(nn.Cell):
     """Where asked, double T by a causal convolution; then H and W, and convolve each frame by 3x3.
 
-    The first frame of a clip stays one and is no context for the others: T' = 1 + 2 (T - 1).
+    The first frame of a clip stays one and is not a context for the others: T' = 1 + 2 (T - 1).
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, doubles_time: bool) -> None:

@@ -141,7 +141,7 @@ def test_a_cache_tells_its_encoders(tmp_path, encoder):
         file.write_text(text)
         with pytest.raises(ValueError, match="does not describe a text encoder"):
             cached_encoders(tmp_path)
-    # That of another encoder is no obstacle.
+    # That of another encoder is not an obstacle.
     assert TextCache.open(tmp_path, encoder.identity).info == EncoderInfo.of(encoder)
 
 
