@@ -33,6 +33,7 @@ NEWER_FIELDS = {
     "norm_per_frame": False,
     "patch_size": 1,
     "patch_size_t": 1,
+    "linear_path": False,
     "decoder_ch": None,
 }
 

@@ -15,6 +15,7 @@ from mindspore import Tensor
 
 from mg.data.bucketed_clips import BucketedClipDataset
 from mg.data.clips import ClipBatch, ClipDataset
+from mg.data.loader import ClipLoader
 from mg.data.manifest import build_manifest, check_sources
 from mg.losses.perceptual import PerceptualLoss, draw_frame_indices
 from mg.metrics.lpips import load_lpips
@@ -32,6 +33,7 @@ from mg.training.autoencoder_weights import (
 from mg.training.config import TrainAutoencoderConfig
 from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.guards import NO_LIMIT
+from mg.training.linear_path import linear_path_tensors, principal_components
 from mg.training.phases import phase_step, trained_in
 from mg.training.pretrained import apply_pretrained
 from mg.training.schedule import learning_rate
@@ -167,6 +169,18 @@ class AutoencoderTask(Task):
         return PerceptualLoss(lpips)
 
     # -- stages ----------------------------------------------------------------------------------
+
+    def initialise(self) -> None:
+        network_config = self.autoencoder.config
+        if not getattr(network_config, "linear_path", False) or self.config.start_weights():
+            return
+        # All ranks look at the same clips, and so get the same numbers.
+        clips = dataclasses.replace(self.dataset, rank=0, num_ranks=1)
+        batch_size, data = self.config.batch_size, self.config.data
+        with ClipLoader(clips, batch_size, num_workers=data.num_workers) as loader:
+            components = principal_components((b.frames for b in loader), network_config)
+        tensors = linear_path_tensors(components, network_config)
+        self.autoencoder.load_tensors({**self.autoencoder.tensors(), **tensors})
 
     def enter(self, stage: Stage) -> None:
         loss_settings = self.config.loss_of_phase(stage.phase)

@@ -60,6 +60,12 @@ class Task(abc.ABC):
     metric: Metric = PSNR
     plateau: Plateau | None = None
 
+    def initialise(self) -> None:  # noqa: B027
+        """Set what a new network learns from the data before the first step (most: nothing).
+
+        Called before `enter`, on all ranks, and not where a run is resumed.
+        """
+
     @abc.abstractmethod
     def enter(self, stage: Stage) -> None:
         """Build `steps` for a stage; the caller loads their state."""

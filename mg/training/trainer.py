@@ -85,6 +85,7 @@ class Trainer:
             logger.info("Resuming after step %d.", self.step)
         else:
             self.stage = task.stages[0]
+            task.initialise()
             task.enter(self.stage)
         self.best_score = -math.inf
         self.history = RunHistory(self.output, task.metric)

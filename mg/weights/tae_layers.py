@@ -11,6 +11,7 @@ from typing import Any
 
 __all__ = [
     "Layer",
+    "block_volume",
     "image_vae_shapes",
     "image_vae_to_tae_names",
     "patch_volume",
@@ -82,6 +83,12 @@ def patch_volume(config: Mapping[str, Any]) -> int:
     return config.get("patch_size_t", 1) * config.get("patch_size", 1) ** 2
 
 
+def block_volume(config: Mapping[str, Any]) -> int:
+    """Return how many pixels of a video, of one channel, there are per pixel of latent."""
+    levels = len(config["temporal_downsample_level"]), len(config["ch_mult"]) - 1
+    return patch_volume(config) * 2 ** levels[0] * 4 ** levels[1]
+
+
 def tae_layers(config: Mapping[str, Any]) -> list[Layer]:
     """Return the layers of a TAE in the order of the published checkpoint.
 
@@ -145,9 +152,11 @@ def _encoder(config: Mapping[str, Any]) -> Iterator[Layer]:
             yield Layer("temporal_down", f"{down}.downsample_temp.conv", None, width, width, 3)
     yield from _middle("encoder", channels, config)
     yield _norm("encoder.norm_out", "encoder.conv_norm_out", channels)
-    yield _conv(
-        "encoder.conv_out", "encoder.conv_out", channels, 2 * z if config["double_z"] else z
-    )
+    moments = 2 * z if config["double_z"] else z
+    yield _conv("encoder.conv_out", "encoder.conv_out", channels, moments)
+    if config.get("linear_path", False):
+        values = config["in_channels"] * block_volume(config)
+        yield Layer("conv2d", "encoder.linear", None, values, moments)
 
 
 def _decoder(config: Mapping[str, Any]) -> Iterator[Layer]:
@@ -172,6 +181,9 @@ def _decoder(config: Mapping[str, Any]) -> Iterator[Layer]:
     yield _norm("decoder.norm_out", "decoder.conv_norm_out", widths[0])
     channels = config["out_ch"] * patch_volume(config)
     yield _conv("decoder.conv_out", "decoder.conv_out", widths[0], channels)
+    if config.get("linear_path", False):
+        values = config["out_ch"] * block_volume(config)
+        yield Layer("conv2d", "decoder.linear", None, config["z_channels"], values)
 
 
 def _level(

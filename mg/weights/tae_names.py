@@ -27,6 +27,8 @@ logger = logging.getLogger("mg")
 
 DEAD_PART = ".temb_proj."
 NUM_LISTED = 8
+# What fields mean that `infer_tae_config` leaves out.
+ABSENT = {"decoder_ch": None, "linear_path": False}
 
 
 def is_tae(names: Iterable[str]) -> bool:
@@ -83,10 +85,10 @@ def _listed(names: list[str]) -> str:
 def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the config fields that the names and shapes of TAE tensors determine.
 
-    These are ch, decoder_ch where it differs, ch_mult, num_res_blocks, z_channels, double_z,
-    in_channels, out_ch, the temporal levels, attn_type and the quant convs. The tensors do not tell
-    the others (resolution and attn_resolutions, dropout, scaling_factor, shift_factor,
-    temporal_padding); of patches they show what comes of them, in_channels and out_ch times their
+    These are ch, decoder_ch where it differs, linear_path where there is one, ch_mult,
+    num_res_blocks, z_channels, double_z, in_channels, out_ch, the temporal levels, attn_type and
+    the quant convs. The tensors do not tell the others (resolution and attn_resolutions, dropout,
+    scaling_factor, shift_factor, temporal_padding); of patches they show what comes of them, in_channels and out_ch times their
     volume.
 
     Args:
@@ -115,6 +117,7 @@ def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {
         "ch": ch,
         **({"decoder_ch": decoder_ch} if decoder_ch != ch else {}),
+        **({"linear_path": True} if "encoder.linear.weight" in tensors else {}),
         "ch_mult": [width // ch for width in widths],
         "num_res_blocks": count_levels(tensors, r"encoder\.down\.0\.block\.(\d+)\."),
         "z_channels": z_channels,
@@ -153,7 +156,7 @@ def explain_config_mismatch(
         config["decoder_ch"] = None
     return [
         f"{key}: the file says {value}, the config says {_plain(config[key])}"
-        for key, value in {"decoder_ch": None, **infer_tae_config(tensors)}.items()
+        for key, value in {**ABSENT, **infer_tae_config(tensors)}.items()
         if key in config and not _same(key, value, config[key])
     ]
 

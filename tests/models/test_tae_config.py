@@ -31,6 +31,7 @@ def test_defaults_are_the_published_network():
         "norm_per_frame": False,
         "patch_size": 1,
         "patch_size_t": 1,
+        "linear_path": False,
         "decoder_ch": None,
     }
 

@@ -77,6 +77,10 @@ class TAEConfig:
     # channels where compute is scarce; T is completed to whole blocks by repeating the last frame.
     patch_size: int = 1
     patch_size_t: int = 1
+    # Ours: what the layers give is added to a linear map of each block of pixels and frames that
+    # becomes one pixel of latent, and of each pixel of latent back to its block. The best such maps
+    # are known without training (`mg fit-linear`); the layers then learn what these leave over.
+    linear_path: bool = False
     # Ours: what the decoder has in place of `ch`, where it is smaller than the encoder.
     decoder_ch: int | None = None
 
@@ -195,6 +199,11 @@ class TAEConfig:
     def patch_volume(self) -> int:
         """Pixels that each channel of the video becomes as many channels of."""
         return self.patch_size_t * self.patch_size**2
+
+    @property
+    def block_volume(self) -> int:
+        """Pixels of a video, of one channel, per pixel of latent."""
+        return self.temporal_compression * self.spatial_compression**2
 
     @property
     def spec(self) -> LatentSpec:

@@ -1,8 +1,8 @@
 """The decoder half of the TAE: latent to video."""
 
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
-from mg.models.layers.convolution import Conv2_5d
+from mg.models.layers.convolution import Conv2_5d, Conv2d
 from mg.models.layers.devices import operations
 from mg.models.layers.frames import fold_frames
 from mg.models.tae.config import TAEConfig
@@ -67,10 +67,29 @@ class Decoder(nn.Cell):
         self.norm_out = GroupNorm(widths[0], config.norm_groups, per_frame=config.norm_per_frame)
         self.conv_out = Conv2_5d(widths[0], config.out_ch * config.patch_volume)
         self.patch = (config.patch_size_t, config.patch_size)
+        self.width = widths[0]
+        # What the patches of one pixel of latent are, in time and along each side.
+        self.block = (
+            config.temporal_compression // config.patch_size_t,
+            config.spatial_compression // config.patch_size,
+        )
+        self.linear = (
+            Conv2d(
+                config.z_channels,
+                config.out_ch * config.block_volume,
+                kernel_size=1,
+                starts_at_zero=True,
+            )
+            if config.linear_path
+            else None
+        )
 
     def features(self, z: Tensor) -> tuple[Tensor, int]:
-        """Return what `conv_out` takes: features (B*T, ch, H, W) and T, the number of frames."""
-        num_frames = z.shape[2]
+        """Return features (B*T, ch, H, W), what `frames` takes, and T, the number of frames.
+
+        With a linear path its frames lie beside the features, as 3 * patch_volume more channels.
+        """
+        num_latents = num_frames = z.shape[2]
         x = self.conv_in(fold_frames(z), num_frames)  # (B*T', C, H', W')
         x = self.mid(x, num_frames)
         for i in range(self.num_levels):
@@ -78,11 +97,18 @@ class Decoder(nn.Cell):
             x = self.up[level](x, num_frames)
             if self.doubles_time[level]:
                 num_frames = 2 * num_frames
-        return self.silu(self.norm_out(x, num_frames)), num_frames
+        x = self.silu(self.norm_out(x, num_frames))
+        if self.linear is not None:
+            blocks = self.linear(fold_frames(z))  # (B*T', 3 * block_volume, H', W')
+            patches = unfold_patches(blocks, num_latents, *self.block)
+            x = ops.concat((x, fold_frames(patches)), 1)
+        return x, num_frames
 
     def frames(self, features: Tensor, num_frames: int, weight: Tensor) -> Tensor:
         """Return the video (B, 3, T, H, W) of `features`, with `weight` as the last spatial one."""
-        x = self.conv_out.with_spatial_weight(features, num_frames, weight)
+        x = self.conv_out.with_spatial_weight(features[:, : self.width], num_frames, weight)
+        if self.linear is not None:
+            x = x + features[:, self.width :]
         return unfold_patches(x, num_frames, *self.patch)
 
     def construct(self, z: Tensor) -> Tensor:

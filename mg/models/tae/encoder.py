@@ -2,7 +2,7 @@
 
 from mindspore import Tensor, nn
 
-from mg.models.layers.convolution import Conv2_5d
+from mg.models.layers.convolution import Conv2_5d, Conv2d
 from mg.models.layers.devices import operations
 from mg.models.layers.frames import unfold_frames
 from mg.models.tae.config import TAEConfig
@@ -62,6 +62,17 @@ class Encoder(nn.Cell):
         self.norm_out = GroupNorm(widths[-1], config.norm_groups, per_frame=config.norm_per_frame)
         num_moments = 2 if config.double_z else 1
         self.conv_out = Conv2_5d(widths[-1], num_moments * config.z_channels)
+        self.block = (config.temporal_compression, config.spatial_compression)
+        self.linear = (
+            Conv2d(
+                config.in_channels * config.block_volume,
+                num_moments * config.z_channels,
+                kernel_size=1,
+                starts_at_zero=True,
+            )
+            if config.linear_path
+            else None
+        )
 
     def construct(self, video: Tensor) -> Tensor:
         x, num_frames = fold_patches(video, *self.patch)
@@ -72,4 +83,7 @@ class Encoder(nn.Cell):
                 num_frames = (num_frames + 1) // 2
         x = self.mid(x, num_frames)  # (B*T', C, H', W')
         x = self.conv_out(self.silu(self.norm_out(x, num_frames)), num_frames)
+        if self.linear is not None:
+            blocks, _ = fold_patches(video, *self.block)  # (B*T', 3 * block_volume, H', W')
+            x = x + self.linear(blocks)
         return unfold_frames(x, num_frames)
