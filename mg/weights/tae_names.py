@@ -88,8 +88,8 @@ def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     These are ch, decoder_ch where it differs, linear_path where there is one, ch_mult,
     num_res_blocks, z_channels, double_z, in_channels, out_ch, the temporal levels, attn_type and
     the quant convs. The tensors do not tell the others (resolution and attn_resolutions, dropout,
-    scaling_factor, shift_factor, temporal_padding); of patches they show what comes of them, in_channels and out_ch times their
-    volume.
+    scaling_factor, shift_factor, temporal_padding); of patches they show what comes of them,
+    in_channels and out_ch times their volume.
 
     Args:
         tensors: arrays under the network's own names (`tae_from_published`).
