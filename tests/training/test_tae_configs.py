@@ -27,7 +27,7 @@ def test_every_config_parses_and_says_how_it_is_run(path):
     assert "# devices " in head
 
 
-@pytest.mark.parametrize(("name", "megabytes"), [("patched_1_clips", 26), ("shapes_patched", 12)])
+@pytest.mark.parametrize(("name", "megabytes"), [("tiny_1_clips", 26), ("shapes_generator", 12)])
 def test_patched_networks_compress_8x8x8_and_are_small_enough_to_ship(name, megabytes):
     model = read(FOLDER / f"{name}.yaml").model
     assert (model.temporal_compression, model.spatial_compression, model.z_channels) == (8, 8, 16)
