@@ -71,3 +71,92 @@ def write_shards(folder):
         write_safetensors(folder / file, {name: tensors[name] for name in part})
         weight_map |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def by_the_equations(w, ids, num_layers, config=LLAMA):
+    """Return the hidden states (L, D) of one text, float64, one token and one head at a time."""
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    size = config["hidden_size"] // heads
+
+    def norm(x, weight):
+        return weight * x / np.sqrt(np.mean(x**2) + config["rms_norm_eps"])
+
+    def turned(head, position):
+        """Rotate the plane of numbers i and i + d/2 by position theta^(-2i/d)."""
+        out = np.empty_like(head)
+        for i in range(size // 2):
+            angle = position * config["rope_theta"] ** (-2 * i / size)
+            a, b = head[i], head[i + size // 2]
+            out[i] = a * math.cos(angle) - b * math.sin(angle)
+            out[i + size // 2] = b * math.cos(angle) + a * math.sin(angle)
+        return out
+
+    w = {name: array.astype(np.float64) for name, array in w.items()}
+    xs = [w["embed_tokens.weight"][i] for i in ids]
+    for layer in range(num_layers):
+
+        def of(name, layer=layer):
+            return w[f"layers.{layer}.{name}.weight"]
+
+        normed = [norm(x, of("input_layernorm")) for x in xs]
+        q, k, v = (
+            [(of(f"self_attn.{name}_proj") @ n).reshape(-1, size) for n in normed] for name in "qkv"
+        )
+        behind = []
+        for p, x in enumerate(xs):
+            mixed = []
+            for head in range(heads):
+                group = head // (heads // groups)
+                query = turned(q[p][head], p)
+                scores = [query @ turned(k[j][group], j) / math.sqrt(size) for j in range(p + 1)]
+                shares = np.exp(scores - np.max(scores))
+                shares /= shares.sum()
+                mixed.append(sum(share * v[j][group] for j, share in enumerate(shares)))
+            y = x + of("self_attn.o_proj") @ np.concatenate(mixed)
+            m = norm(y, of("post_attention_layernorm"))
+            gate = of("mlp.gate_proj") @ m
+            inner = gate / (1 + np.exp(-gate)) * (of("mlp.up_proj") @ m)
+            behind.append(y + of("mlp.down_proj") @ inner)
+        xs = behind
+    return np.stack(xs)
+
+
+def write_clip(folder, width):
+    """Write a CLIP text model of random numbers, with 16 positions; return its folder.
+
+    Args:
+        folder: to make; "<s>" (0) stands in front of each text and "</s>" (63) behind.
+        width: of the tokens.
+    """
+    folder.mkdir(parents=True)
+    config = {
+        "model_type": "clip_text_model",
+        "vocab_size": 64,
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 16,
+        "eos_token_id": 63,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    maps = {f"self_attn.{name}_proj": (width, width) for name in ("q", "k", "v", "out")}
+    maps |= {"mlp.fc1": (2 * width, width), "mlp.fc2": (width, 2 * width)}
+    shapes = {
+        "embeddings.token_embedding.weight": (64, width),
+        "embeddings.position_embedding.weight": (16, width),
+    }
+    for name, shape in maps.items():
+        shapes[f"encoder.layers.0.{name}.weight"] = shape
+        shapes[f"encoder.layers.0.{name}.bias"] = shape[:1]
+    for name in ("encoder.layers.0.layer_norm1", "encoder.layers.0.layer_norm2"):
+        shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    shapes |= {"final_layer_norm.weight": (width,), "final_layer_norm.bias": (width,)}
+    rng = np.random.default_rng(1)
+    tensors = {
+        f"text_model.{name}": (rng.standard_normal(shape) / 2).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    write_safetensors(folder / "model.safetensors", tensors)
+    write_tokenizer(folder / "tokenizer.json", "<s> $A </s>", {"<s>": 0, "</s>": 63})
+    return folder

@@ -46,6 +46,7 @@ class TextEncoder(abc.ABC):
         width: D, the size of a token's embedding.
         max_tokens: L, the number of tokens of every embedding, mark of the end included.
         takes_template: whether texts are read within a prompt template.
+        has_precisions: whether it has `in_precision(dtype)`; the others run in float32.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TextEncoder(abc.ABC):
     width: int
     max_tokens: int
     takes_template = False
+    has_precisions = False
 
     @property
     def room(self) -> int:
@@ -75,22 +77,15 @@ class TextEncoder(abc.ABC):
         It has a row for each token, unless the encoder leaves some out.
         """
 
+    def crops_prompts(self) -> bool:
+        """Return whether the prompt template leaves out the beginning of prompts too."""
+        return False
+
     def with_template(self, template: PromptTemplate | None) -> "TextEncoder":
         """Return the encoder with another prompt template; itself where there is none to take.
 
         Raises:
             ValueError: a template that does not belong to the encoder's tokenizer.
-        """
-        return self
-
-    def in_precision(self, dtype: str) -> "TextEncoder":
-        """Return the encoder in a precision; itself where it has but one, float32.
-
-        Args:
-            dtype: float32, float16 or bfloat16.
-
-        Raises:
-            ValueError: another one.
         """
         return self
 

@@ -50,7 +50,7 @@ class LlamaEncoder(TextEncoder):
     """
 
     name = KIND
-    takes_template = True
+    takes_template = has_precisions = True
 
     def __init__(
         self,
@@ -112,6 +112,10 @@ class LlamaEncoder(TextEncoder):
         }
         return ",".join(parts + [f"{what}={digest}" for what, digest in digests.items()])
 
+    def crops_prompts(self) -> bool:
+        crop = 0 if self.template is None else self.template.crop_start
+        return crop > 0 and self.tokenize("")[:crop] != self.tokenize("a")[:crop]
+
     def with_template(self, template: PromptTemplate | None) -> "LlamaEncoder":
         if template is None:
             return self
@@ -125,6 +129,13 @@ class LlamaEncoder(TextEncoder):
         return self._changed(template=template, _template_file=None)
 
     def in_precision(self, dtype: str) -> "LlamaEncoder":
+        """Return the encoder with its network in a precision, one of `PRECISIONS`.
+
+        Raises:
+            ValueError: another one.
+        """
+        if dtype == self._weights.dtype:
+            return self
         return self._changed(_weights=_Weights(self._folder, dtype))
 
     def tokenize(self, text: str) -> list[int]:

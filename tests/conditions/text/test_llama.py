@@ -1,7 +1,6 @@
 """Llama as a text encoder against the published equations in plain numpy; templates; refusals."""
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from mg.conditions.text.llama_encoder import LlamaEncoder
 from mg.conditions.text.prompt_template import PromptTemplate
 from mg.weights.bfloat16 import narrow_to_bfloat16
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
-from tests.text_encoders import LLAMA, write_llama, write_shards
+from tests.text_encoders import LLAMA, by_the_equations, write_llama, write_shards
 
 TEMPLATE = PromptTemplate("w5 w6 w7 {} w9", 4)  # with <s> four tokens in front of the prompt
 PROMPT = "w10 w11 w12"
@@ -35,54 +34,6 @@ def rewrite(folder, tensors=None, **fields):
         write_safetensors(folder / "model.safetensors", tensors, overwrite=True)
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
-
-
-def by_the_equations(w, ids, num_layers, config=LLAMA):
-    """Return the hidden states (L, D) of one text, float64, one token and one head at a time."""
-    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
-    size = config["hidden_size"] // heads
-
-    def norm(x, weight):
-        return weight * x / np.sqrt(np.mean(x**2) + config["rms_norm_eps"])
-
-    def turned(head, position):
-        """Rotate the plane of numbers i and i + d/2 by position theta^(-2i/d)."""
-        out = np.empty_like(head)
-        for i in range(size // 2):
-            angle = position * config["rope_theta"] ** (-2 * i / size)
-            a, b = head[i], head[i + size // 2]
-            out[i] = a * math.cos(angle) - b * math.sin(angle)
-            out[i + size // 2] = b * math.cos(angle) + a * math.sin(angle)
-        return out
-
-    w = {name: array.astype(np.float64) for name, array in w.items()}
-    xs = [w["embed_tokens.weight"][i] for i in ids]
-    for layer in range(num_layers):
-
-        def of(name, layer=layer):
-            return w[f"layers.{layer}.{name}.weight"]
-
-        normed = [norm(x, of("input_layernorm")) for x in xs]
-        q, k, v = (
-            [(of(f"self_attn.{name}_proj") @ n).reshape(-1, size) for n in normed] for name in "qkv"
-        )
-        behind = []
-        for p, x in enumerate(xs):
-            mixed = []
-            for head in range(heads):
-                group = head // (heads // groups)
-                query = turned(q[p][head], p)
-                scores = [query @ turned(k[j][group], j) / math.sqrt(size) for j in range(p + 1)]
-                shares = np.exp(scores - np.max(scores))
-                shares /= shares.sum()
-                mixed.append(sum(share * v[j][group] for j, share in enumerate(shares)))
-            y = x + of("self_attn.o_proj") @ np.concatenate(mixed)
-            m = norm(y, of("post_attention_layernorm"))
-            gate = of("mlp.gate_proj") @ m
-            inner = gate / (1 + np.exp(-gate)) * (of("mlp.up_proj") @ m)
-            behind.append(y + of("mlp.down_proj") @ inner)
-        xs = behind
-    return np.stack(xs)
 
 
 def encoded(folder, texts=(PROMPT,), **options):
