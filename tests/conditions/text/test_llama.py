@@ -10,6 +10,7 @@ from mg.conditions.text.cache import fill_text_cache, read_text_embedding
 from mg.conditions.text.llama_config import LlamaConfig
 from mg.conditions.text.llama_encoder import LlamaEncoder
 from mg.conditions.text.prompt_template import PromptTemplate
+from mg.quiet_imports import quiet_imports
 from mg.weights.bfloat16 import narrow_to_bfloat16
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.text_encoders import LLAMA, by_the_equations, write_llama, write_shards
@@ -82,6 +83,35 @@ def test_it_compiles_to_the_same_numbers(folder):
     assert sorted(p.name for p in network.get_parameters()) == sorted(
         n for n in names if n != "norm.weight" and not n.startswith(("layers.2", "layers.3"))
     )
+
+
+def test_all_layers_are_those_of_mindone_s_network(folder, pynative_mode):
+    """mindone's gives the last states alone, behind the norm; it was compared with transformers."""
+    from mindspore import Tensor
+
+    from mg.conditions.text.llama_network import build_llama, load_llama, run_llama
+    from mg.cpu_stand_ins import install_stand_ins
+
+    with quiet_imports():
+        import mindone.transformers
+        import transformers
+    install_stand_ins()
+    fields = {name: value for name, value in LLAMA.items() if name != "torch_dtype"}
+    reference = mindone.transformers.LlamaModel(transformers.LlamaConfig(**fields))
+    tensors, config = tensors_of(folder), LlamaConfig.read(LLAMA)
+    for name, parameter in reference.parameters_and_names():
+        name = name.replace("embedding_table", "weight")
+        parameter.set_data(Tensor(tensors[name]))
+    ids = np.array([IDS, [0, 5, 6, 7, 9, 1, 1, 1]], np.int32)
+    mask = np.array([[1] * 8, [1] * 5 + [0] * 3], np.int32)
+    inputs = {"input_ids": Tensor(ids), "attention_mask": Tensor(mask)}
+    expected = reference.set_train(False)(**inputs, use_cache=False)[0].asnumpy()
+    network = build_llama(config, num_layers=4)
+    load_llama(network, [tensors], {name: name for name in config.shapes()})
+    states = run_llama(network, config, ids, mask > 0)
+    size = np.sqrt(np.square(states).mean(axis=-1, keepdims=True) + config.rms_norm_eps)
+    found = states / size * tensors["norm.weight"]
+    np.testing.assert_allclose(found[mask > 0], expected[mask > 0], atol=1e-5)
 
 
 def test_padding_is_seen_by_no_token():
