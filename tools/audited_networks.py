@@ -21,10 +21,11 @@ GRAPHS = (
     "sampler",
     "t5",
     "clip",
+    "llama",
     *DENOISER_GRAPHS,
     *AUTOENCODER_GRAPHS,
 )
-# Text encoders run in float32, whatever precision the rest has.
+# These text encoders run in float32, whatever precision the rest has.
 FLOAT32_GRAPHS = ("t5", "clip")
 
 # Configs of text encoders, small, with the activations of UL2 and ByT5 and of CLIP.
@@ -61,11 +62,13 @@ def network_and_inputs(
             adversarial one included, its gradient, accumulation, clipping, AdamW, weight average;
             discriminator is the training step of the discriminator. movie_gen is a small video
             transformer with all its options, movie_gen_train its whole training step with the
-            flow-matching loss, sampler a step of the sampler with guidance. t5 and clip are text
-            encoders. The others are the training steps of `audited_denoisers` and the
+            flow-matching loss, sampler a step of the sampler with guidance. t5, clip and llama are
+            text encoders. The others are the training steps of `audited_denoisers` and the
             autoencoders of `audited_autoencoders`.
         dtype: of `DTYPES`.
     """
+    if graph == "llama":
+        return _llama_and_inputs(dtype)
     if graph in TEXT_CONFIGS:
         return _text_network_and_inputs(graph)
     if graph in AUTOENCODER_GRAPHS:
@@ -203,6 +206,34 @@ def _transformer(dtype: str) -> "nn.Cell":
         if hasattr(cell, "flash"):
             cell.flash = dtype != "float32"
     return network
+
+
+def _llama_and_inputs(dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
+    """Return a Llama with heads that share keys, in a precision, and two texts' tokens."""
+    import mindspore as ms
+    import numpy as np
+    from mindspore import Tensor
+
+    from mg.conditions.text.llama_config import LlamaConfig
+    from mg.conditions.text.llama_network import build_llama, causal_logits, rotary_tables
+
+    config = LlamaConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+    )
+    network = build_llama(config, num_layers=1)
+    for parameter in network.get_parameters():
+        if len(parameter.shape) == 2:  # set after building, which refuses bf16 on CPU
+            parameter.set_dtype(getattr(ms, dtype))
+        parameter.init_data()
+    ids = np.ones((2, 8), np.int32)
+    tables = rotary_tables(8, config.head_dim, config.rope_theta)
+    return network, tuple(map(Tensor, (ids, causal_logits(ids > 0), *tables)))
 
 
 def _text_network_and_inputs(kind: str) -> tuple["nn.Cell", tuple[Any, ...]]:

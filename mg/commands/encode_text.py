@@ -27,8 +27,9 @@ class EncodeTextConfig(DeviceConfig):
     """Embedding of captions. The empty prompt is always embedded too.
 
     Args:
-        encoder: byte or word (no weights needed), t5:FOLDER (UL2 too), byt5:FOLDER or clip:FOLDER;
-            can be given several times. Options follow after commas, as in word,max_tokens=32.
+        encoder: byte or word (no weights needed), t5:FOLDER (UL2 too), byt5:FOLDER, clip:FOLDER or
+            llama:FOLDER; can be given several times. Options follow after commas, as in
+            word,max_tokens=32, llama:FOLDER,template=FILE.json or clip:FOLDER,pooled.
         csv_path: table (CSV, JSONL or JSON) with columns `video` and `caption`.
         video_folder: folder of the videos of csv_path, if it is not the table's.
         captions: a caption; can be given several times.

@@ -60,8 +60,8 @@ class GenerateConfig(DeviceConfig):
             there already, made in the same way, are left as they are.
         source: video to be edited, by a generator that was trained with sources or, with a strength
             below 1, by any.
-        strength: below 1, the source takes the place of noise, noised to the time 1 - strength:
-            how much of it may change.
+        strength: below 1, the source takes the place of noise, noised to the time 1 - strength
+            (with schedule=published to where that share of the steps is left): how much may change.
         first_frame: image that the video begins with, for a generator that was trained so.
         prefix: video that the video begins with, as first_frame.
         suffix: video that the video ends with, as first_frame.
@@ -75,6 +75,11 @@ class GenerateConfig(DeviceConfig):
         steps: steps of the sampler; more take longer and are more exact.
         guidance: weight of the text, 0 or more; 1 turns guidance off and takes half the time.
         negative_prompt: what the video is pushed away from.
+        true_cfg_scale: of HunyuanVideo, weight of classifier-free guidance beside the one that the
+            network takes as an input, with negative_prompt; 1 is none, more takes twice as long.
+        prompt_template: of HunyuanVideo, JSON file with what stands around a prompt for its text
+            encoder, {"template": "... {} ...", "crop_start": N}.
+        text_dtype: precision of HunyuanVideo's first text encoder, float32, float16 or bfloat16.
         seed: seed of the first video; each further one has a number more.
         schedule: times of the steps, linear_quadratic, linear, or published, those of the
             scheduler that the generator was published with; null takes the generator's own.
@@ -108,6 +113,9 @@ class GenerateConfig(DeviceConfig):
     steps: int | None = None
     guidance: float | None = None
     negative_prompt: str = ""
+    true_cfg_scale: float = 1.0
+    prompt_template: str | None = None
+    text_dtype: str = "float32"
     seed: int = 0
     schedule: str | None = None
     num_reference_steps: int = 250
@@ -139,7 +147,7 @@ def main() -> None:
     prompts = [config.prompt] if config.prompts_file is None else read_prompts(config.prompts_file)
     if config.prompt is not None and not config.prompt.strip():
         logger.warning("The prompt is empty: the video may show anything.")
-    parts = load_generator(config.checkpoint)
+    parts = load_generator(config.checkpoint).with_text_dtype(config.text_dtype)
     if config.lora is not None:
         parts = with_lora(parts, config.lora, weight=config.lora_weight)
     settings = _settings(config, parts.defaults)
@@ -230,4 +238,6 @@ def _settings(config: GenerateConfig, defaults) -> SamplingSettings:
         two_passes=config.two_passes,
         guidance_drops=config.guidance_drops,
         strength=config.strength,
+        true_cfg_scale=config.true_cfg_scale,
+        prompt_template=config.prompt_template,
     )

@@ -68,23 +68,27 @@ def sample_with_scheduler(
     scheduler: Scheduler,
     *,
     draw_noise: DrawNoise,
+    first_step: int = 0,
     on_step: OnStep | None = None,
 ) -> np.ndarray | Tensor:
-    """Return the latent that a published scheduler carries the noise to.
+    """Return the latent that a published scheduler carries another one to.
 
     Args:
         predict: (latent, the scheduler's time (B,) float32) -> what the network predicts, of the
             latent's shape; `guided_velocity` guides any prediction.
-        noise: float32 (B, C, T, H, W).
+        noise: what it begins with, float32 (B, C, T, H, W): noise, or the mixture of a video with
+            noise that `scheduler.mixture` states for the first step.
         scheduler: new; it remembers steps.
         draw_noise: gives fresh noise to schedulers that add some, of the type and shape of `noise`.
+        first_step: number of the step to begin with; those before are left out.
         on_step: as of `sample`.
     """
     latent = noise
-    for i, t in enumerate(scheduler.timesteps):
-        latent = scheduler.step(i, predict(latent, _times_like(latent, t)), latent, draw_noise)
+    for i in range(first_step, len(scheduler.timesteps)):
+        output = predict(latent, _times_like(latent, scheduler.timesteps[i]))
+        latent = scheduler.step(i, output, latent, draw_noise)
         if on_step is not None:
-            changed = on_step(i + 1, latent)
+            changed = on_step(i + 1 - first_step, latent)
             latent = latent if changed is None else changed
     return latent
 

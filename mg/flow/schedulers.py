@@ -44,10 +44,18 @@ class Scheduler(abc.ABC):
     prediction: str
 
     @abc.abstractmethod
+    def mixture(self, index: int) -> Mixture:
+        """Return how much data and noise are in a latent before a step.
+
+        Its `of(data, noise)` is where a video begins that is sampled from this step on (`add_noise`
+        and `scale_noise` of the published samplers).
+        """
+
+    @abc.abstractmethod
     def step(self, index: int, output: Array, latent: Array, draw_noise: DrawNoise) -> Array:
         """Return the latent after a step.
 
-        Steps are taken in order, from 0.
+        Steps are taken in order, from 0 or a later one.
 
         Args:
             index: number of the step.
@@ -82,11 +90,13 @@ class _Diffusion(Scheduler):
         after = self.timesteps[index] - self.stride
         return float(self.alphas[after]) if after >= 0 else 1.0
 
+    def mixture(self, index: int) -> Mixture:
+        alpha = float(self.alphas[self.timesteps[index]])
+        return Mixture(math.sqrt(alpha), math.sqrt(1.0 - alpha))
+
     def data_of(self, index: int, output: Array, latent: Array) -> Array:
         """Return the data that the network's output says is in the latent."""
-        alpha = float(self.alphas[self.timesteps[index]])
-        mixture = Mixture(math.sqrt(alpha), math.sqrt(1.0 - alpha))
-        return data_and_noise(self.prediction, output, latent, mixture)[0]
+        return data_and_noise(self.prediction, output, latent, self.mixture(index))[0]
 
 
 class DDIM(_Diffusion):
@@ -158,9 +168,13 @@ class FlowEuler(Scheduler):
         self.timesteps = 1000.0 * self.sigmas[:-1]
         self.prediction = prediction
 
+    def mixture(self, index: int) -> Mixture:
+        sigma = float(self.sigmas[index])
+        return Mixture(1.0 - sigma, sigma)
+
     def step(self, index: int, output: Array, latent: Array, draw_noise: DrawNoise) -> Array:
         now, after = float(self.sigmas[index]), float(self.sigmas[index + 1])
-        data, noise = data_and_noise(self.prediction, output, latent, Mixture(1.0 - now, now))
+        data, noise = data_and_noise(self.prediction, output, latent, self.mixture(index))
         return latent + (after - now) * (noise - data)
 
 

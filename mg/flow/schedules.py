@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["linear_quadratic_schedule", "linear_schedule", "remaining_schedule"]
+__all__ = ["check_strength", "linear_quadratic_schedule", "linear_schedule", "remaining_schedule"]
 
 
 def linear_schedule(num_steps: int) -> np.ndarray:
@@ -65,13 +65,18 @@ def remaining_schedule(times: np.ndarray, strength: float) -> np.ndarray:
     Raises:
         ValueError: a strength out of range.
     """
+    check_strength(strength)
+    start = 1.0 - strength
+    return np.concatenate([[start], times[times > start + 1e-9]])  # whatever the rounding
+
+
+def check_strength(strength: float) -> None:
+    """Raise ValueError unless a strength is above 0 and at most 1."""
     if not 0 < strength <= 1:
         raise ValueError(
             f"strength={strength}; expected more than 0 and at most 1 (1 leaves nothing of the "
             "source, small values change it little)"
         )
-    start = 1.0 - strength
-    return np.concatenate([[start], times[times > start + 1e-9]])  # whatever the rounding
 
 
 def _check_num_steps(name: str, number: int) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mg.conditions.text.encoder import TextEncoder
+from mg.conditions.text.llama_encoder import LlamaEncoder
 from mg.conditions.text.pretrained import PretrainedTextEncoder
 from mg.conditions.visual import NO_CHANNELS
 from mg.console import one_line
@@ -71,6 +72,13 @@ def _cogvideox_encoders(folder: Path, config: Any) -> list[TextEncoder]:
     ]
 
 
+def _hunyuan_encoders(folder: Path, config: Any) -> list[TextEncoder]:
+    return [
+        LlamaEncoder(folder / "text_encoder"),
+        PretrainedTextEncoder("clip", folder / "text_encoder_2", pooled=True),
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
     """One class of diffusers' pipelines.
@@ -79,14 +87,14 @@ class Pipeline:
         denoiser, autoencoder: their families.
         text_parts: parts of text encoding, with the classes that are known.
         defaults: from the denoiser's config and the autoencoder's latents.
-        encoders: from folder and denoiser's config; None: texts must come embedded.
+        encoders: from folder and denoiser's config.
     """
 
     denoiser: str
     autoencoder: str
     text_parts: Mapping[str, tuple[str, ...]]
     defaults: Callable[[Any, LatentSpec], GeneratorDefaults]
-    encoders: Callable[[Path, Any], list[TextEncoder]] | None = None
+    encoders: Callable[[Path, Any], list[TextEncoder]]
 
     def classes(self) -> dict[str, tuple[str, ...]]:
         """Return the classes that are known, by the name of the part."""
@@ -116,6 +124,7 @@ PIPELINES = {
             "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
         },
         _hunyuan_defaults,
+        _hunyuan_encoders,
     ),
 }
 
@@ -139,7 +148,7 @@ def load_diffusers_pipeline(folder: Path, index: Mapping[str, Any]) -> Generator
     scheduler = read_scheduler(folder)
     family, config, tensors, files = read_denoiser(folder / "transformer")
     encoders = []
-    if pipeline.encoders is not None and set(pipeline.text_parts) <= parts:
+    if set(pipeline.text_parts) <= parts:
         encoders = pipeline.encoders(folder, config)
     autoencoder = read_autoencoder(folder / "vae", method=pipeline.autoencoder)
     try:
@@ -198,8 +207,7 @@ def _parts(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> set[st
                 f"{place}: {name} is of class {one_line(repr(class_name))}, which is not known; "
                 f"expected {' or '.join(known)}"
             )
-        is_used = name not in pipeline.text_parts or pipeline.encoders is not None
-        if is_used and not (folder / name).is_dir():
+        if not (folder / name).is_dir():
             hint = ""
             if name in pipeline.text_parts:
                 hint = f", or write [null, null] for {name} there and give prompt_embeds"

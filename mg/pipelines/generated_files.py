@@ -61,6 +61,8 @@ OLDER_RECORD = {
     "inputs": {},
     "guidance_drops": "text",
     "dynamic_guidance": False,
+    "true_cfg_scale": 1.0,
+    "prompt_template": None,
 }
 
 

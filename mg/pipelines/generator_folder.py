@@ -8,8 +8,8 @@
     conditions/        config.json: the text encoders
     scheduler/         scheduler_config.json, of a network that was published with one
 
-Only pretrained text encoders (t5, byt5, clip) lie outside: `conditions/config.json` has the paths
-of their folders, and what their files must hash to. In older folders the three are called
+Only pretrained text encoders (t5, byt5, clip, llama) lie outside: `conditions/config.json` has the
+paths of their folders, and what their files must hash to. In older folders the three are called
 transformer, tae and text; they are read as before. Nothing here imports MindSpore.
 """
 
@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mg import __version__
-from mg.conditions.text.build import build_text_encoder, build_text_encoders
+from mg.conditions.text.build import absolute_spec, build_text_encoder, build_text_encoders
 from mg.conditions.text.encoder import TextEncoder
-from mg.conditions.text.pretrained import PRETRAINED_KINDS
 from mg.conditions.visual import NO_CHANNELS, ChannelConditions
 from mg.console import one_line
 from mg.files import sha256_of_file, write_text
@@ -326,12 +325,7 @@ def _autoencoder_family(folder: Path) -> AutoencoderFamily:
 
 
 def _entry(encoder: TextEncoder) -> dict[str, str]:
-    spec = encoder.spec
-    kind, has_folder, rest = spec.partition(":")
-    if kind in PRETRAINED_KINDS and has_folder:
-        path, *options = rest.split(",")
-        spec = f"{kind}:{','.join([os.path.abspath(path), *options])}"
-    return {"spec": spec, "identity": encoder.identity}
+    return {"spec": absolute_spec(encoder.spec), "identity": encoder.identity}
 
 
 def _read_encoders(folder: Path) -> list[TextEncoder]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.visual import NO_CHANNELS, ChannelConditions
+from mg.console import one_line
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser_config import DenoiserConfig
@@ -50,6 +51,23 @@ class GeneratorParts:
     conditions: ChannelConditions = NO_CHANNELS
     family: DenoiserFamily = DEFAULT_FAMILY
     scheduler: Mapping[str, Any] | None = None
+
+    def with_text_dtype(self, dtype: str) -> "GeneratorParts":
+        """Return the parts with the text encoders in another precision, those that have several.
+
+        Args:
+            dtype: float32, float16 or bfloat16.
+
+        Raises:
+            ValueError: an unknown one, or one that no text encoder here has.
+        """
+        if dtype != "float32" and not any(e.has_precisions for e in self.text_encoders):
+            raise ValueError(
+                f"text_dtype={one_line(repr(dtype))} has no effect: of the text encoders only "
+                "llama runs in other precisions than float32; leave it out"
+            )
+        encoders = [e.in_precision(dtype) if e.has_precisions else e for e in self.text_encoders]
+        return dataclasses.replace(self, text_encoders=encoders)
 
 
 def check_fit(

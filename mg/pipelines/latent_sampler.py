@@ -15,7 +15,7 @@ from mg.flow.sampler import sample, sample_with_scheduler
 from mg.flow.scheduler_config import build_scheduler
 from mg.flow.schedulers import dynamic_guidance
 from mg.pipelines.prompt_embeds import PromptEmbeds
-from mg.pipelines.sampling_checks import texts_of
+from mg.pipelines.sampling_checks import encoders_of, texts_of
 from mg.pipelines.sampling_noise import SamplingNoise
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite
@@ -105,6 +105,9 @@ class LatentSampler:
         first = self.noise.first(self.shape, chosen)
         if self.settings.strength < 1:
             sources = np.stack([given["source"] for given in visual])
+            if self.settings.schedule == "published":
+                scheduler = build_scheduler(self.generator.scheduler, self.settings.steps)
+                return scheduler.mixture(self.settings.first_step).of(sources, first)
             begin = np.full(len(chosen), self.settings.times()[0], np.float32)
             first = noisy_latent(sources, first, begin)
         return first
@@ -119,13 +122,15 @@ class LatentSampler:
                 scale_at = functools.partial(
                     dynamic_guidance, settings.guidance, num_steps=settings.steps
                 )
-            draw = self.noise.further(self.shape, chosen)
+            draw, first_step = self.noise.further(self.shape, chosen), settings.first_step
+            times = scheduler.timesteps[first_step:]
             return sample_with_scheduler(
                 self._guided(self.generator.transformer, chosen, visual, scale_at=scale_at),
                 first,
                 scheduler,
                 draw_noise=lambda: Tensor(draw()),
-                on_step=lambda n, x: after_step(n, float(scheduler.timesteps[n - 1]), x),
+                first_step=first_step,
+                on_step=lambda n, x: after_step(n, float(times[n - 1]), x),
             )
         times = settings.times()
         return sample(
@@ -145,9 +150,7 @@ class LatentSampler:
             scale_at: from a time to the weight of the text there; None keeps that of the settings.
         """
         settings = self.settings
-        others, scale = None, settings.guidance
-        if self.generator.defaults.embedded_guidance:
-            scale = 1.0
+        others, scale = None, settings.branch_scale(self.generator.defaults)
         if scale != 1:
             others = self._conditions(chosen, visual, is_other=True)
         conditions, one_batch = self._conditions(chosen, visual), not settings.two_passes
@@ -196,6 +199,6 @@ class LatentSampler:
         has_prefix = self.generator.defaults.fps_prefix
         texts = texts_of(prompts, self.settings, fps_prefix=has_prefix)
         arrays = []
-        for encoder in self.generator.text_encoders:
+        for encoder in encoders_of(self.generator, self.settings):
             arrays += TextCondition(encoder, truncate=self.truncate).batch(texts, self.shape)
         return arrays

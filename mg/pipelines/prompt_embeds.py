@@ -1,14 +1,14 @@
 """Texts that were embedded elsewhere, as diffusers' pipelines take them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 
-__all__ = ["EMBEDS", "PromptEmbeds"]
+__all__ = ["EMBEDS", "PromptEmbeds", "texts_of_call"]
 
 NAMES = ("prompt_embeds", "prompt_attention_mask", "pooled_prompt_embeds")
 NEGATIVE = tuple(f"negative_{name}" for name in NAMES)
@@ -65,6 +65,19 @@ class PromptEmbeds:
                 f"expected those of the prompts, {shapes[0]}"
             )
         return cls(tensors, negative)
+
+
+def texts_of_call(prompts: str | Sequence[str] | None, embeds: PromptEmbeds | None) -> list[str]:
+    """Return the prompts as a list; empty ones where they were embedded elsewhere.
+
+    Raises:
+        ValueError: neither is given, or both.
+    """
+    if (prompts is None) == (embeds is None):
+        raise ValueError("prompts and prompt_embeds: give one of them")
+    if embeds is not None:
+        return [""] * embeds.num_videos
+    return [prompts] if isinstance(prompts, str) else list(prompts)
 
 
 def _tensors(

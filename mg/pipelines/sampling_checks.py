@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.text.prompts import with_fps
 from mg.conditions.visual import ChannelConditions
 from mg.flow.scheduler_config import build_scheduler
@@ -16,7 +17,7 @@ from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo
 
-__all__ = ["check_request", "departures_of", "texts_of"]
+__all__ = ["check_request", "departures_of", "encoders_of", "texts_of"]
 
 logger = logging.getLogger("mg")
 
@@ -30,6 +31,17 @@ def texts_of(prompts: Sequence[str], settings: SamplingSettings, *, fps_prefix: 
         fps_prefix: whether the captions of training had it in front.
     """
     return [with_fps(prompt, settings.fps) for prompt in prompts] if fps_prefix else list(prompts)
+
+
+def encoders_of(
+    generator: "GeneratorParts | TextToVideo", settings: SamplingSettings
+) -> list[TextEncoder]:
+    """Return a generator's text encoders, with the prompt template of the settings, if any.
+
+    Raises:
+        ValueError: the template does not belong to an encoder's tokenizer.
+    """
+    return [encoder.with_template(settings.prompt_template) for encoder in generator.text_encoders]
 
 
 def check_request(
@@ -73,11 +85,12 @@ def check_request(
     _check_patches(generator, settings, inputs, shape)
     texts = [] if embeds is not None else list(prompts)
     needs_negative = embeds is None or embeds.negative is None
-    if settings.guidance != 1 and not generator.defaults.embedded_guidance and needs_negative:
+    if settings.branch_scale(generator.defaults) != 1 and needs_negative:
         texts.append(settings.negative_prompt)
-    _check_encoders(generator, texts)
+    _check_encoders(generator, settings, texts)
+    _check_template(generator, settings, texts)
     texts = texts_of(texts, settings, fps_prefix=generator.defaults.fps_prefix)
-    for encoder in generator.text_encoders:
+    for encoder in encoders_of(generator, settings) if texts else []:
         if not truncate:
             encoder.check_lengths(texts)
             continue
@@ -85,7 +98,7 @@ def check_request(
             logger.warning(
                 "the encoder %r sees only the first %d tokens of %r",
                 encoder.name,
-                encoder.max_tokens,
+                encoder.room,
                 text,
             )
     return shape
@@ -113,12 +126,20 @@ def _check_guidance(
     has_negative = embeds is not None and embeds.negative is not None
     if settings.negative_prompt and has_negative:
         raise ValueError("negative_prompt and negative_prompt_embeds are the same; give one")
-    is_off = settings.guidance == 1 or generator.defaults.embedded_guidance
-    if not is_off:
+    is_embedded = generator.defaults.embedded_guidance
+    if settings.true_cfg_scale != 1 and not is_embedded:
+        raise ValueError(
+            f"true_cfg_scale={settings.true_cfg_scale} has no effect: this network takes no weight "
+            "of guidance as an input, and guidance is that scale here; leave it out"
+        )
+    if settings.branch_scale(generator.defaults) != 1:
         return
     reason = "guidance=1 turns guidance off"
-    if generator.defaults.embedded_guidance:
-        reason = "this network takes the weight of guidance as an input and runs once per step"
+    if is_embedded:
+        reason = (
+            "this network takes the weight of guidance as an input and runs once per step, unless "
+            "true_cfg_scale is above 1"
+        )
     idle = {
         "negative_prompt": settings.negative_prompt,
         "negative_prompt_embeds": has_negative,
@@ -146,14 +167,44 @@ def _check_patches(
         )
 
 
-def _check_encoders(generator: "GeneratorParts | TextToVideo", texts: Sequence[str]) -> None:
+def _check_encoders(
+    generator: "GeneratorParts | TextToVideo", settings: SamplingSettings, texts: Sequence[str]
+) -> None:
     inputs = generator.transformer_config.text_encoders
     if texts and inputs and not generator.text_encoders:
         names = " and ".join(encoder.name for encoder in inputs)
-        negative = " (and negative_prompt_embeds, or guidance=1)"
+        is_embedded = generator.defaults.embedded_guidance
+        off = "true_cfg_scale=1" if is_embedded else "guidance=1"
+        negative = (
+            ""
+            if settings.branch_scale(generator.defaults) == 1
+            else (f" (and negative_prompt_embeds, or {off})")
+        )
         raise ValueError(
             f"this generator has no text encoder ({names}) for {texts[0]!r}: give prompt_embeds"
-            f"{'' if generator.defaults.embedded_guidance else negative}"
+            f"{negative}"
+        )
+
+
+def _check_template(
+    generator: "GeneratorParts | TextToVideo", settings: SamplingSettings, texts: Sequence[str]
+) -> None:
+    """Raise ValueError for a prompt template that nothing reads; warn of one that crops prompts."""
+    if settings.prompt_template is None:
+        return
+    if not texts:
+        raise ValueError("prompt_template has no effect with prompt_embeds; leave it out")
+    if not any(encoder.takes_template for encoder in generator.text_encoders):
+        names = ", ".join(encoder.name for encoder in generator.text_encoders)
+        raise ValueError(
+            f"prompt_template has no effect: the text encoders of this generator ({names}) read "
+            "prompts as they are; leave it out"
+        )
+    if any(encoder.crops_prompts() for encoder in encoders_of(generator, settings)):
+        logger.warning(
+            "prompt_template: crop_start=%d leaves out the beginning of prompts too, by this "
+            "tokenizer",
+            settings.prompt_template.crop_start,
         )
 
 

@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 
+from mg.conditions.text.prompt_template import PromptTemplate
 from mg.flow.schedules import (
+    check_strength,
     linear_quadratic_schedule,
     linear_schedule,
     remaining_schedule,
@@ -44,7 +46,14 @@ class SamplingSettings:
         dynamic_guidance: change the weight of the text from step to step, as CogVideoX can
             (`mg.flow.schedulers.dynamic_guidance`); with schedule=published.
         strength: 1 begins with noise; less begins with a source video that is noised to the time
-            1 - strength, and takes only the steps from there (SDEdit).
+            1 - strength, and takes only the steps from there (SDEdit). With schedule=published it
+            is the share of the steps that are taken, the last ones, and the source is noised as
+            the first of them expects.
+        true_cfg_scale: of a network that takes the weight of guidance as an input (HunyuanVideo):
+            weight of classifier-free guidance beside that, with `negative_prompt` in the second
+            branch; 1 is none.
+        prompt_template: what stands around the prompts for a text encoder that takes it
+            (HunyuanVideo); a mapping or the path of a JSON file will do.
     """
 
     num_frames: int
@@ -61,6 +70,8 @@ class SamplingSettings:
     guidance_drops: str = "text"
     strength: float = 1.0
     dynamic_guidance: bool = False
+    true_cfg_scale: float = 1.0
+    prompt_template: PromptTemplate | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "height", "width", "steps"):
@@ -74,7 +85,9 @@ class SamplingSettings:
             raise ValueError(f"guidance={self.guidance}; expected 0 or more (1 turns guidance off)")
         if not (math.isfinite(self.fps) and self.fps >= 0.5):
             raise ValueError(f"fps={self.fps}; expected frames per second, 1 or more")
-        if self.guidance == 1:
+        if not (math.isfinite(self.true_cfg_scale) and self.true_cfg_scale >= 1):
+            raise ValueError(f"true_cfg_scale={self.true_cfg_scale}; expected 1 (none) or more")
+        if self.guidance == 1 and self.true_cfg_scale == 1:
             idle = [name for name in ("negative_prompt", "two_passes") if getattr(self, name)]
             if idle:
                 raise ValueError(
@@ -94,18 +107,23 @@ class SamplingSettings:
             )
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule={self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
-        if self.schedule == "published" and (self.solver != "euler" or self.strength != 1):
-            idle = "solver" if self.solver != "euler" else "strength"
+        if self.schedule == "published" and self.solver != "euler":
             raise ValueError(
-                f"{idle}={getattr(self, idle)} has no effect with schedule=published, the "
-                "generator's own scheduler; take schedule=linear"
+                f"solver={self.solver} has no effect with schedule=published, the generator's own "
+                "scheduler; take schedule=linear"
             )
         if self.dynamic_guidance and self.schedule != "published":
             raise ValueError(
                 f"dynamic_guidance has no effect with schedule={self.schedule}; it belongs to "
                 "schedule=published of CogVideoX"
             )
-        self.times()
+        if len(self.times()) == 1:
+            raise ValueError(
+                f"strength={self.strength} leaves none of the {self.steps} steps of "
+                f"schedule=published; take {1 / self.steps:.2g} or more, or more steps"
+            )
+        if self.prompt_template is not None:
+            object.__setattr__(self, "prompt_template", PromptTemplate.of(self.prompt_template))
 
     @classmethod
     def of(cls, defaults: GeneratorDefaults, **given) -> "SamplingSettings":
@@ -136,6 +154,9 @@ class SamplingSettings:
 
         With schedule=published the scheduler has times of its own, as many.
         """
+        if self.schedule == "published":
+            check_strength(self.strength)
+            return linear_schedule(self.steps)[self.first_step :]
         if self.schedule != "linear_quadratic":
             times = linear_schedule(self.steps)
         else:
@@ -143,6 +164,15 @@ class SamplingSettings:
                 self.steps, num_reference_steps=self.num_reference_steps
             )
         return remaining_schedule(times, self.strength)
+
+    @property
+    def first_step(self) -> int:
+        """The step of the published scheduler that an edit begins with; 0 is the whole way."""
+        return self.steps - min(int(self.steps * self.strength), self.steps)
+
+    def branch_scale(self, defaults: GeneratorDefaults) -> float:
+        """Return the weight of the branch with text against the one without; 1: it runs alone."""
+        return self.true_cfg_scale if defaults.embedded_guidance else self.guidance
 
     def latent_shape(self, denoiser: DenoiserConfig, spec: LatentSpec) -> tuple[int, ...]:
         """Return (C, T', H', W') of the latent that is sampled for one video.

@@ -31,7 +31,7 @@ from mg.pipelines.generator_folder import (
     save_generator,
 )
 from mg.pipelines.latent_sampler import LatentSampler, OnStepEnd
-from mg.pipelines.prompt_embeds import PromptEmbeds
+from mg.pipelines.prompt_embeds import PromptEmbeds, texts_of_call
 from mg.pipelines.sampling_checks import check_request, departures_of
 from mg.pipelines.sampling_noise import SamplingNoise
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -109,17 +109,20 @@ class TextToVideo:
         self.dtype, self.decode_dtype = dtype, decode_dtype
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> "TextToVideo":
+    def from_pretrained(
+        cls, folder: str | os.PathLike, *, text_dtype: str = "float32", **options: Any
+    ) -> "TextToVideo":
         """Return the generator of a folder that training or `save_pretrained` wrote.
 
         Args:
             folder: with model_index.json; one of diffusers' CogVideoX or HunyuanVideo will do.
+            text_dtype: precision of a Llama among the text encoders, float32, float16 or bfloat16.
             options: dtype, decode_dtype and tiling, as in the constructor.
 
         Raises:
             FileNotFoundError, ValueError: as `load_generator`.
         """
-        return cls(load_generator(folder), **options)
+        return cls(load_generator(folder).with_text_dtype(text_dtype), **options)
 
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write the generator's folder, LoRAs merged; `from_pretrained` reads it back.
@@ -184,6 +187,8 @@ class TextToVideo:
         guidance_drops: str = "text",
         strength: float = 1.0,
         dynamic_guidance: bool | None = None,
+        true_cfg_scale: float = 1.0,
+        prompt_template: Mapping[str, Any] | str | os.PathLike | None = None,
         batch_size: int = 1,
         truncate: bool = False,
         generator: np.random.Generator | Sequence[np.random.Generator] | None = None,
@@ -242,7 +247,7 @@ class TextToVideo:
                 "negative_pooled_prompt_embeds": negative_pooled_prompt_embeds,
             },
         )
-        texts = _texts(named.pop("prompts"), embeds)
+        texts = texts_of_call(named.pop("prompts"), embeds)
         settings = SamplingSettings.of(
             self.defaults,
             num_frames=num_frames,
@@ -257,6 +262,8 @@ class TextToVideo:
             two_passes=two_passes,
             guidance_drops=guidance_drops,
             strength=strength,
+            true_cfg_scale=true_cfg_scale,
+            prompt_template=prompt_template,
         )
         if generator is not None and seed is not None:
             raise ValueError("seed and generator both draw the noise; give one of them")
@@ -377,12 +384,3 @@ class TextToVideo:
         """
         pieces = decode_latents(self.autoencoder, [latent], num_frames, num_latents=latent.shape[1])
         return np.concatenate([finished_frames(piece, output_type) for piece in pieces])
-
-
-def _texts(prompts: str | Sequence[str] | None, embeds: PromptEmbeds | None) -> list[str]:
-    """Return the prompts as a list; empty ones where they were embedded elsewhere."""
-    if (prompts is None) == (embeds is None):
-        raise ValueError("prompts and prompt_embeds: give one of them")
-    if embeds is not None:
-        return [""] * embeds.num_videos
-    return [prompts] if isinstance(prompts, str) else list(prompts)

@@ -154,7 +154,7 @@ class TextSettings:
 
     Args:
         encoders: byte, word or text (no weights needed; one token per byte, per word, or in all),
-            t5:FOLDER (UL2 too), byt5:FOLDER, clip:FOLDER.
+            t5:FOLDER (UL2 too), byt5:FOLDER, clip:FOLDER, llama:FOLDER.
         cache_folder: embeddings that mg encode-text made; null embeds while training.
         dropout: share of the samples that are trained without their text, which guidance needs.
         fps_prefix: write the frame rate before each caption, as in "FPS-16 ...".

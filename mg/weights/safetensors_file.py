@@ -9,7 +9,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "list_safetensors",
     "read_safetensors",
     "read_safetensors_metadata",
+    "read_shards",
     "safetensors_files",
     "write_safetensors",
 ]
@@ -79,6 +80,16 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if path.name.endswith(INDEX_SUFFIX):
         return _of_all_shards(path, _read_file)
     return _read_file(path)
+
+
+def read_shards(path: str | os.PathLike) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the tensors of one file after the other: what bfloat16 takes is needed for one only.
+
+    Args and Raises: as `read_safetensors`.
+    """
+    list_safetensors(path)  # refuses shards and index that disagree
+    for file in safetensors_files(path):
+        yield _read_file(file)
 
 
 def list_safetensors(path: str | os.PathLike) -> dict[str, TensorEntry]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +11,9 @@ from mg.flow.scheduler_config import build_scheduler
 from mg.flow.schedulers import dynamic_guidance
 from mg.pipelines.generator_folder import load_generator
 from mg.pipelines.text_to_video import TextToVideo
+from tests.published_pipelines import CALL, FIXTURES, folder_of
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "pipelines"
-CALL = {
-    "height": 48,
-    "width": 32,
-    "num_frames": 9,
-    "num_inference_steps": 4,
-    "guidance_scale": 6.0,
-    "output_type": "np",
-}
 
 
 class Recorded(np.random.Generator):
@@ -36,15 +26,6 @@ class Recorded(np.random.Generator):
     def standard_normal(self, size, dtype):
         draw = next(self.draws)  # (1, T, C, H, W)
         return draw[0].swapaxes(0, 1)
-
-
-def folder_of(name, tmp_path):
-    """Return a copy of a pipeline's folder; the tokenizer is stored once."""
-    folder = tmp_path / name
-    shutil.copytree(FIXTURES / name, folder)
-    if name.startswith("cogvideox"):
-        shutil.copytree(FIXTURES / "cogvideox" / "tokenizer", folder / "tokenizer", dirs_exist_ok=1)
-    return folder
 
 
 def check_close(found, expected):
@@ -179,7 +160,15 @@ def test_generators_and_seeds_decide_the_noise(opened):
         ({"prompt": "a", "seed": 1, "generator": np.random.default_rng(0)}, "seed and generator"),
         ({"prompt": "a", "generator": 5}, "generator: expected numpy.random.default_rng"),
         ({"prompt": "a", "latents": np.zeros((1, 4, 3, 6, 4))}, r"expected \(1, 4, 3, 6, 4\)"),
-        ({"prompt": "a", "strength": 0.5}, "strength=0.5 has no effect with schedule=published"),
+        ({"prompt": "a", "strength": 0.5}, "strength=0.5 starts from a source video"),
+        ({"prompt": "a", "strength": 0.2}, "strength=0.2 leaves none of the 4 steps.*take 0.25 or"),
+        ({"prompt": "a", "strength": 1.2}, "strength=1.2; expected more than 0 and at most 1"),
+        ({"prompt": "a", "true_cfg_scale": 2.0}, "true_cfg_scale=2.0 has no effect: this network"),
+        ({"prompt": "a", "true_cfg_scale": 0.5}, "true_cfg_scale=0.5; expected 1"),
+        (
+            {"prompt": "a", "prompt_template": {"template": "{}", "crop_start": 0}},
+            r"prompt_template has no effect: the text encoders of this generator \(t5\)",
+        ),
         ({"prompt_embeds": np.zeros((1, 16, 8))}, r"prompt_embeds has the shape \(1, 16, 8\)"),
         (
             {"prompt_embeds": np.zeros((1, 4, 16)), "pooled_prompt_embeds": np.zeros((1, 4))},

@@ -137,6 +137,14 @@ def test_autoencoders_pass_without_a_3d_convolution(tool, capsys, family):
     assert "SiLUGrad" in rows and "AdamWeightDecay" in rows  # the plain form, and the whole step
 
 
+def test_llama_passes_in_both_precisions(tool, capsys):
+    status, out, err = run(tool, capsys, "--graphs", "llama")
+    assert status == 0, err
+    rows = passed(out)
+    assert "bfloat16,float32" in rows["MatMul"] and "float32" in rows["Softmax"]
+    assert "bfloat16" not in rows["Softmax"] and "bfloat16" not in rows["Rsqrt"]
+
+
 def test_text_encoders_pass_with_the_operators_that_they_have_on_ascend(tmp_path):
     """In a process of its own: in this one, stand-ins for CPUs may be in their place."""
     path = tmp_path / "audit.json"

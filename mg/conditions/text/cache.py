@@ -58,7 +58,7 @@ class EncoderInfo:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_max_tokens(self.max_tokens, is_whole_text=self.name == "text")
+        check_max_tokens(self.max_tokens, is_whole_text=self.name == "text" or self.max_tokens == 1)
         if not 1 <= self.width <= MAX_WIDTH:
             raise ValueError(f"width={self.width}; expected 1 to {MAX_WIDTH}")
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mg.conditions.text.prompt_template import PromptTemplate
+
 __all__ = ["TextEmbedding", "TextEncoder"]
 
 NUM_SHOWN = 60  # characters of a text in messages
@@ -43,12 +45,21 @@ class TextEncoder(abc.ABC):
         spec: the text from which `mg.conditions.text.build` makes this encoder again.
         width: D, the size of a token's embedding.
         max_tokens: L, the number of tokens of every embedding, mark of the end included.
+        takes_template: whether texts are read within a prompt template.
+        has_precisions: whether it has `in_precision(dtype)`; the others run in float32.
     """
 
     name: str
     spec: str
     width: int
     max_tokens: int
+    takes_template = False
+    has_precisions = False
+
+    @property
+    def room(self) -> int:
+        """How many tokens a text may have, which are more than L where some are left out."""
+        return self.max_tokens
 
     @property
     @abc.abstractmethod
@@ -61,7 +72,22 @@ class TextEncoder(abc.ABC):
 
     @abc.abstractmethod
     def embed(self, tokens: Sequence[list[Any]]) -> list[np.ndarray]:
-        """Return one float32 array (number of its tokens, D) for each list of tokens."""
+        """Return one float32 array (n, D) for each list of tokens, n at most L.
+
+        It has a row for each token, unless the encoder leaves some out.
+        """
+
+    def crops_prompts(self) -> bool:
+        """Return whether the prompt template leaves out the beginning of prompts too."""
+        return False
+
+    def with_template(self, template: PromptTemplate | None) -> "TextEncoder":
+        """Return the encoder with another prompt template; itself where there is none to take.
+
+        Raises:
+            ValueError: a template that does not belong to the encoder's tokenizer.
+        """
+        return self
 
     def encode(self, texts: Sequence[str], *, truncate: bool = False) -> TextEmbedding:
         """Return the embeddings of texts: values (B, L, D) and mask (B, L), L = `max_tokens`.
@@ -72,8 +98,8 @@ class TextEncoder(abc.ABC):
                 stays).
 
         Raises:
-            ValueError: a text has more than `max_tokens` tokens and `truncate` is false; or texts
-                is not a list of texts.
+            ValueError: a text has more than `room` tokens and `truncate` is false; or texts
+                is no list of texts.
         """
         tokens = self._tokens_of(texts, truncate)
         embedded = self.embed(tokens) if tokens else []
@@ -89,29 +115,29 @@ class TextEncoder(abc.ABC):
         self._tokens_of(texts, False)
 
     def is_too_long(self, text: str) -> bool:
-        """Return whether a text has more than `max_tokens` tokens."""
-        return len(self.tokenize(text)) > self.max_tokens
+        """Return whether a text has more than `room` tokens."""
+        return len(self.tokenize(text)) > self.room
 
     def _tokens_of(self, texts: Sequence[str], truncate: bool) -> list[list[Any]]:
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"texts={texts!r}: expected a list of texts")
         tokens = [self.tokenize(text) for text in texts]
-        too_long = [i for i, row in enumerate(tokens) if len(row) > self.max_tokens]
+        too_long = [i for i, row in enumerate(tokens) if len(row) > self.room]
         if too_long and not truncate:
             first = texts[too_long[0]]
             shown = first if len(first) <= NUM_SHOWN else first[:NUM_SHOWN] + "..."
             others = f" (and {len(too_long) - 1} more)" if len(too_long) > 1 else ""
             raise ValueError(
                 f"the text {shown!r}{others} is too long for the encoder {self.name!r}: "
-                f"{len(tokens[too_long[0]])} tokens, at most {self.max_tokens} fit; shorten it, or "
+                f"{len(tokens[too_long[0]])} tokens, at most {self.room} fit; shorten it, or "
                 "ask for truncation (truncate)"
             )
         return [self._cut(row) for row in tokens]
 
     def _cut(self, tokens: list[Any]) -> list[Any]:
-        if len(tokens) <= self.max_tokens:
+        if len(tokens) <= self.room:
             return tokens
-        return [*tokens[: self.max_tokens - 1], tokens[-1]]
+        return [*tokens[: self.room - 1], tokens[-1]]
 
 
 def check_max_tokens(max_tokens: int, *, is_whole_text: bool = False) -> int:

@@ -13,6 +13,6 @@ def needs_text_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"pretrained text encoders (t5, byt5, clip) need the package {error.name}, which is "
-            "not installed: pip install 'mg-video[text]', or choose the encoder word or byte"
+            f"pretrained text encoders (t5, byt5, clip, llama) need {error.name}, which is not "
+            "installed: pip install 'mg-video[text]', or choose the encoder word or byte"
         ) from error

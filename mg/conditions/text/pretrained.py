@@ -6,7 +6,6 @@ whole or in shards) and a tokenizer, as transformers saves them.
 """
 
 import functools
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +14,22 @@ from typing import Any
 import numpy as np
 
 from mg.conditions.text.encoder import TextEncoder, check_max_tokens
+from mg.conditions.text.encoder_files import (
+    CONFIG_FILE,
+    config_number,
+    encoder_tensors,
+    list_encoder_tensors,
+    read_encoder_config,
+    sha256_of_all,
+    weight_files,
+)
 from mg.conditions.text.tokenizers import (
     load_tokenizer,
     tokenizer_files,
     tokenizer_folder,
 )
-from mg.console import one_line
-from mg.files import sha256_of_file
-from mg.json_file import read_json, read_json_object
-from mg.weights.checkpoint_file import find_weights, list_tensors, read_weights
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.own_tensors import own_tensors
-from mg.weights.safetensors_file import (
-    INDEX_SUFFIX,
-    MAX_INDEX_BYTES,
-    safetensors_files,
-)
 
 __all__ = ["PRETRAINED_KINDS", "PretrainedTextEncoder"]
 
@@ -38,9 +37,6 @@ __all__ = ["PRETRAINED_KINDS", "PretrainedTextEncoder"]
 MAX_TOKENS = {"t5": 512, "byt5": 100, "clip": None}
 PRETRAINED_KINDS = tuple(MAX_TOKENS)
 
-CONFIG_FILE = "config.json"
-TORCH_INDEX = "pytorch_model.bin.index.json"
-MAX_SIZE = 1 << 20  # of width, vocabulary and positions
 LENGTH_STEP = 32  # what is computed is padded to a multiple of it, not always to max_tokens
 
 
@@ -58,6 +54,7 @@ class PretrainedTextEncoder(TextEncoder):
         *,
         max_tokens: int | None = None,
         padded: bool = False,
+        pooled: bool = False,
     ) -> None:
         """Read config and tokenizer.
 
@@ -69,30 +66,39 @@ class PretrainedTextEncoder(TextEncoder):
                 holds (77 as published, or more).
             padded: fill texts up to max_tokens and let the network attend to the filling, all of
                 which then counts as text: how CogVideoX was trained.
+            pooled: of CLIP, take the state of the mark of the end alone, as the only token
+                (L = 1): HunyuanVideo's second encoder. max_tokens then bounds the texts.
 
         Raises:
             FileNotFoundError: the folder or a file that it must have does not exist.
             ValueError: another kind; damaged files; more tokens than CLIP has positions.
         """
+        if pooled and (kind != "clip" or padded):
+            raise ValueError("pooled belongs to clip, without padded: the state of the text's end")
         if kind not in MAX_TOKENS:
             raise ValueError(f"kind={kind!r}; expected one of {', '.join(PRETRAINED_KINDS)}")
         self.name = kind
         self._folder = Path(folder)
-        self._config = _read_config(self._folder, kind)
+        self._config = read_encoder_config(self._folder, kind)
         self._tokenizer_folder = tokenizer_folder(kind, self._folder)
         self._tokenize = load_tokenizer(kind, self._tokenizer_folder)
-        self._weights = _weight_files(self._folder)
+        self._weights = weight_files(self._folder)
         width, vocabulary = ("d_model", "vocab_size")
         if kind == "clip":
             width = "hidden_size"
-        self.width = _number(self._config, width, self._folder)
-        self._num_ids = _number(self._config, vocabulary, self._folder)
+        self.width = config_number(self._config, width, self._folder)
+        self._num_ids = config_number(self._config, vocabulary, self._folder)
         self._check_sizes()
-        self.max_tokens = self._checked_max_tokens(max_tokens)
-        self.spec = f"{kind}:{self._folder},max_tokens={self.max_tokens}"
-        self._is_padded = padded
-        if padded:
-            self.spec += ",padded"
+        self._room = self._checked_max_tokens(max_tokens)
+        self.max_tokens = 1 if pooled else self._room
+        self._is_padded, self._is_pooled = padded, pooled
+        self._options = [f"max_tokens={self._room}"]
+        self._options += [name for name, on in (("padded", padded), ("pooled", pooled)) if on]
+        self.spec = ",".join([f"{kind}:{self._folder}", *self._options])
+
+    @property
+    def room(self) -> int:
+        return self._room
 
     @functools.cached_property
     def identity(self) -> str:
@@ -105,9 +111,8 @@ class PretrainedTextEncoder(TextEncoder):
             "tokenizer": tokenizer_files(self.name, self._tokenizer_folder),
             "config": [self._folder / CONFIG_FILE],
         }
-        parts = [f"{what}={_sha256_of(files)}" for what, files in digests.items() if files]
-        padded = ["padded"] if self._is_padded else []
-        return ",".join([self.name, f"max_tokens={self.max_tokens}", *padded, *parts])
+        parts = [f"{what}={sha256_of_all(files)}" for what, files in digests.items() if files]
+        return ",".join([self.name, *self._options, *parts])
 
     def tokenize(self, text: str) -> list[int]:
         """Return token ids, with the marks that the encoder was trained with."""
@@ -123,9 +128,9 @@ class PretrainedTextEncoder(TextEncoder):
         from mg.conditions.text.text_networks import run_text_network  # imports MindSpore
 
         longest = max(len(row) for row in tokens)
-        length = min(self.max_tokens, -(-longest // LENGTH_STEP) * LENGTH_STEP)
+        length = min(self._room, -(-longest // LENGTH_STEP) * LENGTH_STEP)
         if self._is_padded:
-            length = self.max_tokens
+            length = self._room
         filling = self._config.get("pad_token_id") if self._is_padded else 0
         ids = np.full((len(tokens), length), filling or 0, np.int32)  # (B, L)
         mask = np.full(ids.shape, self._is_padded)
@@ -133,6 +138,8 @@ class PretrainedTextEncoder(TextEncoder):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         states = run_text_network(self._network, ids, mask)  # (B, L, D)
+        if self._is_pooled:
+            return [states[i, len(row) - 1 : len(row)] for i, row in enumerate(tokens)]
         return [states[i, kept] for i, kept in enumerate(mask)]
 
     @functools.cached_property
@@ -144,8 +151,8 @@ class PretrainedTextEncoder(TextEncoder):
 
         tensors: dict[str, np.ndarray] = {}
         try:
-            for file in self._weights:
-                tensors |= read_weights(file)
+            for part in encoder_tensors(self._folder):
+                tensors |= part
             network = build_text_network(self.name, self._config)
             load_text_network(network, self.name, own_tensors(tensors))
         except ValueError as error:
@@ -154,69 +161,16 @@ class PretrainedTextEncoder(TextEncoder):
 
     def _check_sizes(self) -> None:
         """Raise ValueError if the config states sizes that the weights cannot have."""
-        entries = {}
-        for file in self._weights:
-            entries |= list_tensors(file)
+        entries = list_encoder_tensors(self._folder)
         shapes = {name: entry.shape for name, entry in entries.items()}
         check_config_sizes(self._config, shapes, place=self._folder / CONFIG_FILE)
 
     def _checked_max_tokens(self, max_tokens: int | None) -> int:
         if self.name != "clip":
             return check_max_tokens(MAX_TOKENS[self.name] if max_tokens is None else max_tokens)
-        num_positions = _number(self._config, "max_position_embeddings", self._folder)
+        num_positions = config_number(self._config, "max_position_embeddings", self._folder)
         if max_tokens is not None and max_tokens > num_positions:
             raise ValueError(
                 f"max_tokens={max_tokens}, but {self._folder} has {num_positions} positions"
             )
         return check_max_tokens(num_positions if max_tokens is None else max_tokens)
-
-
-def _read_config(folder: Path, kind: str) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
-    try:
-        config = read_json_object(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} not found; expected a folder with {CONFIG_FILE}, weights and tokenizer of a "
-            f"{kind} encoder"
-        ) from None
-    whole = config.get("text_config")  # of a whole CLIP
-    return whole if isinstance(whole, dict) else config
-
-
-def _number(config: dict[str, Any], key: str, folder: Path) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_SIZE:
-        raise ValueError(
-            f"{folder / CONFIG_FILE}: {key} is {one_line(repr(value))}, expected a whole number "
-            f"from 1 to {MAX_SIZE}"
-        )
-    return value
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the files with a folder's weights: one, or all shards."""
-    has_safetensors = any(folder.glob("*.safetensors"))
-    if has_safetensors or not (folder / TORCH_INDEX).is_file():
-        file = find_weights(folder)
-        return safetensors_files(file) if file.name.endswith(INDEX_SUFFIX) else [file]
-    index = folder / TORCH_INDEX
-    try:
-        content = read_json(index, max_bytes=MAX_INDEX_BYTES)
-        names = sorted(set(content["weight_map"].values()))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{index} is not an index of shards: {error}") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ValueError(f"{index} names {name!r}; shards must stand in the folder itself")
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{index} names {name}, which is not beside it")
-    return [folder / name for name in names]
-
-
-def _sha256_of(files: Sequence[Path]) -> str:
-    """Return the SHA-256 of a file, or of those of several in the order of their names."""
-    digests = [sha256_of_file(file) for file in sorted(files)]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("".join(digests).encode("ascii")).hexdigest()

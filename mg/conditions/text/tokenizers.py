@@ -13,6 +13,7 @@ __all__ = ["load_tokenizer", "tokenizer_files", "tokenizer_folder"]
 TOKENIZER_FILES = {
     "t5": (("tokenizer.json",), ("spiece.model",)),
     "clip": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "llama": (("tokenizer.json",),),
     "byt5": ((),),
 }
 
@@ -21,7 +22,7 @@ def tokenizer_folder(kind: str, folder: Path) -> Path:
     """Return the folder with an encoder's tokenizer: its own, or the one that diffusers puts there.
 
     Args:
-        kind: of encoder, "t5", "byt5" or "clip".
+        kind: of encoder, "t5", "byt5", "clip" or "llama".
         folder: of the encoder; beside `text_encoder_2` there may be `tokenizer_2`.
     """
     beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
@@ -35,7 +36,7 @@ def tokenizer_files(kind: str, folder: Path) -> list[Path]:
     """Return the files of a folder from which the tokenizer is made.
 
     Args:
-        kind: of encoder, "t5", "byt5" or "clip".
+        kind: of encoder, "t5", "byt5", "clip" or "llama".
         folder: of the encoder.
 
     Raises:
@@ -55,7 +56,7 @@ def load_tokenizer(kind: str, folder: Path) -> Callable[[str], list[int]]:
     """Return a function from a text to its token ids, marks of start and end included.
 
     Args:
-        kind: of encoder, "t5", "byt5" or "clip".
+        kind: of encoder, "t5", "byt5", "clip" or "llama".
         folder: of the encoder.
 
     Raises:
@@ -83,7 +84,8 @@ def load_tokenizer(kind: str, folder: Path) -> Callable[[str], list[int]]:
 
 
 def _read_json(path: Path) -> Callable[[str], list[int]]:
-    from tokenizers import Tokenizer
+    with needs_text_extra():
+        from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(path))
     # How the encoder pads and what is too long is decided elsewhere, whatever the file says.

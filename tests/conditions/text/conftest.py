@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.text_encoders import write_tokenizer
+
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "text"
 
 COLOURS = ("red", "green", "blue", "yellow", "magenta", "cyan")
@@ -22,25 +24,6 @@ def captions():
         f"a {c} {s} {m} on a {b} background": (c, s, m, b)
         for c, s, m, b in itertools.product(COLOURS, SHAPES, MOTIONS, BACKGROUNDS)
     }
-
-
-def write_tokenizer(path, template, marks):
-    """Write a tokenizer.json that knows the words w3, w4, ... by their numbers."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
-    from tokenizers.processors import TemplateProcessing
-
-    words = {f"w{i}": i for i in range(64) if i not in marks.values()}
-    tokenizer = Tokenizer(WordLevel({**words, **marks}, unk_token="w3"))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
-    tokenizer.post_processor = TemplateProcessing(
-        single=template, special_tokens=list(marks.items())
-    )
-    # Settings that a file may bring along, and that must have no effect.
-    tokenizer.enable_padding(length=9)
-    tokenizer.enable_truncation(4)
-    tokenizer.save(str(path))
 
 
 @pytest.fixture

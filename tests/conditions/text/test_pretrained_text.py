@@ -12,6 +12,7 @@ from mg.conditions.text.tokenizers import load_tokenizer
 from mg.quiet_imports import quiet_imports
 from mg.weights.checkpoint_file import save_state_dict_to_file
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
+from tests.text_encoders import write_shards
 
 REFERENCE_TEXTS = {"t5": "w5 w6 w7 w8", "clip": "w6 w7 w8 w9"}
 LONG_TEXT = " ".join(f"w{i}" for i in range(10, 22))
@@ -143,6 +144,16 @@ def test_shards_of_pytorch(t5_folder, reference):
         PretrainedTextEncoder("t5", t5_folder)
     index.write_text("[]")
     with pytest.raises(ValueError, match="is not an index of shards"):
+        PretrainedTextEncoder("t5", t5_folder)
+
+
+def test_shards_of_safetensors(t5_folder, reference):
+    """As CogVideoX's T5 is published."""
+    write_shards(t5_folder)
+    encoder = PretrainedTextEncoder("t5", t5_folder)
+    assert np.abs(first_tokens(encoder, "w5 w6 w7 w8", 5) - reference("t5")).max() < 2e-5
+    (t5_folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="model-00002-of-00002"):
         PretrainedTextEncoder("t5", t5_folder)
 
 
