@@ -99,7 +99,7 @@ class TextEncoder(abc.ABC):
 
         Raises:
             ValueError: a text has more than `room` tokens and `truncate` is false; or texts
-                is no list of texts.
+                is not a list of texts.
         """
         tokens = self._tokens_of(texts, truncate)
         embedded = self.embed(tokens) if tokens else []

@@ -46,7 +46,7 @@ class LlamaConfig:
         heads, shared = self.num_attention_heads, self.num_key_value_heads
         if heads % shared:
             raise ValueError(
-                f"num_attention_heads={heads} is no multiple of num_key_value_heads={shared}"
+                f"num_attention_heads={heads} is not a multiple of num_key_value_heads={shared}"
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim}; rotary positions need an even number")

@@ -236,7 +236,7 @@ def test_template_files_and_tokenizers_that_do_not_fit(folder, tmp_path):
         ({"attention_bias": True}, "attention_bias=True is not implemented"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling=.* is not implemented"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 5.0}}, "rope_scaling=.*yarn"),
-        ({"num_key_value_heads": 3}, "is no multiple of num_key_value_heads=3"),
+        ({"num_key_value_heads": 3}, "is not a multiple of num_key_value_heads=3"),
         ({"num_attention_heads": 5, "num_key_value_heads": 5}, "head_dim missing"),
         ({"hidden_size": "32"}, "hidden_size is '32'|head_dim"),
         ({"num_hidden_layers": 3}, "9 extra"),
