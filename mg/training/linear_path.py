@@ -115,6 +115,7 @@ def linear_path_tensors(
     directions, deviations = components.directions, components.deviations[:, np.newaxis]
     down = directions / deviations
     bias = -(down @ components.mean)
+    down = down * down.shape[1]  # of means over blocks, see `mg.models.tae.encoder`
     if config.double_z:
         down = np.concatenate([down, np.zeros_like(down)])
         bias = np.concatenate([bias, np.full_like(bias, START_LOGVAR)])

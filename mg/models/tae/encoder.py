@@ -63,6 +63,9 @@ class Encoder(nn.Cell):
         num_moments = 2 if config.double_z else 1
         self.conv_out = Conv2_5d(widths[-1], num_moments * config.z_channels)
         self.block = (config.temporal_compression, config.spatial_compression)
+        # The path's weights act on the mean over a block: a sum over so many values would change
+        # with every step of a learning rate that suits the other layers.
+        self.share = 1.0 / (config.in_channels * config.block_volume)
         self.linear = (
             Conv2d(
                 config.in_channels * config.block_volume,
@@ -85,5 +88,5 @@ class Encoder(nn.Cell):
         x = self.conv_out(self.silu(self.norm_out(x, num_frames)), num_frames)
         if self.linear is not None:
             blocks, _ = fold_patches(video, *self.block)  # (B*T', 3 * block_volume, H', W')
-            x = x + self.linear(blocks)
+            x = x + self.linear(blocks * self.share)
         return unfold_frames(x, num_frames)
