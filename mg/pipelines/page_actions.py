@@ -247,6 +247,8 @@ def _generation(values: tuple[Any, ...]) -> PageRequest:
     """Return what the fields of `PageRequest` say, in their order."""
     names = [field.name for field in dataclasses.fields(PageRequest)]
     given = dict(zip(names, values, strict=True))
+    # A field that was not seen yet, in a folded part of a tab, has no text.
+    given |= {name: given[name] or "" for name in ("prompt", "negative_prompt")}
     return PageRequest(**given | {"num_frames": _as_number(given["num_frames"])})
 
 

@@ -82,12 +82,12 @@ def text_fields(gr: ModuleType, generator: "TextToVideo", *, tab: str = "") -> l
     prompt = gr.Textbox(
         label="Prompt", lines=3, max_lines=8, max_length=MAX_PROMPT, elem_id=f"{tab}prompt"
     )
-    if scope and scope.examples:
+    if scope and scope.examples and not tab:  # gradio shows none in a tab that is not open
         gr.Examples(
             [[example] for example in scope.examples],
             [prompt],
             label="Examples",
-            elem_id=f"{tab}examples",
+            elem_id="examples",
         )
     num_frames, size = _shape_fields(gr, generator, tab=tab)
     with gr.Row():

@@ -25,7 +25,7 @@ from mg.data.workers import CallFailedError, SupervisedProcess
 
 __all__ = ["KEEP_SECONDS", "MAX_UPLOAD_BYTES", "Upload", "Uploads", "limits_text"]
 
-MEGABYTE = 1_000_000
+MEGABYTE = 1 << 20
 MAX_UPLOAD_BYTES = 50 * MEGABYTE
 MAX_SECONDS = 60.0
 MAX_FRAMES = 7200  # a minute at 120 frames per second

@@ -199,6 +199,12 @@ def test_what_cannot_be_edited_is_told_and_the_upload_stays_for_another_try(
     assert files_of(page.uploads) == [upload.path]
 
 
+def test_fields_that_were_not_opened_are_empty(page, arrive, generator):
+    upload, _, _ = page.upload(arrive())
+    values = {"upload": upload, **EDIT, "negative_prompt": None, "prompt": None}
+    assert page.actions.edit.check(page.visitor, *values.values())[0]
+
+
 def test_a_source_must_be_long_enough(page, arrive, generator):
     upload = dataclasses.replace(page.upload(arrive())[0], num_frames=5)
     request = EditRequest(prompt="a", upload=upload, num_frames=6, strength=0.5)
