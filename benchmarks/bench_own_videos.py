@@ -1,0 +1,160 @@
+"""Hours to train an autoencoder and a generator on 10, 1,000 and 100,000 clips, estimated.
+
+    python benchmarks/bench_own_videos.py --sizes 64 128
+
+A few steps of each kind are run on the bundled clips, on one core, and their processor time is
+counted, which other work on the machine hardly changes. Then
+
+    hours = clips x passes over them x core-seconds per clip / 3600
+
+The passes are a choice (`PASSES`): enough that the loss of runs of this kind no longer falls fast.
+Clips have 16 frames; decoding them is included, compiling, validating and checkpoints are not.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+
+from mg.cli import config_of_mapping, run_main
+from mg.data.buckets import Bucket
+from mg.data.manifest import build_manifest
+from mg.files import write_text
+from mg.yaml_file import read_yaml
+
+CLIPS, CAPTIONS = "assets/clips", "assets/clips/train.csv"
+TAE = "assets/tae_tiny/tae_tiny.safetensors"
+TAE_CONFIG = "configs/tae/train/demo.yaml"
+GENERATOR_CONFIG = "configs/movie_gen/train/own_clips.yaml"
+NUM_FRAMES = 16
+NUM_WARM = 2
+# Over so many clips: passes of the autoencoder, and of the generator.
+PASSES = {10: (300, 800), 1_000: (20, 40), 100_000: (1, 4)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Core-seconds per clip of one size: a step of the autoencoder, encoding, a generator's."""
+
+    size: int
+    autoencoder: float
+    encoding: float
+    generator: float
+
+    def hours(self, num_clips: int) -> tuple[float, float, float]:
+        """Return the hours of one core that so many clips take, of each of the three."""
+        autoencoder, generator = PASSES[num_clips]
+        seconds = self.autoencoder * autoencoder, self.encoding, self.generator * generator
+        return tuple(num_clips * each / 3600 for each in seconds)
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """Return the hours as Markdown."""
+    lines = [
+        "| clips of 16 frames | size | passes | autoencoder h | encoding h | generator h |",
+        "|---|---|---|---|---|---|",
+    ]
+    for num_clips, passes in PASSES.items():
+        for cost in costs:
+            hours = " | ".join(f"{each:,.2g}" if each < 10 else f"{each:,.0f}" for each in
+                               cost.hours(num_clips))  # fmt: skip
+            lines.append(f"| {num_clips:,} | {cost.size} px | {passes[0]}, {passes[1]} | {hours} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--steps", type=int, default=4, help="that are timed, of each kind")
+    parser.add_argument("--output_path", default="outputs/bench_own_videos.json")
+    options = parser.parse_args()
+
+    import mindspore as ms
+
+    from mg.device import DeviceConfig, setup_device
+
+    setup_device(DeviceConfig(device="CPU"))
+    costs = []
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            costs.append(measure(size, options.steps, Path(folder)))
+        print(costs[-1], flush=True)
+    about = {
+        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "mindspore": ms.__version__,
+        "date": date.today().isoformat(),
+        "core_seconds_per_clip": [dataclasses.asdict(cost) for cost in costs],
+    }
+    write_text(options.output_path, json.dumps(about, indent=2) + "\n", overwrite=True)
+    print(f"\n{table(costs)}\n\n{about['machine']}, MindSpore {ms.__version__}, {about['date']}")
+
+
+def measure(size: int, num_steps: int, folder: Path) -> Cost:
+    """Return the core-seconds per clip of a size, a few steps of each kind measured."""
+    from mg.parallel.ranks import ONE_RANK
+    from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+    from mg.pipelines.encode import encode_videos
+    from mg.training.autoencoder_task import AutoencoderTask
+    from mg.training.config import TrainTAEConfig
+    from mg.training.denoiser_config import TrainDenoiserConfig
+    from mg.training.denoiser_task import DenoiserTask
+
+    settings = read_yaml(TAE_CONFIG)
+    settings["data"] |= {"size": size, "short_side_range": [size, size], "num_workers": 0}
+    settings |= {"validation": {}, "device": "CPU", "output_path": str(folder / "tae")}
+    tae_config = config_of_mapping(TrainTAEConfig, settings)
+    of_autoencoder = seconds_per_clip(AutoencoderTask(tae_config, ONE_RANK), tae_config, num_steps)
+
+    tae = load_autoencoder(AutoencoderConfig(ckpt_path=TAE))
+    bucket = [Bucket(NUM_FRAMES, size, size)]
+    manifest = build_manifest(csv_path=CAPTIONS, video_folder=CLIPS)
+
+    def encode(name: str) -> None:
+        encode_videos(tae, manifest, folder / name, buckets=bucket)
+
+    encode("warm")
+    of_encoding = core_seconds(lambda: encode("latents")) / len(manifest.clips)
+
+    settings = read_yaml(GENERATOR_CONFIG) | {
+        "csv_path": CAPTIONS,
+        "latent_folder": str(folder / "latents"),
+        "tae": TAE,
+        "device": "CPU",
+        "output_path": str(folder / "generator"),
+    }
+    config = config_of_mapping(TrainDenoiserConfig, settings)
+    of_generator = seconds_per_clip(DenoiserTask(config, ONE_RANK), config, num_steps)
+    return Cost(size, of_autoencoder, of_encoding, of_generator)
+
+
+def seconds_per_clip(task, config, num_steps: int) -> float:
+    """Return the core-seconds of a training step over its clips, after some that compile."""
+    from mg.training.task import Controls
+
+    task.enter(task.stages[0])
+
+    def run(steps: range) -> None:
+        for step in steps:
+            batch = task.dataset.batch(step, config.batch_size)
+            task.run_batch(step, batch, Controls(step, 1e-5, 1.0, 1.0), is_last=True)
+
+    run(range(NUM_WARM))
+    return core_seconds(lambda: run(range(NUM_WARM, NUM_WARM + num_steps))) / (
+        num_steps * config.batch_size
+    )
+
+
+def core_seconds(function: Callable[[], None]) -> float:
+    """Return the processor time of this process that a call takes."""
+    began = time.process_time()
+    function()
+    return time.process_time() - began
+
+
+if __name__ == "__main__":
+    run_main(main)
