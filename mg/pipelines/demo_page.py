@@ -10,10 +10,11 @@ import socket
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from mg.pipelines.page_actions import ForPrograms, build_actions
+from mg.pipelines.page_actions import Actions, ForPrograms, Job, build_actions
 from mg.pipelines.page_fields import (
+    UploadFields,
     edit_fields,
     local_file,
     reconstruction_fields,
@@ -94,90 +95,113 @@ def build_page(maker: VideoMaker) -> "gradio.Blocks":
         gr.Markdown(f"# Text to video\n\n{introduction(maker.generator)}", elem_id="introduction")
         with gr.Row():
             with gr.Column():
-                with gr.Tabs():
-                    with gr.Tab("Text to video", elem_id="tab_text"):
-                        text = text_fields(gr, maker.generator)
-                        generate = gr.Button("Generate", variant="primary", elem_id="generate")
-                    with gr.Tab("Video to video", elem_id="tab_edit"):
-                        source = upload_fields(gr, "edit", uploads.discard)
-                        edit = edit_fields(gr, maker.generator)
-                        remake = gr.Button("Generate", variant="primary", elem_id="remake")
-                    with gr.Tab("Reconstruction", elem_id="tab_reconstruction"):
-                        original = upload_fields(gr, "reconstruction", uploads.discard)
-                        settings = reconstruction_fields(gr, maker.generator)
-                        reconstruct = gr.Button(
-                            "Reconstruct", variant="primary", elem_id="reconstruct"
-                        )
+                tabs = _tabs(gr, maker.generator, uploads)
                 cancel = gr.Button("Cancel", elem_id="cancel")
                 problem = gr.Markdown(visible=False, elem_id="problem")
             with gr.Column():
-                video = gr.Video(
-                    label="Video", autoplay=True, loop=True, buttons=["download"], elem_id="video"
-                )
-                gallery = gr.Gallery(
-                    label="Last videos",
-                    columns=4,
-                    height="auto",
-                    fit_columns=False,
-                    interactive=False,
-                    elem_id="history",
-                )
-                with gr.Accordion("How it was made", open=False, elem_id="made"):
-                    metadata = gr.JSON(show_label=False, elem_id="metadata")
+                video, metadata, gallery = _results(gr)
         actions = build_actions(gr, maker, uploads, Path(video.GRADIO_CACHE))
-        is_right, history = gr.State(False), gr.State([])
-        shown = [video, metadata, history, gallery, problem]
-        for job, button, fields, given in (
-            (actions.text, generate, text, None),
-            (actions.edit, remake, [source.state, *edit], source),
-            (actions.reconstruction, reconstruct, [original.state, *settings], original),
-        ):
-            # Has a queue of its own: what is wrong is told at once, also while a video is made.
-            done = button.click(
-                job.check,
-                fields,
-                [is_right, problem],
-                concurrency_limit=None,
-                api_visibility="private",
-            ).then(
-                job.show,
-                [is_right, history, *fields],
-                shown,
-                concurrency_limit=1,
-                concurrency_id="generator",
-                show_progress_on=video,
-                api_visibility="private",
-            )
-            if given is not None:
-                done.then(
-                    actions.release,
-                    [is_right, given.state],
-                    [given.state, given.status],
-                    api_visibility="private",
-                )
-                given.file.upload(
-                    actions.take,
-                    given.file,
-                    [given.file, given.state, given.status, problem],
-                    concurrency_limit=None,
-                    api_visibility="private",
-                )
+        shown = [video, metadata, gr.State([]), gallery, problem]
+        jobs = actions.text, actions.edit, actions.reconstruction
+        for tab, job in zip(tabs, jobs, strict=True):
+            _connect(gr, tab, job, actions, shown)
         cancel.click(actions.cancel, concurrency_limit=None, api_visibility="private")
         with gr.Row(visible=False):
-            _serve_programs(gr, actions.api, text, edit, settings)
+            _serve_programs(gr, actions.api, tabs)
     return page
 
 
-def _serve_programs(
-    gr: ModuleType, api: ForPrograms, text: list, edit: list, settings: list
-) -> None:
+class _Tab(NamedTuple):
+    """What one tab has: a button, fields, and where a video is uploaded, if one is."""
+
+    button: "gradio.Button"
+    fields: list["gradio.components.Component"]
+    upload: UploadFields | None = None
+
+
+def _tabs(gr: ModuleType, generator: "TextToVideo", uploads: Uploads) -> list[_Tab]:
+    """Return the tabs: text to video, video to video, reconstruction."""
+
+    def button(label: str, name: str) -> "gradio.Button":
+        return gr.Button(label, variant="primary", elem_id=name)
+
+    with gr.Tabs():
+        with gr.Tab("Text to video"):
+            fields = text_fields(gr, generator)
+            tabs = [_Tab(button("Generate", "generate"), fields)]
+        with gr.Tab("Video to video"):
+            upload = upload_fields(gr, "edit", uploads.discard)
+            fields = edit_fields(gr, generator)
+            tabs.append(_Tab(button("Generate", "remake"), fields, upload))
+        with gr.Tab("Reconstruction"):
+            upload = upload_fields(gr, "reconstruction", uploads.discard)
+            fields = reconstruction_fields(gr, generator)
+            tabs.append(_Tab(button("Reconstruct", "reconstruct"), fields, upload))
+    return tabs
+
+
+def _results(gr: ModuleType) -> tuple["gradio.Video", "gradio.JSON", "gradio.Gallery"]:
+    """Return where the video is shown, what is told of it, and those before it."""
+    video = gr.Video(label="Video", autoplay=True, loop=True, buttons=["download"], elem_id="video")
+    gallery = gr.Gallery(
+        label="Last videos",
+        columns=4,
+        height="auto",
+        fit_columns=False,
+        interactive=False,
+        elem_id="history",
+    )
+    with gr.Accordion("How it was made", open=False, elem_id="made"):
+        metadata = gr.JSON(show_label=False, elem_id="metadata")
+    return video, metadata, gallery
+
+
+def _connect(gr: ModuleType, tab: _Tab, job: Job, actions: Actions, shown: list) -> None:
+    """Have a tab's button check, then make and show a video; and its upload taken.
+
+    Args:
+        gr: gradio.
+        tab: with the button and the fields.
+        job: what the button starts.
+        actions: of the page.
+        shown: video, JSON, history, gallery and problem.
+    """
+    video, _, history, _, problem = shown
+    fields = tab.fields if tab.upload is None else [tab.upload.state, *tab.fields]
+    is_right = gr.State(False)
+    # Has a queue of its own: what is wrong is told at once, also while a video is being made.
+    done = tab.button.click(
+        job.check, fields, [is_right, problem], concurrency_limit=None, api_visibility="private"
+    ).then(
+        job.show,
+        [is_right, history, *fields],
+        shown,
+        concurrency_limit=1,
+        concurrency_id="generator",
+        show_progress_on=video,
+        api_visibility="private",
+    )
+    if tab.upload is None:
+        return
+    file, status, state = tab.upload.file, tab.upload.status, tab.upload.state
+    done.then(actions.release, [is_right, state], [state, status], api_visibility="private")
+    file.upload(
+        actions.take,
+        file,
+        [file, state, status, problem],
+        concurrency_limit=None,
+        api_visibility="private",
+    )
+
+
+def _serve_programs(gr: ModuleType, api: ForPrograms, tabs: list[_Tab]) -> None:
     """Have calls for programs, which get what is wrong as an error of the call."""
-    for name, fields in (("generate", text), ("edit", edit), ("reconstruct", settings)):
+    for name, tab in zip(("generate", "edit", "reconstruct"), tabs, strict=True):
         call, of_call = gr.Button(), [gr.Video(), gr.JSON()]
-        video = [] if name == "generate" else [local_file(gr, label="video")]
+        video = [] if tab.upload is None else [local_file(gr, label="video")]
         call.click(
             getattr(api, name),
-            [*video, *fields],
+            [*video, *tab.fields],
             of_call,
             concurrency_limit=1,
             concurrency_id="generator",

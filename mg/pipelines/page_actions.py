@@ -70,7 +70,7 @@ def build_actions(gr: ModuleType, maker: VideoMaker, uploads: Uploads, folder: P
     make = functools.partial(_make, maker, uploads)
     reconstruction = functools.partial(_reconstruction, folder=folder)
 
-    def take(path, visitor: gr.Request):
+    def take(path):
         """Return an upload, what it is, and what is wrong; the field is empty again."""
         try:
             upload = uploads.take(path)

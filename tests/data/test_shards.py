@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mg.commands import make_shards
 from mg.data import tar_index
 from mg.data.captions import add_captions, read_captions
 from mg.data.clips import ClipConfig, ClipDataset
@@ -326,6 +328,20 @@ def test_clips_are_packed_and_come_back(folder, tmp_path):
     content = (tmp_path / "s" / "clips-000000.tar").read_bytes()
     write_shards(manifest.clips, tmp_path / "u", max_bytes=10**9)
     assert (tmp_path / "u" / "clips-000000.tar").read_bytes() == content
+
+
+def test_the_command_packs_each_file_as_it_is(folder, tmp_path, monkeypatch):
+    arguments = ["mg", "--video_folder", str(folder), "--output_path", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--max_megabytes", "0.000001"])
+    make_shards.main()
+    paths = sorted(tmp_path.iterdir())
+    assert [path.name for path in paths] == [f"clips-{number:06d}.tar" for number in range(5)]
+    with tarfile.open(paths[0]) as tar:
+        assert tar.extractfile("a.mp4").read() == (folder / "a.mp4").read_bytes()
+    with pytest.raises(FileExistsError, match="shards already"):
+        make_shards.main()
+    with pytest.raises(ValueError, match="max_megabytes=0"):
+        make_shards.MakeShardsConfig(max_megabytes=0)
 
 
 def test_keys_differ_and_odd_names_get_a_suffix(folder, tmp_path):

@@ -139,7 +139,7 @@ class UploadPage(Page):
     """The same page; a visitor uploads, presses a tab's button, and sees what comes of it."""
 
     def upload(self, path):
-        cleared, upload, status, problem = self.actions.take(str(path), self.visitor)
+        cleared, upload, status, problem = self.actions.take(str(path))
         assert cleared is None
         return upload, status, problem.value
 
