@@ -1,14 +1,16 @@
 """Hours to train an autoencoder and a generator on 10, 1,000 and 100,000 clips, estimated.
 
-    python benchmarks/bench_own_videos.py --sizes 64 128
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/bench_own_videos.py --sizes 64
 
 A few steps of each kind are run on the bundled clips, on one core, and their processor time is
-counted, which other work on the machine hardly changes. Then
+counted, which other work on the machine changes less than the time on the clock. Then
 
     hours = clips x passes over them x core-seconds per clip / 3600
 
-The passes are a choice (`PASSES`): enough that the loss of runs of this kind no longer falls fast.
-Clips have 16 frames; decoding them is included, compiling, validating and checkpoints are not.
+Sizes of `--scale_to` are not measured: their core-seconds are those of the largest size that is,
+times the ratio of pixels, which attention makes more in truth. The passes are a choice (`PASSES`),
+not a rule: few clips are seen often, many of them seldom. Clips have 16 frames; decoding them is
+included, compiling, validating and checkpoints are not.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from mg.cli import config_of_mapping, run_main
 from mg.data.buckets import Bucket
 from mg.data.manifest import build_manifest
 from mg.files import write_text
+from mg.json_file import read_json_object
 from mg.yaml_file import read_yaml
 
 CLIPS, CAPTIONS = "assets/clips", "assets/clips/train.csv"
@@ -46,6 +49,12 @@ class Cost:
     encoding: float
     generator: float
 
+    def scaled(self, size: int) -> "Cost":
+        """Return the same for another size, by its pixels."""
+        ratio = (size / self.size) ** 2
+        numbers = (self.autoencoder, self.encoding, self.generator)
+        return Cost(size, *(ratio * number for number in numbers))
+
     def hours(self, num_clips: int) -> tuple[float, float, float]:
         """Return the hours of one core that so many clips take, of each of the three."""
         autoencoder, generator = PASSES[num_clips]
@@ -56,31 +65,49 @@ class Cost:
 def table(costs: Sequence[Cost]) -> str:
     """Return the hours as Markdown."""
     lines = [
-        "| clips of 16 frames | size | passes | autoencoder h | encoding h | generator h |",
+        "| clips | size | passes | autoencoder h | encoding h | generator h |",
         "|---|---|---|---|---|---|",
     ]
     for num_clips, passes in PASSES.items():
         for cost in costs:
-            hours = " | ".join(f"{each:,.2g}" if each < 10 else f"{each:,.0f}" for each in
-                               cost.hours(num_clips))  # fmt: skip
-            lines.append(f"| {num_clips:,} | {cost.size} px | {passes[0]}, {passes[1]} | {hours} |")
+            hours = " | ".join(rounded(each) for each in cost.hours(num_clips))
+            size = f"16x{cost.size}x{cost.size}"
+            lines.append(f"| {num_clips:,} | {size} | {passes[0]}, {passes[1]} | {hours} |")
     return "\n".join(lines)
+
+
+def rounded(hours: float) -> str:
+    """Return hours with two digits that count."""
+    return f"{hours:.2g}" if hours < 99.5 else f"{float(f'{hours:.2g}'):,.0f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64])
     parser.add_argument("--steps", type=int, default=4, help="that are timed, of each kind")
+    parser.add_argument(
+        "--scale_to", type=int, nargs="*", default=[128, 256], help="sizes that are computed"
+    )
     parser.add_argument("--output_path", default="outputs/bench_own_videos.json")
+    parser.add_argument("--measured", type=Path, help="print the table of such a file again")
     options = parser.parse_args()
+    if options.measured is None:
+        write_measured(options)
+    about = read_json_object(options.measured or options.output_path)
+    costs = [Cost(**cost) for cost in about["core_seconds_per_clip"]]
+    costs += [costs[-1].scaled(size) for size in options.scale_to if size > costs[-1].size]
+    print(f"\n{table(costs)}\n\n{json.dumps(about, indent=1)}")
 
+
+def write_measured(options: argparse.Namespace) -> None:
+    """Measure the sizes and write what was found."""
     import mindspore as ms
 
     from mg.device import DeviceConfig, setup_device
 
     setup_device(DeviceConfig(device="CPU"))
     costs = []
-    for size in options.sizes:
+    for size in sorted(options.sizes):
         with tempfile.TemporaryDirectory() as folder:
             costs.append(measure(size, options.steps, Path(folder)))
         print(costs[-1], flush=True)
@@ -91,7 +118,6 @@ def main() -> None:
         "core_seconds_per_clip": [dataclasses.asdict(cost) for cost in costs],
     }
     write_text(options.output_path, json.dumps(about, indent=2) + "\n", overwrite=True)
-    print(f"\n{table(costs)}\n\n{about['machine']}, MindSpore {ms.__version__}, {about['date']}")
 
 
 def measure(size: int, num_steps: int, folder: Path) -> Cost:
