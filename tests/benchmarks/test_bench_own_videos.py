@@ -1,7 +1,8 @@
 """Hours from core-seconds: the formula, and sizes that are scaled."""
 
 import pytest
-from bench_own_videos import PASSES, Cost, rounded, table
+
+from benchmarks.bench_own_videos import PASSES, Cost, rounded, table
 
 COST = Cost(64, autoencoder=2.0, encoding=0.5, generator=0.25)
 
