@@ -59,6 +59,7 @@ def use_uploads(page: "Page", videos: Path, scratch: Path, prompt: str) -> None:
     left = [file for file in copies if file.read_bytes() == content]
     expect(not left, f"an upload stays: {left}")
     print("no upload stays")
+    page.get_by_role("tab", name="Text to video").click()  # as the picture is to show it
 
 
 def see_refused_uploads(page: "Page", scratch: Path) -> None:

@@ -107,7 +107,7 @@ class ReconstructionRequest:
             "height": size[0],
             "width": size[1],
             "compression": f"{spec.t}x{spec.h}x{spec.w}, {spec.channels} channels",
-            "latent_numbers_per_video_number": round(float(numbers), 4),
+            "share_of_numbers_kept": round(float(numbers), 4),
             **{name: round(float(np.mean(value)), 3) for name, value in values.items()},
         }
 
