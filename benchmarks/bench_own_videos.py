@@ -27,7 +27,6 @@ from mg.cli import config_of_mapping, run_main
 from mg.data.buckets import Bucket
 from mg.data.manifest import build_manifest
 from mg.files import write_text
-from mg.json_file import read_json_object
 from mg.yaml_file import read_yaml
 
 CLIPS, CAPTIONS = "assets/clips", "assets/clips/train.csv"
@@ -89,18 +88,24 @@ def main() -> None:
         "--scale_to", type=int, nargs="*", default=[128, 256], help="sizes that are computed"
     )
     parser.add_argument("--output_path", default="outputs/bench_own_videos.json")
-    parser.add_argument("--measured", type=Path, help="print the table of such a file again")
+    parser.add_argument(
+        "--core_seconds",
+        type=float,
+        nargs=3,
+        metavar=("AUTOENCODER", "ENCODING", "GENERATOR"),
+        help="per clip of the first size, from logs of your own; nothing is measured then",
+    )
     options = parser.parse_args()
-    if options.measured is None:
-        write_measured(options)
-    about = read_json_object(options.measured or options.output_path)
-    costs = [Cost(**cost) for cost in about["core_seconds_per_clip"]]
+    if options.core_seconds is not None:
+        costs = [Cost(options.sizes[0], *options.core_seconds)]
+    else:
+        costs = write_measured(options)
     costs += [costs[-1].scaled(size) for size in options.scale_to if size > costs[-1].size]
-    print(f"\n{table(costs)}\n\n{json.dumps(about, indent=1)}")
+    print(f"\n{table(costs)}")
 
 
-def write_measured(options: argparse.Namespace) -> None:
-    """Measure the sizes and write what was found."""
+def write_measured(options: argparse.Namespace) -> list[Cost]:
+    """Return what the sizes cost, measured; it is written too."""
     import mindspore as ms
 
     from mg.device import DeviceConfig, setup_device
@@ -110,7 +115,6 @@ def write_measured(options: argparse.Namespace) -> None:
     for size in sorted(options.sizes):
         with tempfile.TemporaryDirectory() as folder:
             costs.append(measure(size, options.steps, Path(folder)))
-        print(costs[-1], flush=True)
     about = {
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "mindspore": ms.__version__,
@@ -118,6 +122,7 @@ def write_measured(options: argparse.Namespace) -> None:
         "core_seconds_per_clip": [dataclasses.asdict(cost) for cost in costs],
     }
     write_text(options.output_path, json.dumps(about, indent=2) + "\n", overwrite=True)
+    return costs
 
 
 def measure(size: int, num_steps: int, folder: Path) -> Cost:
@@ -145,6 +150,7 @@ def measure(size: int, num_steps: int, folder: Path) -> Cost:
 
     encode("warm")
     of_encoding = core_seconds(lambda: encode("latents")) / len(manifest.clips)
+    print(f"{size} px: autoencoder {of_autoencoder:.3f}, encoding {of_encoding:.3f}", flush=True)
 
     settings = read_yaml(GENERATOR_CONFIG) | {
         "csv_path": CAPTIONS,
@@ -155,6 +161,7 @@ def measure(size: int, num_steps: int, folder: Path) -> Cost:
     }
     config = config_of_mapping(TrainDenoiserConfig, settings)
     of_generator = seconds_per_clip(DenoiserTask(config, ONE_RANK), config, num_steps)
+    print(f"{size} px: generator {of_generator:.4f} core-seconds per clip", flush=True)
     return Cost(size, of_autoencoder, of_encoding, of_generator)
 
 

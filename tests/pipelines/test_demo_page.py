@@ -190,9 +190,9 @@ def test_the_words_are_those_of_the_command_line_and_no_html(client, generator):
 class Page:
     """The page of one visitor, pressed by functions in place of a browser."""
 
-    def __init__(self, maker, visitor="one"):
+    def __init__(self, maker, visitor="one", uploads=None):
         gr = import_gradio()
-        self.uploads = Uploads()
+        self.uploads = uploads or Uploads()
         self.shown = maker.folder.with_name("shown")
         self.actions = build_actions(gr, maker, self.uploads, self.shown)
         self.visitor = SimpleNamespace(session_hash=visitor)

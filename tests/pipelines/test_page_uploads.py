@@ -157,10 +157,10 @@ class UploadPage(Page):
 
 
 @pytest.fixture
-def page(generator, tmp_path):
-    page = UploadPage(VideoMaker(generator, tmp_path / "videos"))
-    yield page
-    page.uploads.close()
+def page(generator, uploads, tmp_path):
+    yield UploadPage(VideoMaker(generator, tmp_path / "videos"), uploads=uploads)
+    for path in files_of(uploads):
+        path.unlink()
 
 
 def test_a_video_is_made_of_an_upload_as_by_the_pipeline(page, arrive, generator, clip):
