@@ -20,6 +20,7 @@ __all__ = [
     "read_bytes",
     "remove_abandoned",
     "resolve_under",
+    "sha256_of_content",
     "sha256_of_file",
     "write_text",
 ]
@@ -224,8 +225,13 @@ def path_under(root: str | os.PathLike, relative: str | os.PathLike) -> Path:
 
 def sha256_of_file(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
     with open_regular_file(path) as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
+        return sha256_of_content(file)
+
+
+def sha256_of_content(file: BinaryIO) -> str:
+    """Return the SHA-256 of what an open file has left to read, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK_BYTES):
+        digest.update(chunk)
     return digest.hexdigest()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Check scripts/demo.py in a real browser, headless: a video is made and plays, errors show.
+"""Check scripts/demo.py in a real browser, headless: videos are made and play, faults are told.
 
     pip install -e ".[demo,browser]"    and a Chromium: apt-get install chromium
     python tools/check_demo_page.py --screenshot outputs/page.png
@@ -31,15 +31,17 @@ import numpy as np
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from check_page_uploads import use_uploads
 from mg.cli import run_main
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.pipelines.generator_folder import save_generator
 from mg.pipelines.output_record import read_record
 from mg.pipelines.training_scope import TrainingScope
+from page_in_browser import VIDEO, CheckError, expect, field
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Locator, Page
+    from playwright.sync_api import BrowserContext, Page
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = "127.0.0.1"
@@ -54,15 +56,6 @@ WRONG = (
     ("num_frames", "1.5", "num_frames='1.5'; expected a whole number"),
     ("guidance", "-1", "guidance=-1; expected 0 or more"),
 )
-VIDEO = """() => {
-    const video = document.querySelector("#video video");
-    return {
-        width: video.videoWidth,
-        height: video.videoHeight,
-        seconds: video.duration,
-        error: video.error && video.error.message,
-    };
-}"""
 TINY_TAE = {
     "ch": 32,
     "ch_mult": [1, 1, 1, 1],
@@ -83,10 +76,6 @@ TINY_TRANSFORMER = {
     "timestep_width": 32,
 }
 TINY_DEFAULTS = {"num_frames": 8, "size": [64, 96], "fps": 8, "guidance": 3.0, "steps": 4}
-
-
-class CheckError(ValueError):
-    """Something of the page is not as it should be."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -113,6 +102,7 @@ def main(argv: list[str] | None = None) -> None:
             opened(address, options) as page,
         ):
             use(page, videos, options)
+            use_uploads(page, videos, Path(scratch), PROMPT)
     print("all of the page works")
 
 
@@ -319,17 +309,6 @@ def see_refused(page: "Page", name: str, value: str, message: str) -> None:
     told.wait_for()
     print(f"refused: {told.inner_text()}")
     field(page, name).fill(before)
-
-
-def field(page: "Page", name: str) -> "Locator":
-    """Return where the value of a field is typed."""
-    return page.locator(f"#{name} input, #{name} textarea")
-
-
-def expect(is_right: bool, message: str) -> None:
-    """Raise CheckError with the message unless all is right."""
-    if not is_right:
-        raise CheckError(message)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "measure two folders of videos by a protocol"),
     "evaluate-prompts": Command("eval_prompts", "measure whether a generator follows its prompts"),
     "prepare": Command("prepare_clips", "decode videos once into clips that training reads fast"),
+    "make-shards": Command("make_shards", "pack clips and captions into WebDataset shards"),
     "make-samples": Command("make_sample_videos", "draw captioned clips of moving shapes"),
     "encode-text": Command("encode_text", "embed captions for training"),
     "train-tae": Command("train_tae", "train a temporal autoencoder"),

@@ -4,10 +4,12 @@ mg encode --ckpt_path tae.ckpt --input videos --output_path outputs/latents
 """
 
 import dataclasses
+import logging
 from pathlib import Path
 
 from mg.cli import parse_config, plain_settings, save_config
 from mg.data.buckets import Bucket
+from mg.data.captions import add_captions
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
 from mg.device import setup_device
@@ -16,7 +18,10 @@ from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.output_record import open_output_folder
 
+logger = logging.getLogger("mg")
+
 RECORD = "encode.yaml"  # of the settings, beside the outputs
+CAPTIONS = "encode_captions.csv"
 
 # What --help shows.
 COMMON = (
@@ -38,7 +43,8 @@ class EncodeConfig(AutoencoderConfig):
     """Encoding of videos.
 
     Args:
-        input: a video, or a folder of videos.
+        input: a video, a folder of videos, or shards (.tar, a pattern or a list of them), whose
+            captions go into encode_captions.csv of output_path.
         csv_path: table (CSV, JSONL or JSON) with a column `video`, instead of all videos of the
             folder; the videos of a column `source` are encoded too.
         video_folder: folder of the videos of csv_path.
@@ -55,9 +61,9 @@ class EncodeConfig(AutoencoderConfig):
         overwrite: encode all videos again and replace existing latents.
     """
 
-    input: str | None = None
+    input: list[str] | str | None = None
     csv_path: str | None = None
-    video_folder: str | None = None
+    video_folder: list[str] | str | None = None
     reading: Reading = dataclasses.field(default_factory=Reading)
     output_path: str = "outputs/latents"
     image_size: int | tuple[int, int] | None = None
@@ -100,9 +106,15 @@ def main() -> None:
     # MindSpore takes seconds to import; a wrong setting is answered before.
     from mg.pipelines.encode import encode_videos
 
+    captions = {}
+    if config.csv_path is None:
+        captions = {clip.name: clip.caption for clip in manifest.clips if clip.caption}
+
     def save_settings() -> None:
         if ranks.is_main:
             save_config(Path(config.output_path) / RECORD, config)
+            if captions:  # of shards or prepared clips: training wants a table
+                add_captions(Path(config.output_path) / CAPTIONS, captions)
 
     encode_videos(
         load_autoencoder(config),
@@ -117,4 +129,7 @@ def main() -> None:
         ranks=ranks,
         on_begin=save_settings,
     )
+    if captions and ranks.is_main:
+        table = Path(config.output_path) / CAPTIONS
+        logger.info("The captions of %d clips are in %s, for --csv_path.", len(captions), table)
     log_peak_memory()

@@ -39,7 +39,7 @@ class InferenceConfig(AutoencoderConfig):
 
     Args:
         csv_path: table with a column `video`; null takes all of video_folder.
-        video_folder: folder of the videos, or one file.
+        video_folder: folder of the videos, one file, or shards (.tar, a pattern or a list).
         reading: largest frames that are read (max_pixels), and whether pixels are made square.
         output_path: folder for the videos and the report.
         num_frames: frames of each clip, from its beginning; 0 for whole clips of any length.
@@ -52,7 +52,7 @@ class InferenceConfig(AutoencoderConfig):
     """
 
     csv_path: str | None = None
-    video_folder: str | None = None
+    video_folder: list[str] | str | None = None
     reading: Reading = dataclasses.field(default_factory=Reading)
     output_path: str = "outputs/reconstruction"
     num_frames: int | None = 16

@@ -1,4 +1,4 @@
-"""Open a page in the browser that makes videos of prompts; it needs pip install -e ".[demo]".
+"""Open a page in the browser that makes videos of prompts and videos; pip install -e ".[demo]".
 
 mg page
 """

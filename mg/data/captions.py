@@ -1,13 +1,17 @@
 """Videos and their captions, from a CSV or JSONL table or a metadata.json."""
 
+import csv
+import io
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mg.data.table_names import NamedFiles
 from mg.data.video_table import read_video_table
+from mg.files import write_text
 
-__all__ = ["CaptionTable", "CaptionedVideo", "read_captions"]
+__all__ = ["CaptionTable", "CaptionedVideo", "add_captions", "read_captions"]
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,22 @@ def read_captions(
             f"{table_path} has no row with a caption ({len(without_caption)} rows without)"
         )
     return CaptionTable(tuple(videos), tuple(without_caption))
+
+
+def add_captions(table_path: str | os.PathLike, captions: Mapping[str, str]) -> None:
+    """Write captions into a table; rows of other videos that it has stay.
+
+    Args:
+        table_path: a .csv that this function wrote before, or a new one.
+        captions: of videos, by their names.
+
+    Raises:
+        ValueError: a table is there that cannot be read.
+    """
+    table_path, rows = Path(table_path), {}
+    if table_path.exists():
+        rows = {row.video: row.caption for row in read_video_table(table_path, needs_captions=True)}
+    text = io.StringIO()
+    table = [("video", "caption"), *{**rows, **captions}.items()]
+    csv.writer(text, lineterminator="\n").writerows(table)
+    write_text(table_path, text.getvalue(), overwrite=True)

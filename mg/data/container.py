@@ -14,7 +14,6 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from mg.data.frame_geometry import Geometry
 from mg.data.frame_times import VARIABLE_RATE, is_variable
 from mg.data.media_rules import BrokenVideoError, Reading
+from mg.data.media_source import MediaSource, MediaState, media_state
 from mg.data.open_container import open_container, reason_of_decoder, stream_note
 from mg.data.pixel_conversion import to_rgb
 from mg.data.truncation import num_missing_bytes
@@ -67,18 +67,17 @@ class VideoScan:
     notes: tuple[str, ...]
 
 
-def scan_container(path: Path, reading: Reading) -> VideoScan:
+def scan_container(path: MediaSource, reading: Reading) -> VideoScan:
     """Return the frame index of a video file; repeated calls for an unchanged file are free.
 
     Raises:
         BrokenVideoError: not a video, no video stream, truncated, too large, or not decodable.
     """
-    status = path.stat()
-    return _scan_cached(path, reading, status.st_mtime_ns, status.st_size)
+    return _scan_cached(path, reading, media_state(path))
 
 
 @functools.lru_cache(maxsize=512)
-def _scan_cached(path: Path, reading: Reading, mtime_ns: int, size: int) -> VideoScan:
+def _scan_cached(path: MediaSource, reading: Reading, state: MediaState) -> VideoScan:
     with open_container(path, reading) as (container, stream):
         _refuse_missing_bytes(path, container, stream)
         pts, keyframe_pts, trusted = _demux(path, container, stream)
@@ -115,7 +114,7 @@ def _scan_cached(path: Path, reading: Reading, mtime_ns: int, size: int) -> Vide
     return VideoScan(pts, keyframe_pts, num_frames, geometry, fps, notes)
 
 
-def _refuse_missing_bytes(path: Path, container, stream) -> None:
+def _refuse_missing_bytes(path: MediaSource, container, stream) -> None:
     """Raise if the end of the file is cut off."""
     missing = num_missing_bytes(path)
     if missing:
@@ -125,7 +124,7 @@ def _refuse_missing_bytes(path: Path, container, stream) -> None:
         )
     if "mp4" not in container.format.name:
         return
-    size = path.stat().st_size
+    size = media_state(path).num_bytes
     entries = stream.index_entries
     num_lost = sum(1 for entry in entries if entry.pos + entry.size > size)
     if num_lost:
@@ -135,7 +134,7 @@ def _refuse_missing_bytes(path: Path, container, stream) -> None:
         )
 
 
-def _demux(path: Path, container, stream) -> tuple[np.ndarray | None, np.ndarray, bool]:
+def _demux(path: MediaSource, container, stream) -> tuple[np.ndarray | None, np.ndarray, bool]:
     """Return (sorted pts or None, key frame pts, whether no packet looked damaged)."""
     pts, keyframe_pts, intact, last_intact = [], [], True, True
     try:
@@ -162,13 +161,15 @@ def _demux(path: Path, container, stream) -> tuple[np.ndarray | None, np.ndarray
     return np.sort(np.array(pts, dtype=np.int64)), keyframes, intact
 
 
-def _first_frame(path: Path, reading: Reading) -> av.VideoFrame:
+def _first_frame(path: MediaSource, reading: Reading) -> av.VideoFrame:
     for frame in _decode(path, reading):
         return frame
     raise BrokenVideoError(f"{path.name}: no frame can be decoded")
 
 
-def _decode_all(path: Path, reading: Reading, *, has_pts: bool) -> tuple[np.ndarray | None, int]:
+def _decode_all(
+    path: MediaSource, reading: Reading, *, has_pts: bool
+) -> tuple[np.ndarray | None, int]:
     """Return (pts of the frames that the decoder delivers, or None; their number)."""
     pts = [frame.pts for frame in _decode(path, reading)]
     if not pts:
@@ -178,7 +179,7 @@ def _decode_all(path: Path, reading: Reading, *, has_pts: bool) -> tuple[np.ndar
     return np.array(pts, dtype=np.int64), len(pts)
 
 
-def _decode(path: Path, reading: Reading) -> Iterator[av.VideoFrame]:
+def _decode(path: MediaSource, reading: Reading) -> Iterator[av.VideoFrame]:
     """Yield the frames of the whole file in order.
 
     Damaged frames at the very start (a file cut between key frames) are passed over; later ones
@@ -206,7 +207,7 @@ def _decode(path: Path, reading: Reading) -> Iterator[av.VideoFrame]:
             ) from error
 
 
-def _refuse_other_size(path: Path, frame: av.VideoFrame, height: int, width: int) -> None:
+def _refuse_other_size(path: MediaSource, frame: av.VideoFrame, height: int, width: int) -> None:
     if (frame.height, frame.width) != (height, width):
         raise BrokenVideoError(
             f"{path.name}: the frame size changes on the way, from {width}x{height} to "
@@ -217,7 +218,7 @@ def _refuse_other_size(path: Path, frame: av.VideoFrame, height: int, width: int
 class ContainerReader:
     """Reads frames of one video file by number; a context manager."""
 
-    def __init__(self, path: Path, reading: Reading, *, scan: VideoScan | None = None):
+    def __init__(self, path: MediaSource, reading: Reading, *, scan: VideoScan | None = None):
         self.path = path
         self.reading = reading
         self.scan = scan if scan is not None else scan_container(path, reading)
@@ -331,7 +332,7 @@ class ContainerReader:
         return geometry.show(to_rgb(frame))
 
 
-def iterate_container(path: Path, reading: Reading) -> Iterator[np.ndarray]:
+def iterate_container(path: MediaSource, reading: Reading) -> Iterator[np.ndarray]:
     """Yield every frame that the index of `path` lists, in order, uint8 (H, W, 3)."""
     scan = scan_container(path, reading)
     num_frames = 0

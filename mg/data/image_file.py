@@ -3,10 +3,8 @@
 import contextlib
 import functools
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import cv2
@@ -19,8 +17,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from mg.data.frame_times import VARIABLE_RATE, is_variable
 from mg.data.media_rules import BrokenVideoError, Reading, image_format
+from mg.data.media_source import MediaSource, MediaState, media_state, open_media
 from mg.data.orientation import Orientation
-from mg.files import open_regular_file
 
 __all__ = ["ImageScan", "iterate_image", "read_image", "scan_image"]
 
@@ -43,18 +41,17 @@ class ImageScan:
     notes: tuple[str, ...]
 
 
-def scan_image(path: Path, reading: Reading) -> ImageScan:
+def scan_image(path: MediaSource, reading: Reading) -> ImageScan:
     """Return the size and length of an image, all of it decoded; again for free until it changes.
 
     Raises:
         BrokenVideoError: not a readable image, or too large.
     """
-    status = path.stat()
-    return _scan_cached(path, reading, status.st_mtime_ns, status.st_size)
+    return _scan_cached(path, reading, media_state(path))
 
 
 @functools.lru_cache(maxsize=512)
-def _scan_cached(path: Path, reading: Reading, mtime_ns: int, size: int) -> ImageScan:
+def _scan_cached(path: MediaSource, reading: Reading, state: MediaState) -> ImageScan:
     num_frames, shape, milliseconds = 0, (0, 0), []
     for picture, duration in _pictures(path, reading):
         num_frames, shape = num_frames + 1, picture.shape
@@ -67,13 +64,13 @@ def _scan_cached(path: Path, reading: Reading, mtime_ns: int, size: int) -> Imag
     return ImageScan(num_frames, *shape[:2], fps, notes)
 
 
-def iterate_image(path: Path, reading: Reading) -> Iterator[np.ndarray]:
+def iterate_image(path: MediaSource, reading: Reading) -> Iterator[np.ndarray]:
     """Yield the frames of an image file, uint8 (H, W, 3), turned as its EXIF data says."""
     for picture, _ in _pictures(path, reading):
         yield picture
 
 
-def read_image(path: Path, indices: Sequence[int], reading: Reading) -> list[np.ndarray]:
+def read_image(path: MediaSource, indices: Sequence[int], reading: Reading) -> list[np.ndarray]:
     """Return the frames at `indices`, uint8 (H, W, 3); an animation is decoded up to the last."""
     pictures = itertools.islice(iterate_image(path, reading), max(indices) + 1)
     wanted = set(indices)
@@ -81,7 +78,7 @@ def read_image(path: Path, indices: Sequence[int], reading: Reading) -> list[np.
     return [found[index] for index in indices]
 
 
-def _pictures(path: Path, reading: Reading) -> Iterator[tuple[np.ndarray, float]]:
+def _pictures(path: MediaSource, reading: Reading) -> Iterator[tuple[np.ndarray, float]]:
     """Yield (frame, how long it is shown in milliseconds)."""
     with _open(path, reading) as image:
         orientation = Orientation.of_exif(image.getexif().get(EXIF_ORIENTATION))
@@ -98,11 +95,11 @@ def _pictures(path: Path, reading: Reading) -> Iterator[tuple[np.ndarray, float]
 
 
 @contextlib.contextmanager
-def _open(path: Path, reading: Reading) -> Iterator[Image.Image]:
+def _open(path: MediaSource, reading: Reading) -> Iterator[Image.Image]:
     """Yield an image whose size is known, but not decoded; all faults are BrokenVideoErrors."""
     try:
         with (
-            open_regular_file(path) as file,
+            open_media(path) as file,
             _opened(path, file, reading) as image,
         ):
             reading.check_pixels(path, image.height, image.width)
@@ -113,9 +110,9 @@ def _open(path: Path, reading: Reading) -> Iterator[Image.Image]:
         raise BrokenVideoError(f"{path.name}: not a readable image ({error})") from error
 
 
-def _opened(path: Path, file: BinaryIO, reading: Reading) -> Image.Image:
+def _opened(path: MediaSource, file: BinaryIO, reading: Reading) -> Image.Image:
     """Return the image in a file, which may be read as a whole for that."""
-    num_bytes = os.fstat(file.fileno()).st_size
+    num_bytes = media_state(path).num_bytes
     if num_bytes > MAX_BYTES_PER_PIXEL * reading.max_pixels:
         raise BrokenVideoError(
             f"{path.name}: {num_bytes} bytes are more than an image of the {reading.max_pixels} "
@@ -126,21 +123,21 @@ def _opened(path: Path, file: BinaryIO, reading: Reading) -> Image.Image:
     return reader(file)
 
 
-def _still(path: Path, image: Image.Image) -> np.ndarray:
+def _still(path: MediaSource, image: Image.Image) -> np.ndarray:
     """Return an image as it is stored, uint8 (H, W, 3)."""
     if image.format == "PNG" and _bit_depth(path) == 16:
         return _still_of_16_bits(path)
     return np.array(image.convert("RGB"))
 
 
-def _bit_depth(path: Path) -> int:
-    with open_regular_file(path) as file:
+def _bit_depth(path: MediaSource) -> int:
+    with open_media(path) as file:
         return file.read(PNG_BIT_DEPTH + 1)[PNG_BIT_DEPTH]
 
 
-def _still_of_16_bits(path: Path) -> np.ndarray:
+def _still_of_16_bits(path: MediaSource) -> np.ndarray:
     """Return a PNG of 16 bits, grey or in colour, scaled to 8; Pillow would cut or clip them."""
-    with open_regular_file(path) as file:
+    with open_media(path) as file:
         stored = np.frombuffer(file.read(), np.uint8)
     values = cv2.imdecode(stored, cv2.IMREAD_UNCHANGED)
     if values is None:

@@ -11,10 +11,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from mg.data.folder_scan import FolderScan, has_media_suffix
+from mg.console import one_line
+from mg.data.clip_entries import (
+    Entry,
+    Rejected,
+    entries_of_csv,
+    entries_of_folder,
+    left_out_when_prepared,
+)
 from mg.data.media_rules import NoMediaError, kind_of_file
-from mg.data.prepared_index import INDEX_NAME, read_index
-from mg.data.table_names import NamedFiles, composed, hint_of_name
+from mg.data.media_source import MediaSource
+from mg.data.shards import VideoFolder, shard_paths
+from mg.data.table_names import hint_of_name
 from mg.data.video import (
     BrokenVideoError,
     Reading,
@@ -22,9 +30,7 @@ from mg.data.video import (
     iterate_frames,
     probe_video,
 )
-from mg.data.video_table import read_video_table
 from mg.data.workers import CallFailedError, SupervisedProcess, reason_of
-from mg.files import path_under
 
 __all__ = ["Clip", "Manifest", "Rejected", "build_manifest", "check_sources"]
 
@@ -39,14 +45,15 @@ class Clip:
     """One usable file, and how it is read.
 
     Attributes:
-        path: of the file.
-        name: its path relative to the folder of the data.
+        path: of the file, or its place in a shard.
+        name: its path relative to the folder of the data; of a clip in a shard, behind the
+            shard's.
         num_frames, height, width, fps, notes: as of `VideoInfo`.
-        caption: what it shows, if a table tells.
+        caption: what it shows, if a table or a shard tells.
         reading: how its frames are read.
     """
 
-    path: Path
+    path: MediaSource
     name: str
     num_frames: int
     height: int
@@ -63,14 +70,6 @@ class Clip:
     def frames(self) -> Iterator[np.ndarray]:
         """Yield its frames in order, uint8 (H, W, 3) RGB, holding one at a time."""
         return iterate_frames(self.path, reading=self.reading)
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """One file that cannot be used, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -121,18 +120,22 @@ class Manifest:
         return remarks + ([f"passed over: {', '.join(entries)}"] if entries else [])
 
 
-def check_sources(
-    csv_path: str | os.PathLike | None, video_folder: str | os.PathLike | None
-) -> None:
+def check_sources(csv_path: str | os.PathLike | None, video_folder: VideoFolder | None) -> None:
     """Raise what `build_manifest` raises for sources that do not exist; nothing is read.
 
     Raises:
-        FileNotFoundError: the CSV or the folder does not exist.
-        ValueError: neither is given.
+        FileNotFoundError: the CSV, the folder or a shard does not exist.
+        ValueError: neither is given, or a table of what is in shards.
     """
     if csv_path is None and video_folder is None:
         raise ValueError("give video_folder (a folder or a file), csv_path, or both")
-    if video_folder is not None and not Path(video_folder).exists():
+    shards = None if video_folder is None else shard_paths(video_folder)
+    if shards is not None and csv_path is not None:
+        raise ValueError(
+            f"csv_path={csv_path} has no place beside shards, which hold their captions themselves "
+            "(KEY.txt or KEY.json); leave it out"
+        )
+    if video_folder is not None and shards is None and not Path(video_folder).exists():
         raise FileNotFoundError(f"no such video folder or file: {video_folder}")
     if csv_path is not None and not Path(csv_path).exists():
         raise FileNotFoundError(f"no such CSV file: {csv_path}")
@@ -141,7 +144,7 @@ def check_sources(
 def build_manifest(
     *,
     csv_path: str | os.PathLike | None = None,
-    video_folder: str | os.PathLike | None = None,
+    video_folder: VideoFolder | None = None,
     min_frames: int = 1,
     keep_images: bool = False,
     probe_seconds_limit: float | None = 300.0,
@@ -163,7 +166,9 @@ def build_manifest(
             videos may lack their suffix or compose accents in another way.
         video_folder: folder of videos, images or prepared clips (searched recursively, links
             followed, in sorted order, when no CSV is given), or a single file. With a CSV and a
-            folder of prepared clips, the table names the original videos.
+            folder of prepared clips, the table names the original videos. A tar is a shard, whose
+            files are clips (`mg.data.shards`); several are a pattern (`clips-{000..099}.tar`) or a
+            list.
         min_frames: clips with fewer frames are left out as too short.
         keep_images: whether single images stay all the same (for batches of images).
         probe_seconds_limit: seconds after which the probing of one file counts as hung; None:
@@ -172,19 +177,22 @@ def build_manifest(
         with_sources: whether the videos of a table's column `source` are clips too.
 
     Raises:
-        FileNotFoundError: the CSV or the folder does not exist.
+        FileNotFoundError: the CSV, the folder or a shard does not exist.
         ValueError: neither is given, the CSV lacks its column, a CSV path leaves the folder, or no
             clip is usable (the message then holds the table).
     """
     check_sources(csv_path, video_folder)
     passed_over: collections.Counter[str] = collections.Counter()
     if csv_path is not None:
-        entries = _entries_of_csv(Path(csv_path), video_folder, with_sources=with_sources)
+        entries = entries_of_csv(Path(csv_path), video_folder, with_sources=with_sources)
     else:
-        entries = _entries_of_folder(Path(video_folder), passed_over)
-    clips, rejected = [], _left_out_when_prepared(csv_path, video_folder)
+        entries = entries_of_folder(video_folder, passed_over)
+    clips, rejected = [], left_out_when_prepared(csv_path, video_folder)
     with _prober(probe_seconds_limit) as probe:
         for entry in tqdm(entries, desc="probing videos", disable=None, leave=False):
+            if isinstance(entry, Rejected):
+                rejected.append(entry)
+                continue
             outcome = probe(_Task(entry, min_frames, keep_images, reading))
             if isinstance(outcome, Clip):
                 clips.append(outcome)
@@ -193,7 +201,7 @@ def build_manifest(
             else:
                 passed_over[outcome] += 1
     manifest = Manifest(tuple(clips), tuple(rejected), tuple(sorted(passed_over.items())))
-    source = csv_path if csv_path is not None else video_folder
+    source = csv_path if csv_path is not None else one_line(video_folder)
     if not clips:
         raise ValueError(f"no usable clip in {source}:\n{manifest.table()}")
     if remarks := manifest.remarks():
@@ -202,79 +210,13 @@ def build_manifest(
 
 
 @dataclass(frozen=True)
-class _Entry:
-    path: Path
-    name: str
-    caption: str = ""
-    fps: float = 0.0  # where the file itself does not tell
-    is_named: bool = True  # by a user or by its suffix: listed whatever it is
-
-
-@dataclass(frozen=True)
 class _Task:
     """One file to be probed; `keep_images` counts as one frame needed for a still image."""
 
-    entry: _Entry
+    entry: Entry
     min_frames: int
     keep_images: bool
     reading: Reading
-
-
-def _entries_of_folder(folder: Path, passed_over: collections.Counter[str]) -> list[_Entry]:
-    """Return every candidate in a folder, or the one file; count what is none."""
-    if not folder.is_dir():
-        return [_Entry(folder, folder.name)]
-    if (folder / INDEX_NAME).exists():
-        return [
-            _Entry(path_under(folder, piece.file), piece.file, piece.caption, piece.fps)
-            for piece in read_index(folder).pieces()
-        ]
-    scan = FolderScan(folder)
-    passed_over.update(scan.passed_over)
-    return [_Entry(folder / name, name, is_named=has_media_suffix(name)) for name in scan.names]
-
-
-def _entries_of_csv(
-    csv_path: Path, video_folder: str | os.PathLike | None, *, with_sources: bool
-) -> list[_Entry]:
-    """Return every row of the table; with `with_sources` each source too, once."""
-    root = Path(video_folder) if video_folder is not None else csv_path.parent
-    if not root.is_dir():
-        raise ValueError(f"with a CSV file, video_folder must be a folder; {root} is a file")
-    table = read_video_table(csv_path)
-    rows = [(row.video, row.caption.strip()) for row in table]
-    if with_sources:
-        videos = {row.video for row in table}
-        sources = dict.fromkeys(row.source.strip() for row in table)
-        rows += [(name, "") for name in sources if name and name not in videos]
-    if (root / INDEX_NAME).exists():
-        return _prepared_entries(root, rows)
-    files = NamedFiles(root)
-    found = [(files.find(name), caption) for name, caption in rows]
-    return [_Entry(file.path, file.name, caption) for file, caption in found]
-
-
-def _prepared_entries(folder: Path, rows: list[tuple[str, str]]) -> list[_Entry]:
-    """Return the prepared clips of the sources that the rows of a table name."""
-    sources = {composed(source.name): source for source in read_index(folder).sources.values()}
-    entries = []
-    for name, caption in rows:
-        source = sources.get(composed(name))
-        pieces = source.pieces if source is not None else ()
-        entries += [
-            _Entry(path_under(folder, p.file), p.file, caption or p.caption, p.fps) for p in pieces
-        ] or [_Entry(path_under(folder, name), name, caption)]
-    return entries
-
-
-def _left_out_when_prepared(
-    csv_path: str | os.PathLike | None, video_folder: str | os.PathLike | None
-) -> list[Rejected]:
-    """Return the sources that the making of a prepared folder had to leave out."""
-    if csv_path is not None or not (Path(video_folder) / INDEX_NAME).exists():
-        return []
-    sources = read_index(video_folder).sources.values()
-    return [Rejected(source.name, source.reason) for source in sources if not source.pieces]
 
 
 @contextlib.contextmanager
@@ -296,7 +238,7 @@ def _prober(seconds_limit: float | None) -> Iterator[Callable[[_Task], Clip | Re
         yield probe_supervised
 
 
-def _is_prepared(path: Path) -> bool:
+def _is_prepared(path: MediaSource) -> bool:
     try:
         return kind_of_file(path) == "prepared"
     except (OSError, ValueError):

@@ -2,15 +2,15 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-from mg.files import open_regular_file
+from mg.data.media_source import MediaSource, open_media
 
 __all__ = [
     "DEMUXERS",
     "MEDIA_SUFFIXES",
     "PREPARED_SUFFIX",
     "READING_VERSION",
+    "VIDEO_SUFFIXES",
     "BrokenVideoError",
     "NoMediaError",
     "Reading",
@@ -92,7 +92,7 @@ class Reading:
         if self.max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, not {self.max_pixels}")
 
-    def check_pixels(self, path: Path, height: int, width: int) -> None:
+    def check_pixels(self, path: MediaSource, height: int, width: int) -> None:
         """Raise BrokenVideoError if frames of this size are too large."""
         if height * width > self.max_pixels:
             raise BrokenVideoError(
@@ -106,7 +106,7 @@ def image_format(head: bytes) -> str | None:
     return next((name for name, start in IMAGE_STARTS.items() if start.match(head)), None)
 
 
-def kind_of_file(path: Path) -> str:
+def kind_of_file(path: MediaSource) -> str:
     """Return "image", "prepared" or "video" (whatever is neither of the others), by the content.
 
     Of an array the name says so too: there is nothing else that a `.npy` file could be.
@@ -116,7 +116,7 @@ def kind_of_file(path: Path) -> str:
         NoMediaError: an empty file, or an image of a format that is not read.
         ValueError: no regular file.
     """
-    with open_regular_file(path) as file:
+    with open_media(path) as file:
         head = file.read(32)
     if not head:
         raise NoMediaError(f"{path.name}: the file is empty (0 bytes)")

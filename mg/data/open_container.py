@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import av
@@ -11,7 +10,7 @@ from av.codec.context import Flags
 from av.stream import Disposition
 
 from mg.data.media_rules import DEMUXERS, BrokenVideoError, NoMediaError, Reading
-from mg.files import open_regular_file
+from mg.data.media_source import MediaSource, TarMember, open_media
 
 __all__ = ["open_container", "reason_of_decoder", "stream_note"]
 
@@ -38,7 +37,7 @@ MAX_HEADER_BYTES = 1 << 24
 
 
 @contextlib.contextmanager
-def open_container(path: Path, reading: Reading) -> Iterator[tuple]:
+def open_container(path: MediaSource, reading: Reading) -> Iterator[tuple]:
     """Yield (container, video stream); FFmpeg's errors become BrokenVideoError.
 
     The format is found by the content, before anything else is opened, and must be one of
@@ -52,12 +51,15 @@ def open_container(path: Path, reading: Reading) -> Iterator[tuple]:
     _check_stated_size(path, reading)
     # The limit is for the decoders that look at the first frames.
     options = ALLOWED | {"max_pixels": str(reading.max_pixels)}
-    try:
-        # An absolute path keeps FFmpeg from taking a name for an address.
-        container = av.open(os.path.abspath(path), options=options)
-    except av.FFmpegError as error:
-        raise _not_opened(path, error) from error
-    with container:
+    with contextlib.ExitStack() as stack:
+        if isinstance(path, TarMember):
+            opened = stack.enter_context(path.open())
+        else:
+            opened = os.path.abspath(path)  # which FFmpeg cannot take for an address
+        try:
+            container = stack.enter_context(av.open(opened, options=options))
+        except av.FFmpegError as error:
+            raise _not_opened(path, error) from error
         streams = _films(container)
         if not streams:
             kinds = sorted({s.type for s in container.streams}) or ["none"]
@@ -74,9 +76,9 @@ def open_container(path: Path, reading: Reading) -> Iterator[tuple]:
         yield container, stream
 
 
-def _not_opened(path: Path, error: av.FFmpegError) -> BrokenVideoError:
+def _not_opened(path: MediaSource, error: av.FFmpegError) -> BrokenVideoError:
     """Return the error to raise for a file that FFmpeg does not open."""
-    with open_regular_file(path) as file:
+    with open_media(path) as file:
         head = file.read(16).lstrip()
     if head.startswith(LIST_STARTS):
         return NoMediaError(f"{path.name}: not a video but a list of other files, never opened")
@@ -101,14 +103,14 @@ class _Head:
         return content
 
 
-def _check_stated_size(path: Path, reading: Reading) -> None:
+def _check_stated_size(path: MediaSource, reading: Reading) -> None:
     """Raise BrokenVideoError if the headers state frames that are too large.
 
     To be asked before FFmpeg opens a file by itself: it reads a frame then, which of raw video is
     as large as the picture. Of what has no such headers nothing is said.
     """
     with (
-        open_regular_file(path) as file,
+        open_media(path) as file,
         contextlib.suppress(av.FFmpegError),
         av.open(_Head(file), options=ALLOWED | HEADERS_ONLY) as container,
     ):

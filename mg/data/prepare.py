@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest, build_manifest
+from mg.data.media_source import media_state
 from mg.data.prepared_index import (
     INDEX_NAME,
     Piece,
@@ -77,9 +78,9 @@ def prepare_clips(
         index = _reusable_index(folder, settings, overwrite)
     for clip in tqdm(manifest.clips, desc="preparing clips", disable=None):
         known = index.sources.get(clip.name)
-        status = clip.path.stat()
+        status = media_state(clip.path)
         if known is not None:
-            source = status.st_size, status.st_mtime_ns, clip.reading.square_pixels
+            source = status.num_bytes, status.mtime_ns, clip.reading.square_pixels
             if (known.num_bytes, known.mtime_ns, known.square_pixels) == source:
                 continue
             if not overwrite:
@@ -116,7 +117,7 @@ def _remove_pieces(folder: Path, source: PreparedSource) -> None:
 
 def _prepare_source(clip: Clip, folder: Path, settings: PrepareSettings) -> PreparedSource:
     """Write the pieces of one source; a broken source leaves no piece, only the reason."""
-    status = clip.path.stat()
+    status = media_state(clip.path)
     pieces, reason, num_dropped = [], "", 0
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -140,8 +141,8 @@ def _prepare_source(clip: Clip, folder: Path, settings: PrepareSettings) -> Prep
         logger.warning("left out %s: %s", clip.name, reason)
     return PreparedSource(
         clip.name,
-        status.st_size,
-        status.st_mtime_ns,
+        status.num_bytes,
+        status.mtime_ns,
         tuple(pieces),
         num_dropped,
         reason,

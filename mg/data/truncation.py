@@ -3,7 +3,7 @@
 A decoder plays a cut-off file up to its last bytes and invents what is missing of the last frame.
 """
 
-from pathlib import Path
+from mg.data.media_source import MediaSource, media_state, open_media
 
 __all__ = ["num_missing_bytes"]
 
@@ -11,12 +11,12 @@ EBML_HEADER_ID = b"\x1a\x45\xdf\xa3"
 MATROSKA_SEGMENT_ID = b"\x18\x53\x80\x67"
 
 
-def num_missing_bytes(path: Path) -> int:
+def num_missing_bytes(path: MediaSource) -> int:
     """Return by how many bytes a Matroska, WebM or AVI file is shorter than its header says.
 
     0 for a complete file, and where nothing is declared (other containers, live recordings).
     """
-    with open(path, "rb") as file:
+    with open_media(path) as file:
         head = file.read(4096)
     if head.startswith(EBML_HEADER_ID):
         declared = _matroska_length(head)
@@ -24,7 +24,7 @@ def num_missing_bytes(path: Path) -> int:
         declared = 8 + int.from_bytes(head[4:8], "little")
     else:
         declared = 0
-    return max(0, declared - path.stat().st_size)
+    return max(0, declared - media_state(path).num_bytes)
 
 
 def _matroska_length(head: bytes) -> int:

@@ -1,5 +1,6 @@
 """Frames of a video, an image or a prepared clip, by number: one reader for all three."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from mg.data.container import ContainerReader, iterate_container, scan_container
 from mg.data.image_file import iterate_image, read_image, scan_image
 from mg.data.media_rules import PREPARED_SUFFIX, BrokenVideoError, Reading, kind_of_file
+from mg.data.media_source import MediaSource, TarMember, open_media
 
 __all__ = [
     "PREPARED_SUFFIX",
@@ -37,7 +39,7 @@ class VideoInfo:
         notes: what to tell of a file although it is read, such as "HDR (PQ)".
     """
 
-    path: Path
+    path: MediaSource
     num_frames: int
     height: int
     width: int
@@ -52,7 +54,7 @@ class VideoInfo:
 
 
 def probe_video(
-    path: str | os.PathLike, *, decode: bool = False, reading: Reading = AS_USUAL
+    path: str | os.PathLike | TarMember, *, decode: bool = False, reading: Reading = AS_USUAL
 ) -> VideoInfo:
     """Return the size and the number of readable frames of a video, image or prepared clip.
 
@@ -66,13 +68,9 @@ def probe_video(
         BrokenVideoError: the file is empty, truncated, has no video stream, is not a video or has
             frames that are too large.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise BrokenVideoError(f"{path.name}: a folder, not a video file")
-    if not path.exists():
-        raise FileNotFoundError(f"no such video: {path}")
-    if not path.is_file():  # opening a named pipe would wait for ever
-        raise BrokenVideoError(f"{path.name}: not a regular file")
+    if not isinstance(path, TarMember):
+        path = Path(path)
+        _check_file(path)
     kind = kind_of_file(path)
     if kind == "image":
         scan = scan_image(path, reading)
@@ -87,6 +85,15 @@ def probe_video(
     return VideoInfo(path, scan.num_frames, *scan.geometry.shown_size, scan.fps, kind, scan.notes)
 
 
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise BrokenVideoError(f"{path.name}: a folder, not a video file")
+    if not path.exists():
+        raise FileNotFoundError(f"no such video: {path}")
+    if not path.is_file():  # opening a named pipe would wait for ever
+        raise BrokenVideoError(f"{path.name}: not a regular file")
+
+
 class VideoReader:
     """Reads frames by number, exactly; a context manager.
 
@@ -95,7 +102,7 @@ class VideoReader:
             frames = reader.read(range(8, 24))  # uint8 (16, H, W, 3)
     """
 
-    def __init__(self, path: str | os.PathLike, reading: Reading = AS_USUAL):
+    def __init__(self, path: str | os.PathLike | TarMember, reading: Reading = AS_USUAL):
         self.info = probe_video(path, reading=reading)
         self._reading = reading
         is_video = self.info.kind == "video"
@@ -137,7 +144,9 @@ class VideoReader:
         return np.stack(self._container.read(indices))  # (T, H, W, 3)
 
 
-def iterate_frames(path: str | os.PathLike, *, reading: Reading = AS_USUAL) -> Iterator[np.ndarray]:
+def iterate_frames(
+    path: str | os.PathLike | TarMember, *, reading: Reading = AS_USUAL
+) -> Iterator[np.ndarray]:
     """Yield the frames of a file in order, uint8 (H, W, 3) RGB, holding one at a time.
 
     Raises:
@@ -153,10 +162,13 @@ def iterate_frames(path: str | os.PathLike, *, reading: Reading = AS_USUAL) -> I
         yield from iterate_container(info.path, reading)
 
 
-def _open_prepared(path: Path, reading: Reading) -> np.ndarray:
+def _open_prepared(path: MediaSource, reading: Reading) -> np.ndarray:
     """Return a memory map of a prepared clip, uint8 (T, H, W, 3)."""
     try:
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(path, TarMember):
+            frames = _map_member(path)
+        else:
+            frames = np.load(path, mmap_mode="r", allow_pickle=False)
     # Of a damaged header numpy raises whatever Python's parser does, of its shape OverflowError.
     except Exception as error:
         raise BrokenVideoError(f"{path.name}: not a readable .npy file ({error})") from error
@@ -167,3 +179,18 @@ def _open_prepared(path: Path, reading: Reading) -> np.ndarray:
         )
     reading.check_pixels(path, *frames.shape[1:3])
     return frames
+
+
+def _map_member(member: TarMember) -> np.ndarray:
+    """Return a memory map of the array in a member of a tar."""
+    with open_media(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"version {version} of the format; expected (1, 0)")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        begin = file.tell()
+    if dtype != np.uint8:  # of objects a map would follow whatever the bytes point to
+        raise ValueError(f"numbers of type {dtype}; expected uint8")
+    if is_fortran or begin + math.prod(shape) > member.num_bytes:
+        raise ValueError(f"an array {shape} is not what is in its {member.num_bytes} bytes")
+    return np.memmap(member.shard, dtype, mode="r", offset=member.offset + begin, shape=shape)

@@ -1,25 +1,29 @@
-"""A page in the browser that makes videos of prompts, as mg generate does.
+"""A page in the browser: videos of prompts, of other videos, and through the autoencoder.
 
 One video at a time. All of the page comes from this machine, so it works without network. It needs
 gradio, which is an extra: pip install -e ".[demo]".
 """
 
-import contextlib
-import dataclasses
 import html
 import logging
-import secrets
 import socket
-import threading
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
+from mg.pipelines.page_actions import Actions, ForPrograms, Job, build_actions
+from mg.pipelines.page_fields import (
+    UploadFields,
+    edit_fields,
+    local_file,
+    reconstruction_fields,
+    text_fields,
+    upload_fields,
+)
 from mg.pipelines.page_limits import RequestLimits
-from mg.pipelines.page_request import MAX_PROMPT, PageRequest, VideoMaker
-from mg.pipelines.sampling_checks import departures_of
+from mg.pipelines.page_request import VideoMaker
+from mg.pipelines.page_uploads import MAX_UPLOAD_BYTES, Uploads
 
 if TYPE_CHECKING:
     import gradio
@@ -28,20 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["build_page", "check_address", "import_gradio", "open_page"]
 
-logger = logging.getLogger("mg")
-
 CACHE_SECONDS = 24 * 3600  # after which gradio's copies of videos are removed
-NUM_REMEMBERED = 8  # videos of one visitor that the page goes on to show
-MAX_DRAWN_SEED = 1_000_000  # a number that people can note down
 # Small videos are enlarged without blurring their pixels.
 CSS = """
 #video video, #history video { image-rendering: pixelated; width: 100%; object-fit: contain; }
 #problem { border-left: 4px solid #d97706; padding: 0 0.8em; }
 """
-
-
-class _CancelledError(Exception):
-    """The visitor wants the video no longer."""
 
 
 def import_gradio() -> ModuleType:
@@ -80,7 +76,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def build_page(maker: VideoMaker) -> "gradio.Blocks":
-    """Return the page: what the generator can do, fields, the video, those before it.
+    """Return the page: what the generator can do, a tab for each thing, the video, those before it.
 
     Args:
         maker: of the videos.
@@ -89,65 +85,128 @@ def build_page(maker: VideoMaker) -> "gradio.Blocks":
         ValueError: gradio is not installed.
     """
     gr = import_gradio()
-    actions = _actions(gr, maker)
+    uploads = Uploads()
     with gr.Blocks(
         title="mg: text to video",
         analytics_enabled=False,
         delete_cache=(CACHE_SECONDS, CACHE_SECONDS),
     ) as page:
+        page.unload(uploads.forget_old)
         gr.Markdown(f"# Text to video\n\n{introduction(maker.generator)}", elem_id="introduction")
         with gr.Row():
             with gr.Column():
-                fields = _fields(gr, maker.generator)
-                with gr.Row():
-                    button = gr.Button("Generate", variant="primary", elem_id="generate")
-                    cancel = gr.Button("Cancel", elem_id="cancel")
+                tabs = _tabs(gr, maker.generator, uploads)
+                cancel = gr.Button("Cancel", elem_id="cancel")
                 problem = gr.Markdown(visible=False, elem_id="problem")
             with gr.Column():
-                video = gr.Video(
-                    label="Video", autoplay=True, loop=True, buttons=["download"], elem_id="video"
-                )
-                gallery = gr.Gallery(
-                    label="Last videos",
-                    columns=4,
-                    height="auto",
-                    fit_columns=False,
-                    interactive=False,
-                    elem_id="history",
-                )
-                with gr.Accordion("How it was made", open=False, elem_id="made"):
-                    metadata = gr.JSON(show_label=False, elem_id="metadata")
-        is_right, history = gr.State(False), gr.State([])
-        # Has a queue of its own: errors show at once, also while a video is being made.
-        checked = button.click(
-            actions.check,
-            fields,
-            [is_right, problem],
-            concurrency_limit=None,
-            api_visibility="private",
-        )
-        checked.then(
-            actions.show,
-            [is_right, history, *fields],
-            [video, metadata, history, gallery, problem],
-            concurrency_limit=1,
-            concurrency_id="generator",
-            show_progress_on=video,
-            api_visibility="private",
-        )
+                video, metadata, gallery = _results(gr)
+        actions = build_actions(gr, maker, uploads, Path(video.GRADIO_CACHE))
+        shown = [video, metadata, gr.State([]), gallery, problem]
+        jobs = actions.text, actions.edit, actions.reconstruction
+        for tab, job in zip(tabs, jobs, strict=True):
+            _connect(gr, tab, job, actions, shown)
         cancel.click(actions.cancel, concurrency_limit=None, api_visibility="private")
-        # For programs: what is wrong is an error of the call.
         with gr.Row(visible=False):
-            call, of_call = gr.Button(), [gr.Video(), gr.JSON()]
+            _serve_programs(gr, actions.api, tabs)
+    return page
+
+
+class _Tab(NamedTuple):
+    """What one tab has: a button, fields, and where a video is uploaded, if one is."""
+
+    button: "gradio.Button"
+    fields: list["gradio.components.Component"]
+    upload: UploadFields | None = None
+
+
+def _tabs(gr: ModuleType, generator: "TextToVideo", uploads: Uploads) -> list[_Tab]:
+    """Return the tabs: text to video, video to video, reconstruction."""
+
+    def button(label: str, name: str) -> "gradio.Button":
+        return gr.Button(label, variant="primary", elem_id=name)
+
+    with gr.Tabs():
+        with gr.Tab("Text to video"):
+            fields = text_fields(gr, generator)
+            tabs = [_Tab(button("Generate", "generate"), fields)]
+        with gr.Tab("Video to video"):
+            upload = upload_fields(gr, "edit", uploads.discard)
+            fields = edit_fields(gr, generator)
+            tabs.append(_Tab(button("Generate", "remake"), fields, upload))
+        with gr.Tab("Reconstruction"):
+            upload = upload_fields(gr, "reconstruction", uploads.discard)
+            fields = reconstruction_fields(gr, generator)
+            tabs.append(_Tab(button("Reconstruct", "reconstruct"), fields, upload))
+    return tabs
+
+
+def _results(gr: ModuleType) -> tuple["gradio.Video", "gradio.JSON", "gradio.Gallery"]:
+    """Return where the video is shown, what is told of it, and those before it."""
+    video = gr.Video(label="Video", autoplay=True, loop=True, buttons=["download"], elem_id="video")
+    gallery = gr.Gallery(
+        label="Last videos",
+        columns=4,
+        height="auto",
+        fit_columns=False,
+        interactive=False,
+        elem_id="history",
+    )
+    with gr.Accordion("How it was made", open=False, elem_id="made"):
+        metadata = gr.JSON(show_label=False, elem_id="metadata")
+    return video, metadata, gallery
+
+
+def _connect(gr: ModuleType, tab: _Tab, job: Job, actions: Actions, shown: list) -> None:
+    """Have a tab's button check, then make and show a video; and its upload taken.
+
+    Args:
+        gr: gradio.
+        tab: with the button and the fields.
+        job: what the button starts.
+        actions: of the page.
+        shown: video, JSON, history, gallery and problem.
+    """
+    video, _, history, _, problem = shown
+    fields = tab.fields if tab.upload is None else [tab.upload.state, *tab.fields]
+    is_right = gr.State(False)
+    # Has a queue of its own: what is wrong is told at once, also while a video is being made.
+    done = tab.button.click(
+        job.check, fields, [is_right, problem], concurrency_limit=None, api_visibility="private"
+    ).then(
+        job.show,
+        [is_right, history, *fields],
+        shown,
+        concurrency_limit=1,
+        concurrency_id="generator",
+        show_progress_on=video,
+        api_visibility="private",
+    )
+    if tab.upload is None:
+        return
+    file, status, state = tab.upload.file, tab.upload.status, tab.upload.state
+    done.then(actions.release, [is_right, state], [state, status], api_visibility="private")
+    file.upload(
+        actions.take,
+        file,
+        [file, state, status, problem],
+        concurrency_limit=None,
+        api_visibility="private",
+    )
+
+
+def _serve_programs(gr: ModuleType, api: ForPrograms, tabs: list[_Tab]) -> None:
+    """Have calls for programs, which get what is wrong as an error of the call."""
+    for name, tab in zip(("generate", "edit", "reconstruct"), tabs, strict=True):
+        call, of_call = gr.Button(), [gr.Video(), gr.JSON()]
+        video = [] if tab.upload is None else [local_file(gr, label="video")]
         call.click(
-            actions.generate,
-            fields,
+            getattr(api, name),
+            [*video, *tab.fields],
             of_call,
             concurrency_limit=1,
             concurrency_id="generator",
-            api_name="generate",
+            api_name=name,
         )
-    return page
 
 
 def introduction(generator: "TextToVideo") -> str:
@@ -186,196 +245,8 @@ def open_page(page: "gradio.Blocks", folder: Path, *, host: str, port: int) -> s
         pwa=False,
         enable_monitoring=False,
         footer_links=[],
-        max_file_size=0,
+        max_file_size=MAX_UPLOAD_BYTES,
         css=CSS,
         app_kwargs={"middleware": [Middleware(RequestLimits)]},
     )
     return address
-
-
-def _fields(gr: ModuleType, generator: "TextToVideo") -> list["gradio.components.Component"]:
-    """Return the fields in the order of `PageRequest`, filled with the defaults."""
-    defaults, scope = generator.defaults, generator.scope
-    size = "{}x{}".format(*defaults.size)
-    sizes = ["{}x{}".format(*pair) for pair in scope.sizes] if scope else []
-    lengths = list(scope.num_frames) if scope else []
-    prompt = gr.Textbox(
-        label="Prompt", lines=3, max_lines=8, max_length=MAX_PROMPT, elem_id="prompt"
-    )
-    if scope and scope.examples:
-        gr.Examples(
-            [[example] for example in scope.examples],
-            [prompt],
-            label="Examples",
-            elem_id="examples",
-        )
-    with gr.Row():
-        sizes_field, frames_field = (
-            gr.Dropdown(
-                list(dict.fromkeys([default, *choices])),
-                value=default,
-                label=label,
-                info=info,
-                allow_custom_value=True,
-                min_width=120,
-                elem_id=name,
-            )
-            for name, default, choices, label, info in (
-                ("size", size, sizes, "Size", "height x width, pixels"),
-                (
-                    "num_frames",
-                    defaults.num_frames,
-                    lengths,
-                    "Frames",
-                    f"{defaults.fps:g} per second",
-                ),
-            )
-        )
-    with gr.Row():
-        seed = gr.Number(
-            0, label="Seed", info="same seed, same video", min_width=120, elem_id="seed"
-        )
-        draw = gr.Button("Random seed", size="sm", scale=0, min_width=120, elem_id="draw_seed")
-    draw.click(_draw_seed, None, seed, queue=False, api_visibility="private")
-    with gr.Accordion("Advanced settings", open=False, elem_id="advanced"):
-        negative_prompt = gr.Textbox(
-            label="Negative prompt", max_lines=8, max_length=MAX_PROMPT, elem_id="negative_prompt"
-        )
-        with gr.Row():
-            steps = gr.Number(defaults.steps, label="Steps", info="of the sampler", elem_id="steps")
-            guidance = gr.Number(
-                defaults.guidance, label="Guidance", info="1 turns it off", elem_id="guidance"
-            )
-    return [prompt, negative_prompt, frames_field, sizes_field, steps, guidance, seed]
-
-
-def _draw_seed() -> int:
-    return secrets.randbelow(MAX_DRAWN_SEED)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Actions:
-    """What the page does: `check`, then `show`; `cancel`; and `generate`, for programs."""
-
-    check: Callable
-    show: Callable
-    cancel: Callable
-    generate: Callable
-
-
-def _actions(gr: ModuleType, maker: VideoMaker) -> _Actions:
-    """Return what the page does when buttons are pressed.
-
-    Args:
-        gr: gradio, which finds a visitor by its annotation and the progress by its default.
-        maker: of the videos.
-    """
-    wanted: dict[str, threading.Event] = {}  # by visitor; set once the video is not wanted
-
-    def check(visitor: gr.Request, *values):
-        wanted[visitor.session_hash] = threading.Event()
-        try:
-            _request(values).settings(maker.generator)
-        except (ValueError, OSError) as error:
-            return False, gr.Markdown(_as_text(str(error)), visible=True)
-        return True, gr.Markdown("", visible=False)
-
-    def show(
-        is_right,
-        history,
-        visitor: gr.Request,
-        progress=gr.Progress(),  # noqa: B008
-        *values,
-    ):
-        unwanted = wanted.pop(visitor.session_hash, None) or threading.Event()
-        if not is_right:
-            return [gr.skip()] * 5
-        wanted[visitor.session_hash] = unwanted
-        request = _request(values)
-        try:
-            path, metadata = _make(maker, request, progress, unwanted)
-        except _CancelledError:
-            return [*[gr.skip()] * 4, gr.Markdown("Cancelled.", visible=True)]
-        except Exception as error:  # the page goes on; the terminal has the whole of it
-            logger.exception("%s could not be made", request)
-            text = _as_text(f"{type(error).__name__}: {error}")
-            return [*[gr.skip()] * 4, gr.Markdown(text, visible=True)]
-        finally:
-            wanted.pop(visitor.session_hash, None)
-        history = [(str(path), request.prompt), *history][:NUM_REMEMBERED]
-        departures = departures_of(
-            maker.generator, [request.prompt], request.settings(maker.generator)
-        )
-        note = gr.Markdown(_as_text(departures), visible=bool(departures))
-        return [str(path), metadata, history, history, note]
-
-    def cancel(visitor: gr.Request):
-        if visitor.session_hash in wanted:
-            wanted[visitor.session_hash].set()
-
-    # The names are those that gradio's clients show and take.
-    def generate(
-        prompt,
-        negative_prompt,
-        num_frames,
-        size,
-        steps,
-        guidance,
-        seed,
-        progress=gr.Progress(),  # noqa: B008
-    ):
-        with _told_to_the_caller(gr):
-            request = _request((prompt, negative_prompt, num_frames, size, steps, guidance, seed))
-            path, metadata = _make(maker, request, progress, threading.Event())
-        return str(path), metadata
-
-    return _Actions(check, show, cancel, generate)
-
-
-def _make(
-    maker: VideoMaker, request: PageRequest, progress: Callable, unwanted: threading.Event
-) -> tuple[Path, dict[str, Any]]:
-    """Return the video and its JSON; `progress` shows how far it is.
-
-    Raises:
-        _CancelledError: it is wanted no longer.
-        ValueError, OSError, FloatingPointError: as `VideoMaker.make`.
-    """
-    num_steps = request.settings(maker.generator).steps
-    progress((0, num_steps), desc="Sampling (the first video compiles the networks)")
-
-    def tell(num_done: int) -> None:
-        if unwanted.is_set():
-            raise _CancelledError
-        desc = "Sampling" if num_done < num_steps else "Decoding"
-        progress((num_done, num_steps), desc=desc)
-
-    if unwanted.is_set():  # while it waited for its turn
-        raise _CancelledError
-    return maker.make(request, tell)
-
-
-def _request(values: tuple[Any, ...]) -> PageRequest:
-    """Return what the fields say; numbers that were typed into a list of choices are text."""
-    names = [field.name for field in dataclasses.fields(PageRequest)]
-    given = dict(zip(names, values, strict=True))
-    text = given["num_frames"]
-    if isinstance(text, str) and text.strip().isascii() and text.strip().isdigit():
-        given["num_frames"] = int(text[:9])
-    return PageRequest(**given)
-
-
-def _as_text(text: str) -> str:
-    """Return a text that Markdown shows as it is."""
-    escaped = html.escape(text, quote=False)
-    return "".join(f"\\{letter}" if letter in "\\`*_[]#|~$!" else letter for letter in escaped)
-
-
-@contextlib.contextmanager
-def _told_to_the_caller(gr: ModuleType) -> Iterator[None]:
-    """Answer a program's fault in the words of the command line."""
-    try:
-        yield
-    except (ValueError, OSError, FloatingPointError) as error:
-        message = html.escape(str(error), quote=False)  # the page takes it for HTML
-        raise gr.Error(message, duration=None, print_exception=False) from None

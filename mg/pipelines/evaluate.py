@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mg.data.manifest import Manifest, build_manifest
-from mg.files import check_writable_folder, sha256_of_file, write_text
+from mg.data.manifest import Clip, Manifest, build_manifest
+from mg.data.media_source import open_media
+from mg.files import check_writable_folder, sha256_of_content, write_text
 from mg.metrics.measures import METRICS, Measures, MetricOptions, check_set_size, figures_of_set
 from mg.metrics.protocol import Protocol
 from mg.metrics.report import QualityReport, without_infinities
@@ -163,8 +164,8 @@ class _Job:
         """Return the record of a pair; what an earlier run has not measured is measured now."""
         made_by = {
             "protocol": self.protocol.hash(),
-            "original": sha256_of_file(pair.real.path),
-            "generated video": sha256_of_file(pair.generated.path),
+            "original": _sha256(pair.real),
+            "generated video": _sha256(pair.generated),
         }
         weights = self.measures.weights()
         try:
@@ -238,3 +239,8 @@ class _Job:
         draw_figures(self.folder / "figures.png", report, label)
         write_worst_clips(self.folder / "worst_clips.png", report, pairs, self.protocol)
         logger.info("%s\n\nFigures, plots and the worst clips are in %s", table, self.folder)
+
+
+def _sha256(clip: Clip) -> str:
+    with open_media(clip.path) as file:
+        return sha256_of_content(file)

@@ -12,6 +12,7 @@ from typing import Any
 
 from mg.data.manifest import Clip
 from mg.data.media_rules import READING_VERSION
+from mg.data.media_source import media_state
 from mg.files import check_writable_folder, remove_abandoned, write_text
 from mg.json_file import read_json_object
 from mg.yaml_file import read_yaml
@@ -58,7 +59,7 @@ def input_state(path: str | os.PathLike) -> dict[str, int]:
 def clip_state(clip: Clip) -> dict[str, Any]:
     """Return what tells whether a clip still has the same frames: its file, and how it is read."""
     reading = {"reading": READING_VERSION, "square_pixels": clip.reading.square_pixels}
-    return {**input_state(clip.path), **reading}
+    return {**media_state(clip.path)._asdict(), **reading}
 
 
 def record_path(output: Path) -> Path:

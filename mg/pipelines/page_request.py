@@ -1,4 +1,4 @@
-"""One video for the page: what the fields say, and the making of it, one after the other."""
+"""What the page is asked for, and the making of it, one video after the other."""
 
 import dataclasses
 import logging
@@ -10,15 +10,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mg.pipelines.generated_files import write_generated
 from mg.pipelines.output_record import read_record
-from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.page_uploads import Upload, Uploads
+from mg.pipelines.sampling_checks import check_request, departures_of
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import VisualInputs
 
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo
 
-__all__ = ["MAX_PROMPT", "MAX_SEED", "PageRequest", "VideoMaker"]
+__all__ = [
+    "MAX_PROMPT",
+    "MAX_SEED",
+    "EditRequest",
+    "PageRequest",
+    "VideoMaker",
+    "parse_size",
+]
 
 logger = logging.getLogger("mg")
 
@@ -60,10 +71,8 @@ class PageRequest:
                 raise ValueError(
                     f"{name}: expected text of at most {MAX_PROMPT} characters, got {given}"
                 )
-        if self.size is not None and not SIZE.fullmatch(str(self.size)[:100]):
-            raise ValueError(
-                f"size={str(self.size)[:100]!r}; expected height x width in pixels, such as 64x64"
-            )
+        if self.size is not None:
+            parse_size(self.size)
         is_whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         if not is_whole or not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed={self.seed}; expected a whole number from 0 to {MAX_SEED}")
@@ -74,13 +83,102 @@ class PageRequest:
         Raises:
             ValueError: as `check_request`.
         """
-        given = dataclasses.asdict(self)
-        prompt, _, size = (given.pop(name) for name in ("prompt", "seed", "size"))
-        if size is not None:
-            given["height"], given["width"] = map(int, SIZE.fullmatch(size).groups())
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name in ("prompt", "seed", "size", "upload"):
+            given.pop(name, None)
+        if self.size is not None:
+            given["height"], given["width"] = parse_size(self.size)
+        if generator.defaults.schedule == "published" and given.get("strength", 1) != 1:
+            given["schedule"] = "linear"  # a published scheduler begins with noise alone
         settings = SamplingSettings.of(generator.defaults, **given)
-        check_request(generator, [prompt], settings)
+        check_request(generator, [self.prompt], settings, inputs=self._inputs())
         return settings
+
+    def check(self, generator: "TextToVideo") -> None:
+        """Raise ValueError unless the video can be made."""
+        self.settings(generator)
+
+    def _inputs(self) -> list[VisualInputs] | None:
+        return None
+
+    @property
+    def title(self) -> str:
+        """What the video is shown under."""
+        return self.prompt
+
+    def num_steps(self, generator: "TextToVideo") -> int:
+        """Return how many steps there are to be told of."""
+        return len(self.settings(generator).times()) - 1
+
+    def departures(self, generator: "TextToVideo") -> str:
+        """Return what is new to the generator about this request; "" for nothing."""
+        return departures_of(generator, [self.prompt], self.settings(generator))
+
+    def run(
+        self, maker: "VideoMaker", uploads: Uploads, on_step: Callable[[int], None]
+    ) -> tuple[Path, dict[str, Any]]:
+        """Return the video and what is to be told of it, as `VideoMaker.make`."""
+        return maker.make(self, on_step)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditRequest(PageRequest):
+    """The same for a video that is made from another one.
+
+    Attributes:
+        strength: how much of it is made anew, up to 1.
+        upload: the source.
+    """
+
+    strength: float = 1.0
+    upload: Upload | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.strength, bool) or not isinstance(self.strength, int | float):
+            raise ValueError(f"strength={self.strength!r}; expected a number")
+
+    def settings(self, generator: "TextToVideo") -> SamplingSettings:
+        """Return how the video is sampled.
+
+        Raises:
+            ValueError: as `check_request`; or there is no source, or one that is too short.
+        """
+        if self.upload is None:
+            raise ValueError("no video to start from; upload one first")
+        settings = super().settings(generator)
+        if self.upload.num_frames < settings.num_frames:
+            raise ValueError(
+                f"{self.upload.name} has {self.upload.num_frames} frames and the video is to have "
+                f"{settings.num_frames}; take fewer frames, or upload a longer video"
+            )
+        return settings
+
+    def _inputs(self) -> list[VisualInputs] | None:
+        return [VisualInputs(source=self.upload.path)]
+
+    def run(
+        self, maker: "VideoMaker", uploads: Uploads, on_step: Callable[[int], None]
+    ) -> tuple[Path, dict[str, Any]]:
+        """Return the video and what is to be told of it, as `VideoMaker.make`."""
+        settings = self.settings(maker.generator)
+        size = settings.height, settings.width
+        source = uploads.frames(self.upload, settings.num_frames, size)
+        return maker.make(self, on_step, source=source)
+
+
+def parse_size(size: object) -> tuple[int, int]:
+    """Return (height, width) of a text such as 64x96.
+
+    Raises:
+        ValueError: a text of another form.
+    """
+    text = str(size)[:100]
+    found = SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"size={text!r}; expected height x width in pixels, such as 64x64")
+    height, width = map(int, found.groups())
+    return height, width
 
 
 class VideoMaker:
@@ -103,10 +201,14 @@ class VideoMaker:
         self.folder = folder.resolve()
         self.origin = origin
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._one_at_a_time = threading.Lock()
+        self.one_at_a_time = threading.Lock()
 
     def make(
-        self, request: PageRequest, on_step: Callable[[int], None] | None = None
+        self,
+        request: PageRequest,
+        on_step: Callable[[int], None] | None = None,
+        *,
+        source: np.ndarray | None = None,
     ) -> tuple[Path, dict[str, Any]]:
         """Return the new mp4 and what its JSON says.
 
@@ -114,22 +216,24 @@ class VideoMaker:
             request: what is wanted.
             on_step: called after each step of the sampler with how many are done. What it raises
                 ends the video, of which nothing is kept.
+            source: frames of the video that it is made from, uint8 (T, H, W, 3), if any.
 
         Raises:
             ValueError: as `check_request`, before anything is computed; or a result that is no
                 number.
         """
         settings = request.settings(self.generator)
-        # Unlike a running number it is free without looking, whoever else writes here.
-        name = f"{datetime.now():%Y%m%d_%H%M%S}_{secrets.token_hex(3)}.mp4"
+        # Unlike a running number it is free without looking, and nobody guesses it.
+        name = f"{datetime.now():%Y%m%d_%H%M%S}_{secrets.token_hex(8)}.mp4"
         path = self.folder / name
-        with self._one_at_a_time:
+        with self.one_at_a_time:
             videos = write_generated(
                 self.generator,
                 [request.prompt],
                 [path],
                 seeds=[request.seed],
                 settings=settings,
+                inputs=None if source is None else [VisualInputs(source=source)],
                 origin=self.origin,
                 on_step=on_step,
             )

@@ -82,7 +82,7 @@ class AutoencoderTask(Task):
         self.validation = None
         if held_out and ranks.is_main:
             self.validation = Validation(config.validation, config.reading)
-            trained_on = {Path(clip.path).resolve() for clip in self.dataset.manifest.clips}
+            trained_on = {clip.path.resolve() for clip in self.dataset.manifest.clips}
             self.validation.warn_of_clips_trained_on(trained_on)
         self._build_networks(*start)
         self.running_means = {"real": 0.0, "fake": 0.0} if adversarial else {}

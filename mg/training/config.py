@@ -78,7 +78,8 @@ class TrainAutoencoderConfig(RunSettings):
 
     Args:
         csv_path: CSV with a column video (path under video_folder) and optionally caption.
-        video_folder: folder of videos, or one video file.
+        video_folder: folder of videos, one video file, or WebDataset shards: a .tar, a pattern
+            such as clips-{000..099}.tar, or a list of them.
         reading: largest frames that are read, held-out ones too (max_pixels), and whether
             pixels are made square.
         pretrained: weights to start from: a file, a folder or a public name, or a section that
@@ -91,7 +92,7 @@ class TrainAutoencoderConfig(RunSettings):
     """
 
     csv_path: str | None = None
-    video_folder: str | None = None
+    video_folder: list[str] | str | None = None
     reading: Reading = dataclasses.field(default_factory=Reading)
     pretrained: str | PretrainedSettings | None = None
     recompute: bool = False

@@ -161,14 +161,14 @@ class ValidationSettings:
 
     Args:
         csv_path: CSV of the held-out clips; null with no video_folder: no validation.
-        video_folder: their folder.
+        video_folder: their folder, or shards.
         interval: steps between validations; the first and the last step always validate.
         num_frames: frames of each clip, from its start.
         size: side of a square, or [height, width], in pixels.
     """
 
     csv_path: str | None = None
-    video_folder: str | None = None
+    video_folder: list[str] | str | None = None
     interval: int = 1000
     num_frames: int = 32
     size: int | tuple[int, int] = 256

@@ -10,6 +10,7 @@ from mindspore import Tensor
 
 from mg.data.manifest import Manifest, build_manifest
 from mg.data.media_rules import Reading
+from mg.data.media_source import MediaSource
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video_writer import write_video
 from mg.metrics.measures import Measures
@@ -78,7 +79,7 @@ class Validation:
             "validation", num_frames=settings.num_frames, crop_size=settings.height_width
         )
         self.measures = Measures(["psnr", "ssim"], self.protocol.metrics)
-        self.paths = {Path(clip.path).resolve() for clip in manifest.clips}
+        self.paths = {clip.path.resolve() for clip in manifest.clips}
         self.clips: dict[str, np.ndarray] = {}  # name -> uint8 (T, H, W, 3)
         self.fps: dict[str, float] = {}
         for clip in manifest.clips:
@@ -87,7 +88,7 @@ class Validation:
             self.clips[clip.name] = resize_and_crop(frames, size=settings.height_width)
             self.fps[clip.name] = clip.fps
 
-    def warn_of_clips_trained_on(self, trained_on: set[Path]) -> None:
+    def warn_of_clips_trained_on(self, trained_on: set[MediaSource]) -> None:
         """Warn if some of the clips are among these files, whose figures then say little."""
         if both := self.paths & trained_on:
             logger.warning(
@@ -95,7 +96,7 @@ class Validation:
                 "well these clips are known, not how the network does on new ones.",
                 len(both),
                 len(self.paths),
-                min(both).name,
+                min(both, key=str).name,
             )
 
     def run(

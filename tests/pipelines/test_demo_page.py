@@ -20,11 +20,13 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from mg.data.video import VideoReader
-from mg.pipelines import demo_page
+from mg.pipelines import demo_page, page_actions
 from mg.pipelines.demo_page import build_page, check_address, import_gradio, open_page
 from mg.pipelines.generated_files import write_generated
+from mg.pipelines.page_actions import as_text, build_actions
 from mg.pipelines.page_limits import MAX_REQUEST_BYTES
 from mg.pipelines.page_request import PageRequest, VideoMaker
+from mg.pipelines.page_uploads import MAX_UPLOAD_BYTES, Uploads
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
@@ -188,9 +190,11 @@ def test_the_words_are_those_of_the_command_line_and_no_html(client, generator):
 class Page:
     """The page of one visitor, pressed by functions in place of a browser."""
 
-    def __init__(self, maker, visitor="one"):
+    def __init__(self, maker, visitor="one", uploads=None):
         gr = import_gradio()
-        self.actions = demo_page._actions(gr, maker)
+        self.uploads = uploads or Uploads()
+        self.shown = maker.folder.with_name("shown")
+        self.actions = build_actions(gr, maker, self.uploads, self.shown)
         self.visitor = SimpleNamespace(session_hash=visitor)
         self.history = []
 
@@ -198,8 +202,8 @@ class Page:
         """Return what the page shows then: video, JSON, problem; None where it stays as it was."""
         fields = FIELDS | {"negative_prompt": ""} | fields
         values = [fields[field.name] for field in dataclasses.fields(PageRequest)]
-        is_right, problem = self.actions.check(self.visitor, *values)
-        shown = self.actions.show(is_right, self.history, self.visitor, progress, *values)
+        is_right, problem = self.actions.text.check(self.visitor, *values)
+        shown = self.actions.text.show(is_right, self.history, self.visitor, progress, *values)
         kept = [None if is_kept(part) else part for part in shown]
         if kept[2] is not None:
             self.history = kept[2]
@@ -224,7 +228,7 @@ def test_a_problem_is_shown_in_its_place_until_it_is_gone(generator, tmp_path):
 
 
 def test_the_last_videos_stay_on_the_page(generator, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_page, "NUM_REMEMBERED", 2)
+    monkeypatch.setattr(page_actions, "NUM_REMEMBERED", 2)
     page = Page(VideoMaker(generator, tmp_path))
     made = [page.press_generate(prompt=f"a circle {n}", num_frames="8")[0] for n in range(3)]
     assert page.history == [(made[2], "a circle 2"), (made[1], "a circle 1")]
@@ -275,7 +279,7 @@ def test_the_page_says_what_it_was_made_for(generator, tmp_path, monkeypatch):
 
 
 def test_marks_of_markdown_are_shown_as_they_are():
-    assert demo_page._as_text("<b> *a* [x](y)") == r"&lt;b&gt; \*a\* \[x\](y)"
+    assert as_text("<b> *a* [x](y)") == r"&lt;b&gt; \*a\* \[x\](y)"
 
 
 def test_a_failure_leaves_the_page_at_work(generator, tmp_path, monkeypatch):
@@ -301,13 +305,13 @@ def test_a_failure_of_ours_is_told_too(client, generator, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "num_bytes", "is_chunked", "status", "reason"),
     [
-        ("upload", 10, False, 403, b"uploads are off"),
-        ("upload/", 10, False, 403, b"uploads are off"),
+        ("upload", MAX_UPLOAD_BYTES + 10**6, False, 413, b"the video is too long"),
+        ("upload/", MAX_UPLOAD_BYTES + 10**6, False, 413, b"the video is too long"),
         ("queue/join", 10**8, False, 413, b"the request is too long"),
         ("queue/join", MAX_REQUEST_BYTES + 1, True, 400, b""),
     ],
 )
-def test_uploads_and_endless_requests_are_refused(
+def test_endless_uploads_and_requests_are_refused(
     served, path, num_bytes, is_chunked, status, reason
 ):
     """The long request states its length, and is answered before any of it is sent."""

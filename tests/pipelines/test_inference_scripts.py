@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mg.data.captions import read_captions
+from mg.data.latent_manifest import build_latent_manifest
+from mg.data.manifest import build_manifest
+from mg.data.shard_writer import write_shards
 from mg.data.video import probe_video
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +63,24 @@ def test_encode_then_decode(weights, video_folder, tmp_path):
     assert result.returncode == 0, result.stderr
     info = probe_video(videos / "b.mp4")
     assert (info.num_frames, info.height, info.width, info.fps) == (12, 16, 16, 25.0)
+
+
+def test_shards_are_encoded_with_their_captions(weights, video_folder, tmp_path):
+    """What is left is a folder of latents and a table, as training on latents takes them."""
+    captions = tmp_path / "captions.csv"
+    captions.write_text("video,caption\na.mp4,one\nsub/b.mp4,two\n")
+    clips = build_manifest(csv_path=captions, video_folder=video_folder).clips
+    write_shards(clips, tmp_path / "shards", max_bytes=1)
+    pattern, latents = tmp_path / "shards" / "clips-{000000..000001}.tar", tmp_path / "latents"
+    sizes = ("--ckpt_path", weights, "--buckets=[12x16x16]")
+    result = run("encode", "--input", pattern, "--output_path", latents, *sizes)
+    assert result.returncode == 0, result.stderr
+    assert f"The captions of 2 clips are in {latents / 'encode_captions.csv'}" in result.stderr
+    found = build_latent_manifest(latents, read_captions(latents / "encode_captions.csv")).clips
+    assert [(clip.name, clip.captions) for clip in found] == [
+        ("clips-000000.tar/a.mp4", ("one",)),
+        ("clips-000001.tar/sub/b.mp4", ("two",)),
+    ]
 
 
 @pytest.mark.parametrize(
