@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Check scripts/demo.py in a real browser, headless: videos are made and play, faults are told.
+"""Check scripts/demo.py in a real browser, headless: videos are made and play, errors show.
 
     pip install -e ".[demo,browser]"    and a Chromium: apt-get install chromium
     python tools/check_demo_page.py --screenshot outputs/page.png

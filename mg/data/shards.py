@@ -62,7 +62,7 @@ def shard_paths(video_folder: VideoFolder) -> list[Path] | None:
 
     Args:
         video_folder: a tar; a pattern such as `clips-{0000..0099}.tar` or `{a,b}.tar`; or a list of
-            tars and patterns. Existing files of such a name are no patterns.
+            tars and patterns. Existing files of such a name are not patterns.
 
     Raises:
         FileNotFoundError: a shard that does not exist.

@@ -1,7 +1,7 @@
 """The files in a tar and where their bytes stand, found once, so that each is read by its place.
 
-Tars come from anywhere. Only headers are read here, each of a bounded size; what is no plain file
-(links, devices, sparse files) is told and never followed, and names are only names.
+Tars come from anywhere. Only headers are read here, each of a bounded size; what is not a plain
+file (links, devices, sparse files) is reported and never followed, and names are only names.
 """
 
 import os
@@ -61,7 +61,7 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """Yield what stands in a tar, its end checked.
 
     Raises:
-        ValueError: it is no tar, compressed, or damaged.
+        ValueError: it is not a tar, compressed, or damaged.
     """
     if file.read(6).startswith(COMPRESSED_STARTS):
         raise ValueError("a compressed tar; unpack it (such as with gunzip) to read it by places")
@@ -76,7 +76,7 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
                 raise ValueError(f"the header of {one_line(info.name)} leads backwards")
             end = info.offset_data + 1
             yield info
-        # Python takes any bytes that are no header for the end.
+        # Python takes any bytes that are not a header for the end.
         file.seek(tar.offset)
         if any(file.read(tarfile.BLOCKSIZE)):
             raise ValueError(f"no header of a member at byte {tar.offset}")

@@ -169,7 +169,7 @@ def _connect(gr: ModuleType, tab: _Tab, job: Job, actions: Actions, shown: list)
     video, _, history, _, problem = shown
     fields = tab.fields if tab.upload is None else [tab.upload.state, *tab.fields]
     is_right = gr.State(False)
-    # Has a queue of its own: what is wrong is told at once, also while a video is being made.
+    # Has a queue of its own: what is wrong is reported at once, also while a video is being made.
     done = tab.button.click(
         job.check, fields, [is_right, problem], concurrency_limit=None, api_visibility="private"
     ).then(

@@ -87,7 +87,7 @@ class ReconstructionRequest:
         """Return the video original | reconstruction, and the figures of it.
 
         Raises:
-            ValueError: the upload is gone or broken, or the decoder gave what is no number.
+            ValueError: the upload is gone or broken, or the decoder gave what is not a number.
         """
         self.check(maker.generator)
         num_frames, size = self._shape(maker.generator)

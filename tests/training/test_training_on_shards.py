@@ -17,7 +17,7 @@ from mg.weights.checkpoint_file import find_weights, read_weights
 
 @pytest.fixture
 def shards(tmp_path):
-    """Return the pattern of two shards of three clips; what follows is no array."""
+    """Return the pattern of two shards of three clips; what follows is not an array."""
     rng = np.random.default_rng(0)
     for number in range(2):
         with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
