@@ -133,7 +133,7 @@ def test_a_cache_tells_its_encoders(tmp_path, encoder):
     file.write_text(json.dumps({**fields, "identity": "other"}))
     with pytest.raises(ValueError, match="describes another encoder than its folder"):
         cached_encoders(tmp_path)
-    for wrong in ({"name": 3}, {"width": "64"}, {"width": 10**9}, {"max_tokens": 1}, {"a": 1}):
+    for wrong in ({"name": 3}, {"width": "64"}, {"width": 10**9}, {"max_tokens": 0}, {"a": 1}):
         file.write_text(json.dumps({**fields, **wrong}))
         with pytest.raises(ValueError, match="does not describe a text encoder"):
             cached_encoders(tmp_path)
