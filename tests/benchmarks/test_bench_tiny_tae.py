@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_small_weights_beat_the_baseline_by_two_decibels(tmp_path):
+def test_the_small_weights_beat_the_baseline_by_four_decibels(tmp_path):
     output = tmp_path / "bench.json"
     command = [sys.executable, "benchmarks/bench_tiny_tae.py", "--output_path", output]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -16,7 +16,7 @@ def test_the_small_weights_beat_the_baseline_by_two_decibels(tmp_path):
     ours, baseline = report["TAE"]["clips"], report["baseline"]["clips"]
     assert [clip["num_frames"] for clip in ours] == [32, 32]
     for clip, base in zip(ours, baseline, strict=True):
-        assert clip["psnr"] > base["psnr"] + 2.0, clip["name"]
+        assert clip["psnr"] > base["psnr"] + 4.0, clip["name"]
     # the figures in docs/tae_tiny.md, to 0.05 dB
-    assert abs(ours[0]["psnr"] - 20.77) < 0.05 and abs(baseline[0]["psnr"] - 17.91) < 0.05
-    assert abs(ours[1]["psnr"] - 27.57) < 0.05 and abs(baseline[1]["psnr"] - 22.94) < 0.05
+    assert abs(ours[0]["psnr"] - 22.28) < 0.05 and abs(baseline[0]["psnr"] - 17.91) < 0.05
+    assert abs(ours[1]["psnr"] - 30.58) < 0.05 and abs(baseline[1]["psnr"] - 22.92) < 0.05
