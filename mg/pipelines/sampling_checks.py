@@ -41,7 +41,8 @@ def encoders_of(
     Raises:
         ValueError: the template does not belong to an encoder's tokenizer.
     """
-    return [encoder.with_template(settings.prompt_template) for encoder in generator.text_encoders]
+    template, encoders = settings.prompt_template, list(generator.text_encoders)
+    return encoders if template is None else [e.with_template(template) for e in encoders]
 
 
 def check_request(

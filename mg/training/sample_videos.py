@@ -36,7 +36,7 @@ class EncoderOfSource:
     """
 
     def __init__(self, encoder: TextEncoder, source: TextSource) -> None:
-        self.name, self.max_tokens = encoder.name, encoder.max_tokens
+        self.name, self.max_tokens, self.room = encoder.name, encoder.max_tokens, encoder.room
         self.is_too_long = encoder.is_too_long
         self.check_lengths = source.check
         self._source = source
