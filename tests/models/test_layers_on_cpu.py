@@ -166,3 +166,33 @@ def test_another_device_is_refused_and_the_choice_ends_with_its_block():
         assert layers.operations() is plain
         1 / 0  # noqa: B018
     assert layers.operations() is cpu
+
+
+# Few pixels keep biases and weights apart, more of them make one bias, and images one weight too.
+@both_modes
+@pytest.mark.parametrize("num_frames", [1, 3])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("side", [1, 6])
+def test_space_then_time(mode, num_frames, kernel_size, side, request):
+    request.getfixturevalue(mode)
+    rng = np.random.default_rng(2)
+    c_in, c_out = 4, 5
+    x = random_tensor(rng, 2 * num_frames, c_in, side, side)
+    spatial = random_tensor(rng, c_out, c_in, kernel_size, kernel_size)
+    temporal = random_tensor(rng, c_out, c_out, 1, kernel_size)
+    biases = [random_tensor(rng, c_out) for _ in range(2)]
+    dout = random_tensor(rng, 2 * num_frames, c_out, side, side)
+    inputs = (x, spatial, biases[0], temporal, biases[1])
+
+    def value_and_gradients(form):
+        cell = form.ConvolveSpaceThenTime(c_in, c_out, kernel_size)
+
+        def projected(x, spatial, spatial_bias, temporal, temporal_bias):
+            y = cell(x, num_frames, spatial, spatial_bias, temporal, temporal_bias)
+            return (y * dout).sum(), y
+
+        (_, y), found = ms.value_and_grad(projected, tuple(range(5)), has_aux=True)(*inputs)
+        return [tensor.asnumpy() for tensor in (y, *found)]
+
+    for actual, expected in zip(value_and_gradients(cpu), value_and_gradients(plain), strict=True):
+        assert_close(actual, expected, 1e-5)

@@ -38,14 +38,6 @@ class SpatialUpsample(nn.Cell):
         return self.conv(x)  # (B*T, C, 2H, 2W)
 
 
-@constexpr
-def _taps_at_stride_2(batch: int, num_frames: int, channels: int) -> Tensor:
-    """Taps 2i-1, 2i, 2i+1; the end frames repeated."""
-    frames = 2 * np.arange((num_frames + 1) // 2)[:, None] + np.array([-1, 0, 1])
-    frames = folded_frames(batch, num_frames, np.clip(frames, 0, num_frames - 1))
-    return channel_rows(frames, channels)
-
-
 class TemporalDownsample(nn.Cell):
     """T -> ceil(T/2): convolution over time, kernel 3, stride 2.
 
@@ -55,14 +47,10 @@ class TemporalDownsample(nn.Cell):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = TemporalConv(channels)
+        self.conv = TemporalConv(channels, stride=2)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        if num_frames == 1:
-            return self.conv.add_bias(self.conv.on_equal_frames(x))
-        total, channels, _, _ = x.shape
-        rows = _taps_at_stride_2(total // num_frames, num_frames, channels)
-        return self.conv.add_bias(self.conv.on_taps(x, rows))  # (B*ceil(T/2), C, H, W)
+        return self.conv(x, num_frames)  # (B*ceil(T/2), C, H, W)
 
 
 @constexpr
@@ -104,7 +92,7 @@ class TemporalUpsample(nn.Cell):
 
     def weight_of_pairs(self) -> Tensor:
         """Return the weight (2*C, 2*C, 1, 1) for even and odd output frames: the two groups."""
-        channels = self.conv.channels
+        channels = self.conv.weight.shape[0]
         taps = self.conv.weight.reshape(channels * channels, 3)
         even, odd = self.matmul(taps, self.to_even), self.matmul(taps, self.to_odd)
         return ops.concat((even, odd), 0).reshape(2 * channels, 2 * channels, 1, 1)

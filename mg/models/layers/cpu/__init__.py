@@ -11,12 +11,15 @@ from mg.models.layers.cpu.convolution import (
     convolution,
 )
 from mg.models.layers.cpu.normalisation import NormaliseGroups, ScaleByRMS
+from mg.models.layers.cpu.space_time import ConvolveSpaceThenTime
 from mg.models.layers.cpu.values import PerClip, PerToken, ResizeNearest, SiLU
-from mg.models.layers.plain import StackRows
+from mg.models.layers.plain import ConvolveTime, StackRows
 
 __all__ = [
     "ChannelBias",
     "ConvolveDoubled",
+    "ConvolveSpaceThenTime",
+    "ConvolveTime",
     "NormaliseGroups",
     "PerClip",
     "PerToken",
