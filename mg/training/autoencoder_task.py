@@ -34,13 +34,14 @@ from mg.training.config import TrainAutoencoderConfig
 from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.guards import NO_LIMIT
 from mg.training.linear_path import linear_path_tensors, principal_components
+from mg.training.optimizer import averaged_weights
 from mg.training.phases import phase_step, trained_in
 from mg.training.pretrained import apply_pretrained
 from mg.training.schedule import learning_rate
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
 from mg.training.task import Controls, Task
-from mg.training.validation import Validation, averaged_weights, naming_validation
+from mg.training.validation import Validation, naming_validation
 
 __all__ = ["AutoencoderTask"]
 

@@ -34,13 +34,13 @@ from mg.training.denoiser_data import (
 from mg.training.flow_loss import FlowLoss
 from mg.training.flow_validation import FlowValidation
 from mg.training.metric import FLOW_LOSS
+from mg.training.optimizer import averaged_weights
 from mg.training.phases import phase_step, trained_in
 from mg.training.plateau import Plateau
 from mg.training.sample_videos import EncoderOfSource, SampleVideos, check_samples
 from mg.training.sharded_linear import shard_linear_maps
 from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
-from mg.training.validation import averaged_weights
 from mg.vaes.reading import read_autoencoder
 from mg.weights.lora_file import LORA_FILE, LORA_PARAMETERS, write_lora
 

@@ -1,6 +1,7 @@
 """AdamW with averaged weights, as cells inside the compiled training step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import mindspore as ms
 import numpy as np
@@ -14,7 +15,7 @@ from mg.parameters import (
     whole_values,
 )
 
-__all__ = ["AdamW", "WeightAverage"]
+__all__ = ["AdamW", "WeightAverage", "averaged_weights"]
 
 
 class AdamW(nn.Cell):
@@ -155,6 +156,22 @@ class WeightAverage(nn.Cell):
 
 def _move_average(decay, average, parameter):
     return ops.assign(average, decay * average + (1.0 - decay) * parameter)
+
+
+@contextmanager
+def averaged_weights(average: WeightAverage | None) -> Iterator[None]:
+    """Put the averaged weights in the place of the trained ones for the time of the block."""
+    if average is None:
+        yield
+        return
+    trained = [parameter.asnumpy().copy() for parameter in average.parameters]
+    for parameter, mean in zip(average.parameters, average.average, strict=True):
+        set_values(parameter, mean.asnumpy())
+    try:
+        yield
+    finally:
+        for parameter, values in zip(average.parameters, trained, strict=True):
+            set_values(parameter, values)
 
 
 def _arrays(parameters: Sequence[Parameter]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import math
 
-from mg.training.config import OptimSettings
+from mg.training.settings import OptimSettings
 
 __all__ = ["learning_rate"]
 

@@ -17,29 +17,11 @@ from mg.metrics.measures import Measures
 from mg.metrics.protocol import Protocol
 from mg.metrics.report import QualityReport
 from mg.models.autoencoder import Autoencoder
-from mg.parameters import set_values
-from mg.training.optimizer import WeightAverage
 from mg.training.settings import ValidationSettings
 
-__all__ = ["Validation", "averaged_weights", "naming_validation"]
+__all__ = ["Validation", "naming_validation"]
 
 logger = logging.getLogger("mg")
-
-
-@contextmanager
-def averaged_weights(average: WeightAverage | None) -> Iterator[None]:
-    """Put the averaged weights in the place of the trained ones for the time of the block."""
-    if average is None:
-        yield
-        return
-    trained = [parameter.asnumpy().copy() for parameter in average.parameters]
-    for parameter, mean in zip(average.parameters, average.average, strict=True):
-        set_values(parameter, mean.asnumpy())
-    try:
-        yield
-    finally:
-        for parameter, values in zip(average.parameters, trained, strict=True):
-            set_values(parameter, values)
 
 
 def _build_manifest(settings: ValidationSettings, reading: Reading) -> Manifest:

@@ -30,6 +30,7 @@ from mg.training.autoencoder_weights import metadata_of
 from mg.training.denoiser_data import text_sources
 from mg.training.flow_loss import FlowLoss
 from mg.training.metric import FLOW_LOSS
+from mg.training.optimizer import averaged_weights
 from mg.training.parameter_groups import (
     group_table,
     learning_rate_multipliers,
@@ -39,7 +40,6 @@ from mg.training.pretrained import apply_pretrained
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
 from mg.training.task import Controls, Task
-from mg.training.validation import averaged_weights
 from mg.training.video_to_video_config import TARGET, TrainVideoToVideoConfig
 from mg.training.video_to_video_model import VideoToVideoDiffusion
 
