@@ -1,4 +1,4 @@
-"""Exact streaming in tiles on two ranks: the outcome of one rank, each tile's past on one of them."""
+"""Exact streaming in tiles on two ranks: the outcome of one, with each tile's past on one rank."""
 
 import importlib.util
 import json
