@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -22,6 +23,7 @@ from mg.metrics.protocol import DEFINITIONS
 from mg.metrics.report import QualityReport
 from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
+from mg.parallel.work import map_over_ranks, share_files
 from mg.pipelines.autoencoder import config_hash, weights_hash
 from mg.pipelines.clip_results import build_measures, numbers_of_record, numbers_to_json
 from mg.pipelines.decode import DEFAULT_FPS
@@ -65,7 +67,8 @@ def reconstruct_videos(
         manifest: the videos, of at least `settings.num_source_frames` frames.
         output_folder: made if missing.
         settings: see there.
-        ranks: share the clips; rank 0 writes the report of all.
+        ranks: share the clips, or where there are fewer whole clips than ranks, the tiles of each;
+            rank 0 writes the report of all.
         on_begin: called once nothing more can be refused, before the first output is made.
 
     Raises:
@@ -78,8 +81,11 @@ def reconstruct_videos(
     sizes = _frame_sizes(autoencoder, clips, settings, outcome)
     if not sizes:
         outcome.refuse_total_failure()
-    job = _Job(autoencoder, Path(output_folder), clips, settings)
-    own = {name: sizes[name] for name in ranks.share(list(sizes))}
+    names, team = ranks.share(list(sizes)), ONE_RANK
+    if not settings.num_frames:
+        names, team = share_files(list(sizes), ranks)
+    own = {name: sizes[name] for name in names}
+    job = _Job(autoencoder, Path(output_folder), clips, settings, team)
     measured = {} if settings.overwrite else job.finished(own)
     outcome.finished_before.extend(measured)
     if on_begin is not None:
@@ -145,8 +151,11 @@ class _Job:
         folder: Path,
         clips: dict[str, Clip],
         settings: ReconstructionSettings,
+        team: Ranks,  # who reconstructs each clip together
     ) -> None:
         self.autoencoder = autoencoder
+        self.team = team
+        self.map_tiles = functools.partial(map_over_ranks, ranks=team)
         self.folder = folder
         self.clips = clips
         self.settings = settings
@@ -245,22 +254,37 @@ class _Job:
     def stream(
         self, sizes: dict[str, tuple[int, int]], outcome: Outcome
     ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        """Yield the numbers of each clip, reconstructed as a whole in constant memory."""
+        """Yield the numbers of each clip, reconstructed as a whole in constant memory.
+
+        Of ranks that share a clip's tiles rank 0 alone writes, measures and yields.
+        """
         for name, size in sizes.items():
             self._choose_tiles(size)
+            pieces = self._stream_pieces(name, size)
             try:
-                mark_begun(self.videos[name], self._made_from(name))
-                with VideoWriter(self.videos[name], fps=self._fps(name), overwrite=True) as writer:
-                    pieces = []
-                    for original, reconstruction in self._stream_pieces(name, size):
-                        writer.write(self._shown(original, reconstruction))
-                        pieces.append(self._measure(name, original, reconstruction))
+                if not self.team.is_main:
+                    collections.deque(pieces, maxlen=0)  # compute this rank's tiles
+                    continue
+                values = self._write_pieces(name, pieces)
             except ValueError as error:
+                if self.team.size > 1:  # the other ranks wait for this one's tiles
+                    raise
                 outcome.failed[name] = str(error)
                 continue
-            values = {key: np.concatenate([p[key] for p in pieces]) for key in pieces[0]}
             self._mark_finished(name, values)
             yield name, values
+
+    def _write_pieces(
+        self, name: str, pieces: Iterator[tuple[np.ndarray, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Write one clip's video as its pieces come; return its numbers."""
+        mark_begun(self.videos[name], self._made_from(name))
+        measured = []
+        with VideoWriter(self.videos[name], fps=self._fps(name), overwrite=True) as writer:
+            for original, reconstruction in pieces:
+                writer.write(self._shown(original, reconstruction))
+                measured.append(self._measure(name, original, reconstruction))
+        return {key: np.concatenate([part[key] for part in measured]) for key in measured[0]}
 
     def _stream_pieces(
         self, name: str, size: tuple[int, int]
@@ -275,8 +299,11 @@ class _Job:
 
         clip = self.clips[name]
         frames = read_frames(clip, size, rescale=self.settings.image_size is not None)
-        means = (mean for mean, _ in encode_frames(self.autoencoder, remembered(frames)))
-        for video in decode_latents(self.autoencoder, means, clip.num_frames):
+        latents = encode_frames(self.autoencoder, remembered(frames), map_tiles=self.map_tiles)
+        means = (mean for mean, _ in latents)
+        for video in decode_latents(
+            self.autoencoder, means, clip.num_frames, map_tiles=self.map_tiles
+        ):
             reconstruction = from_model_range(video)
             yield np.stack([waiting.popleft() for _ in reconstruction]), reconstruction
 

@@ -243,3 +243,13 @@ def test_two_ranks_go_on_where_one_stopped(make_small_config, run_on_two, unbrok
     assert checkpoint_of(output, 10)[0]["bad_clips"] == {"bad.mp4": "torn"}
     listed = [sorted(p.relative_to(o) for p in o.rglob("*")) for o in (unbroken, output)]
     assert listed[0] == listed[1]
+
+
+def test_two_ranks_line_by_line_train_as_two_that_compile(make_small_config, run_on_two, tmp_path):
+    for mode in ("graph", "pynative"):
+        config = make_small_config(tmp_path / mode, zero_stage=1, mode=mode)
+        code, text = run_on_two(PROGRAM, dataclasses.replace(config, steps=3))
+        assert code == 0, text
+        assert "Running on 2 ranks." in text and text.count("Done: 3 steps, 0 skipped.") == 1
+    assert_equal_logs(tmp_path / "graph", tmp_path / "pynative", limit=1e-6)
+    assert_equal_checkpoints(tmp_path / "graph", tmp_path / "pynative", 3, limit=1e-6)

@@ -1,6 +1,9 @@
 """A small decoder for a frozen encoder's latents: what comes from where, and what is written."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from mg.weights.load import infer_tae_config
 from tests.tiny import AUTOENCODERS as TINY
 from tests.tiny import TAE_OF_ONE_LEVEL
 
+ROOT = Path(__file__).parents[2]
 TEACHER = TAE_OF_ONE_LEVEL
 
 
@@ -167,3 +171,43 @@ def test_the_decoders_width_in_configs_and_in_weights():
         TAEConfig(**{**TEACHER.to_dict(), "decoder_ch": 6})
     with pytest.raises(ValueError, match="decoder_ch=0; expected a whole number of 1 or more"):
         TAEConfig(**{**TEACHER.to_dict(), "decoder_ch": 0})
+
+
+def test_the_config_for_wan_runs_on_a_small_wan(videos, tmp_path):
+    """The script with the shipped config; only what makes it small and CPU's is changed."""
+    tensors = {
+        name: 0.1 * np.random.default_rng(len(name)).standard_normal(shape, np.float32)
+        for name, shape in family_class("wan").shapes(TINY["wan"]).items()
+    }
+    family_class("wan").from_tensors(tensors, TINY["wan"]).save_pretrained(tmp_path / "wan")
+    # fmt: off
+    command = [
+        sys.executable, ROOT / "scripts" / "train_vae.py",
+        "--config", ROOT / "configs" / "vae" / "train" / "distill_wan_decoder.yaml",
+        "--video_folder", videos / "train", "--output_path", tmp_path / "run",
+        "--pretrained.vae.model_name", tmp_path / "wan", "--model.decoder_base_dim", "2",
+        "--data.bucket_config", '{"16x16": {5: [1.0, 2]}}', "--data.num_workers", "0",
+        "--device", "CPU", "--mode", "pynative", "--dtype", "float32", "--steps", "2",
+        # LPIPS needs a file that is not shipped.
+        "--loss.perceptual_loss_weight", "0", "--optim.warmup_steps", "1",
+        "--adversarial.weight", "0.05", "--adversarial.start_step", "1",
+        "--adversarial.network", "{kind: video, ch: 4, num_layers: 1, norm_groups: 2}",
+    ]
+    # fmt: on
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = read_log(tmp_path / "run" / "log.jsonl")
+    assert len(log) == 2 and all(entry["is_applied"] for entry in log)
+    for entry in log:  # the config's weights of the terms
+        adversarial = entry["adv_weight"] * entry["adv"]  # nothing before start_step
+        terms = entry["l1"] + 0.1 * entry["features"]
+        assert entry["features"] > 0
+        assert entry["loss"] == pytest.approx(terms + adversarial, rel=1e-4)
+    assert ["disc_loss" in entry for entry in log] == [False, True]
+    student = VideoVAE.from_pretrained(tmp_path / "run" / "vae")
+    assert (student.config["base_dim"], student.config["decoder_base_dim"]) == (4, 2)
+    trained = student.tensors()
+    kept = [n for n in trained if n.split(".")[0] in ("encoder", "quant_conv", "post_quant_conv")]
+    assert len(kept) > 20
+    for name in kept:
+        np.testing.assert_array_equal(trained[name], tensors[name], err_msg=name)
