@@ -243,21 +243,24 @@ def _make(
     return request.run(maker, uploads, tell)
 
 
-def _generation(values: tuple[Any, ...]) -> PageRequest:
-    """Return what the fields of `PageRequest` say, in their order."""
+def _given(values: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the values of the fields of `PageRequest`, in their order, by name."""
     names = [field.name for field in dataclasses.fields(PageRequest)]
     given = dict(zip(names, values, strict=True))
     # A field that was not seen yet, in a folded part of a tab, has no text.
     given |= {name: given[name] or "" for name in ("prompt", "negative_prompt")}
-    return PageRequest(**given | {"num_frames": _as_number(given["num_frames"])})
+    return given | {"num_frames": _as_number(given["num_frames"])}
+
+
+def _generation(values: tuple[Any, ...]) -> PageRequest:
+    """Return what the fields of `PageRequest` say, in their order."""
+    return PageRequest(**_given(values))
 
 
 def _edit(values: tuple[Any, ...]) -> EditRequest:
     """Return what an upload, a strength and the fields of `PageRequest` say."""
     upload, strength, *others = values
-    request = _generation(tuple(others))
-    given = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    return EditRequest(**given, upload=_upload(upload), strength=strength)
+    return EditRequest(**_given(tuple(others)), upload=_upload(upload), strength=strength)
 
 
 def _reconstruction(values: tuple[Any, ...], *, folder: Path) -> ReconstructionRequest:
