@@ -209,14 +209,14 @@ def test_a_source_must_be_long_enough(page, arrive, generator):
     upload = dataclasses.replace(page.upload(arrive())[0], num_frames=5)
     request = EditRequest(prompt="a", upload=upload, num_frames=6, strength=0.5)
     with pytest.raises(ValueError, match="has 5 frames and the video is to have 6; take fewer"):
-        request.check(generator)
+        request.settings(generator)
 
 
 def test_a_generator_that_knows_sources_edits_with_full_strength(page, arrive, generator):
     upload, _, _ = page.upload(arrive())
     request = EditRequest(prompt="a", upload=upload, num_frames=8, strength=1.0)
     with pytest.raises(ValueError, match="was not trained with one"):
-        request.check(generator)
+        request.settings(generator)
     stand_in = SimpleNamespace(
         **{name: getattr(generator, name) for name in ("defaults", "autoencoder", "scheduler")},
         transformer_config=generator.transformer_config,
