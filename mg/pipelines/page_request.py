@@ -88,8 +88,6 @@ class PageRequest:
             given.pop(name, None)
         if self.size is not None:
             given["height"], given["width"] = parse_size(self.size)
-        if generator.defaults.schedule == "published" and given.get("strength", 1) != 1:
-            given["schedule"] = "linear"  # a published scheduler begins with noise alone
         settings = SamplingSettings.of(generator.defaults, **given)
         check_request(generator, [self.prompt], settings, inputs=self._inputs())
         return settings
