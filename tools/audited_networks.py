@@ -210,12 +210,16 @@ def _transformer(dtype: str) -> "nn.Cell":
 
 def _llama_and_inputs(dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
     """Return a Llama with heads that share keys, in a precision, and two texts' tokens."""
-    import mindspore as ms
     import numpy as np
     from mindspore import Tensor
 
     from mg.conditions.text.llama_config import LlamaConfig
-    from mg.conditions.text.llama_network import build_llama, causal_logits, rotary_tables
+    from mg.conditions.text.llama_network import (
+        build_llama,
+        causal_logits,
+        rotary_tables,
+        set_precision,
+    )
 
     config = LlamaConfig(
         vocab_size=32,
@@ -227,9 +231,8 @@ def _llama_and_inputs(dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
         head_dim=4,
     )
     network = build_llama(config, num_layers=1)
+    set_precision(network, dtype)  # after building, which refuses bf16 on CPU
     for parameter in network.get_parameters():
-        if len(parameter.shape) == 2:  # set after building, which refuses bf16 on CPU
-            parameter.set_dtype(getattr(ms, dtype))
         parameter.init_data()
     ids = np.ones((2, 8), np.int32)
     tables = rotary_tables(8, config.head_dim, config.rope_theta)

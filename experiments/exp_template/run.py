@@ -4,9 +4,7 @@ python experiments/exp_template/run.py
 python experiments/exp_template/run.py --steps 20 --output_path outputs/quick
 """
 
-import csv
 import dataclasses
-import io
 import json
 import logging
 import platform
@@ -19,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mg.cli import parse_config, run_main
 from mg.data.captions import read_captions
+from mg.data.video_table import write_video_table
 from mg.device import DeviceConfig, setup_device
 from mg.files import atomic_path, write_text
 from mg.known_names import check_known
@@ -151,10 +150,8 @@ def make_clips(config: ExperimentConfig) -> None:
         ("train.csv", videos[: config.num_videos]),
         ("held_out.csv", videos[config.num_videos :]),
     ):
-        text = io.StringIO()
-        rows = [("video", "caption"), *((video.name, video.caption) for video in part)]
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        write_text(folder / name, text.getvalue(), overwrite=config.overwrite)
+        rows = ((video.name, video.caption) for video in part)
+        write_video_table(folder / name, ("video", "caption"), rows, overwrite=config.overwrite)
 
 
 def encode(config: ExperimentConfig) -> None:

@@ -16,8 +16,6 @@ motion from: it learns nothing from a background without any.
 """
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +27,8 @@ from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import FPS, SPLITS, synthetic_clip
 from mg.data.synthetic_crowd import CROWD_CAPTION, crowd_clip
 from mg.data.synthetic_edits import synthetic_edit
+from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video
-from mg.files import write_text
 
 NUM_SHOWN = 24
 
@@ -101,7 +99,8 @@ def make_sample_videos(flags: argparse.Namespace) -> None:
                 shown.append((frames, row[1] if row else "(source of the next one)"))
             if row:
                 rows.append(row)
-    _write_captions(folder / "captions.csv", rows, flags.overwrite)
+    columns = ("video", "caption", "source")[: len(rows[0])]
+    write_video_table(folder / "captions.csv", columns, rows, overwrite=flags.overwrite)
     if sheet is not None:
         clips, captions = zip(*shown, strict=True)
         write_contact_sheet(sheet, clips, captions, overwrite=flags.overwrite)
@@ -123,13 +122,6 @@ def _clips(index: int, flags: argparse.Namespace) -> Iterator[tuple[str, np.ndar
     edit, source, target = synthetic_edit(index, **settings)
     yield f"{stem}_source.mp4", source, ()
     yield f"{stem}.mp4", target, (f"{stem}.mp4", edit.instruction, f"{stem}_source.mp4")
-
-
-def _write_captions(path: Path, rows: list[tuple[str, ...]], overwrite: bool) -> None:
-    table = io.StringIO()
-    header = ("video", "caption", "source")[: len(rows[0])]
-    csv.writer(table, lineterminator="\n").writerows([header, *rows])
-    write_text(path, table.getvalue(), overwrite=overwrite)
 
 
 def main(arguments: list[str] | None = None) -> int:

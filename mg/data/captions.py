@@ -1,15 +1,12 @@
 """Videos and their captions, from a CSV or JSONL table or a metadata.json."""
 
-import csv
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mg.data.table_names import NamedFiles
-from mg.data.video_table import read_video_table
-from mg.files import write_text
+from mg.data.video_table import read_video_table, write_video_table
 
 __all__ = ["CaptionTable", "CaptionedVideo", "add_captions", "read_captions"]
 
@@ -86,7 +83,6 @@ def add_captions(table_path: str | os.PathLike, captions: Mapping[str, str]) -> 
     table_path, rows = Path(table_path), {}
     if table_path.exists():
         rows = {row.video: row.caption for row in read_video_table(table_path, needs_captions=True)}
-    text = io.StringIO()
-    table = [("video", "caption"), *{**rows, **captions}.items()]
-    csv.writer(text, lineterminator="\n").writerows(table)
-    write_text(table_path, text.getvalue(), overwrite=True)
+    write_video_table(
+        table_path, ("video", "caption"), {**rows, **captions}.items(), overwrite=True
+    )

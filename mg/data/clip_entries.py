@@ -9,7 +9,7 @@ from mg.console import one_line
 from mg.data.folder_scan import FolderScan, has_media_suffix
 from mg.data.media_source import MediaSource
 from mg.data.prepared_index import INDEX_NAME, read_index
-from mg.data.shards import VideoFolder, read_shard, shard_names, shard_paths
+from mg.data.shards import VideoFolder, names_shards, read_shard, shard_names, shard_paths
 from mg.data.table_names import NamedFiles, composed
 from mg.data.tar_index import SHARD_SUFFIX
 from mg.data.video_table import read_video_table
@@ -123,7 +123,7 @@ def left_out_when_prepared(
     csv_path: str | os.PathLike | None, video_folder: VideoFolder | None
 ) -> list[Rejected]:
     """Return the sources that the making of a prepared folder had to leave out."""
-    if csv_path is not None or shard_paths(video_folder) is not None:
+    if csv_path is not None or names_shards(video_folder):
         return []
     if not (Path(video_folder) / INDEX_NAME).exists():
         return []

@@ -22,7 +22,15 @@ from mg.data.tar_index import SHARD_SUFFIX, index_tar
 from mg.data.video_table import CAPTION_COLUMNS, MAX_CHARACTERS
 from mg.json_file import parse_json
 
-__all__ = ["Shard", "ShardClip", "VideoFolder", "read_shard", "shard_names", "shard_paths"]
+__all__ = [
+    "Shard",
+    "ShardClip",
+    "VideoFolder",
+    "names_shards",
+    "read_shard",
+    "shard_names",
+    "shard_paths",
+]
 
 MAX_SHARDS = 100_000
 MAX_JSON_BYTES = 1 << 20  # beside one clip
@@ -57,6 +65,14 @@ class Shard:
     passed_over: collections.Counter[str]
 
 
+def names_shards(video_folder: VideoFolder) -> bool:
+    """Return whether a setting names shards, which need not exist; False for any other place."""
+    if not isinstance(video_folder, str | os.PathLike):
+        return True
+    text = os.fspath(video_folder)
+    return text.endswith(SHARD_SUFFIX) and not os.path.isdir(text)
+
+
 def shard_paths(video_folder: VideoFolder) -> list[Path] | None:
     """Return the shards that a setting names; None where it names a folder, or one other file.
 
@@ -69,11 +85,10 @@ def shard_paths(video_folder: VideoFolder) -> list[Path] | None:
         ValueError: a list with something else than tars in it, an address of the network, or too
             many shards.
     """
+    if not names_shards(video_folder):
+        return None
     if isinstance(video_folder, str | os.PathLike):
-        text = os.fspath(video_folder)
-        if os.path.isdir(text) or not text.endswith(SHARD_SUFFIX):
-            return None
-        return _existing([text])
+        return _existing([os.fspath(video_folder)])
     names = [os.fspath(name) for name in video_folder]
     others = [name for name in names if not name.endswith(SHARD_SUFFIX)]
     if others or not names:

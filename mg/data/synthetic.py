@@ -22,6 +22,7 @@ __all__ = [
     "SHAPES",
     "SPLITS",
     "Combination",
+    "check_clip_numbers",
     "combinations",
     "draw_clip",
     "draw_cover",
@@ -199,10 +200,7 @@ def synthetic_clip(
     Raises:
         ValueError: a number out of range, or an unknown split.
     """
-    limits = {"index": (index, 0), "seed": (seed, 0), "size": (size, MIN_SIZE)}
-    for name, (value, least) in {**limits, "num_frames": (num_frames, 2)}.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
+    check_clip_numbers(index, seed, size, num_frames)
     choices = combinations(split)
     stream = SPLITS.index(split)
     epoch, place = divmod(index, len(choices))
@@ -214,6 +212,14 @@ def synthetic_clip(
     radius, start, end = _draw_path(combination, rng)
     track = np.linspace(start, end, num_frames)  # (T, 2) as (x, y)
     return combination, draw_clip(combination, track, size, radius=radius)
+
+
+def check_clip_numbers(index: int, seed: int, size: int, num_frames: int) -> None:
+    """Raise ValueError for a number of `synthetic_clip` that is too small."""
+    limits = {"index": (index, 0), "seed": (seed, 0), "size": (size, MIN_SIZE)}
+    for name, (value, least) in {**limits, "num_frames": (num_frames, 2)}.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 def _draw_path(

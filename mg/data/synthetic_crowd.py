@@ -8,7 +8,7 @@ for Natural Images", 2001): objects of all sizes that cover one another.
 
 import numpy as np
 
-from mg.data.synthetic import ALL_SHAPES, COLOURS, MIN_SIZE, draw_cover
+from mg.data.synthetic import ALL_SHAPES, COLOURS, check_clip_numbers, draw_cover
 
 __all__ = ["CROWD_CAPTION", "crowd_clip"]
 
@@ -38,10 +38,7 @@ def crowd_clip(index: int, *, seed: int = 0, size: int = 64, num_frames: int = 1
     Raises:
         ValueError: a number out of range.
     """
-    limits = {"index": (index, 0), "seed": (seed, 0), "size": (size, MIN_SIZE)}
-    for name, (value, least) in {**limits, "num_frames": (num_frames, 2)}.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}")
+    check_clip_numbers(index, seed, size, num_frames)
     rng = np.random.default_rng((CROWD_STREAM, seed, index))
     frames = np.empty((num_frames, size, size, 3))
     frames[:] = _colour(rng)

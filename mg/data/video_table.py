@@ -1,16 +1,17 @@
-"""Rows of a table of videos, with or without captions: CSV, JSONL or JSON."""
+"""Tables of videos, with or without captions: read from CSV, JSONL or JSON, written as CSV."""
 
 import csv
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from mg.console import one_line
-from mg.files import open_regular_file
+from mg.files import open_regular_file, write_text
 from mg.json_file import parse_json, read_json
 
-__all__ = ["MAX_CHARACTERS", "VideoRow", "read_video_table"]
+__all__ = ["MAX_CHARACTERS", "VideoRow", "read_video_table", "write_video_table"]
 
 # Names that such tables use; the first of them that is there is taken. Case does not matter.
 VIDEO_COLUMNS = ("video", "video_path", "path", "file", "file_name", "filename", "file_path")
@@ -71,6 +72,29 @@ def read_video_table(table_path: Path, *, needs_captions: bool = False) -> list[
         _check_cells(cells, f"{table_path}, {place}")
         found.append(VideoRow(place, *cells))
     return found
+
+
+def write_video_table(
+    path: str | os.PathLike,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a CSV of videos that `read_video_table` reads, all of it or nothing.
+
+    Args:
+        path: of the table.
+        columns: its header, such as ("video", "caption").
+        rows: the cells of each row.
+        overwrite: whether an existing table may be replaced.
+
+    Raises:
+        FileExistsError: `path` exists and `overwrite` is false.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_text(path, text.getvalue(), overwrite=overwrite)
 
 
 def _check_cells(cells: list, place: str) -> None:

@@ -52,8 +52,7 @@ FREE_SETTINGS = frozenset(
 
 def input_state(path: str | os.PathLike) -> dict[str, int]:
     """Return what tells, without reading it, whether an input is still the same: size and time."""
-    state = os.stat(path)
-    return {"num_bytes": state.st_size, "mtime_ns": state.st_mtime_ns}
+    return media_state(Path(path))._asdict()
 
 
 def clip_state(clip: Clip) -> dict[str, Any]:

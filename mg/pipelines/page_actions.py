@@ -112,14 +112,14 @@ def _job(
 
     Args:
         gr, maker, wanted: of `build_actions`.
-        make: (request, progress, unwanted) -> the video and its JSON.
+        make: (request, progress, unwanted) -> what `_make` returns.
         request_of: what the values of the fields say.
     """
 
     def check(visitor: gr.Request, *values):
         wanted[visitor.session_hash] = threading.Event()
         try:
-            request_of(values).check(maker.generator)
+            request_of(values).settings(maker.generator)
         except (ValueError, OSError) as error:
             return False, gr.Markdown(as_text(str(error)), visible=True)
         return True, gr.Markdown("", visible=False)
@@ -137,8 +137,7 @@ def _job(
         wanted[visitor.session_hash] = unwanted
         request = request_of(values)
         try:
-            departures = request.departures(maker.generator)
-            path, metadata = make(request, progress, unwanted)
+            path, metadata, departures = make(request, progress, unwanted)
         except _CancelledError:
             return [*[gr.skip()] * 4, gr.Markdown("Cancelled.", visible=True)]
         except Exception as error:  # the page goes on; the terminal has the whole of it
@@ -162,7 +161,7 @@ def _for_programs(
 
     def run(request_of: Callable[[], Request], progress: Callable):
         with _told_to_the_caller(gr):
-            path, metadata = make(request_of(), progress, threading.Event())
+            path, metadata, _ = make(request_of(), progress, threading.Event())
         return str(path), metadata
 
     def with_upload(video: str | None, request_of: Callable, progress: Callable):
@@ -221,15 +220,16 @@ def _make(
     request: Request,
     progress: Callable,
     unwanted: threading.Event,
-) -> tuple[Path, dict[str, Any]]:
-    """Return the video and its JSON; `progress` shows how far it is.
+) -> tuple[Path, dict[str, Any], str]:
+    """Return the video, its JSON and what is new to the generator; `progress` shows how far it is.
 
     Raises:
         _CancelledError: it is wanted no longer.
         ValueError, OSError, FloatingPointError: as `VideoMaker.make`.
     """
-    request.check(maker.generator)
-    num_steps = request.num_steps(maker.generator)
+    settings = request.settings(maker.generator)
+    departures = request.departures(maker.generator, settings)
+    num_steps = request.num_steps(settings)
     progress((0, num_steps), desc="Computing (the first video compiles the networks)")
 
     def tell(num_done: int) -> None:
@@ -240,24 +240,27 @@ def _make(
 
     if unwanted.is_set():  # while it waited for its turn
         raise _CancelledError
-    return request.run(maker, uploads, tell)
+    return *request.run(maker, uploads, settings, tell), departures
 
 
-def _generation(values: tuple[Any, ...]) -> PageRequest:
-    """Return what the fields of `PageRequest` say, in their order."""
+def _given(values: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the values of the fields of `PageRequest`, in their order, by name."""
     names = [field.name for field in dataclasses.fields(PageRequest)]
     given = dict(zip(names, values, strict=True))
     # A field that was not seen yet, in a folded part of a tab, has no text.
     given |= {name: given[name] or "" for name in ("prompt", "negative_prompt")}
-    return PageRequest(**given | {"num_frames": _as_number(given["num_frames"])})
+    return given | {"num_frames": _as_number(given["num_frames"])}
+
+
+def _generation(values: tuple[Any, ...]) -> PageRequest:
+    """Return what the fields of `PageRequest` say, in their order."""
+    return PageRequest(**_given(values))
 
 
 def _edit(values: tuple[Any, ...]) -> EditRequest:
     """Return what an upload, a strength and the fields of `PageRequest` say."""
     upload, strength, *others = values
-    request = _generation(tuple(others))
-    given = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
-    return EditRequest(**given, upload=_upload(upload), strength=strength)
+    return EditRequest(**_given(tuple(others)), upload=_upload(upload), strength=strength)
 
 
 def _reconstruction(values: tuple[Any, ...], *, folder: Path) -> ReconstructionRequest:

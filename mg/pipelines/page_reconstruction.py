@@ -4,7 +4,7 @@ import dataclasses
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["ReconstructionRequest"]
 
 MAX_VALUES = 1 << 26  # pixels of all frames; 64 frames of 1024x1024
+
+
+class FramesTaken(NamedTuple):
+    """How many of the first frames of an upload are taken, and the height and width they get."""
+
+    num_frames: int
+    size: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,11 +52,18 @@ class ReconstructionRequest:
         """What the video is shown under."""
         return "reconstruction"
 
-    def check(self, generator: "TextToVideo") -> None:
-        """Raise ValueError unless the autoencoder can take this."""
+    def settings(self, generator: "TextToVideo") -> FramesTaken:
+        """Return what is taken of the upload.
+
+        Raises:
+            ValueError: there is no upload, or the autoencoder cannot take this much of it.
+        """
         if self.upload is None:
             raise ValueError("no video to reconstruct; upload one first")
-        num_frames, size = self._shape(generator)
+        num_frames = self.num_frames
+        if num_frames is None:
+            num_frames = min(generator.defaults.num_frames, self.upload.num_frames)
+        size = tuple(generator.defaults.size) if self.size is None else parse_size(self.size)
         is_whole = isinstance(num_frames, int) and not isinstance(num_frames, bool)
         if not is_whole or num_frames < 1:
             raise ValueError(f"num_frames={num_frames!r}; expected a whole number of 1 or more")
@@ -65,32 +79,29 @@ class ReconstructionRequest:
                 f"{num_frames} frames of {size[0]}x{size[1]} are more than the {MAX_VALUES} pixels "
                 "that are taken in all; take fewer or smaller ones"
             )
+        return FramesTaken(num_frames, size)
 
-    def _shape(self, generator: "TextToVideo") -> tuple[Any, tuple[int, int]]:
-        num_frames = self.num_frames
-        if num_frames is None:
-            num_frames = min(generator.defaults.num_frames, self.upload.num_frames)
-        size = tuple(generator.defaults.size) if self.size is None else parse_size(self.size)
-        return num_frames, size
-
-    def num_steps(self, generator: "TextToVideo") -> int:
+    def num_steps(self, settings: FramesTaken) -> int:
         """Return how many frames there are to be told of."""
-        return self._shape(generator)[0]
+        return settings.num_frames
 
-    def departures(self, generator: "TextToVideo") -> str:
+    def departures(self, generator: "TextToVideo", settings: FramesTaken) -> str:
         """Return what is new to the generator about this request: nothing."""
         return ""
 
     def run(
-        self, maker: VideoMaker, uploads: Uploads, on_step: Callable[[int], None]
+        self,
+        maker: VideoMaker,
+        uploads: Uploads,
+        settings: FramesTaken,
+        on_step: Callable[[int], None],
     ) -> tuple[Path, dict[str, Any]]:
         """Return the video original | reconstruction, and the figures of it.
 
         Raises:
             ValueError: the upload is gone or broken, or the decoder gave what is not a number.
         """
-        self.check(maker.generator)
-        num_frames, size = self._shape(maker.generator)
+        num_frames, size = settings
         original = uploads.frames(self.upload, num_frames, size)
         autoencoder = maker.generator.autoencoder
         with maker.one_at_a_time:

@@ -88,15 +88,9 @@ class PageRequest:
             given.pop(name, None)
         if self.size is not None:
             given["height"], given["width"] = parse_size(self.size)
-        if generator.defaults.schedule == "published" and given.get("strength", 1) != 1:
-            given["schedule"] = "linear"  # a published scheduler begins with noise alone
         settings = SamplingSettings.of(generator.defaults, **given)
         check_request(generator, [self.prompt], settings, inputs=self._inputs())
         return settings
-
-    def check(self, generator: "TextToVideo") -> None:
-        """Raise ValueError unless the video can be made."""
-        self.settings(generator)
 
     def _inputs(self) -> list[VisualInputs] | None:
         return None
@@ -106,19 +100,23 @@ class PageRequest:
         """What the video is shown under."""
         return self.prompt
 
-    def num_steps(self, generator: "TextToVideo") -> int:
+    def num_steps(self, settings: SamplingSettings) -> int:
         """Return how many steps there are to be told of."""
-        return len(self.settings(generator).times()) - 1
+        return len(settings.times()) - 1
 
-    def departures(self, generator: "TextToVideo") -> str:
+    def departures(self, generator: "TextToVideo", settings: SamplingSettings) -> str:
         """Return what is new to the generator about this request; "" for nothing."""
-        return departures_of(generator, [self.prompt], self.settings(generator))
+        return departures_of(generator, [self.prompt], settings)
 
     def run(
-        self, maker: "VideoMaker", uploads: Uploads, on_step: Callable[[int], None]
+        self,
+        maker: "VideoMaker",
+        uploads: Uploads,
+        settings: SamplingSettings,
+        on_step: Callable[[int], None],
     ) -> tuple[Path, dict[str, Any]]:
         """Return the video and what is to be told of it, as `VideoMaker.make`."""
-        return maker.make(self, on_step)
+        return maker.make(self, settings, on_step)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,13 +156,16 @@ class EditRequest(PageRequest):
         return [VisualInputs(source=self.upload.path)]
 
     def run(
-        self, maker: "VideoMaker", uploads: Uploads, on_step: Callable[[int], None]
+        self,
+        maker: "VideoMaker",
+        uploads: Uploads,
+        settings: SamplingSettings,
+        on_step: Callable[[int], None],
     ) -> tuple[Path, dict[str, Any]]:
         """Return the video and what is to be told of it, as `VideoMaker.make`."""
-        settings = self.settings(maker.generator)
         size = settings.height, settings.width
         source = uploads.frames(self.upload, settings.num_frames, size)
-        return maker.make(self, on_step, source=source)
+        return maker.make(self, settings, on_step, source=source)
 
 
 def parse_size(size: object) -> tuple[int, int]:
@@ -206,6 +207,7 @@ class VideoMaker:
     def make(
         self,
         request: PageRequest,
+        settings: SamplingSettings,
         on_step: Callable[[int], None] | None = None,
         *,
         source: np.ndarray | None = None,
@@ -214,6 +216,7 @@ class VideoMaker:
 
         Args:
             request: what is wanted.
+            settings: of the request.
             on_step: called after each step of the sampler with how many are done. What it raises
                 ends the video, of which nothing is kept.
             source: frames of the video that it is made from, uint8 (T, H, W, 3), if any.
@@ -222,7 +225,6 @@ class VideoMaker:
             ValueError: as `check_request`, before anything is computed; or a result that is no
                 number.
         """
-        settings = request.settings(self.generator)
         # Unlike a running number it is free without looking, and nobody guesses it.
         name = f"{datetime.now():%Y%m%d_%H%M%S}_{secrets.token_hex(8)}.mp4"
         path = self.folder / name

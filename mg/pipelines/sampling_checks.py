@@ -174,13 +174,11 @@ def _check_encoders(
     inputs = generator.transformer_config.text_encoders
     if texts and inputs and not generator.text_encoders:
         names = " and ".join(encoder.name for encoder in inputs)
-        is_embedded = generator.defaults.embedded_guidance
-        off = "true_cfg_scale=1" if is_embedded else "guidance=1"
-        negative = (
-            ""
-            if settings.branch_scale(generator.defaults) == 1
-            else (f" (and negative_prompt_embeds, or {off})")
-        )
+        negative = ""
+        if settings.branch_scale(generator.defaults) != 1:
+            is_embedded = generator.defaults.embedded_guidance
+            off = "true_cfg_scale=1" if is_embedded else "guidance=1"
+            negative = f" (and negative_prompt_embeds, or {off})"
         raise ValueError(
             f"this generator has no text encoder ({names}) for {texts[0]!r}: give prompt_embeds"
             f"{negative}"

@@ -1,16 +1,14 @@
 """A demonstration of training a denoiser, of any family, on clips that are drawn for it."""
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from mg.data.synthetic import FPS, synthetic_clip
+from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video
 from mg.device import DeviceConfig
-from mg.files import write_text
 from mg.training.denoiser_config import SamplingSettings, TextSettings, TrainDenoiserConfig
 from mg.training.run_log import read_log
 from mg.training.settings import OptimSettings
@@ -28,16 +26,14 @@ def write_clips(folder: Path, num_videos: int, *, overwrite: bool = False) -> No
     Raises:
         FileExistsError: a file is there and `overwrite` is false.
     """
-    rows = [("video", "caption")]
+    rows = []
     for index in tqdm(range(num_videos), desc="drawing clips", disable=None):
         split = "changing" if index % 2 else "train"
         combination, frames = synthetic_clip(index // 2, split=split)
         name = f"{index:05d}.mp4"
         write_video(folder / name, frames, fps=FPS, overwrite=overwrite, lossless=True)
         rows.append((name, combination.caption))
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(rows)
-    write_text(folder / TABLE, table.getvalue(), overwrite=overwrite)
+    write_video_table(folder / TABLE, ("video", "caption"), rows, overwrite=overwrite)
 
 
 def demo_training(

@@ -6,111 +6,30 @@ Since version 1.6 `torch.save` writes a zip archive without compression:
     NAME/data/KEY   the numbers of one storage; several tensors may be views of it
     NAME/byteorder  `little` or `big` (newer versions)
 
-No pickle is run: `mg.weights.safe_pickle` reads it as data, knows the names below, and leaves out
-what training programs keep beside weights. Every size, offset and stride is checked against the
-storage it is for.
+No pickle is run: `mg.weights.safe_pickle` reads it as data, knows the names that
+`mg.weights.torch_names` lists, and leaves out what training programs keep beside weights. Every
+size, offset and stride is checked against the storage it is for.
 """
 
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mg.weights.bfloat16 import widen_bfloat16
-from mg.weights.safe_pickle import Function, read_pickle
+from mg.weights.safe_pickle import read_pickle
 from mg.weights.state_dict_tree import select_tensors
 from mg.weights.tensor_entry import TensorEntry
+from mg.weights.torch_names import NAMES, NumberType, Storage, StoredTensor, is_size
 from mg.weights.zip_members import ZipMembers
 
 __all__ = ["is_torch_zip", "list_torch_zip", "read_torch_zip"]
 
 MAX_PICKLE_BYTES = 16 * 2**20  # a state dict needs about 120 bytes per tensor
-MAX_DIMENSIONS = 32  # numpy's limit
-MAX_BYTES = 2**62
 MAX_KEY_LENGTH = 20
-
-
-@dataclass(frozen=True)
-class NumberType:
-    """A number type: its name here, and the numpy type its bytes are read as."""
-
-    name: str
-    code: str
-
-    @property
-    def num_bytes(self) -> int:
-        return np.dtype(self.code).itemsize
-
-
-NUMBER_TYPES = {
-    kind: NumberType(kind, code)
-    for kind, code in {
-        "float64": "<f8",
-        "float32": "<f4",
-        "float16": "<f2",
-        "bfloat16": "<u2",
-        "int64": "<i8",
-        "int32": "<i4",
-        "int16": "<i2",
-        "int8": "i1",
-        "uint8": "u1",
-        "uint16": "<u2",
-        "uint32": "<u4",
-        "uint64": "<u8",
-        "bool": "u1",
-        "complex64": "<c8",
-        "complex128": "<c16",
-    }.items()
-}
-STORAGE_TYPES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
-}
-UNTYPED = NumberType("untyped", "u1")
-UNREADABLE_TYPES = (
-    "float8_e4m3fn",
-    "float8_e4m3fnuz",
-    "float8_e5m2",
-    "float8_e5m2fnuz",
-    "float8_e8m0fnu",
-    "float4_e2m1fn_x2",
-    "complex32",
-)
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """One storage: the archive's member that holds it, and how its numbers are to be read."""
-
-    member: str
-    kind: NumberType
-    num_elements: int
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """A view of a storage: `offset` and `strides` count elements."""
-
-    storage: _Storage
-    kind: NumberType
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 def is_torch_zip(members: ZipMembers) -> bool:
@@ -174,7 +93,7 @@ def _explained(path: Path, error: ValueError) -> str:
     return f"{path} cannot be read as a PyTorch checkpoint: {error}"
 
 
-def _find_tensors(members: ZipMembers, key: str | None) -> dict[str, _Tensor]:
+def _find_tensors(members: ZipMembers, key: str | None) -> dict[str, StoredTensor]:
     """Return the tensors that the archive's pickle describes, picked as `key` says."""
     root = _root(members)
     if f"{root}byteorder" in members.entries:
@@ -184,7 +103,7 @@ def _find_tensors(members: ZipMembers, key: str | None) -> dict[str, _Tensor]:
     pickled = members.read(f"{root}data.pkl", max_bytes=MAX_PICKLE_BYTES)
     storages = _Storages(members, root)
     tree = read_pickle(pickled, NAMES, load_persistent=storages.find)
-    return select_tensors(tree, _Tensor, key=key)
+    return select_tensors(tree, StoredTensor, key=key)
 
 
 def _root(members: ZipMembers) -> str:
@@ -208,9 +127,9 @@ class _Storages:
     def __init__(self, members: ZipMembers, root: str) -> None:
         self.members = members
         self.root = root
-        self.known: dict[str, _Storage] = {}
+        self.known: dict[str, Storage] = {}
 
-    def find(self, reference: Any) -> _Storage:
+    def find(self, reference: Any) -> Storage:
         """Return the storage for the pickle's ('storage', type, key, device, number of elements).
 
         Raises:
@@ -218,7 +137,7 @@ class _Storages:
                 size, or the same storage was given another type before.
         """
         match reference:
-            case ("storage", NumberType() as kind, str() as key, str(), num_elements) if _is_size(
+            case ("storage", NumberType() as kind, str() as key, str(), num_elements) if is_size(
                 num_elements
             ):
                 pass
@@ -234,134 +153,26 @@ class _Storages:
                     f"storage {key} has {num_bytes} bytes instead of {num_elements} numbers of "
                     f"type {kind.name}"
                 )
-            self.known[key] = _Storage(member, kind, num_elements)
+            self.known[key] = Storage(member, kind, num_elements)
         storage = self.known[key]
         if (storage.kind, storage.num_elements) != (kind, num_elements):
             raise ValueError(f"its pickle describes storage {key} in two different ways")
         return storage
 
 
-# --- what the pickle may name ------------------------------------------------------------------
-
-
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    """Return the view of a storage that `torch._utils._rebuild_tensor_v2` stands for."""
-    if not isinstance(storage, _Storage) or storage.kind is UNTYPED:
-        raise ValueError("its pickle has a tensor without a storage of numbers")
-    return _view(storage, storage.kind, offset, shape, strides)
-
-
-def _rebuild_typed_tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, kind: Any, *_: Any
-) -> _Tensor:
-    """Return the view that `_rebuild_tensor_v3` stands for: bytes, and the type beside them."""
-    if not isinstance(storage, _Storage) or storage.kind is not UNTYPED:
-        raise ValueError("its pickle has a tensor without a storage of bytes")
-    if not isinstance(kind, NumberType):
-        shown = kind if isinstance(kind, str) else type(kind).__name__
-        raise ValueError(
-            f"it has a tensor of type {shown}, which is not supported; convert the file to "
-            "float32, float16 or bfloat16"
-        )
-    if storage.num_elements % kind.num_bytes:
-        raise ValueError(f"{storage.member} has {storage.num_elements} bytes, no {kind.name}")
-    typed = _Storage(storage.member, kind, storage.num_elements // kind.num_bytes)
-    return _view(typed, kind, offset, shape, strides)
-
-
-def _view(storage: _Storage, kind: NumberType, offset: Any, shape: Any, strides: Any) -> _Tensor:
-    """Return a view after checking that it stays inside its storage.
-
-    Python's integers do not overflow, so the largest index is exact however large the lies are.
-    """
-    well_formed = (
-        type(shape) is tuple
-        and type(strides) is tuple
-        and len(shape) == len(strides) <= MAX_DIMENSIONS
-        and all(_is_size(number) for number in (offset, *shape, *strides))
-    )
-    if not well_formed:
-        raise ValueError("its pickle has a tensor whose shape, strides or offset are none")
-    if math.prod(max(size, 1) for size in shape) * kind.num_bytes > MAX_BYTES:
-        raise ValueError(f"its pickle has a tensor of the impossible shape {_shown(shape)}")
-    num_elements = math.prod(shape)
-    steps = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if num_elements and offset + steps >= storage.num_elements:
-        raise ValueError(
-            f"a tensor of shape {_shown(shape)} leaves its storage {storage.member} of "
-            f"{storage.num_elements} numbers"
-        )
-    # What repeats its numbers (expanded tensors) could fill the memory from a tiny file.
-    if num_elements > storage.num_elements:
-        raise ValueError(
-            f"a tensor of shape {_shown(shape)} repeats its storage of {storage.num_elements} "
-            "numbers; save it as a tensor of its own where the file was made"
-        )
-    return _Tensor(storage, kind, offset, shape, strides)
-
-
-def _is_size(number: Any) -> bool:
-    return type(number) is int and number >= 0
-
-
-def _shown(shape: Sequence[int]) -> str:
-    return str(list(shape))
-
-
-def _rebuild_parameter(tensor: Any, *_: Any) -> _Tensor:
-    """Return the tensor of a parameter; whether it is trained is not kept."""
-    if not isinstance(tensor, _Tensor):
-        raise ValueError("its pickle has a parameter that is not a tensor")
-    return tensor
-
-
-def _ordered_dict() -> dict:
-    return {}
-
-
-def _size(sizes: Any = ()) -> tuple:
-    if type(sizes) is not tuple:
-        raise ValueError("its pickle has a torch.Size that is not a tuple")
-    return sizes
-
-
-def _device(*_: Any) -> str:
-    return "device"
-
-
-NAMES: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): Function(_ordered_dict),
-    ("torch", "Size"): Function(_size),
-    ("torch", "device"): Function(_device),
-    ("torch._utils", "_rebuild_tensor"): Function(_rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): Function(_rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): Function(_rebuild_typed_tensor),
-    ("torch._utils", "_rebuild_parameter"): Function(_rebuild_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): Function(_rebuild_parameter),
-    ("torch.storage", "UntypedStorage"): UNTYPED,
-    **{("torch", name): NUMBER_TYPES[kind] for name, kind in STORAGE_TYPES.items()},
-    **{("torch", kind): NUMBER_TYPES[kind] for kind in NUMBER_TYPES},
-    # Types that can be named but not read; the message about them comes with the tensor.
-    **{("torch", name): name for name in UNREADABLE_TYPES},
-}
-
-
-# --- numbers -----------------------------------------------------------------------------------
-
-
-def _extent(tensor: _Tensor) -> tuple[int, int]:
+def _extent(tensor: StoredTensor) -> tuple[int, int]:
     """Return the first element of its storage that a tensor has, and the one after its last."""
     steps = zip(tensor.shape, tensor.strides, strict=True)
     return tensor.offset, tensor.offset + sum((size - 1) * stride for size, stride in steps) + 1
 
 
-def _to_arrays(members: ZipMembers, tensors: Mapping[str, _Tensor]) -> dict[str, np.ndarray]:
+def _to_arrays(members: ZipMembers, tensors: Mapping[str, StoredTensor]) -> dict[str, np.ndarray]:
     """Return the tensors as views of their storages, each of which is there once.
 
     A storage is a part of the memory map where its type and alignment allow; else that part of it
     is copied which the tensors use.
     """
-    extents: dict[_Storage, tuple[int, int]] = {}
+    extents: dict[Storage, tuple[int, int]] = {}
     for tensor in tensors.values():
         if 0 not in tensor.shape:
             begin, end = _extent(tensor)
@@ -385,7 +196,7 @@ def _to_arrays(members: ZipMembers, tensors: Mapping[str, _Tensor]) -> dict[str,
     return arrays
 
 
-def _numbers(members: ZipMembers, storage: _Storage, begin: int, end: int) -> np.ndarray:
+def _numbers(members: ZipMembers, storage: Storage, begin: int, end: int) -> np.ndarray:
     """Return the numbers `begin` to `end` of a storage: a view of the memory map, or a copy."""
     dtype = np.dtype(storage.kind.code)
     start = members.locate(storage.member)[0] + begin * dtype.itemsize

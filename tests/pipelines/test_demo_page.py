@@ -357,8 +357,10 @@ def test_one_video_at_a_time_and_each_step_is_told(generator, tmp_path, monkeypa
     monkeypatch.setattr(generator, "decode", lambda latent, t: np.zeros((t, 16, 24, 3), np.uint8))
     maker = VideoMaker(generator, tmp_path / "new")
     steps = []
+    request = PageRequest(prompt="a")
+    settings = request.settings(generator)
     threads = [
-        threading.Thread(target=maker.make, args=(PageRequest(prompt="a"), steps.append))
+        threading.Thread(target=maker.make, args=(request, settings, steps.append))
         for _ in range(3)
     ]
     for thread in threads:

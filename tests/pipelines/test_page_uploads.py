@@ -209,14 +209,14 @@ def test_a_source_must_be_long_enough(page, arrive, generator):
     upload = dataclasses.replace(page.upload(arrive())[0], num_frames=5)
     request = EditRequest(prompt="a", upload=upload, num_frames=6, strength=0.5)
     with pytest.raises(ValueError, match="has 5 frames and the video is to have 6; take fewer"):
-        request.check(generator)
+        request.settings(generator)
 
 
 def test_a_generator_that_knows_sources_edits_with_full_strength(page, arrive, generator):
     upload, _, _ = page.upload(arrive())
     request = EditRequest(prompt="a", upload=upload, num_frames=8, strength=1.0)
     with pytest.raises(ValueError, match="was not trained with one"):
-        request.check(generator)
+        request.settings(generator)
     stand_in = SimpleNamespace(
         **{name: getattr(generator, name) for name in ("defaults", "autoencoder", "scheduler")},
         transformer_config=generator.transformer_config,
@@ -226,12 +226,15 @@ def test_a_generator_that_knows_sources_edits_with_full_strength(page, arrive, g
     assert request.settings(stand_in).strength == 1.0
 
 
-def test_a_published_scheduler_gives_way_to_a_strength(generator, page, arrive):
+def test_a_published_scheduler_takes_the_last_steps_at_a_strength(generator, page, arrive):
     upload, _, _ = page.upload(arrive())
     defaults = dataclasses.replace(generator.defaults, schedule="published")
-    stand_in = SimpleNamespace(**vars(generator) | {"defaults": defaults})
-    request = EditRequest(prompt="a", upload=upload, num_frames=8, strength=0.5)
-    assert request.settings(stand_in).schedule == "linear"
+    scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler"}
+    stand_in = SimpleNamespace(**vars(generator) | {"defaults": defaults, "scheduler": scheduler})
+    request = EditRequest(prompt="a", upload=upload, num_frames=8, steps=4, strength=0.5)
+    settings = request.settings(stand_in)
+    assert settings.schedule == "published"
+    assert (settings.first_step, request.num_steps(settings)) == (2, 2)
 
 
 def test_an_upload_goes_through_the_autoencoder_and_is_measured(page, arrive, clip):

