@@ -125,7 +125,7 @@ def train_run(network, inputs: list[np.ndarray]) -> Callable[[], None]:
     import mindspore as ms
     from mindspore import Tensor
 
-    from mg.training.flow_loss import FlowLoss
+    from mg.training.denoiser.flow_loss import FlowLoss
     from mg.training.settings import OptimSettings
     from mg.training.step import TrainStep
 

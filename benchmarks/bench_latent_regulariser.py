@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.data.latent_files import list_latent_files, read_latent
 from mg.files import write_text
 from mg.metrics.latents import LatentReport
-from mg.training.run_log import read_log
+from mg.training.run.run_log import read_log
 
 ROOT = Path(__file__).resolve().parents[1]
 # What differs from the shipped configs, by default and with --small.

@@ -130,10 +130,10 @@ def measure(size: int, num_steps: int, folder: Path) -> Cost:
     from mg.parallel.ranks import ONE_RANK
     from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
     from mg.pipelines.encode import encode_videos
-    from mg.training.autoencoder_task import AutoencoderTask
-    from mg.training.config import TrainTAEConfig
-    from mg.training.denoiser_config import TrainDenoiserConfig
-    from mg.training.denoiser_task import DenoiserTask
+    from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+    from mg.training.autoencoder.autoencoder_task import AutoencoderTask
+    from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
+    from mg.training.denoiser.denoiser_task import DenoiserTask
 
     settings = read_yaml(TAE_CONFIG)
     settings["data"] |= {"size": size, "short_side_range": [size, size], "num_workers": 0}

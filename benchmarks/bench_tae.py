@@ -111,8 +111,8 @@ def run_case(case: str, shape: tuple[int, ...], repeats: int) -> dict:
     import mindspore as ms
 
     from mg.models.tae.tae import TemporalAutoencoder
-    from mg.training.autoencoder_loss import AutoencoderLoss
-    from mg.training.config import LossSettings, OptimSettings
+    from mg.training.autoencoder.autoencoder_config import LossSettings, OptimSettings
+    from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
     from mg.training.step import TrainStep
 
     ms.set_device("CPU")

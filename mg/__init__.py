@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mg.models.tae.tae import TemporalAutoencoder
     from mg.pipelines.text_to_video import TextToVideo
     from mg.pipelines.video_to_video import VideoToVideo
-    from mg.training.video_to_video_model import VideoToVideoDiffusion
+    from mg.training.video_to_video.video_to_video_model import VideoToVideoDiffusion
     from mg.vaes import VideoVAE
     from mg.video_files import export_to_video, load_video
 
@@ -41,7 +41,7 @@ PLACES = {
     "TemporalAutoencoder": "mg.models.tae.tae",
     "TextToVideo": "mg.pipelines.text_to_video",
     "VideoToVideo": "mg.pipelines.video_to_video",
-    "VideoToVideoDiffusion": "mg.training.video_to_video_model",
+    "VideoToVideoDiffusion": "mg.training.video_to_video.video_to_video_model",
     "VideoVAE": "mg.vaes",
     "export_to_video": "mg.video_files",
     "load_video": "mg.video_files",

@@ -16,7 +16,7 @@ from mg.cli import parse_config, run_main
 from mg.device import DeviceConfig, setup_device
 from mg.models.families import denoiser_family
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR
-from mg.training.video_demo import demo_training, epoch_losses, write_clips
+from mg.training.denoiser.video_demo import demo_training, epoch_losses, write_clips
 
 logger = logging.getLogger("mg")
 
@@ -78,7 +78,7 @@ def main() -> None:
     from mg.data.manifest import build_manifest
     from mg.models.tae.tae import TemporalAutoencoder
     from mg.pipelines.encode import encode_videos
-    from mg.training.denoiser_trainer import DenoiserTrainer
+    from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
 
     tae = TemporalAutoencoder(None, AUTOENCODER, sample_deterministic=True)
     tae.set_train(False)

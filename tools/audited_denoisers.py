@@ -58,7 +58,7 @@ def denoiser_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, .
     from mg.flow.velocity_network import velocity_network
     from mg.models import layers
     from mg.models.families import denoiser_family
-    from mg.training.flow_loss import FlowLoss
+    from mg.training.denoiser.flow_loss import FlowLoss
     from mg.training.settings import OptimSettings
     from mg.training.step import TrainStep
 

@@ -87,9 +87,13 @@ def network_and_inputs(
     from mg.models.discriminator_config import DiscriminatorConfig
     from mg.models.perceptual import LPIPS, LPIPSConfig
     from mg.models.tae.tae import TemporalAutoencoder
-    from mg.training.autoencoder_loss import AutoencoderLoss
-    from mg.training.config import AdversarialSettings, LossSettings, OptimSettings
-    from mg.training.discriminator_loss import DiscriminatorLoss
+    from mg.training.autoencoder.autoencoder_config import (
+        AdversarialSettings,
+        LossSettings,
+        OptimSettings,
+    )
+    from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
+    from mg.training.autoencoder.discriminator_loss import DiscriminatorLoss
     from mg.training.step import TrainStep
 
     class Method(nn.Cell):
@@ -145,7 +149,7 @@ def _video_model_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[An
 
     from mg.flow.guidance import guided_velocity
     from mg.flow.solvers import MIDPOINT
-    from mg.training.flow_loss import FlowLoss
+    from mg.training.denoiser.flow_loss import FlowLoss
     from mg.training.settings import OptimSettings
     from mg.training.step import TrainStep
 

@@ -27,9 +27,9 @@ from mg.commands.inference_vae import InferenceConfig
 from mg.commands.page import DemoConfig
 from mg.setting_names import ONE_NAME
 from mg.settings_table import REQUIRED, settings_of
-from mg.training.config import TrainTAEConfig, TrainVAEConfig
-from mg.training.denoiser_config import TrainDenoiserConfig
-from mg.training.video_to_video_config import TrainVideoToVideoConfig
+from mg.training.autoencoder.autoencoder_config import TrainTAEConfig, TrainVAEConfig
+from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
+from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "outputs" / "docs_source"
@@ -61,7 +61,7 @@ API = {
         "mg.pipelines.text_to_video.TextToVideo",
         "mg.pipelines.video_to_video.VideoToVideo",
         "mg.pipelines.generated_videos.GeneratedVideos",
-        "mg.training.video_to_video_model.VideoToVideoDiffusion",
+        "mg.training.video_to_video.video_to_video_model.VideoToVideoDiffusion",
         "mg.pipelines.generator_folder.save_generator",
     ),
     "Videos": ("mg.video_files.load_video", "mg.video_files.export_to_video"),

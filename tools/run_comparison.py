@@ -1,7 +1,8 @@
 """Are two training runs the same, step by step? Does a run still follow its reference curve?
 
 A log is a list of entries, one dict per step with a `step` and numbers (see
-`mg.training.run_log`). Keys that measure time are not part of the result and are never compared.
+`mg.training.run.run_log`). Keys that measure time are not part of the result and are never
+compared.
 Nothing here imports MindSpore.
 """
 
@@ -11,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mg.training.run_history import LOG_NAME
-from mg.training.run_log import read_log
+from mg.training.run.run_history import LOG_NAME
+from mg.training.run.run_log import read_log
 
 __all__ = [
     "Comparison",

@@ -22,14 +22,14 @@ from mg.device import DeviceConfig, setup_device
 from mg.files import atomic_path, write_text
 from mg.known_names import check_known
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR
-from mg.training.denoiser_config import (
+from mg.training.denoiser.denoiser_config import (
     FlowValidationSettings,
     TextSettings,
     TrainDenoiserConfig,
 )
-from mg.training.run_log import read_log
+from mg.training.denoiser.video_demo import ENCODERS, write_clips
+from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings
-from mg.training.video_demo import ENCODERS, write_clips
 
 logger = logging.getLogger("mg")
 
@@ -123,7 +123,7 @@ def main() -> None:
     make_clips(config)
     setup_device(config)
     # MindSpore takes seconds to import; a wrong flag is answered before.
-    from mg.training.denoiser_trainer import DenoiserTrainer
+    from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
 
     encode(config)
     rows, losses = [], {}
@@ -203,7 +203,7 @@ def plot(path: Path, losses: dict[str, list[float]]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from mg.training.curves import smoothed
+    from mg.training.run.curves import smoothed
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, values in losses.items():

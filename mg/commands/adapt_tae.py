@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mg.cli import parse_config
 from mg.device import setup_device
-from mg.training.adaptation import halve_clips, write_before_and_after
-from mg.training.config import TrainTAEConfig
-from mg.training.output_folder import check_output
+from mg.training.autoencoder.adaptation import halve_clips, write_before_and_after
+from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+from mg.training.run.output_folder import check_output
 
 # What --help shows.
 COMMON = (
@@ -37,7 +37,7 @@ def main() -> None:
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks
-    from mg.training.autoencoder_trainer import AutoencoderTrainer
+    from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 
     trainer = AutoencoderTrainer(config, init_ranks())
     if trainer.run() is None:

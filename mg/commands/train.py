@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from mg.cli import parse_config
 from mg.device import setup_device
 from mg.shipped import find_shipped
-from mg.training.denoiser_config import TrainDenoiserConfig
-from mg.training.video_to_video_config import TrainVideoToVideoConfig
+from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
+from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
 from mg.yaml_file import read_yaml
 
 # What --help shows.
@@ -52,7 +52,7 @@ def main() -> None:
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks
-    from mg.training.denoiser_trainer import DenoiserTrainer
+    from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
 
     DenoiserTrainer(config, init_ranks()).run()
 
@@ -84,6 +84,6 @@ def _train_both() -> None:
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks
-    from mg.training.video_to_video_trainer import VideoToVideoTrainer
+    from mg.training.video_to_video.video_to_video_trainer import VideoToVideoTrainer
 
     VideoToVideoTrainer(config, init_ranks()).run()

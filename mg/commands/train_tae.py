@@ -5,7 +5,7 @@ mg train-tae --config configs/tae/train/demo.yaml
 
 from mg.cli import parse_config
 from mg.device import setup_device
-from mg.training.config import TrainAutoencoderConfig, TrainTAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig, TrainTAEConfig
 
 # What --help shows.
 COMMON = (
@@ -31,6 +31,6 @@ def train(config: TrainAutoencoderConfig) -> None:
     setup_device(config)
     # After the device is set:
     from mg.parallel.ranks import init_ranks
-    from mg.training.autoencoder_trainer import AutoencoderTrainer
+    from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 
     AutoencoderTrainer(config, init_ranks()).run()

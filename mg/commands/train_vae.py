@@ -5,7 +5,7 @@ mg train-vae --config configs/vae/train/causal_vae_tiny.yaml
 
 from mg.cli import parse_config
 from mg.commands.train_tae import train
-from mg.training.config import TrainVAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainVAEConfig
 
 # What --help shows.
 COMMON = (

@@ -7,8 +7,8 @@ from mg.data.bucket_config import ClipBucket, parse_bucket_config
 from mg.data.clips import ClipConfig
 from mg.data.transforms import check_image_size
 from mg.device import DeviceConfig
+from mg.training.run.trackers import TRACKERS, missing_package
 from mg.training.setting_checks import check_types, require
-from mg.training.trackers import TRACKERS, missing_package
 
 __all__ = [
     "MAX_WORKERS",

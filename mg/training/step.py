@@ -8,10 +8,10 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mg.parallel.collectives import GradientMean, ScalarMean
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.training.optimizer import AdamW, WeightAverage
+from mg.training.optimizers.optimizer import AdamW, WeightAverage
+from mg.training.optimizers.sharded_gradients import ShardedGradients
+from mg.training.optimizers.sharded_optimizer import ShardedAdamW
 from mg.training.settings import OptimSettings
-from mg.training.sharded_gradients import ShardedGradients
-from mg.training.sharded_optimizer import ShardedAdamW
 
 __all__ = ["TrainStep"]
 
@@ -31,7 +31,7 @@ class TrainStep(nn.Cell):
         ranks: whose gradients are averaged; each rank has its own part of the batch.
         zero_stage: what each rank keeps its share of only (arXiv 1910.02054): 0 nothing, 1 the
             optimiser's moments, 2 gradients too; 3 is for networks that share their parameters
-            (`mg.training.sharded_linear`), whose moments and gradients follow.
+            (`mg.training.optimizers.sharded_linear`), whose moments and gradients follow.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from mindspore import nn
 from mg.data.dataset import Batch, Dataset
 from mg.parameters import whole_values
 from mg.training.metric import PSNR, Metric
-from mg.training.plateau import Plateau
+from mg.training.optimizers.plateau import Plateau
 from mg.training.stages import Stage
 from mg.training.step import TrainStep
 

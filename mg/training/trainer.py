@@ -15,27 +15,27 @@ from mg.cli import save_config
 from mg.data.dataset import Batch
 from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
-from mg.training.checkpoint import Progress
-from mg.training.guards import NO_LIMIT, LossScale, StepGuard, Verdict, is_good_step
-from mg.training.pace import Pace, counting_seconds
-from mg.training.rank_agreement import check_same_data, check_same_step
-from mg.training.reports import (
+from mg.training.optimizers.schedule import learning_rate
+from mg.training.run.checkpoint import Progress
+from mg.training.run.guards import NO_LIMIT, LossScale, StepGuard, Verdict, is_good_step
+from mg.training.run.pace import Pace, counting_seconds
+from mg.training.run.rank_agreement import check_same_data, check_same_step
+from mg.training.run.reports import (
     closing_report,
     merged,
     one_line,
     record_bad_step,
     validation_line,
 )
-from mg.training.run_history import RunHistory
-from mg.training.run_lock import hold_folder
-from mg.training.run_log import RunLog
-from mg.training.run_state import RunState
-from mg.training.schedule import learning_rate
+from mg.training.run.run_history import RunHistory
+from mg.training.run.run_lock import hold_folder
+from mg.training.run.run_log import RunLog
+from mg.training.run.run_state import RunState
+from mg.training.run.signals import StopRequest
+from mg.training.run.trackers import Trackers
 from mg.training.settings import RunSettings
-from mg.training.signals import StopRequest
 from mg.training.stages import stage_at
 from mg.training.task import Controls, Task
-from mg.training.trackers import Trackers
 
 __all__ = ["Trainer"]
 

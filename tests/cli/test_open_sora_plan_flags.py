@@ -10,7 +10,7 @@ import pytest
 
 from mg.cli import parse_config
 from mg.commands.open_sora_plan_flags import translated
-from mg.training.config import TrainVAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainVAEConfig
 from tests.tiny import AUTOENCODERS
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from mg.commands import COMMANDS, run_command
 from mg.models.tae.config import TAEConfig
 from mg.setting_names import ONE_NAME, SYNONYMS
 from mg.settings_table import settings_of
-from mg.training.config import TrainTAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tae" / "train"
 REQUIRED = ["--output_path=out", "--video_folder", "videos"]

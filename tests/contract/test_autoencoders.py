@@ -19,14 +19,14 @@ from mg.pipelines.reconstruct import reconstruct_videos
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import decode_latents, encode_frames
 from mg.tiling.sizes import Tiling, frames_unit
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.config import (
+from mg.training.autoencoder.autoencoder_config import (
     DataSettings,
     LossSettings,
     OptimSettings,
     TrainVAEConfig,
     ValidationSettings,
 )
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.vaes import VideoVAE
 from mg.vaes.video_vae import family_class
 from tests.tiny import AUTOENCODERS as TINY

@@ -8,8 +8,8 @@ import pytest
 from mindspore import Tensor
 
 from mg.models.tae.layers import GroupNorm
-from mg.training.autoencoder_loss import AutoencoderLoss
-from mg.training.config import LossSettings, OptimSettings
+from mg.training.autoencoder.autoencoder_config import LossSettings, OptimSettings
+from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
 from mg.training.step import TrainStep
 
 pynative = pytest.mark.usefixtures("pynative_mode")

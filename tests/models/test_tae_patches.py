@@ -15,8 +15,8 @@ from mg.models.tae.patches import fold_patches, unfold_patches
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.streaming import decode_latents, encode_frames
 from mg.tiling.sizes import Tiling
-from mg.training.autoencoder_loss import AutoencoderLoss
-from mg.training.config import LossSettings
+from mg.training.autoencoder.autoencoder_config import LossSettings
+from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata

@@ -13,17 +13,17 @@ from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.video import VideoReader
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.pipelines.autoencoder import config_hash, tensors_hash
-from mg.training.checkpoint import save_final_weights
-from mg.training.denoiser_config import (
+from mg.training.denoiser.denoiser_config import (
     FlowValidationSettings,
     LatentDataSettings,
     SampleVideoSettings,
     TextSettings,
     TrainDenoiserConfig,
 )
-from mg.training.denoiser_task import DenoiserTask
-from mg.training.denoiser_trainer import DenoiserTrainer
-from mg.training.run_log import read_log
+from mg.training.denoiser.denoiser_task import DenoiserTask
+from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
+from mg.training.run.checkpoint import save_final_weights
+from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings
 from mg.weights.checkpoint_file import read_weights
 from mg.weights.tae_layers import tae_shapes

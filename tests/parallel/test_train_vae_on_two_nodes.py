@@ -9,9 +9,14 @@ import pytest
 
 from mg.cli import save_config
 from mg.data.video_writer import write_video
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.config import DataSettings, LossSettings, OptimSettings, TrainVAEConfig
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_config import (
+    DataSettings,
+    LossSettings,
+    OptimSettings,
+    TrainVAEConfig,
+)
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
+from mg.training.run.run_log import read_log
 from mg.weights.checkpoint_file import find_weights, read_weights
 from tests.parallel.conftest import ROOT
 from tests.tiny import AUTOENCODERS as TINY

@@ -15,16 +15,16 @@ from mg.cli import save_config
 from mg.data.video_writer import write_video
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.parallel.ranks import ONE_RANK
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.checkpoint_store import CheckpointStore
-from mg.training.config import (
+from mg.training.autoencoder.autoencoder_config import (
     AdversarialSettings,
     DataSettings,
     LossSettings,
     OptimSettings,
     TrainTAEConfig,
 )
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
+from mg.training.run.checkpoint_store import CheckpointStore
+from mg.training.run.run_log import read_log
 from tests.tiny import TAE_OF_ONE_LEVEL
 
 PROGRAM = Path(__file__).parent / "programs" / "train_small.py"

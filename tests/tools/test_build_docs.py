@@ -7,7 +7,7 @@ from pathlib import Path
 import build_docs
 from mg.commands import COMMANDS
 from mg.settings_table import settings_of
-from mg.training.config import TrainTAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -94,8 +94,8 @@ def test_a_store_that_is_not_safe_fails(experiment):
     program = f"""
 import shutil, sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tools")!r}]
-import mg.training.checkpoint_manifest as manifest
-import mg.training.checkpoint_store as store
+import mg.training.run.checkpoint_manifest as manifest
+import mg.training.run.checkpoint_store as store
 {UNSAFE_STORES[experiment]}
 import fault_inject
 sys.argv[1:] = ["--only", {experiment!r}, "--trials", "60"]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from mg.data.video_writer import write_video
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.config import (
+from mg.training.autoencoder.autoencoder_config import (
     DataSettings,
     LossSettings,
     OptimSettings,
     TrainTAEConfig,
     ValidationSettings,
 )
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from tests.tiny import TAE
 
 NUM_FRAMES, SIZE = 4, 16

@@ -10,8 +10,12 @@ from PIL import Image
 from mg.data.animation import write_gif
 from mg.data.video import VideoReader, probe_video
 from mg.data.video_writer import write_video
-from mg.training.adaptation import MAX_FRAMES, halve_clips, write_before_and_after
-from mg.training.config import DataSettings, TrainTAEConfig, ValidationSettings
+from mg.training.autoencoder.adaptation import MAX_FRAMES, halve_clips, write_before_and_after
+from mg.training.autoencoder.autoencoder_config import (
+    DataSettings,
+    TrainTAEConfig,
+    ValidationSettings,
+)
 
 
 def clip(num_frames, seed=0, size=(16, 24)):

@@ -15,11 +15,15 @@ from mg.losses.reconstruction import l1_loss, mse_loss
 from mg.models.discriminator import Discriminator
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.config import AdversarialSettings, LossSettings, PhaseSettings
-from mg.training.discriminator_loss import DiscriminatorLoss
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_config import (
+    AdversarialSettings,
+    LossSettings,
+    PhaseSettings,
+)
+from mg.training.autoencoder.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
+from mg.training.autoencoder.discriminator_loss import DiscriminatorLoss
+from mg.training.run.run_log import read_log
 from tests.tiny import TAE_OF_ONE_LEVEL
 
 pytestmark = pytest.mark.usefixtures("in_graph_mode")

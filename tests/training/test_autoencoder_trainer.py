@@ -13,10 +13,10 @@ from mg.cli import parse_config
 from mg.data.clips import ClipBatch
 from mg.data.video import probe_video
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.checkpoint_store import CheckpointStore
-from mg.training.config import TrainTAEConfig
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
+from mg.training.run.checkpoint_store import CheckpointStore
+from mg.training.run.run_log import read_log
 from mg.training.settings import ValidationSettings
 from mg.weights.checkpoint_file import read_weights
 
@@ -176,7 +176,7 @@ def test_what_is_missing_is_told_before_videos_are_probed(
         raise AssertionError("videos were probed")
 
     monkeypatch.setenv("MG_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setattr("mg.training.autoencoder_task.build_manifest", probe)
+    monkeypatch.setattr("mg.training.autoencoder.autoencoder_task.build_manifest", probe)
     config = make_config(tmp_path / "out")
     if "loss" in changes:
         config = make_config(tmp_path / "out", **changes)

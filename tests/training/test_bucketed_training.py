@@ -10,15 +10,15 @@ from mg.cli import config_to_yaml, parse_config
 from mg.data.video_writer import write_video
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.families import AUTOENCODERS
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.config import (
+from mg.training.autoencoder.autoencoder_config import (
     AdversarialSettings,
     DataSettings,
     LossSettings,
     OptimSettings,
     TrainVAEConfig,
 )
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
+from mg.training.run.run_log import read_log
 from mg.weights.checkpoint_file import find_weights, read_weights
 from tests.tiny import AUTOENCODERS as TINY
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.checkpoint import Progress, changed_settings, save_final_weights
+from mg.training.run.checkpoint import Progress, changed_settings, save_final_weights
 from tests.tiny import TAE_OF_IMAGES
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mg.training import checkpoint_manifest, checkpoint_store
-from mg.training.checkpoint_store import CheckpointStore
+from mg.training.run import checkpoint_manifest, checkpoint_store
+from mg.training.run.checkpoint_store import CheckpointStore
 from mg.weights.safetensors_file import read_safetensors_metadata
 
 ROOT = Path(__file__).parents[2]
@@ -465,7 +465,7 @@ def test_wrong_arguments_are_refused(store, tmp_path):
 
 def test_no_mindspore_is_needed():
     program = (
-        "import sys, mg.training.checkpoint_store, mg.training.signals; "
+        "import sys, mg.training.run.checkpoint_store, mg.training.run.signals; "
         "sys.exit('mindspore' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

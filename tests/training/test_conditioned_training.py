@@ -14,17 +14,17 @@ from mg.parallel.ranks import ONE_RANK
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import load_generator, with_lora
 from mg.pipelines.video_to_video import VideoToVideo
-from mg.training.checkpoint import save_final_weights
-from mg.training.denoiser_config import (
+from mg.training.denoiser.denoiser_config import (
     ConditionSettings,
     FlowValidationSettings,
     LoraSettings,
     TextSettings,
     TrainDenoiserConfig,
 )
-from mg.training.denoiser_task import DenoiserTask
-from mg.training.denoiser_trainer import DenoiserTrainer
-from mg.training.run_log import read_log
+from mg.training.denoiser.denoiser_task import DenoiserTask
+from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
+from mg.training.run.checkpoint import save_final_weights
+from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings
 from mg.weights.load import load_tae_tensors
 from mg.weights.lora_file import LORA_FILE, read_lora

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib import figure, pyplot
 
-from mg.training.curves import save_curves, smoothed
 from mg.training.metric import PSNR
+from mg.training.run.curves import save_curves, smoothed
 
 
 @pytest.fixture

@@ -13,10 +13,7 @@ from mg.losses.attention_transfer import attention_transfer_loss
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.autoencoder import config_hash
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.autoencoder_weights import load_start_weights
-from mg.training.checkpoint import save_final_weights
-from mg.training.config import (
+from mg.training.autoencoder.autoencoder_config import (
     DataSettings,
     LossSettings,
     OptimSettings,
@@ -24,7 +21,10 @@ from mg.training.config import (
     PretrainedVAESettings,
     TrainVAEConfig,
 )
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
+from mg.training.autoencoder.autoencoder_weights import load_start_weights
+from mg.training.run.checkpoint import save_final_weights
+from mg.training.run.run_log import read_log
 from mg.vaes import VideoVAE
 from mg.vaes.video_vae import family_class
 from mg.weights.checkpoint_file import read_weights

@@ -9,7 +9,7 @@ import pytest
 from mg.cli import parse_config
 from mg.models.movie_gen.family import growth
 from mg.models.movie_gen.parameter_shapes import num_parameters, parameter_shapes
-from mg.training.denoiser_config import TrainDenoiserConfig
+from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
 
 FOLDER = Path(__file__).parents[2] / "configs" / "movie_gen" / "train"
 STAGES = ("stage1_t2i_256px", "stage2_t2iv_256px", "stage3_t2iv_768px")

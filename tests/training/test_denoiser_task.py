@@ -18,8 +18,7 @@ from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import load_generator
 from mg.pipelines.text_to_video import TextToVideo
 from mg.pipelines.training_scope import scope_of_captions
-from mg.training.checkpoint import save_final_weights
-from mg.training.denoiser_config import (
+from mg.training.denoiser.denoiser_config import (
     DenoiserSettings,
     FlowValidationSettings,
     LatentDataSettings,
@@ -28,12 +27,13 @@ from mg.training.denoiser_config import (
     TextSettings,
     TrainDenoiserConfig,
 )
-from mg.training.denoiser_data import training_scope
-from mg.training.denoiser_task import DenoiserTask
-from mg.training.denoiser_trainer import DenoiserTrainer
-from mg.training.flow_validation import FlowValidation
-from mg.training.plateau import PlateauSettings
-from mg.training.run_log import read_log
+from mg.training.denoiser.denoiser_data import training_scope
+from mg.training.denoiser.denoiser_task import DenoiserTask
+from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
+from mg.training.denoiser.flow_validation import FlowValidation
+from mg.training.optimizers.plateau import PlateauSettings
+from mg.training.run.checkpoint import save_final_weights
+from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings, PhaseSettings
 from mg.weights.checkpoint_file import read_weights
 from mg.weights.tae_layers import tae_shapes

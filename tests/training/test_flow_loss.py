@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from mg.training.flow_loss import FlowLoss
+from mg.training.denoiser.flow_loss import FlowLoss
 from mg.training.settings import OptimSettings
 from mg.training.step import TrainStep
 

@@ -8,8 +8,8 @@ from mindspore import Tensor
 
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.linear_path import blocks_of, linear_path_tensors, principal_components
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
+from mg.training.autoencoder.linear_path import blocks_of, linear_path_tensors, principal_components
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata

@@ -7,8 +7,8 @@ from mindspore import Tensor, nn, ops
 
 from mg.losses.local_correlation import local_correlation_loss
 from mg.losses.reconstruction import l1_loss
-from mg.training.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
-from mg.training.config import LossSettings
+from mg.training.autoencoder.autoencoder_config import LossSettings
+from mg.training.autoencoder.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
 
 
 class SmallAutoencoder(nn.Cell):

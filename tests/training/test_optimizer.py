@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from mg.training.optimizer import AdamW, WeightAverage
+from mg.training.optimizers.optimizer import AdamW, WeightAverage
 
 BETA1, BETA2, EPS = 0.9, 0.99, 1e-8
 SHAPES = {"conv": (3, 2, 3, 3), "dense": (4, 5), "bias": (5,), "norm": (7,)}

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mg.training import pace as pace_module
-from mg.training.pace import Pace, counting_seconds, duration_text
+from mg.training.run import pace as pace_module
+from mg.training.run.pace import Pace, counting_seconds, duration_text
 
 
 @pytest.mark.parametrize(

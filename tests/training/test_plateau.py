@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mg.training.plateau import Plateau, PlateauSettings
+from mg.training.optimizers.plateau import Plateau, PlateauSettings
 
 
 def follow(losses, **settings):

@@ -11,8 +11,12 @@ import yaml
 
 from mg.cli import parse_config
 from mg.models.tae.config import TAEConfig
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.config import LossSettings, TrainTAEConfig, ValidationSettings
+from mg.training.autoencoder.autoencoder_config import (
+    LossSettings,
+    TrainTAEConfig,
+    ValidationSettings,
+)
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.training.pretrained import (
     PretrainedSettings,
     PretrainedTarget,

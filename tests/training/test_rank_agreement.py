@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.training.rank_agreement import check_same_data, check_same_step
+from mg.training.run.rank_agreement import check_same_data, check_same_step
 
 
 class Meeting:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from mg.training import run_lock
-from mg.training.run_lock import LOCK, hold_folder, refuse_if_held
+from mg.training.run import run_lock
+from mg.training.run.run_lock import LOCK, hold_folder, refuse_if_held
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from mg.training.run_lock import hold_folder
+from mg.training.run.run_lock import hold_folder
 with hold_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -3,10 +3,10 @@
 import errno
 import json
 
-from mg.training.curves import save_curves
 from mg.training.metric import PSNR
-from mg.training.reports import closing_report, validation_line
-from mg.training.run_log import RunLog, read_log, write_log
+from mg.training.run.curves import save_curves
+from mg.training.run.reports import closing_report, validation_line
+from mg.training.run.run_log import RunLog, read_log, write_log
 
 
 def test_a_log_drops_the_steps_that_are_run_again(tmp_path):

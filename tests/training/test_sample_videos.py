@@ -6,7 +6,7 @@ import pytest
 from mg.conditions.text.build import build_text_encoder
 from mg.conditions.text.cache import TextCache, fill_text_cache
 from mg.conditions.text.sources import CachedText, EncodedText
-from mg.training.sample_videos import EncoderOfSource, grid
+from mg.training.denoiser.sample_videos import EncoderOfSource, grid
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mg.training.config import OptimSettings
-from mg.training.schedule import learning_rate
+from mg.training.autoencoder.autoencoder_config import OptimSettings
+from mg.training.optimizers.schedule import learning_rate
 
 
 def test_warm_up_is_linear_and_then_constant():

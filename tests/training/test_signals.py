@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mg.training.signals import StopRequest
+from mg.training.run.signals import StopRequest
 
 ROOT = Path(__file__).parents[2]
 SECONDS_LIMIT = 120  # on a busy machine
 
 RUN = """
 import logging, sys, time
-from mg.training.signals import StopRequest
+from mg.training.run.signals import StopRequest
 logging.basicConfig(format="%(message)s", stream=sys.stderr)
 with StopRequest() as stop:
     print("started", flush=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from mg.data.video_writer import write_video
-from mg.training.trackers import Trackers, missing_package
+from mg.training.run.trackers import Trackers, missing_package
 
 
 def values_of_events(folder):

@@ -16,11 +16,11 @@ from mg.commands import train_tae
 from mg.data.video import probe_video
 from mg.files import write_text
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training import checkpoint_store
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.checkpoint import save_final_weights
-from mg.training.checkpoint_store import CheckpointStore
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
+from mg.training.run import checkpoint_store
+from mg.training.run.checkpoint import save_final_weights
+from mg.training.run.checkpoint_store import CheckpointStore
+from mg.training.run.run_log import read_log
 from mg.weights.checkpoint_file import read_weights
 from tests.tiny import TAE
 

@@ -15,19 +15,19 @@ from mindspore import Tensor, nn, ops
 from mg.data.clips import ClipDataset
 from mg.data.manifest import build_manifest
 from mg.parallel.ranks import ONE_RANK
-from mg.training import checkpoint_store, run_history
-from mg.training.checkpoint import save_final_weights
-from mg.training.checkpoint_store import CheckpointStore
-from mg.training.config import (
+from mg.training.autoencoder.autoencoder_config import (
     DataSettings,
     GuardSettings,
     OptimSettings,
     PhaseSettings,
     TrainTAEConfig,
 )
-from mg.training.guards import NO_LIMIT
-from mg.training.output_folder import check_output
-from mg.training.run_log import read_log
+from mg.training.run import checkpoint_store, run_history
+from mg.training.run.checkpoint import save_final_weights
+from mg.training.run.checkpoint_store import CheckpointStore
+from mg.training.run.guards import NO_LIMIT
+from mg.training.run.output_folder import check_output
+from mg.training.run.run_log import read_log
 from mg.training.stages import plan_stages
 from mg.training.step import TrainStep
 from mg.training.task import Task

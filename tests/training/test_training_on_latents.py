@@ -16,9 +16,9 @@ from mg.data.latent_dataset import LatentDataset
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.latent_manifest import build_latent_manifest
 from mg.parallel.ranks import ONE_RANK
-from mg.training.checkpoint_store import CheckpointStore
-from mg.training.config import DataSettings, OptimSettings, TrainTAEConfig
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_config import DataSettings, OptimSettings, TrainTAEConfig
+from mg.training.run.checkpoint_store import CheckpointStore
+from mg.training.run.run_log import read_log
 from mg.training.stages import plan_stages
 from mg.training.step import TrainStep
 from mg.training.task import Task

@@ -10,8 +10,13 @@ import pytest
 
 from mg.cli import config_to_yaml, parse_config
 from mg.models.families import AUTOENCODERS
-from mg.training.autoencoder_trainer import AutoencoderTrainer
-from mg.training.config import DataSettings, LossSettings, OptimSettings, TrainVAEConfig
+from mg.training.autoencoder.autoencoder_config import (
+    DataSettings,
+    LossSettings,
+    OptimSettings,
+    TrainVAEConfig,
+)
+from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.weights.checkpoint_file import find_weights, read_weights
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mg.cli import parse_config
-from mg.training.config import TrainVAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainVAEConfig
 from reference_curve import read_reference
 
 FOLDER = Path(__file__).parents[2] / "configs" / "vae" / "train"

@@ -8,7 +8,7 @@ from fault_experiments.wrong_settings import (
     fault_of_case,
     write_good_config,
 )
-from mg.training.config import LossSettings, OptimSettings
+from mg.training.autoencoder.autoencoder_config import LossSettings, OptimSettings
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from mg.cli import parse_config
 from mg.data.clips import ClipBatch
 from mg.parallel.ranks import ONE_RANK
 from mg.parameters import set_values
-from mg.training.autoencoder_loss import AutoencoderLoss
-from mg.training.autoencoder_task import AutoencoderTask
-from mg.training.config import TrainTAEConfig
-from mg.training.run_log import read_log
+from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
+from mg.training.autoencoder.autoencoder_task import AutoencoderTask
+from mg.training.run.run_log import read_log
 from mg.training.trainer import Trainer
 
 __all__ = ["BATCH_FAULTS", "FAULTS", "RUNS", "faults_of_run"]
@@ -94,7 +94,7 @@ class FaultyTask(AutoencoderTask):
         self.states: list[dict[str, np.ndarray]] = []
 
     def enter(self, stage):
-        with mock.patch("mg.training.autoencoder_task.AutoencoderLoss", FaultyLoss):
+        with mock.patch("mg.training.autoencoder.autoencoder_task.AutoencoderLoss", FaultyLoss):
             super().enter(stage)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fault_experiments.experiment import SEED, Experiment, Trials
-from mg.training.checkpoint_store import LATEST, CheckpointStore, StoredCheckpoint
+from mg.training.run.checkpoint_store import LATEST, CheckpointStore, StoredCheckpoint
 
 __all__ = ["EXPERIMENTS", "captured_warnings"]
 

@@ -17,10 +17,10 @@ from fault_experiments.checkpoints import captured_warnings
 from fault_experiments.experiment import SEED, Experiment, Trials
 from mg.parallel.ranks import Ranks
 from mg.training.metric import PSNR
-from mg.training.rank_agreement import check_same_data
-from mg.training.run_history import VALIDATIONS_NAME, RunHistory
-from mg.training.run_lock import hold_folder
-from mg.training.run_log import RunLog, read_log, write_log
+from mg.training.run.rank_agreement import check_same_data
+from mg.training.run.run_history import VALIDATIONS_NAME, RunHistory
+from mg.training.run.run_lock import hold_folder
+from mg.training.run.run_log import RunLog, read_log, write_log
 
 __all__ = ["EXPERIMENTS"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from mg.data.video_writer import write_video
-from mg.training.checkpoint_store import CheckpointStore
+from mg.training.run.checkpoint_store import CheckpointStore
 
 __all__ = ["TINY_SETTINGS", "TrainingProcess", "TrainingRun", "checkpoint_difference"]
 

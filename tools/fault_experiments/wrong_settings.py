@@ -194,8 +194,8 @@ def fault_of_case(
         may_build: whether networks may be built before the refusal.
     """
     from mg.cli import parse_config
-    from mg.training.autoencoder_trainer import AutoencoderTrainer
-    from mg.training.config import TrainTAEConfig
+    from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+    from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 
     changes, expected = case
     content = yaml.safe_dump(with_changes(good, changes)).replace("{folder}", str(folder))

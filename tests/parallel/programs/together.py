@@ -27,7 +27,7 @@ from mg.pipelines.encode import encode_videos
 from mg.pipelines.reconstruct import reconstruct_videos
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.tiling.sizes import Tiling
-from mg.training.config import OptimSettings
+from mg.training.autoencoder.autoencoder_config import OptimSettings
 from mg.training.step import TrainStep
 
 BATCH_SIZE, NUM_UPDATES, LR = 4, 3, 0.02

@@ -22,8 +22,8 @@ from mg.device import setup_device
 from mg.files import write_text
 from mg.parallel.collectives import broadcast_array
 from mg.parallel.ranks import Ranks, init_ranks
-from mg.training.checkpoint import save_final_weights
-from mg.training.config import TrainTAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+from mg.training.run.checkpoint import save_final_weights
 from mg.training.stages import plan_stages
 from mg.training.step import TrainStep
 from mg.training.task import Task

@@ -19,9 +19,9 @@ from mg.models.movie_gen.transformer import MovieGenTransformer
 from mg.parallel.ranks import Ranks, init_ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.parameters import whole_values
-from mg.training.flow_loss import FlowLoss
+from mg.training.denoiser.flow_loss import FlowLoss
+from mg.training.optimizers.sharded_linear import shard_linear_maps
 from mg.training.settings import OptimSettings
-from mg.training.sharded_linear import shard_linear_maps
 from mg.training.step import TrainStep
 
 # 24 tokens; tables and modulation have rows that two ranks share, and rows that they cannot.

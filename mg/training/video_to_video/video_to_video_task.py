@@ -25,12 +25,12 @@ from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
 from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import Ranks
 from mg.pipelines.training_scope import scope_of_captions
-from mg.training.autoencoder_loss import AutoencoderLoss
-from mg.training.autoencoder_weights import metadata_of
-from mg.training.denoiser_data import text_sources
-from mg.training.flow_loss import FlowLoss
+from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
+from mg.training.autoencoder.autoencoder_weights import metadata_of
+from mg.training.denoiser.denoiser_data import text_sources
+from mg.training.denoiser.flow_loss import FlowLoss
 from mg.training.metric import FLOW_LOSS
-from mg.training.optimizer import averaged_weights
+from mg.training.optimizers.optimizer import averaged_weights
 from mg.training.parameter_groups import (
     group_table,
     learning_rate_multipliers,
@@ -40,8 +40,8 @@ from mg.training.pretrained import apply_pretrained
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
 from mg.training.task import Controls, Task
-from mg.training.video_to_video_config import TARGET, TrainVideoToVideoConfig
-from mg.training.video_to_video_model import VideoToVideoDiffusion
+from mg.training.video_to_video.video_to_video_config import TARGET, TrainVideoToVideoConfig
+from mg.training.video_to_video.video_to_video_model import VideoToVideoDiffusion
 
 __all__ = ["VideoToVideoTask"]
 

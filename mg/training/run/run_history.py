@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mg.training.curves import save_curves
 from mg.training.metric import Metric
-from mg.training.run_log import read_log, write_log
+from mg.training.run.curves import save_curves
+from mg.training.run.run_log import read_log, write_log
 
 __all__ = ["LOG_NAME", "VALIDATIONS_NAME", "RunHistory"]
 

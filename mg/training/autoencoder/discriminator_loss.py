@@ -4,7 +4,7 @@ from mindspore import Tensor, nn, ops
 
 from mg.losses.adversarial import discriminator_accuracy, discriminator_loss, lecam_penalty
 from mg.models.discriminator import Discriminator
-from mg.training.config import AdversarialSettings
+from mg.training.autoencoder.autoencoder_config import AdversarialSettings
 
 __all__ = ["DISCRIMINATOR_TERMS", "DiscriminatorLoss"]
 

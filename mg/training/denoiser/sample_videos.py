@@ -16,7 +16,7 @@ from mg.pipelines.generator_folder import GeneratorParts
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo, seeds_of
-from mg.training.denoiser_config import SampleVideoSettings
+from mg.training.denoiser.denoiser_config import SampleVideoSettings
 
 __all__ = ["EncoderOfSource", "SampleVideos", "check_samples", "grid"]
 

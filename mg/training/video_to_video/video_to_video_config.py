@@ -6,8 +6,8 @@ from typing import Any
 from mg.data.clips import ClipConfig
 from mg.data.transforms import check_image_size
 from mg.models.families import AUTOENCODERS
-from mg.training.config import LossSettings
-from mg.training.denoiser_config import DenoiserSettings, SamplingSettings, TextSettings
+from mg.training.autoencoder.autoencoder_config import LossSettings
+from mg.training.denoiser.denoiser_config import DenoiserSettings, SamplingSettings, TextSettings
 from mg.training.pretrained import PretrainedSettings, PretrainedTarget, check_pretrained
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import MAX_WORKERS, RunSettings

@@ -24,7 +24,7 @@ import numpy as np
 from safetensors.numpy import load as parse_safetensors
 
 from mg.files import write_text
-from mg.training.checkpoint_manifest import (
+from mg.training.run.checkpoint_manifest import (
     Manifest,
     read_manifest,
     read_verified,

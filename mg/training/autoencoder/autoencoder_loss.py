@@ -14,7 +14,7 @@ from mg.models.autoencoder import Autoencoder
 from mg.models.discriminator import Discriminator
 from mg.parallel.collectives import GradientMean
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.training.config import AdversarialSettings, LossSettings
+from mg.training.autoencoder.autoencoder_config import AdversarialSettings, LossSettings
 
 __all__ = ["LOSS_TERMS", "AutoencoderLoss"]
 

@@ -21,7 +21,7 @@ from mg.pipelines.training_scope import TrainingScope
 from mg.pipelines.video_to_video import VideoToVideo
 from mg.training.pretrained import find_start_weights
 from mg.training.setting_checks import require
-from mg.training.video_to_video_config import TrainVideoToVideoConfig
+from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
 from mg.vaes.reading import read_autoencoder
 from mg.vaes.video_vae import VideoVAE
 

@@ -16,7 +16,7 @@ from mg.data.manifest import Manifest, build_manifest
 from mg.data.transforms import resize_frame
 from mg.data.video import VideoReader, probe_video
 from mg.data.video_writer import write_video
-from mg.training.config import TrainTAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 
 __all__ = ["halve_clips", "write_before_and_after"]
 

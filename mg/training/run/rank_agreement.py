@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mg.parallel.ranks import Ranks
-from mg.training.checkpoint import flat_settings
+from mg.training.run.checkpoint import flat_settings
 
 __all__ = ["check_same_data", "check_same_step"]
 

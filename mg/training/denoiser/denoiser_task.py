@@ -24,21 +24,21 @@ from mg.models.lora import DEFAULT_TARGETS, add_lora, lora_maps
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
-from mg.training.denoiser_config import LoraSettings, TrainDenoiserConfig
-from mg.training.denoiser_data import (
+from mg.training.denoiser.denoiser_config import LoraSettings, TrainDenoiserConfig
+from mg.training.denoiser.denoiser_data import (
     build_datasets,
     generator_defaults,
     text_sources,
     training_scope,
 )
-from mg.training.flow_loss import FlowLoss
-from mg.training.flow_validation import FlowValidation
+from mg.training.denoiser.flow_loss import FlowLoss
+from mg.training.denoiser.flow_validation import FlowValidation
+from mg.training.denoiser.sample_videos import EncoderOfSource, SampleVideos, check_samples
 from mg.training.metric import FLOW_LOSS
-from mg.training.optimizer import averaged_weights
+from mg.training.optimizers.optimizer import averaged_weights
+from mg.training.optimizers.plateau import Plateau
+from mg.training.optimizers.sharded_linear import shard_linear_maps
 from mg.training.phases import phase_step, trained_in
-from mg.training.plateau import Plateau
-from mg.training.sample_videos import EncoderOfSource, SampleVideos, check_samples
-from mg.training.sharded_linear import shard_linear_maps
 from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
 from mg.vaes.reading import read_autoencoder

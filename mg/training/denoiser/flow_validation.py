@@ -11,7 +11,7 @@ from mg.data.latent_dataset import LatentBatch, LatentDataset, LatentDraw, Laten
 from mg.flow.noise import keyed_noise
 from mg.flow.times import time_grid
 from mg.flow.validation_loss import validation_losses
-from mg.training.denoiser_config import FlowValidationSettings
+from mg.training.denoiser.denoiser_config import FlowValidationSettings
 
 __all__ = ["FlowValidation"]
 

@@ -1,9 +1,9 @@
 """The training run of the Movie Gen transformer, from its settings."""
 
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.training.denoiser_config import TrainDenoiserConfig
-from mg.training.denoiser_task import DenoiserTask
-from mg.training.output_folder import check_output
+from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
+from mg.training.denoiser.denoiser_task import DenoiserTask
+from mg.training.run.output_folder import check_output
 from mg.training.trainer import Trainer
 
 __all__ = ["DenoiserTrainer"]

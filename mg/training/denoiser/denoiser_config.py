@@ -7,8 +7,8 @@ from typing import Any
 from mg.data.buckets import Bucket
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.families import DenoiserFamily, denoiser_family
-from mg.training.condition_settings import ConditionSettings
-from mg.training.plateau import PlateauSettings
+from mg.training.denoiser.condition_settings import ConditionSettings
+from mg.training.optimizers.plateau import PlateauSettings
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import MAX_WORKERS, RunSettings
 from mg.weights.lora_file import LORA_PARAMETERS

@@ -1,9 +1,9 @@
 """The training run of an autoencoder, from its settings."""
 
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.training.autoencoder_task import AutoencoderTask
-from mg.training.config import TrainAutoencoderConfig
-from mg.training.output_folder import check_output
+from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
+from mg.training.autoencoder.autoencoder_task import AutoencoderTask
+from mg.training.run.output_folder import check_output
 from mg.training.trainer import Trainer
 
 __all__ = ["AutoencoderTrainer"]

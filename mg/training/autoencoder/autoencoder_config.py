@@ -14,7 +14,7 @@ from mg.latent_spec import LatentSpec
 from mg.models.families import AUTOENCODERS, AutoencoderFamily, autoencoder_family
 from mg.models.tae.config import TAEConfig
 from mg.shipped import find_shipped
-from mg.training.loss_settings import AdversarialSettings, LossSettings
+from mg.training.autoencoder.loss_settings import AdversarialSettings, LossSettings
 from mg.training.pretrained import (
     PretrainedSettings,
     PretrainedTarget,

@@ -22,26 +22,26 @@ from mg.metrics.lpips import load_lpips
 from mg.models.autoencoder import AutoencoderSettings
 from mg.models.discriminator import Discriminator
 from mg.parallel.ranks import Ranks
-from mg.training.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
-from mg.training.autoencoder_weights import (
+from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
+from mg.training.autoencoder.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
+from mg.training.autoencoder.autoencoder_weights import (
     export_autoencoder,
     exported_path,
     load_start_weights,
     load_teacher,
     metadata_of,
 )
-from mg.training.config import TrainAutoencoderConfig
-from mg.training.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
-from mg.training.guards import NO_LIMIT
-from mg.training.linear_path import linear_path_tensors, principal_components
-from mg.training.optimizer import averaged_weights
+from mg.training.autoencoder.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
+from mg.training.autoencoder.linear_path import linear_path_tensors, principal_components
+from mg.training.autoencoder.validation import Validation, naming_validation
+from mg.training.optimizers.optimizer import averaged_weights
+from mg.training.optimizers.schedule import learning_rate
 from mg.training.phases import phase_step, trained_in
 from mg.training.pretrained import apply_pretrained
-from mg.training.schedule import learning_rate
+from mg.training.run.guards import NO_LIMIT
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
 from mg.training.task import Controls, Task
-from mg.training.validation import Validation, naming_validation
 
 __all__ = ["AutoencoderTask"]
 

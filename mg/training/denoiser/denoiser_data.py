@@ -19,7 +19,7 @@ from mg.parallel.ranks import Ranks
 from mg.pipelines.autoencoder import tensors_hash
 from mg.pipelines.generator_folder import GeneratorDefaults
 from mg.pipelines.training_scope import TrainingScope, scope_of_captions
-from mg.training.denoiser_config import TextSettings, TrainDenoiserConfig
+from mg.training.denoiser.denoiser_config import TextSettings, TrainDenoiserConfig
 from mg.vaes.reading import read_autoencoder
 
 __all__ = ["build_datasets", "generator_defaults", "text_sources", "training_scope"]

@@ -8,7 +8,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mg.parallel.ranks import Ranks
 from mg.parallel.rows import own_rows, splits_evenly
-from mg.training.optimizer import AdamW
+from mg.training.optimizers.optimizer import AdamW
 
 __all__ = ["ShardedAdamW"]
 

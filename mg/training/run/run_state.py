@@ -11,8 +11,8 @@ from mindspore import nn
 
 from mg.parallel.ranks import Ranks
 from mg.parameters import set_values
-from mg.training.checkpoint import Progress, changed_settings
-from mg.training.checkpoint_store import CheckpointStore, StoredCheckpoint
+from mg.training.run.checkpoint import Progress, changed_settings
+from mg.training.run.checkpoint_store import CheckpointStore, StoredCheckpoint
 from mg.training.settings import RunSettings
 from mg.training.stages import stage_at
 from mg.training.task import Task

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mg.files import check_writable_folder
-from mg.training.run_lock import refuse_if_held
+from mg.training.run.run_lock import refuse_if_held
 from mg.training.settings import RunSettings
 
 __all__ = ["check_output"]

@@ -1,10 +1,10 @@
 """The training run of a denoiser and its VAE on pairs of videos, from its settings."""
 
 from mg.parallel.ranks import ONE_RANK, Ranks
-from mg.training.output_folder import check_output
+from mg.training.run.output_folder import check_output
 from mg.training.trainer import Trainer
-from mg.training.video_to_video_config import TrainVideoToVideoConfig
-from mg.training.video_to_video_task import VideoToVideoTask
+from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
+from mg.training.video_to_video.video_to_video_task import VideoToVideoTask
 
 __all__ = ["VideoToVideoTrainer"]
 

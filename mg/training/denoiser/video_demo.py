@@ -9,8 +9,8 @@ from mg.data.synthetic import FPS, synthetic_clip
 from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video
 from mg.device import DeviceConfig
-from mg.training.denoiser_config import SamplingSettings, TextSettings, TrainDenoiserConfig
-from mg.training.run_log import read_log
+from mg.training.denoiser.denoiser_config import SamplingSettings, TextSettings, TrainDenoiserConfig
+from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings
 
 __all__ = ["ENCODERS", "demo_training", "epoch_losses", "write_clips"]

@@ -1,0 +1,1 @@
+"""Training an autoencoder: settings, losses, held-out clips, weights before and after."""

@@ -1,0 +1,1 @@
+"""Training a denoiser on latents: settings, data, flow loss, validation, sample videos."""

@@ -1,0 +1,1 @@
+"""A run and what it writes: checkpoints, log, curves, guards, lock, signals, trackers."""

@@ -1,0 +1,1 @@
+"""Training a denoiser that edits videos together with the VAE under it."""
