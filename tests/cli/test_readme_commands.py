@@ -93,7 +93,7 @@ ADDED = {
     "python scripts/encode_text.py": "",
     "python scripts/train.py": (
         "--steps 1 --batch_size 2 "
-        "--tae assets/shapes_generator/tae/diffusion_pytorch_model.safetensors "
+        "--tae assets/shapes_generator/autoencoder/diffusion_pytorch_model.safetensors "
         "--model.num_layers 1 --model.dim 32 --model.ffn_dim 32 --model.num_heads 2 "
         "--optim.warmup_steps 0 --validation.num_times 1 --validation.batch_size 2 "
         "--samples.steps 1 --mode pynative"
@@ -148,8 +148,6 @@ def checkout(tmp_path_factory):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "assets" / "tae_tiny", folder / "assets" / "tae_tiny")
     write_generator(folder / "assets")
-    # The one that ships has its folders under their older names.
-    (folder / "assets" / "shapes_generator" / "tae").symlink_to("autoencoder")
     for name in ("train", "test"):
         write_clips(folder / "assets" / "clips" / name, ["one.mp4", "two.mp4"])
     table = "video,caption\ntrain/one.mp4,a white cockatoo\ntrain/two.mp4,a dog\n"

@@ -39,6 +39,24 @@ def test_what_is_saved_is_loaded(copy, generator_parts):
     }
 
 
+def test_a_folder_of_before_has_other_names_and_says_less(copy, generator_parts):
+    index = json.loads((copy / "model_index.json").read_text())
+    older_names = {"denoiser": "transformer", "autoencoder": "tae", "conditions": "text"}
+    for name, older in older_names.items():
+        (copy / name).rename(copy / older)
+        index["sha256"] = {
+            path.replace(f"{name}/", f"{older}/"): value for path, value in index["sha256"].items()
+        }
+    for name in ("families", "latents"):
+        del index[name]
+    (copy / "model_index.json").write_text(json.dumps(index))
+    parts = load_generator(copy)
+    assert parts.transformer_config == generator_parts["transformer_config"]
+    assert set(parts.sha256) == {f"transformer/{WEIGHTS}", f"tae/{WEIGHTS}"}
+    for name, values in generator_parts["transformer_tensors"].items():
+        np.testing.assert_array_equal(parts.transformer_tensors[name], values)
+
+
 def test_the_tae_inside_is_one_by_itself(copy, generator_parts):
     tae = TemporalAutoencoder(pretrained=copy / "autoencoder" / WEIGHTS)
     expected = TemporalAutoencoder(pretrained=generator_parts["autoencoder"])

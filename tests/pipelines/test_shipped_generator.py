@@ -6,7 +6,7 @@ from mg.pipelines.prompt_evaluation import wanted_clips
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
 
-MAX_BYTES = 20e6
+MAX_BYTES = 25e6
 
 
 def test_the_folder_is_small():
