@@ -32,6 +32,22 @@ TAE_OF_IMAGES = TAEConfig(
     temporal_downsample_level=(),
     temporal_upsample_level=(),
 )
+# Has a linear path: blocks of 4 frames of 4x4 pixels, of which patches take 2x2x2; 192 values for a
+# pixel of latent.
+TAE_WITH_LINEAR_PATH = TAEConfig(
+    ch=8,
+    ch_mult=(1, 1),
+    num_res_blocks=1,
+    norm_groups=4,
+    z_channels=6,
+    attn_type="spat_only",
+    patch_size=2,
+    patch_size_t=2,
+    temporal_downsample_level=(0,),
+    temporal_upsample_level=(1,),
+    temporal_padding="replicate",
+    linear_path=True,
+)
 # Settings of the transformer for latents of up to 2 frames of 4x4.
 TRANSFORMER = {
     "num_layers": 1,

@@ -12,7 +12,6 @@ that were encoded before are not those of the scaled weights.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -23,22 +22,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
 from mg.data.latent_files import list_latent_files, read_latent
-from mg.files import write_text
-from mg.weights.checkpoint_file import write_weights
+from mg.metrics.latents import LatentReport
 from mg.weights.latent_channels import scale_channels, scales_by_effect
 from mg.weights.load import load_tae_tensors
-from mg.weights.stored_config import config_metadata, config_path
+from mg.weights.stored_config import write_tae
 
 
 def channel_deviations(folder: Path) -> np.ndarray:
     """Return the standard deviation of each channel over all latents of a folder, (C,)."""
-    number, total, squares = 0, 0.0, 0.0
-    for path in list_latent_files(folder).values():
-        values = read_latent(path).mean.astype(np.float64)
-        values = values.reshape(len(values), -1)  # (C, positions)
-        number += values.shape[1]
-        total, squares = total + values.sum(1), squares + (values**2).sum(1)
-    return np.sqrt(squares / number - (total / number) ** 2)
+    report = LatentReport()
+    for name, path in list_latent_files(folder).items():
+        report.add(name, read_latent(path).mean)
+    return np.array([channel["std"] for channel in report.summary()["channels"]])
 
 
 def main() -> None:
@@ -56,9 +51,7 @@ def main() -> None:
     deviations = channel_deviations(arguments.latent_folder)
     scales = scales_by_effect(tensors, config, deviations)
     scaled = scale_channels(tensors, config, scales)
-    target, overwrite = arguments.target, arguments.overwrite
-    write_weights(target, scaled, metadata=config_metadata(config), overwrite=overwrite)
-    write_text(config_path(target), json.dumps(config, indent=1) + "\n", overwrite=overwrite)
+    write_tae(arguments.target, scaled, config, overwrite=arguments.overwrite)
     print("deviation of each channel, before -> now:")
     for channel, (before, scale) in enumerate(zip(deviations, scales, strict=True)):
         print(f"  {channel:2}: {before:.2f} -> {before * scale:.2f}")

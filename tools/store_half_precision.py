@@ -9,7 +9,6 @@ The folder of a checkpoint of TAE training will do as well: its averaged weights
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,12 +19,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
-from mg.files import write_text
 from mg.pipelines.generator_folder import INDEX_FILE, load_generator, save_generator
-from mg.weights.checkpoint_file import write_weights
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors
-from mg.weights.stored_config import config_metadata, config_path
+from mg.weights.stored_config import write_tae
 
 
 def halved(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -50,8 +47,7 @@ def store_tae(source: Path, target: Path, *, overwrite: bool) -> None:
     tensors, config = load_tae_tensors(source / "tae.safetensors" if source.is_dir() else source)
     if source.is_dir():
         tensors = tensors | _averaged(source / "tae_state.safetensors", tensors)
-    write_weights(target, halved(tensors), metadata=config_metadata(config), overwrite=overwrite)
-    write_text(config_path(target), json.dumps(config, indent=1) + "\n", overwrite=overwrite)
+    write_tae(target, halved(tensors), config, overwrite=overwrite)
 
 
 def _averaged(state: Path, names: Iterable[str]) -> dict[str, np.ndarray]:

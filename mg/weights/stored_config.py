@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mg.files import write_text
 from mg.json_file import parse_json, read_json
+from mg.weights.checkpoint_file import write_weights
 from mg.weights.image_vae import fields_of_vae_config
 from mg.weights.safetensors_file import read_safetensors_metadata
 
@@ -18,6 +22,7 @@ __all__ = [
     "stored_vae_config",
     "stored_vae_fields",
     "vae_metadata",
+    "write_tae",
 ]
 
 METADATA_KEY = "tae_config"
@@ -61,6 +66,28 @@ def stored_vae_config(path: str | os.PathLike) -> dict[str, Any] | None:
     text = read_safetensors_metadata(path).get(VAE_METADATA_KEY)
     place = f"the config in the header of {path}"
     return None if text is None else _object(parse_json(text, place), place)
+
+
+def write_tae(
+    path: str | os.PathLike,
+    tensors: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a TAE's weights with their config in the header and beside them.
+
+    Args:
+        path: the .safetensors to write.
+        tensors: the weights under the network's names.
+        config: what they are for.
+        overwrite: whether existing files may be replaced.
+
+    Raises:
+        FileExistsError: a file is there and `overwrite` is false.
+    """
+    write_weights(path, tensors, metadata=config_metadata(config), overwrite=overwrite)
+    write_text(config_path(path), json.dumps(config, indent=1) + "\n", overwrite=overwrite)
 
 
 def stored_tae_config(path: str | os.PathLike) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """tools/scale_latents.py measures the channels of latents and scales the weights by that."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -7,25 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from mg.data.latent_files import LatentInfo, LatentWriter
-from mg.models.tae.config import TAEConfig
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
+from tests.tiny import TAE_WITH_LINEAR_PATH
 
 ROOT = Path(__file__).parents[2]
-CONFIG = TAEConfig(
-    ch=8,
-    ch_mult=[1, 1],
-    num_res_blocks=1,
-    norm_groups=4,
-    z_channels=2,
-    patch_size=2,
-    temporal_downsample_level=[0],
-    temporal_upsample_level=[1],
-    linear_path=True,
-    scaling_factor=1.0,
-    shift_factor=0.0,
+CONFIG = dataclasses.replace(
+    TAE_WITH_LINEAR_PATH, z_channels=2, scaling_factor=1.0, shift_factor=0.0
 )
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.training.autoencoder.linear_path import blocks_of, linear_path_tensors, principal_components
@@ -14,25 +13,9 @@ from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
+from tests.tiny import TAE_WITH_LINEAR_PATH as CONFIG
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
-
-# Blocks of 4 frames of 4x4 pixels, of which patches take 2x2x2: 192 values for a pixel of latent.
-LINEAR = {
-    "ch": 8,
-    "ch_mult": [1, 1],
-    "num_res_blocks": 1,
-    "norm_groups": 4,
-    "z_channels": 6,
-    "attn_type": "spat_only",
-    "patch_size": 2,
-    "patch_size_t": 2,
-    "temporal_downsample_level": [0],
-    "temporal_upsample_level": [1],
-    "temporal_padding": "replicate",
-    "linear_path": True,
-}
-CONFIG = TAEConfig(**LINEAR)
 
 
 def videos_of_rank(rank, *, num_videos, seed=0):

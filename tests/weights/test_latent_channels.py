@@ -1,46 +1,36 @@
 """Scaled latent channels: other latents, the same videos."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.weights.latent_channels import scale_channels, scales_by_effect
+from tests.tiny import TAE_WITH_LINEAR_PATH
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
-FIELDS = {
-    "ch": 8,
-    "ch_mult": [1, 1],
-    "num_res_blocks": 1,
-    "norm_groups": 4,
-    "z_channels": 3,
-    "attn_type": "spat_only",
-    "patch_size": 2,
-    "temporal_downsample_level": [0],
-    "temporal_upsample_level": [1],
-    "linear_path": True,
-}
+CONFIG = dataclasses.replace(TAE_WITH_LINEAR_PATH, z_channels=3)
 
 
 def random_network():
     """Return a network all of whose weights are random, and its tensors and config."""
-    config = TAEConfig(**FIELDS)
-    tae = TemporalAutoencoder(config, sample_deterministic=True)
+    tae = TemporalAutoencoder(CONFIG, sample_deterministic=True)
     rng = np.random.default_rng(0)
     tensors = {
         name: array + rng.normal(0, 0.02, array.shape).astype(np.float32)
         for name, array in tae.tensors().items()
     }
     tae.load_tensors(tensors)
-    return tae, tensors, config.to_dict()
+    return tae, tensors, CONFIG.to_dict()
 
 
 def test_latents_are_multiplied_and_videos_stay():
     tae, tensors, config = random_network()
     scales = np.array([0.25, 1.0, 3.0])
-    scaled = TemporalAutoencoder(tae.config, sample_deterministic=True)
+    scaled = TemporalAutoencoder(CONFIG, sample_deterministic=True)
     scaled.load_tensors(scale_channels(tensors, config, scales))
     video = Tensor(np.random.default_rng(1).uniform(-1, 1, (1, 3, 6, 8, 8)).astype(np.float32))
     mean, logvar = (moment.asnumpy() for moment in tae.moments(video))
