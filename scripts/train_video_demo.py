@@ -15,12 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.cli import parse_config, run_main
 from mg.device import DeviceConfig, setup_device
 from mg.models.families import denoiser_family
-from mg.pipelines.generator_folder import SHIPPED_GENERATOR
+from mg.pipelines.generator_folder import SHIPPED_AUTOENCODER
 from mg.training.denoiser.video_demo import demo_training, epoch_losses, write_clips
 
 logger = logging.getLogger("mg")
 
-AUTOENCODER = SHIPPED_GENERATOR / "tae" / "diffusion_pytorch_model.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ def main() -> None:
     training = demo_training(
         folder,
         family=config.family,
-        tae=AUTOENCODER,
+        tae=SHIPPED_AUTOENCODER,
         steps_per_epoch=config.num_videos // config.batch_size,
         num_epochs=config.epochs,
         batch_size=config.batch_size,
@@ -80,7 +79,7 @@ def main() -> None:
     from mg.pipelines.encode import encode_videos
     from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
 
-    tae = TemporalAutoencoder(None, AUTOENCODER, sample_deterministic=True)
+    tae = TemporalAutoencoder(None, SHIPPED_AUTOENCODER, sample_deterministic=True)
     tae.set_train(False)
     manifest = build_manifest(csv_path=training.csv_path)
     encode_videos(tae, manifest, training.latent_folder, overwrite=config.overwrite)

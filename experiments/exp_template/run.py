@@ -21,7 +21,7 @@ from mg.data.video_table import write_video_table
 from mg.device import DeviceConfig, setup_device
 from mg.files import atomic_path, write_text
 from mg.known_names import check_known
-from mg.pipelines.generator_folder import SHIPPED_GENERATOR
+from mg.pipelines.generator_folder import SHIPPED_AUTOENCODER
 from mg.training.denoiser.denoiser_config import (
     FlowValidationSettings,
     TextSettings,
@@ -34,7 +34,6 @@ from mg.training.settings import OptimSettings
 logger = logging.getLogger("mg")
 
 FOLDER = Path(__file__).resolve().parent
-AUTOENCODER = SHIPPED_GENERATOR / "tae" / "diffusion_pytorch_model.safetensors"
 CHANGEABLE = ("model", "lr", "batch_size", "steps", "seed")
 
 
@@ -95,7 +94,7 @@ class ExperimentConfig(DeviceConfig):
                 output_path=str(folder / "runs" / variant),
                 csv_path=str(folder / "clips" / "train.csv"),
                 latent_folder=str(folder / "latents"),
-                tae=str(AUTOENCODER),
+                tae=str(SHIPPED_AUTOENCODER),
                 steps=values["steps"],
                 batch_size=values["batch_size"],
                 seed=values["seed"],
@@ -161,7 +160,7 @@ def encode(config: ExperimentConfig) -> None:
     from mg.pipelines.encode import encode_videos
 
     folder = Path(config.output_path)
-    tae = TemporalAutoencoder(None, AUTOENCODER, sample_deterministic=True)
+    tae = TemporalAutoencoder(None, SHIPPED_AUTOENCODER, sample_deterministic=True)
     tae.set_train(False)
     manifest = build_manifest(csv_path=folder / "clips" / "captions.csv")
     encode_videos(tae, manifest, folder / "latents", overwrite=config.overwrite)

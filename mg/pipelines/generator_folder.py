@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from mg.models.autoencoder import Autoencoder
 
 __all__ = [
+    "SHIPPED_AUTOENCODER",
     "SHIPPED_GENERATOR",
     "GeneratorDefaults",
     "GeneratorParts",
@@ -70,9 +71,6 @@ __all__ = [
     "with_lora",
 ]
 
-# A small generator of moving shapes (docs/movie_gen.md).
-SHIPPED_GENERATOR = shipped_root() / "assets" / "shapes_generator"
-
 CLASS_NAME = "TextToVideo"
 INDEX_FILE = "model_index.json"
 CONFIG_FILE = "config.json"
@@ -80,9 +78,11 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 # The folders, and their names in generators of before.
 FOLDERS = ("denoiser", "autoencoder", "conditions")
 OLDER_FOLDERS = ("transformer", "tae", "text")
-
-
 OLDER_AUTOENCODER = "TemporalAutoencoder"
+
+# A small generator of moving shapes (docs/movie_gen.md), and the weights of its autoencoder.
+SHIPPED_GENERATOR = shipped_root() / "assets" / "shapes_generator"
+SHIPPED_AUTOENCODER = SHIPPED_GENERATOR / "autoencoder" / WEIGHTS_FILE
 
 
 def save_generator(
