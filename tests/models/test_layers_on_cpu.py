@@ -8,7 +8,7 @@ from mindspore import Tensor, ops
 from mg.models import layers
 from mg.models.layers import cpu, plain
 from mg.models.layers.convolution import Conv2d
-from mg.models.layers.cpu.convolution import ChannelBias, DenseConv2d
+from mg.models.layers.cpu.convolution import ChannelBias, DenseConv2d, DepthwiseConv2d
 
 both_forms = pytest.mark.parametrize("form", [cpu, plain])
 both_modes = pytest.mark.parametrize("mode", ["graph_mode", "pynative_mode"])
@@ -66,6 +66,24 @@ def test_in_half_precision(mode, channels, request):
     found = gradients(DenseConv2d(c_in, c_out, 3, 1), x, weight, dout)
     for actual, expected in zip(found, gradients(plain, x, weight, dout), strict=True):
         assert_close(actual, expected, 4e-3)
+
+
+@both_modes
+@pytest.mark.parametrize("dtype", [ms.float32, ms.float16])
+@pytest.mark.parametrize(("each", "kernel_size", "padding"), [(3, 3, 1), (1, 5, 2), (2, 3, 0)])
+def test_depthwise_convolution(mode, dtype, each, kernel_size, padding, request):
+    request.getfixturevalue(mode)
+    rng = np.random.default_rng(5)
+    channels, cut = 4, kernel_size - 1 - 2 * padding
+    x = random_tensor(rng, 2, channels * each, 6, 7, dtype=dtype)
+    weight = random_tensor(rng, channels, each, kernel_size, kernel_size, dtype=dtype)
+    dout = random_tensor(rng, 2, channels, 6 - cut, 7 - cut, dtype=dtype)
+    plain = ops.Conv2D(channels, kernel_size, pad_mode="pad", pad=padding, group=channels)
+    found = gradients(
+        DepthwiseConv2d(channels * each, channels, kernel_size, padding), x, weight, dout
+    )
+    for actual, expected in zip(found, gradients(plain, x, weight, dout), strict=True):
+        assert_close(actual, expected, 1e-5 if dtype == ms.float32 else 4e-3)
 
 
 @both_modes

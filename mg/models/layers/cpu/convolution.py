@@ -10,7 +10,14 @@ from mindspore.ops.operations._grad_ops import Conv2DBackpropFilter
 from mg.models.layers.plain import Padding
 from mg.models.layers.plain import convolution as plain_convolution
 
-__all__ = ["ChannelBias", "ConvolveDoubled", "DenseConv2d", "SwapChannels", "convolution"]
+__all__ = [
+    "ChannelBias",
+    "ConvolveDoubled",
+    "DenseConv2d",
+    "DepthwiseConv2d",
+    "SwapChannels",
+    "convolution",
+]
 
 
 def convolution(
@@ -23,8 +30,11 @@ def convolution(
     groups: int = 1,
 ) -> nn.Cell | ops.Conv2D:
     """Return the 2-D convolution of x (N, Cin, H, W) with a weight (Cout, Cin / groups, k, k)."""
-    if kernel_size > 1 and stride == groups == 1 and padding in (0, kernel_size // 2):
-        return DenseConv2d(in_channels, out_channels, kernel_size, padding)
+    if kernel_size > 1 and stride == 1 and padding in (0, kernel_size // 2):
+        if groups == 1:
+            return DenseConv2d(in_channels, out_channels, kernel_size, padding)
+        if groups == out_channels:
+            return DepthwiseConv2d(in_channels, out_channels, kernel_size, padding)
     options = {"stride": stride, "padding": padding, "groups": groups}
     return plain_convolution(in_channels, out_channels, kernel_size, **options)
 
@@ -53,6 +63,14 @@ def _swapped_rows(in_channels: int, out_channels: int) -> Tensor:
     return Tensor(np.ascontiguousarray(rows.T).reshape(-1).astype(np.int32))
 
 
+def _reversal(kernel_size: int) -> Tensor:
+    """Return (k*k, k*k), which turns kernels (..., k*k) by 180 degrees.
+
+    As a product it takes a sixth of the time of `ops.ReverseV2`.
+    """
+    return Tensor(np.ascontiguousarray(np.eye(kernel_size**2, dtype=np.float32)[::-1]))
+
+
 class _TurnKernel(nn.Cell):
     """The weight (Cin, Cout, k, k) of the transposition of a convolution, from (Cout, Cin, k, k).
 
@@ -63,10 +81,8 @@ class _TurnKernel(nn.Cell):
         super().__init__()
         self.swap = SwapChannels(in_channels, out_channels)
         self.matmul = ops.MatMul()
-        # (k*k, k*k): turns the last place of a kernel into the first; as a product it takes a
-        # sixth of the time of `ops.ReverseV2`.
         self.size = kernel_size**2
-        self.reversal = Tensor(np.ascontiguousarray(np.eye(self.size, dtype=np.float32)[::-1]))
+        self.reversal = _reversal(kernel_size)
 
     def construct(self, weight: Tensor) -> Tensor:
         swapped = self.swap(weight)
@@ -122,6 +138,49 @@ class DenseConv2d(nn.Cell):
             return self.turn_back(self.by_turned_weight(x, dout, shape))
         shape = (self.out_channels, self.in_channels, *self.kernel_shape)
         return self.by_weight(dout, x, shape)
+
+
+class DepthwiseConv2d(nn.Cell):
+    """Conv2D of x (N, C m, H, W) with a weight (C, m, k, k) at stride 1: m channels give one.
+
+    The same as `ops.Conv2D` with C groups, apart from its gradients, which take it 15 to 40 times
+    as long on CPU. With y_cp = sum_{j,d} w_cjd x_{cj,p+d},
+
+        dx_{cj,p} = sum_d w_cjd dy_{c,p-d}        dw_cjd = sum_{n,p} dy_cp x_{cj,p+d}
+
+    both are convolutions with C groups themselves: of dy with the turned weight, and of x with dy
+    as the kernel, over the clips as channels.
+    """
+
+    def __init__(self, in_channels: int, channels: int, kernel_size: int, padding: int) -> None:
+        super().__init__()
+        self.channels, self.each = channels, in_channels // channels
+        self.size, self.padding = kernel_size, padding
+        self.conv2d = ops.Conv2D(channels, kernel_size, pad_mode="pad", pad=padding, group=channels)
+        turned = {"pad_mode": "pad", "pad": kernel_size - 1 - padding, "group": channels}
+        self.backward = ops.Conv2D(in_channels, kernel_size, **turned)
+        self.reversal = _reversal(kernel_size)
+        self.matmul = ops.MatMul()
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.conv2d(x, weight)
+
+    def bprop(self, x, weight, out, dout):
+        kernels = ops.reshape(ops.depend(weight, dout), (-1, self.size**2))
+        turned = self.matmul(kernels, self.reversal.astype(weight.dtype))
+        dx = self.backward(dout, turned.reshape(-1, 1, self.size, self.size))
+        return dx, self.weight_gradient(x, dout)
+
+    def weight_gradient(self, x: Tensor, dout: Tensor) -> Tensor:
+        """Return dW (C, m, k, k)."""
+        total, _, height, width = x.shape
+        x = x.reshape(total, self.channels, self.each, height, width).transpose(2, 1, 0, 3, 4)
+        x = x.reshape(self.each, self.channels * total, height, width)
+        kernel = dout.transpose(1, 0, 2, 3)  # (C, N, H', W')
+        convolve = ops.Conv2D(
+            self.channels, kernel.shape[2:], pad_mode="pad", pad=self.padding, group=self.channels
+        )
+        return convolve(x, kernel).transpose(1, 0, 2, 3)
 
 
 class ConvolveDoubled(nn.Cell):
