@@ -73,13 +73,16 @@ class Path:
         evenness: R^2 of the straight line, even in time, that fits the centres best: 1 for a shape
             that glides, less for one that rests and jumps, 0 where there is no motion.
         travel: distance between the centres in the first and the last frame, in shares of the side.
+        start: centre (x, y) in the first frame that shows the shape, in shares of the side; None
+            where no shape is found.
     """
 
     evenness: float
     travel: float
+    start: tuple[float, float] | None
 
 
-NO_PATH = Path(0.0, 0.0)
+NO_PATH = Path(0.0, 0.0, None)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class _Blob:
 def judge_clip(frames: np.ndarray) -> Judgement:
     """Return what a clip of one moving shape shows.
 
-    A clip without a shape gives None for colour, shape and motion, and a path of zeros.
+    A clip without a shape gives None for colour, shape, motion and start, and a path of zeros.
 
     Args:
         frames: uint8 RGB (T, H, W, 3), at least 2 frames of at least 16x16.
@@ -305,13 +308,14 @@ def _slope(times: np.ndarray, values: np.ndarray) -> float:
 
 
 def _path(times: np.ndarray, centres: np.ndarray) -> Path:
-    """Return evenness and travel of the centres (n, 2) at the times (n,)."""
+    """Return what is known of the centres (n, 2) at the times (n,)."""
+    start = (float(centres[0, 0]), float(centres[0, 1]))
     spread = centres - centres.mean(axis=0)
     total = (spread**2).sum()
     if len(times) < 2 or total < MIN_SPREAD**2 * len(times):
-        return NO_PATH
+        return Path(0.0, 0.0, start)
     steps = times - times.mean()
     slope = steps @ spread / (steps @ steps)  # (x, y) per frame, by least squares
     rest = ((spread - steps[:, np.newaxis] * slope) ** 2).sum()
     way = centres[-1] - centres[0]
-    return Path(evenness=float(1 - rest / total), travel=float(np.hypot(*way)))
+    return Path(float(1 - rest / total), float(np.hypot(*way)), start)

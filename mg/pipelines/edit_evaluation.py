@@ -16,9 +16,10 @@ import numpy as np
 
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic_edits import Edit, synthetic_edit
-from mg.files import check_writable_folder, write_text
+from mg.files import write_text
 from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
+from mg.pipelines.judged_report import REPORT_FILES, check_report_folder
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 
@@ -36,7 +37,6 @@ __all__ = [
 
 logger = logging.getLogger("mg")
 
-REPORT_FILES = ("report.json", "report.md", "contact_sheet.png")
 NUM_EDITS = 48
 MAX_EDITS = 10_000
 COLUMNS = ("edited", *(f"{name} kept" for name in ATTRIBUTES), "all")
@@ -102,12 +102,7 @@ def check_edit_evaluation(
         OSError: the folder cannot be written to.
         ValueError: clips that are not square.
     """
-    check_writable_folder(folder)
-    there = [name for name in REPORT_FILES if (Path(folder) / name).exists()]
-    if there and not overwrite:
-        raise FileExistsError(
-            f"{Path(folder) / there[0]} exists already; choose another folder or pass --overwrite"
-        )
+    check_report_folder(folder, overwrite=overwrite)
     if settings.height != settings.width:
         raise ValueError(
             f"{settings.height}x{settings.width}: the clips to edit are square; the generator is "

@@ -23,9 +23,10 @@ from mg.data.synthetic import (
     Combination,
     combinations,
 )
-from mg.files import check_writable_folder, write_text
+from mg.files import write_text
 from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
+from mg.pipelines.judged_report import REPORT_FILES, check_report_folder
 from mg.pipelines.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ __all__ = ["EvaluationRun", "check_evaluation", "evaluate_prompts", "table_of", 
 
 logger = logging.getLogger("mg")
 
-REPORT_FILES = ("report.json", "report.md", "contact_sheet.png")
 # Share that a generator gets right which shows anything of the grammar at random.
 CHANCE = {
     name: 1 / len(known)
@@ -114,12 +114,7 @@ def check_evaluation(
         ValueError: clips too small or too short to judge, or sampled without guidance (a row of
             the table shows that by itself).
     """
-    check_writable_folder(folder)
-    there = [name for name in REPORT_FILES if (Path(folder) / name).exists()]
-    if there and not overwrite:
-        raise FileExistsError(
-            f"{Path(folder) / there[0]} exists already; choose another folder or pass --overwrite"
-        )
+    check_report_folder(folder, overwrite=overwrite)
     if settings.num_frames < 2 or min(settings.height, settings.width) < MIN_SIZE:
         raise ValueError(
             f"{settings.num_frames} frames of {settings.height}x{settings.width}: motion and "

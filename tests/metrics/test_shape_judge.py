@@ -7,7 +7,7 @@ import pytest
 from mg.data.synthetic import Combination, synthetic_clip
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
-from mg.metrics.shape_judge import ATTRIBUTES, Path, judge_clip
+from mg.metrics.shape_judge import ATTRIBUTES, judge_clip
 
 NUM_CLIPS = 120
 
@@ -168,7 +168,9 @@ def test_synthetic_clips_move_evenly_and_stills_do_not_move():
         _, frames = synthetic_clip(index, split="both")
         path = judge_clip(frames).path
         assert path.evenness > 0.99 and 0.24 < path.travel < 0.36
-    assert judge_clip(np.repeat(frames[:1], 16, axis=0)).path == Path(0.0, 0.0)
+    still = judge_clip(np.repeat(frames[:1], 16, axis=0)).path
+    assert (still.evenness, still.travel) == (0.0, 0.0)
+    assert still.start == pytest.approx(path.start, abs=1e-6)
     assert judge_clip(np.zeros((8, 64, 64, 3), np.uint8)).path == Path(0.0, 0.0)
 
 

@@ -115,22 +115,43 @@ TRANSFORMER = {
 DEFAULTS = {"num_frames": 8, "size": [16, 24], "fps": 12, "guidance": 3.0, "steps": 3}
 
 
+def random_transformer(**fields):
+    """Return random tensors and the config of a transformer that heeds its text."""
+    config = MovieGenConfig.from_mapping(TRANSFORMER | fields)
+    rng = np.random.default_rng(0)
+    shapes = parameter_shapes(config).items()
+    tensors = {name: 0.3 * rng.standard_normal(shape, np.float32) for name, shape in shapes}
+    return {"transformer_tensors": tensors, "transformer_config": config}
+
+
 @pytest.fixture(scope="session")
 def generator_parts(weights):
     """Return arguments of `save_generator`: a random transformer that heeds its text."""
-    config = MovieGenConfig.from_mapping(TRANSFORMER)
-    rng = np.random.default_rng(0)
-    tensors = {
-        name: 0.3 * rng.standard_normal(shape, np.float32)
-        for name, shape in parameter_shapes(config).items()
-    }
     return {
-        "transformer_tensors": tensors,
-        "transformer_config": config,
+        **random_transformer(),
         "autoencoder": weights,
         "text_encoders": [TEXT_SPEC],
         "defaults": DEFAULTS,
     }
+
+
+@pytest.fixture(scope="session")
+def make_square_generator(generator_parts, tmp_path_factory):
+    """Return a function that writes a random generator of 16x16 videos with conditions."""
+
+    def make(conditions):
+        channels = conditions.num_channels(CONFIG["z_channels"])
+        folder = tmp_path_factory.mktemp("square") / "generator"
+        parts = {
+            **generator_parts,
+            **random_transformer(condition_channels=channels),
+            "defaults": DEFAULTS | {"size": [16, 16], "steps": 1},
+            "conditions": conditions,
+        }
+        save_generator(folder, **parts)
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

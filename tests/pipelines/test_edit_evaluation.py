@@ -5,41 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mg.conditions.visual import ChannelConditions
 from mg.metrics.shape_judge import judge_clip
-from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.pipelines.edit_evaluation import EditRun, evaluate_edits, held_out_edits, table_of_edits
-from mg.pipelines.generator_folder import save_generator
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
-from tests.pipelines.conftest import TRANSFORMER
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def folder(generator_parts, tmp_path_factory):
+def folder(make_square_generator):
     """Return a random generator that takes a source, of square videos."""
-    config = MovieGenConfig.from_mapping(TRANSFORMER | {"condition_channels": 4})
-    rng = np.random.default_rng(0)
-    tensors = {
-        name: 0.3 * rng.standard_normal(shape, np.float32)
-        for name, shape in parameter_shapes(config).items()
-    }
-    folder = tmp_path_factory.mktemp("editor") / "generator"
-    parts = {
-        **generator_parts,
-        "transformer_config": config,
-        "transformer_tensors": tensors,
-        "defaults": generator_parts["defaults"] | {"size": [16, 16], "steps": 1},
-        "conditions": ChannelConditions(has_source=True),
-    }
-    save_generator(folder, **parts)
-    return folder
+    return make_square_generator(ChannelConditions(has_source=True))
 
 
 def test_shares_are_those_of_what_is_edited_and_of_what_is_kept():

@@ -1,0 +1,210 @@
+"""Whether a generator keeps to a first frame: held-out clips of moving shapes, and a judge.
+
+It gets the first frame of a clip and the clip's caption. What the frame shows (colour, shape,
+background, and where the shape is) has to be kept, and the motion has to be that of the caption.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mg.data.contact_sheet import write_contact_sheet
+from mg.data.synthetic import Combination, synthetic_clip
+from mg.files import write_text
+from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
+from mg.pipelines.generated_files import about_generator
+from mg.pipelines.judged_report import REPORT_FILES, check_report_folder
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
+
+if TYPE_CHECKING:
+    from mg.pipelines.text_to_video import TextToVideo
+
+__all__ = [
+    "NUM_CLIPS",
+    "FirstFrameRun",
+    "check_first_frame_evaluation",
+    "evaluate_first_frames",
+    "held_out_clips",
+    "table_of_first_frames",
+]
+
+logger = logging.getLogger("mg")
+
+NUM_CLIPS = 48
+MAX_CLIPS = 10_000
+# How far from its place in the given frame a shape may begin, in shares of the side: 2 of 64 pixels.
+MAX_OFFSET = 2 / 64
+KEPT = ("colour", "shape", "background")
+COLUMNS = (*KEPT, "start", "all kept", "motion")
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstFrameRun:
+    """One row of the table.
+
+    Attributes:
+        name: of the row.
+        wanted: what each clip was to show.
+        given: what the judge sees in the clip whose first frame was given.
+        seen: what it sees in the generated clip.
+    """
+
+    name: str
+    wanted: tuple[Combination, ...]
+    given: tuple[Judgement, ...]
+    seen: tuple[Judgement, ...]
+
+    def agreements(self) -> list[dict[str, bool]]:
+        """Return for each clip which of `COLUMNS` are right."""
+        rows = []
+        for wanted, given, seen in zip(self.wanted, self.given, self.seen, strict=True):
+            right = seen.agreement(wanted)
+            row = {name: right[name] for name in KEPT}
+            row["start"] = _is_near(given.path.start, seen.path.start)
+            row["all kept"] = all(row.values())
+            rows.append({**row, "motion": right["motion"]})
+        return rows
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of clips in which each of `COLUMNS` is right."""
+        rows = self.agreements()
+        return {name: float(np.mean([row[name] for row in rows])) for name in COLUMNS}
+
+
+def _is_near(place: tuple[float, float] | None, other: tuple[float, float] | None) -> bool:
+    if place is None or other is None:
+        return False
+    return float(np.hypot(place[0] - other[0], place[1] - other[1])) <= MAX_OFFSET
+
+
+def held_out_clips(
+    num_clips: int, *, size: int, num_frames: int
+) -> list[tuple[Combination, np.ndarray]]:
+    """Return what clips show, and their frames, that training on the "train" split never sees.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    if not 1 <= num_clips <= MAX_CLIPS:
+        raise ValueError(f"num_clips={num_clips}; expected 1 to {MAX_CLIPS}")
+    return [
+        synthetic_clip(index, split="held_out", size=size, num_frames=num_frames)
+        for index in range(num_clips)
+    ]
+
+
+def check_first_frame_evaluation(
+    folder: str | os.PathLike, settings: SamplingSettings, *, overwrite: bool
+) -> None:
+    """Raise unless a report may be written and clips of this size can be drawn and judged.
+
+    Raises:
+        FileExistsError: there is a report and `overwrite` is false.
+        OSError: the folder cannot be written to.
+        ValueError: clips that are not square.
+    """
+    check_report_folder(folder, overwrite=overwrite)
+    if settings.height != settings.width:
+        raise ValueError(
+            f"{settings.height}x{settings.width}: the clips are square; the generator is not one "
+            "of tools/make_sample_videos.py"
+        )
+
+
+def evaluate_first_frames(
+    generator: "TextToVideo",
+    folder: str | os.PathLike,
+    *,
+    settings: SamplingSettings,
+    num_clips: int = NUM_CLIPS,
+    seed: int = 0,
+    batch_size: int = 1,
+    overwrite: bool = False,
+) -> list[FirstFrameRun]:
+    """Return the rows of the table: with the first frame, without it, the autoencoder's own limit.
+
+    The last row is what the autoencoder makes of the clips themselves. Writes report.md,
+    report.json and contact_sheet.png (each clip and what was made from its first frame).
+
+    Args:
+        generator: to evaluate, trained with first frames.
+        folder: for the report.
+        settings: of all clips.
+        num_clips: how many.
+        seed: of the first clip; each further one has a number more.
+        batch_size: clips sampled together.
+        overwrite: whether an existing report may be replaced.
+
+    Raises:
+        FileExistsError, ValueError: as `check_first_frame_evaluation`; or what the generator
+            cannot take.
+    """
+    check_first_frame_evaluation(folder, settings, overwrite=overwrite)
+    clips = held_out_clips(num_clips, size=settings.height, num_frames=settings.num_frames)
+    wanted = tuple(combination for combination, _ in clips)
+    given = tuple(judge_clip(frames) for _, frames in clips)
+    prompts = [combination.caption for combination in wanted]
+    seeds = [seed + i for i in range(num_clips)]
+    plans = {
+        "with the first frame": [VisualInputs(first_frame=frames[0]) for _, frames in clips],
+        "without": [NO_INPUTS] * num_clips,
+    }
+    results = {}
+    for name, inputs in plans.items():
+        latents = generator.latents(
+            prompts, seeds, settings=settings, inputs=inputs, batch_size=batch_size
+        )
+        results[name] = [generator.decode(latent, settings.num_frames) for latent in latents]
+    results["the autoencoder's limit"] = [
+        generator.decode(generator.encode(frames), settings.num_frames) for _, frames in clips
+    ]
+    runs = []
+    for name, made in results.items():
+        runs.append(FirstFrameRun(name, wanted, given, tuple(map(judge_clip, made))))
+        shares = runs[-1].shares().items()
+        logger.info("%s: %s", name, ", ".join(f"{key} {100 * x:.0f} %" for key, x in shares))
+    shown = [x for pair in zip(clips, results["with the first frame"], strict=True) for x in pair]
+    _write(Path(folder), runs, shown, overwrite, {
+        "settings": dataclasses.asdict(settings), "seed": seed, **about_generator(generator),
+    })  # fmt: skip
+    return runs
+
+
+def _write(folder: Path, runs: list[FirstFrameRun], shown: list, overwrite: bool, about) -> None:
+    """Write the three files of the report; `shown` are clips and what was made, turn about."""
+    rows = [
+        {
+            "name": run.name,
+            "shares": run.shares(),
+            "clips": [
+                {"caption": wanted.caption, "seen": dataclasses.asdict(seen), "right": right}
+                for wanted, seen, right in zip(run.wanted, run.seen, run.agreements(), strict=True)
+            ],
+        }
+        for run in runs
+    ]
+    text = json.dumps({"runs": rows, **about}, indent=2) + "\n"
+    write_text(folder / REPORT_FILES[0], text, overwrite=overwrite)
+    write_text(folder / REPORT_FILES[1], table_of_first_frames(runs), overwrite=overwrite)
+    frames, labels = [], []
+    for (combination, clip), made in zip(shown[::2], shown[1::2], strict=True):
+        frames += [clip, made]
+        labels += [combination.caption, "from its first frame"]
+    write_contact_sheet(folder / REPORT_FILES[2], frames, labels, overwrite=overwrite)
+
+
+def table_of_first_frames(runs: Sequence[FirstFrameRun]) -> str:
+    """Return the table in Markdown: right in %, a row for each run."""
+    lines = ["| right in % | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for run in runs:
+        shares = run.shares()
+        cells = " | ".join(f"{100 * shares[column]:.1f}" for column in COLUMNS)
+        lines.append(f"| {run.name} ({len(run.wanted)} clips) | {cells} |")
+    return "\n".join(lines) + "\n"
