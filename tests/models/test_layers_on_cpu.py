@@ -98,22 +98,52 @@ def test_channel_bias(mode, dtype, request):
         assert_close(actual, expected, 1e-5 if dtype == ms.float32 else 4e-3)
 
 
-@both_modes
-@both_forms
-def test_silu(mode, form, request):
-    request.getfixturevalue(mode)
-    x = np.linspace(-90, 90, 2001, dtype=np.float32)
+def assert_function_and_slope(cell, x, value, slope):
+    """Assert what a cell gives for x, and its gradient, to 1e-6 of the largest."""
     dout = np.random.default_rng(4).standard_normal(x.shape).astype(np.float32)
-    cell = form.SiLU()
 
     def projected(x):
         y = cell(x)
         return (y * Tensor(dout)).sum(), y
 
     (_, y), gradient = ms.value_and_grad(projected, 0, has_aux=True)(Tensor(x))
+    assert_close(y.asnumpy(), value.astype(np.float32), 1e-6)
+    assert_close(gradient.asnumpy(), (dout * slope).astype(np.float32), 1e-6)
+
+
+@both_modes
+@both_forms
+def test_silu(mode, form, request):
+    request.getfixturevalue(mode)
+    x = np.linspace(-90, 90, 2001, dtype=np.float32)
     s = 1 / (1 + np.exp(-x.astype(np.float64)))
-    assert_close(y.asnumpy(), (x * s).astype(np.float32), 1e-6)
-    assert_close(gradient.asnumpy(), (dout * (s + x * s * (1 - s))).astype(np.float32), 1e-6)
+    assert_function_and_slope(form.SiLU(), x, x * s, s + x * s * (1 - s))
+
+
+@both_modes
+@both_forms
+def test_gelu(mode, form, request):
+    request.getfixturevalue(mode)
+    x = np.linspace(-90, 90, 2001, dtype=np.float32)
+    wide = x.astype(np.float64)
+    a = np.sqrt(2 / np.pi)
+    t = np.tanh(a * (wide + 0.044715 * wide**3))
+    slope = (1 + t) / 2 + wide / 2 * (1 - t**2) * a * (1 + 3 * 0.044715 * wide**2)
+    assert_function_and_slope(form.GeLU(), x, wide / 2 * (1 + t), slope)
+
+
+@both_modes
+def test_gelu_of_half_precision_stays_finite(mode, request):
+    request.getfixturevalue(mode)
+    x = Tensor(np.array([-60000, -300, -1, 0, 1, 300, 60000], np.float16))
+    cell = cpu.GeLU()
+
+    def total(x):
+        return cell(x).astype(ms.float32).sum()
+
+    gradient = ms.grad(total)(x)
+    assert gradient.dtype == ms.float16
+    np.testing.assert_allclose(gradient.asnumpy(), [0, 0, -0.083, 0.5, 1.083, 1, 1], atol=2e-3)
 
 
 @both_modes

@@ -20,6 +20,7 @@ from mg.models.denoiser import Denoiser
 from mg.models.hunyuan_transformer.config import HunyuanVideoConfig
 from mg.models.hunyuan_transformer.embeddings import Conditions
 from mg.models.hunyuan_transformer.text_refiner import NORM_EPS, TextRefiner
+from mg.models.layers.devices import operations
 from mg.models.layers.tokens import (
     GeluFeedForward,
     LayerNorm,
@@ -284,6 +285,7 @@ class SingleBlock(nn.Cell):
         self.attn = SharedAttention(config, flash=flash)
         self.norm = Modulation(config, num_values=3)
         self.proj_mlp = Linear(config.dim, config.mlp_dim)
+        self.gelu = operations().GeLU()
         self.proj_out = Linear(config.dim + config.mlp_dim, config.dim)
 
     def construct(
@@ -291,7 +293,7 @@ class SingleBlock(nn.Cell):
     ) -> Tensor:
         shift, scale, gate = self.norm.values(time)
         y = modulate(self.norm.norm(x), shift, scale)
-        mlp = ops.gelu(self.proj_mlp(y), approximate="tanh")
+        mlp = self.gelu(self.proj_mlp(y))
         mixed = self.attn(y, num_tokens, logits, cos, sin)
         return x + gate_tokens(self.proj_out(ops.concat((mixed, mlp), axis=2)), gate)
 

@@ -11,6 +11,7 @@ __all__ = [
     "ConvolveDoubled",
     "ConvolveSpaceThenTime",
     "ConvolveTime",
+    "GeLU",
     "NormaliseGroups",
     "PerClip",
     "PerToken",
@@ -49,6 +50,13 @@ class SiLU(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return ops.silu(x)
+
+
+class GeLU(nn.Cell):
+    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), of any shape (arXiv 1606.08415)."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.gelu(x, approximate="tanh")
 
 
 class SwapChannels(nn.Cell):

@@ -14,6 +14,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 
+from mg.models.layers.devices import operations
+
 __all__ = [
     "MASKED_LOGIT",
     "GeluFeedForward",
@@ -181,9 +183,10 @@ class _GeluMap(nn.Cell):
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.proj = Linear(width, inner)
+        self.gelu = operations().GeLU()
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.gelu(self.proj(x), approximate="tanh")
+        return self.gelu(self.proj(x))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from mg.models.layers.cpu.convolution import (
 )
 from mg.models.layers.cpu.normalisation import NormaliseGroups, ScaleByRMS
 from mg.models.layers.cpu.space_time import ConvolveSpaceThenTime
-from mg.models.layers.cpu.values import PerClip, PerToken, ResizeNearest, SiLU
+from mg.models.layers.cpu.values import GeLU, PerClip, PerToken, ResizeNearest, SiLU
 from mg.models.layers.plain import ConvolveTime, StackRows
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ConvolveDoubled",
     "ConvolveSpaceThenTime",
     "ConvolveTime",
+    "GeLU",
     "NormaliseGroups",
     "PerClip",
     "PerToken",
