@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from bench_dit import PRODUCTS_PER_RUN, best_times, markdown, product_run
 from bench_tae import run_on_cores
 from graph_flops import flops_of_graph
-
 from mg.files import write_text
 from mg.models.families import DENOISERS, denoiser_family
 

@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_dit import best_times
 
+from bench_dit import best_times
 from mg.files import write_text
 from mg.models.tae.config import TAEConfig
 

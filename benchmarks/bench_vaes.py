@@ -31,10 +31,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from bench_dit import best_times
 from bench_tae import CONV_FLOPS, plain_convolutions, run_on_cores
 from graph_flops import flops_of_graph
-
 from mg.files import write_text
 
 if TYPE_CHECKING:
@@ -310,9 +310,10 @@ def with_ratios(result: dict[str, Any]) -> dict[str, Any]:
 def table(results: dict[str, dict]) -> str:
     """Return the results as a Markdown table."""
     lines = [
-        "| network | video | GFLOP (encode, decode) | encode s | decode s | share encode | decode | "
-        "both | peak GB | compile s (encode, decode) | step, round trips | step's peak GB | "
-        "step's compile s | 33 frames against 17, per frame | times mindone's speed | its peak GB |",
+        "| network | video | GFLOP (encode, decode) | encode s | decode s | share encode | "
+        "decode | both | peak GB | compile s (encode, decode) | step, round trips | its peak GB | "
+        "its compile s | 33 frames against 17, per frame | times mindone's speed | "
+        "mindone's peak GB |",
         "|---" * 16 + "|",
     ]
     for name, r in results.items():

@@ -1,7 +1,8 @@
 """FLOPs of a network by its graph: 2 per multiply-add of every convolution and product.
 
-The graph is that of the plain form of the layers, which computes what the definitions say; work that
-the form for CPUs saves is not taken off. It is compiled and not run, so its weights need no values.
+The graph is that of the plain form of the layers, which computes what the definitions say; work
+that the form for CPUs saves is not taken off. It is compiled and not run, so its weights need no
+values.
 """
 
 import math
@@ -29,7 +30,7 @@ def flops_of_graph(cell: "nn.Cell", inputs: Sequence[Any]) -> int:
 
     graph, _ = executor.compile(cell, *inputs, phase="export.flops", do_convert=False)
     model = mind_ir_pb2.ModelProto()
-    model.ParseFromString(executor._get_func_graph_proto(cell, graph, "mind_ir"))  # noqa: SLF001
+    model.ParseFromString(executor._get_func_graph_proto(cell, graph, "mind_ir"))
     primitives = {f"REF::{p.name}": p for p in model.primitives}
     return sum(_flops_of_part(part, primitives) for part in (model.graph, *model.functions))
 

@@ -21,7 +21,6 @@ from mg.training.denoiser.video_demo import demo_training, epoch_losses, write_c
 logger = logging.getLogger("mg")
 
 
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VideoDemoConfig(DeviceConfig):
     """A demonstration of training.

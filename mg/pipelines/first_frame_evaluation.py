@@ -17,7 +17,7 @@ import numpy as np
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import Combination, synthetic_clip
 from mg.files import write_text
-from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
+from mg.metrics.shape_judge import Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
 from mg.pipelines.judged_report import REPORT_FILES, check_report_folder
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -39,7 +39,7 @@ logger = logging.getLogger("mg")
 
 NUM_CLIPS = 48
 MAX_CLIPS = 10_000
-# How far from its place in the given frame a shape may begin, in shares of the side: 2 of 64 pixels.
+# How far from its place in the given frame a shape may begin: 2 pixels of 64.
 MAX_OFFSET = 2 / 64
 KEPT = ("colour", "shape", "background")
 COLUMNS = (*KEPT, "start", "all kept", "motion")
