@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mg.data.synthetic import SPLITS, synthetic_clip
+from mg.data.synthetic import ALL_COLOURS, COLOURS, SPLITS, synthetic_clip
 from mg.data.transforms import from_model_range, to_model_range
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
@@ -59,9 +59,10 @@ CASES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 def accuracy(case: str, size: int, num_clips: int, split: str) -> dict[str, float]:
     """Return for each attribute the share of clips about which the judge is right."""
     right = np.zeros(len(ATTRIBUTES))
+    colours = ALL_COLOURS if split.startswith("new_colour") else COLOURS
     for index in range(num_clips):
         wanted, frames = synthetic_clip(index, seed=11, split=split, size=size)
-        seen = judge_clip(CASES[case](frames, np.random.default_rng(index)))
+        seen = judge_clip(CASES[case](frames, np.random.default_rng(index)), colours)
         right += list(seen.agreement(wanted).values())
     return dict(zip(ATTRIBUTES, right / num_clips, strict=True))
 

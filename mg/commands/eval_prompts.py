@@ -1,13 +1,16 @@
 """Measure whether a generator follows prompts it was not trained on (captions of moving shapes).
 
 mg evaluate-prompts --output_folder outputs/prompts
+mg evaluate-prompts --lora LORA.safetensors --split new_colour_held_out --videos_per_prompt 5
 """
 
 import dataclasses
 
 from mg.cli import parse_config
+from mg.data.synthetic import ALL_COLOURS, COLOURS
 from mg.device import DeviceConfig, setup_device
-from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
+from mg.known_names import check_known
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator, with_lora
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.prompt_evaluation import (
     check_evaluation,
@@ -18,16 +21,22 @@ from mg.pipelines.prompt_evaluation import (
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 
+HELD_OUT_SPLITS = ("held_out", "new_colour_held_out")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalPromptsConfig(DeviceConfig):
-    """Evaluation on the 48 held-out captions. What is null is the generator's default.
+    """Evaluation on held-out captions. What is null is the generator's default.
 
     Args:
         checkpoint: folder of a generator trained on captions of mg make-samples; by
             default the one that ships here.
+        lora: LoRA file (.safetensors) to merge into the generator.
+        split: which captions: held_out, 48, or new_colour_held_out, 9 of a colour that the shipped
+            generator does not know. The judge tells that colour from the others wherever a LoRA is
+            merged or its captions are taken.
         output_folder: folder for report.md, report.json and contact_sheet.png.
-        num_prompts: take so many of the 48; null takes all.
+        num_prompts: take so many of them; null takes all.
         videos_per_prompt: videos of each prompt, with different seeds.
         seed: seed of the first video; each further one has a number more.
         steps: steps of the sampler.
@@ -41,6 +50,8 @@ class EvalPromptsConfig(DeviceConfig):
     """
 
     checkpoint: str = str(SHIPPED_GENERATOR)
+    lora: str | None = None
+    split: str = "held_out"
     output_folder: str = "outputs/prompts"
     num_prompts: int | None = None
     videos_per_prompt: int = 1
@@ -52,12 +63,23 @@ class EvalPromptsConfig(DeviceConfig):
     batch_size: int = 8
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_known([self.split], HELD_OUT_SPLITS, kind="split", place="of the captions")
+
+    @property
+    def colours(self) -> dict[str, tuple[int, int, int]]:
+        """Those that the judge tells apart."""
+        return COLOURS if self.lora is None and self.split == "held_out" else ALL_COLOURS
+
 
 def main() -> None:
     """Parse, check, load, evaluate."""
     config = parse_config(EvalPromptsConfig, description=__doc__)
-    wanted = wanted_clips(config.num_prompts, config.videos_per_prompt)
+    wanted = wanted_clips(config.num_prompts, config.videos_per_prompt, split=config.split)
     parts = load_generator(config.checkpoint)
+    if config.lora is not None:
+        parts = with_lora(parts, config.lora)
     settings = SamplingSettings.of(
         parts.defaults,
         steps=config.steps,
@@ -78,6 +100,7 @@ def main() -> None:
         settings=settings,
         seed=config.seed,
         batch_size=config.batch_size,
+        colours=config.colours,
         overwrite=config.overwrite,
     )
     print(table_of(runs), end="")

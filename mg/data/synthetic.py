@@ -2,8 +2,9 @@
 
 Every caption reads "a {colour} {shape} {motion} on a {background} background", such as "a red
 circle moving left on a black background". Some combinations are held out of training, so that a
-model that draws them has understood the words one by one. A set of its own, the split "changing",
-has shapes that grow, shrink or rotate, and lines.
+model that draws them has understood the words one by one. Two sets are apart from these:
+"changing" has shapes that grow, shrink or rotate, and lines; "new_colour" has a colour that no
+other split has, for a trained model to learn, and "new_colour_held_out" what is held out of it.
 """
 
 import itertools
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
+    "ALL_COLOURS",
     "ALL_SHAPES",
     "BACKGROUNDS",
     "CHANGES",
     "COLOURS",
     "FPS",
     "MOTIONS",
+    "NEW_COLOUR",
     "SHAPES",
     "SPLITS",
     "Combination",
@@ -40,6 +43,8 @@ COLOURS = {
     "magenta": (220, 40, 220),
     "cyan": (30, 210, 220),
 }
+NEW_COLOUR = "orange"
+ALL_COLOURS = COLOURS | {NEW_COLOUR: (240, 130, 20)}
 SHAPES = ("circle", "square", "triangle")
 MOTIONS = {
     "moving left": (-1, 0),
@@ -52,8 +57,9 @@ BACKGROUNDS = {"black": (0, 0, 0), "white": (255, 255, 255), "gray": (128, 128, 
 ALL_SHAPES = (*SHAPES, "line")
 CHANGES = ("growing", "shrinking", "rotating")
 
-# The first three are of the moving circles, squares and triangles, the last one is of the rest.
-SPLITS = ("train", "held_out", "both", "changing")
+# The first three are of the moving circles, squares and triangles, "changing" is of the rest, and
+# the last two are of one more colour.
+SPLITS = ("train", "held_out", "both", "changing", "new_colour", "new_colour_held_out")
 # Frames per second of the clips: that of Movie Gen's training videos.
 FPS = 16
 
@@ -67,6 +73,7 @@ HELD_OUT = {
     "yellow": ("down", "left", "right"),
     "magenta": ("left", "right", None),
     "cyan": (None, "up", "down"),
+    NEW_COLOUR: ("down", "left", "up"),
 }
 
 # Lengths below are shares of the frame's side.
@@ -111,7 +118,7 @@ class Combination:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether it belongs to the fixed set of 48 that training never sees."""
+        """Whether it belongs to the fixed set of 48, and 9 more, that training never sees."""
         if self.shape not in SHAPES:
             return False
         motion = HELD_OUT[self.colour][SHAPES.index(self.shape)]
@@ -126,7 +133,11 @@ VOCABULARY = {
 }
 
 
-ALL_WORDS = VOCABULARY | {"shape": ALL_SHAPES, "motion": (*MOTIONS, *CHANGES)}
+ALL_WORDS = VOCABULARY | {
+    "colour": tuple(ALL_COLOURS),
+    "shape": ALL_SHAPES,
+    "motion": (*MOTIONS, *CHANGES),
+}
 
 
 def combinations(split: str) -> tuple[Combination, ...]:
@@ -134,10 +145,10 @@ def combinations(split: str) -> tuple[Combination, ...]:
 
     A combination of colour, shape and motion is held out on every background. There are 270 of
     "changing": shapes that grow or shrink, squares, triangles and lines that rotate, lines that
-    move.
+    move. Of the new colour there are 27, and 9 held out.
 
     Args:
-        split: "train", "held_out", "both" or "changing".
+        split: one of `SPLITS`.
 
     Raises:
         ValueError: unknown split.
@@ -146,8 +157,11 @@ def combinations(split: str) -> tuple[Combination, ...]:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; not {split!r}")
     if split == "changing":
         return _changing()
-    every = itertools.starmap(Combination, itertools.product(*VOCABULARY.values()))
-    return tuple(c for c in every if split == "both" or c.is_held_out == (split == "held_out"))
+    is_new = split.startswith("new_colour")
+    words = VOCABULARY | {"colour": (NEW_COLOUR,)} if is_new else VOCABULARY
+    every = itertools.starmap(Combination, itertools.product(*words.values()))
+    is_held_out = split.endswith("held_out")
+    return tuple(c for c in every if split == "both" or c.is_held_out == is_held_out)
 
 
 def _changing() -> tuple[Combination, ...]:
@@ -290,7 +304,7 @@ def draw_clip(
         angle: by which it is turned clockwise in each frame, in radians; None: by nothing.
     """
     cover = draw_cover(combination.shape, track, size, radius=radius, angle=angle)
-    colour = np.array(COLOURS[combination.colour], float)
+    colour = np.array(ALL_COLOURS[combination.colour], float)
     background = np.array(BACKGROUNDS[combination.background], float)
     return np.rint(background + cover * (colour - background)).astype(np.uint8)
 

@@ -4,6 +4,7 @@ It answers whether a generated clip follows its caption (`mg/data/synthetic.py`)
 thresholds, contours and a straight line through the shape's places. Blurry clips are expected.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -114,13 +115,16 @@ class _Blob:
     phases: dict[str, float]
 
 
-def judge_clip(frames: np.ndarray) -> Judgement:
+def judge_clip(
+    frames: np.ndarray, colours: Mapping[str, tuple[int, int, int]] = COLOURS
+) -> Judgement:
     """Return what a clip of one moving shape shows.
 
     A clip without a shape gives None for colour, shape, motion and start, and a path of zeros.
 
     Args:
         frames: uint8 RGB (T, H, W, 3), at least 2 frames of at least 16x16.
+        colours: that a shape may have, and their RGB values.
 
     Raises:
         ValueError: other frames.
@@ -145,7 +149,7 @@ def judge_clip(frames: np.ndarray) -> Judgement:
     if motion.name is None:
         motion = _name_change(times, blobs, shape.name)
     return Judgement(
-        colour=_name_colour(np.median([blob.colour for blob in blobs], axis=0)),
+        colour=_name_colour(np.median([blob.colour for blob in blobs], axis=0), colours),
         shape=shape,
         motion=motion,
         background=background,
@@ -239,15 +243,15 @@ def _name_shape(fills: np.ndarray, elongation: float) -> Seen:
     return Seen(SHAPES[int(np.argmax(scores))], float(min(1, (best - worse) / SURE_LEAD)))
 
 
-def _name_colour(colour: np.ndarray) -> Seen:
+def _name_colour(colour: np.ndarray, colours: Mapping[str, tuple[int, int, int]]) -> Seen:
     """Return the colour of the nearest hue: mixing with gray, as blur does, keeps a hue."""
     hue, chroma = _hue(colour)
     if chroma < MIN_CHROMA:
         return NOTHING
-    hues = np.array([_hue(np.array(value))[0] for value in COLOURS.values()])
+    hues = np.array([_hue(np.array(value))[0] for value in colours.values()])
     apart = np.abs((hues - hue + 180) % 360 - 180)  # degrees
     nearer, second = np.sort(apart)[:2]
-    name = list(COLOURS)[int(np.argmin(apart))]
+    name = list(colours)[int(np.argmin(apart))]
     return Seen(name, float((second - nearer) / (second + nearer)))
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +36,6 @@ __all__ = ["EvaluationRun", "check_evaluation", "evaluate_prompts", "table_of", 
 
 logger = logging.getLogger("mg")
 
-# Share that a generator gets right which shows anything of the grammar at random.
-CHANCE = {
-    name: 1 / len(known)
-    for name, known in zip(ATTRIBUTES, (COLOURS, SHAPES, MOTIONS, BACKGROUNDS), strict=True)
-}
 MAX_VIDEOS_PER_PROMPT = 10_000
 MIN_SIZE = 16  # of what the judge takes, in pixels
 # A shape moves evenly if a straight line explains so much of its path (R^2), and goes as far as
@@ -57,11 +52,19 @@ class EvaluationRun:
         name: of the row.
         wanted: what each clip was to show.
         seen: what it shows.
+        colours: those that the judge told apart.
     """
 
     name: str
     wanted: tuple[Combination, ...]
     seen: tuple[Judgement, ...]
+    colours: Mapping[str, tuple[int, int, int]] = dataclasses.field(default_factory=COLOURS.copy)
+
+    def chance(self) -> dict[str, float]:
+        """Return the shares of a generator that shows anything of the grammar at random."""
+        known = (self.colours, SHAPES, MOTIONS, BACKGROUNDS)
+        shares = {name: 1 / len(words) for name, words in zip(ATTRIBUTES, known, strict=True)}
+        return shares | {"all": float(np.prod(list(shares.values())))}
 
     def shares(self) -> dict[str, float]:
         """Return the share of clips with each attribute right, and of those with `all` right.
@@ -81,17 +84,20 @@ class EvaluationRun:
         return shares
 
 
-def wanted_clips(num_prompts: int | None = None, videos_per_prompt: int = 1) -> list[Combination]:
+def wanted_clips(
+    num_prompts: int | None = None, videos_per_prompt: int = 1, *, split: str = "held_out"
+) -> list[Combination]:
     """Return what the clips are to show: held-out combinations, each as often as asked.
 
     Args:
-        num_prompts: so many of the 48, always the same; None takes all.
+        num_prompts: so many of them, always the same; None takes all (48 of "held_out").
         videos_per_prompt: of each.
+        split: which combinations.
 
     Raises:
         ValueError: a number out of range.
     """
-    every = combinations("held_out")
+    every = combinations(split)
     count = len(every) if num_prompts is None else num_prompts
     if not 1 <= count <= len(every):
         raise ValueError(f"num_prompts={count}; expected 1 to {len(every)}")
@@ -132,6 +138,7 @@ def evaluate_prompts(
     settings: SamplingSettings,
     seed: int = 0,
     batch_size: int = 1,
+    colours: Mapping[str, tuple[int, int, int]] = COLOURS,
     overwrite: bool = False,
 ) -> list[EvaluationRun]:
     """Return the rows of the table: with guidance, without it, and without a prompt.
@@ -146,6 +153,7 @@ def evaluate_prompts(
         settings: of all clips; the guidance is that of the first row.
         seed: of the first clip; each further one has a number more.
         batch_size: clips sampled together.
+        colours: that the judge tells apart.
         overwrite: whether an existing report may be replaced.
 
     Raises:
@@ -166,12 +174,13 @@ def evaluate_prompts(
     for name, (prompts, own_settings) in plans.items():
         latents = generator.latents(prompts, seeds, settings=own_settings, batch_size=batch_size)
         clips = [generator.decode(latent, settings.num_frames) for latent in latents]
-        runs.append(EvaluationRun(name, tuple(wanted), tuple(judge_clip(clip) for clip in clips)))
+        seen = tuple(judge_clip(clip, colours) for clip in clips)
+        runs.append(EvaluationRun(name, tuple(wanted), seen, colours))
         logger.info("%s: %s", name, _percentages(runs[-1].shares()))
         sheet = clips if sheet is None else sheet
     folder = Path(folder)
     about = {"settings": dataclasses.asdict(settings), "seed": seed, **about_generator(generator)}
-    report = {"runs": [_plain(run) for run in runs], "chance": CHANCE, **about}
+    report = {"runs": [_plain(run) for run in runs], "chance": runs[0].chance(), **about}
     text = json.dumps(report, indent=2) + "\n"
     write_text(folder / REPORT_FILES[0], text, overwrite=overwrite)
     write_text(folder / REPORT_FILES[1], table_of(runs), overwrite=overwrite)
@@ -184,7 +193,7 @@ def table_of(runs: Sequence[EvaluationRun]) -> str:
     """Return the table in Markdown: right in %, a row for each run, and one for chance."""
     columns = [*ATTRIBUTES, "all", *PATH_COLUMNS]
     rows = {f"{run.name} ({len(run.wanted)} videos)": run.shares() for run in runs}
-    rows["chance"] = CHANCE | {"all": float(np.prod(list(CHANCE.values())))}
+    rows["chance"] = runs[0].chance()
     lines = [
         "| right in % | " + " | ".join(columns) + " |",
         "|---|" + "---:|" * len(columns),

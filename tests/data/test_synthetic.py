@@ -15,10 +15,13 @@ from mg.commands import make_sample_videos
 from mg.data.contact_sheet import contact_sheet, write_contact_sheet
 from mg.data.manifest import build_manifest
 from mg.data.synthetic import (
+    ALL_COLOURS,
     BACKGROUNDS,
     COLOURS,
     FPS,
     MOTIONS,
+    NEW_COLOUR,
+    SHAPES,
     Combination,
     combinations,
     parse_caption,
@@ -43,6 +46,18 @@ def test_splits_are_disjoint_and_whole():
     train, held_out, both = (set(combinations(s)) for s in ("train", "held_out", "both"))
     assert (len(train), len(held_out), len(both)) == (168, 48, 216)
     assert train.isdisjoint(held_out) and train | held_out == both
+
+
+def test_the_new_colour_is_in_splits_of_its_own():
+    train, held_out = (set(combinations(s)) for s in ("new_colour", "new_colour_held_out"))
+    assert (len(train), len(held_out)) == (27, 9) and train.isdisjoint(held_out)
+    assert {c.colour for c in train | held_out} == {NEW_COLOUR}
+    assert NEW_COLOUR not in {c.colour for c in combinations("both") + combinations("changing")}
+    # Every shape and every motion is trained with it.
+    assert {c.shape for c in train} == set(SHAPES) and {c.motion for c in train} == set(MOTIONS)
+    combination, frames = synthetic_clip(0, split="new_colour_held_out")
+    centre = frames[shape_mask(frames, combination)]
+    assert np.median(centre, axis=0).tolist() == list(ALL_COLOURS[NEW_COLOUR])
 
 
 def test_held_out_set_never_changes():

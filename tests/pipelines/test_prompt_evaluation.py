@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from mg.commands import eval_prompts as script
-from mg.data.synthetic import combinations, parse_caption, synthetic_clip
+from mg.data.synthetic import ALL_COLOURS, COLOURS, combinations, parse_caption, synthetic_clip
 from mg.metrics.shape_judge import judge_clip
 from mg.pipelines import prompt_evaluation
 from mg.pipelines.generator_folder import save_generator
@@ -63,9 +63,8 @@ def test_the_table_of_a_generator_that_listens(painter, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["runs"][0]["num_videos"] == 48 and report["sha256"] == {"a": "b"}
     assert report["runs"][1]["clips"][0]["caption"] == wanted[0].caption
-    assert report["chance"] == pytest.approx(
-        {"colour": 1 / 6, "shape": 1 / 3, "motion": 1 / 4, "background": 1 / 3}
-    )
+    chance = {"colour": 1 / 6, "shape": 1 / 3, "motion": 1 / 4, "background": 1 / 3}
+    assert report["chance"] == pytest.approx(chance | {"all": 1 / 216})
     table = (tmp_path / "report.md").read_text()
     assert "| guidance 3 (48 videos) |" + 7 * " 100.0 |" in table
     assert "| chance | 16.7 | 33.3 | 25.0 | 33.3 | 0.5 |  |  |" in table
@@ -101,6 +100,23 @@ def test_wanted_clips_are_held_out():
     for arguments in ((0,), (49,), (1, 0)):
         with pytest.raises(ValueError, match="expected 1"):
             wanted_clips(*arguments)
+
+
+def test_a_new_colour_is_told_from_the_others(painter, tmp_path):
+    clips = [synthetic_clip(i, split="new_colour_held_out", num_frames=8) for i in range(9)]
+    painter.clips |= dict(clips)
+    wanted = wanted_clips(split="new_colour_held_out")
+    assert len(wanted) == 9 and {c.colour for c in wanted} == {"orange"}
+    runs = evaluate_prompts(
+        painter, wanted, tmp_path, settings=SETTINGS, batch_size=4, colours=ALL_COLOURS
+    )
+    assert runs[0].shares()["colour"] == 1.0 and runs[1].shares()["colour"] == 0.0
+    assert runs[0].chance()["colour"] == pytest.approx(1 / 7)
+    assert script.EvalPromptsConfig().colours == COLOURS
+    assert script.EvalPromptsConfig(lora="a.safetensors").colours == ALL_COLOURS
+    assert script.EvalPromptsConfig(split="new_colour_held_out").colours == ALL_COLOURS
+    with pytest.raises(ValueError, match="unknown split 'train' of the captions"):
+        script.EvalPromptsConfig(split="train")
 
 
 def test_the_script(painter, generator_parts, tmp_path, monkeypatch, capsys):
