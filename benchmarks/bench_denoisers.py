@@ -13,8 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +25,7 @@ from bench_tae import run_on_cores
 from graph_flops import flops_of_graph
 from mg.files import write_text
 from mg.models.families import DENOISERS, denoiser_family
+from own_process import measured_apart, print_result
 
 SIZE = (2, 32, 32)  # latent frames, height, width
 NUM_TOKENS = 2 * 16 * 16  # of patches of 1x2x2
@@ -143,18 +142,6 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return markdown([*header, "times mindone's speed"], rows)
 
 
-def in_process(family: str, repeats: int) -> dict[str, Any]:
-    """Return the measurements of a family, made in a process of its own."""
-    command = [sys.executable, __file__, "--in_process", family, "--repeats", str(repeats)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "GLOG_v": "3"}
-    )
-    line = [x for x in done.stdout.splitlines() if x.startswith("RESULT ")]
-    if not line:
-        sys.exit(f"{family} failed:\n{done.stderr[-2000:]}")
-    return json.loads(line[0].removeprefix("RESULT "))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", choices=DENOISERS, default=list(DENOISERS))
@@ -164,10 +151,13 @@ def main() -> None:
     parser.add_argument("--in_process", choices=DENOISERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.in_process:
-        print("RESULT " + json.dumps(run_case(arguments.in_process, arguments.repeats)))
+        print_result(run_case(arguments.in_process, arguments.repeats))
         return
     cores = run_on_cores(arguments.cores)
-    results = {f: in_process(f, arguments.repeats) for f in arguments.families}
+    results = {
+        family: measured_apart(__file__, family, "--repeats", str(arguments.repeats))[0]
+        for family in arguments.families
+    }
     report = {
         "machine": f"{platform.machine()}, {cores} of {os.cpu_count()} cores",
         "date": time.strftime("%Y-%m-%d"),

@@ -14,8 +14,6 @@ import json
 import os
 import platform
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +24,7 @@ from mg.files import write_text
 from mg.models.movie_gen.config import PRESETS, MovieGenConfig
 from mg.models.movie_gen.costs import activation_bytes, forward_flops
 from mg.models.movie_gen.parameter_shapes import num_parameters
+from own_process import measured_apart, print_result
 
 # Clips, latent frames, height, width: the demo's batch; 16 frames of 256x256 pixels.
 SIZES = {"tiny": (32, 2, 8, 8), "100m": (1, 2, 32, 32)}
@@ -287,16 +286,14 @@ def tables(results: list[dict]) -> str:
 
 def measured(case: str, repeats: int) -> dict:
     """Return the measurements of a case, made in a process of its own."""
-    command = [sys.executable, __file__, "--in_process", case, "--repeats", str(repeats)]
-    quiet = {"GLOG_v": "3", "MS_DEV_RUNTIME_CONF": "memory_statistics:True"}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **quiet})
-    line = [x for x in done.stdout.splitlines() if x.startswith("RESULT ")]
-    if not line:
-        sys.exit(f"case {case} failed:\n{done.stderr[-2000:]}")
+    statistics = {"MS_DEV_RUNTIME_CONF": "memory_statistics:True"}
+    result, output = measured_apart(
+        __file__, case, "--repeats", str(repeats), environment=statistics
+    )
     # MindSpore prints it when the process ends, in MiB.
-    peaks = re.findall(r"mem pool info:.*?peak used mem:(\d+)M", done.stdout + done.stderr)
+    peaks = re.findall(r"mem pool info:.*?peak used mem:(\d+)M", output)
     pool_gb = max(map(int, peaks)) * 2**20 / 1e9 if peaks else None
-    return with_ratios(json.loads(line[0].removeprefix("RESULT ")), pool_gb)
+    return with_ratios(result, pool_gb)
 
 
 def main() -> None:
@@ -312,7 +309,7 @@ def main() -> None:
         ms.set_device("CPU")
         ms.set_context(mode=ms.GRAPH_MODE)
         kind, preset = arguments.in_process.split(":")
-        print("RESULT " + json.dumps(run_case(kind, preset, arguments.repeats)), flush=True)
+        print_result(run_case(kind, preset, arguments.repeats))
         return
     began, results = time.perf_counter(), []
     for case in arguments.cases:

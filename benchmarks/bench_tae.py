@@ -16,8 +16,6 @@ import json
 import os
 import platform
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -26,6 +24,7 @@ import numpy as np
 from bench_dit import best_times
 from mg.files import write_text
 from mg.models.tae.config import TAEConfig
+from own_process import measured_apart, print_result
 
 CASES = ("round_trip", "train", "train_recompute")
 CONV_CHANNELS, CONV_FRAMES, CONV_SIZE = 128, 8, 64
@@ -191,20 +190,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.in_process:
         result = run_case(arguments.in_process, tuple(arguments.shape), arguments.repeats)
-        print("RESULT " + json.dumps(result))
+        print_result(result)
         return
     cores = run_on_cores(arguments.cores)
     results = []
     for case in arguments.cases:
-        command = [sys.executable, __file__, "--in_process", case, "--repeats"]
-        command += [str(arguments.repeats), "--shape", *map(str, arguments.shape)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "GLOG_v": "3"}
-        )
-        line = [x for x in done.stdout.splitlines() if x.startswith("RESULT ")]
-        if not line:
-            sys.exit(f"case {case} failed:\n{done.stderr[-2000:]}")
-        results.append(json.loads(line[0].removeprefix("RESULT ")))
+        flags = ["--repeats", arguments.repeats, "--shape", *arguments.shape]
+        results.append(measured_apart(__file__, case, *map(str, flags))[0])
         print(table(results), flush=True)
     report = {
         "shape": arguments.shape,

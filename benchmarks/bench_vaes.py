@@ -23,8 +23,6 @@ import json
 import os
 import platform
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,6 +34,7 @@ from bench_dit import best_times
 from bench_tae import CONV_FLOPS, plain_convolutions, run_on_cores
 from graph_flops import flops_of_graph
 from mg.files import write_text
+from own_process import measured_apart, print_result
 
 if TYPE_CHECKING:
     from mg.models.autoencoder import Autoencoder
@@ -346,19 +345,9 @@ def measured(name: str, repeats: int) -> dict[str, Any]:
     for kind in KINDS:
         needs_mindone = kind == "memory"
         skipped = needs_mindone and SUBJECTS[name].mindone is None
-        result[kind] = None if skipped else _in_process(f"{kind}:{name}", repeats)
+        case, number = f"{kind}:{name}", str(repeats)
+        result[kind] = None if skipped else measured_apart(__file__, case, "--repeats", number)[0]
     return with_ratios(result)
-
-
-def _in_process(case: str, repeats: int) -> Any:
-    command = [sys.executable, __file__, "--in_process", case, "--repeats", str(repeats)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "GLOG_v": "3"}
-    )
-    line = [x for x in done.stdout.splitlines() if x.startswith("RESULT ")]
-    if not line:
-        sys.exit(f"case {case} failed:\n{done.stderr[-2000:]}")
-    return json.loads(line[0].removeprefix("RESULT "))
 
 
 def main() -> None:
@@ -371,7 +360,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.in_process:
         kind, name = arguments.in_process.split(":")
-        print("RESULT " + json.dumps(run_case(kind, name, arguments.repeats)))
+        print_result(run_case(kind, name, arguments.repeats))
         return
     cores = run_on_cores(arguments.cores)
     results = {}

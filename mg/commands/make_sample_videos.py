@@ -9,11 +9,11 @@
 Writes one mp4 per clip and `captions.csv` (columns `video`, `caption`). The same settings give the
 same clips, and a larger set begins with the smaller one. 48 of the 216 combinations of colour,
 shape, motion and background are held out of the training split; "changing" is a set of its own, of
-shapes that grow, shrink or rotate, and of lines; "new_colour" is one of a colour that no other split
-has. With --pairs each video is an edit of another one:
-`captions.csv` gets a column `source`, and captions say what to do, such as "make it red". With
---crowd each video has many shapes of any colours at once, for an autoencoder to learn edges and
-motion from: it learns nothing from a background without any.
+shapes that grow, shrink or rotate, and of lines; "new_colour" is one of a colour that no other
+split has. With --pairs each video is an edit of another one: `captions.csv` gets a column `source`,
+and captions say what to do, such as "make it red". With --crowd each video has many shapes of any
+colours at once, for an autoencoder to learn edges and motion from: it learns nothing from a
+background without any.
 """
 
 import argparse

@@ -5,21 +5,23 @@ attribute is the wanted one and the three others are those of the source.
 """
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic_edits import Edit, synthetic_edit
-from mg.files import write_text
 from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
-from mg.pipelines.judged_report import REPORT_FILES, check_report_folder
+from mg.pipelines.judged_report import (
+    check_report_folder,
+    check_square,
+    percentages,
+    table_of_shares,
+    write_report,
+)
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 
@@ -103,11 +105,7 @@ def check_edit_evaluation(
         ValueError: clips that are not square.
     """
     check_report_folder(folder, overwrite=overwrite)
-    if settings.height != settings.width:
-        raise ValueError(
-            f"{settings.height}x{settings.width}: the clips to edit are square; the generator is "
-            "not one of tools/make_sample_videos.py --pairs"
-        )
+    check_square(settings, "--pairs")
 
 
 def evaluate_edits(
@@ -158,8 +156,8 @@ def evaluate_edits(
     runs = []
     for name, clips in results.items():
         runs.append(EditRun(name, edits, tuple(map(judge_clip, clips))))
-        logger.info("%s: %s", name, _percentages(runs[-1].shares()))
-    _write(Path(folder), runs, pairs, results["with the source"], overwrite, {
+        logger.info("%s: %s", name, percentages(runs[-1].shares()))
+    _write(folder, runs, pairs, results["with the source"], overwrite, {
         "settings": dataclasses.asdict(settings), "seed": seed, **about_generator(generator),
     })  # fmt: skip
     return runs
@@ -183,28 +181,16 @@ def _write(folder, runs, pairs, clips, overwrite, about) -> None:
         }
         for run in runs
     ]
-    text = json.dumps({"runs": rows, **about}, indent=2) + "\n"
-    write_text(folder / REPORT_FILES[0], text, overwrite=overwrite)
-    write_text(folder / REPORT_FILES[1], table_of_edits(runs), overwrite=overwrite)
     shown, labels = [], []
     for (edit, source, _), clip in zip(pairs, clips, strict=True):
         shown += [source, clip]
         labels += [edit.source.caption, edit.instruction]
-    write_contact_sheet(folder / REPORT_FILES[2], shown, labels, overwrite=overwrite)
+    report, table = {"runs": rows, **about}, table_of_edits(runs)
+    write_report(folder, report, table, clips=shown, labels=labels, overwrite=overwrite)
 
 
 def table_of_edits(runs: Sequence[EditRun]) -> str:
     """Return the table in Markdown: right in %, a row for each run."""
-    lines = [
-        "| right in % | " + " | ".join(COLUMNS) + " |",
-        "|---|" + "---:|" * len(COLUMNS),
-    ]
-    for run in runs:
-        shares = run.shares()
-        cells = " | ".join(f"{100 * shares[column]:.1f}" for column in COLUMNS)
-        lines.append(f"| {run.name} ({len(run.edits)} edits) | {cells} |")
-    return "\n".join(lines) + "\n"
-
-
-def _percentages(shares: dict[str, float]) -> str:
-    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    return table_of_shares(
+        {f"{run.name} ({len(run.edits)} edits)": run.shares() for run in runs}, COLUMNS
+    )

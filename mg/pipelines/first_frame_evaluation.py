@@ -5,21 +5,23 @@ background, and where the shape is) has to be kept, and the motion has to be tha
 """
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import Combination, synthetic_clip
-from mg.files import write_text
 from mg.metrics.shape_judge import Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
-from mg.pipelines.judged_report import REPORT_FILES, check_report_folder
+from mg.pipelines.judged_report import (
+    check_report_folder,
+    check_square,
+    percentages,
+    table_of_shares,
+    write_report,
+)
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 
@@ -111,11 +113,7 @@ def check_first_frame_evaluation(
         ValueError: clips that are not square.
     """
     check_report_folder(folder, overwrite=overwrite)
-    if settings.height != settings.width:
-        raise ValueError(
-            f"{settings.height}x{settings.width}: the clips are square; the generator is not one "
-            "of tools/make_sample_videos.py"
-        )
+    check_square(settings)
 
 
 def evaluate_first_frames(
@@ -168,16 +166,15 @@ def evaluate_first_frames(
     runs = []
     for name, made in results.items():
         runs.append(FirstFrameRun(name, wanted, given, tuple(map(judge_clip, made))))
-        shares = runs[-1].shares().items()
-        logger.info("%s: %s", name, ", ".join(f"{key} {100 * x:.0f} %" for key, x in shares))
+        logger.info("%s: %s", name, percentages(runs[-1].shares()))
     shown = [x for pair in zip(clips, results["with the first frame"], strict=True) for x in pair]
-    _write(Path(folder), runs, shown, overwrite, {
+    _write(folder, runs, shown, overwrite, {
         "settings": dataclasses.asdict(settings), "seed": seed, **about_generator(generator),
     })  # fmt: skip
     return runs
 
 
-def _write(folder: Path, runs: list[FirstFrameRun], shown: list, overwrite: bool, about) -> None:
+def _write(folder, runs: list[FirstFrameRun], shown: list, overwrite: bool, about) -> None:
     """Write the three files of the report; `shown` are clips and what was made, turn about."""
     rows = [
         {
@@ -190,21 +187,16 @@ def _write(folder: Path, runs: list[FirstFrameRun], shown: list, overwrite: bool
         }
         for run in runs
     ]
-    text = json.dumps({"runs": rows, **about}, indent=2) + "\n"
-    write_text(folder / REPORT_FILES[0], text, overwrite=overwrite)
-    write_text(folder / REPORT_FILES[1], table_of_first_frames(runs), overwrite=overwrite)
     frames, labels = [], []
     for (combination, clip), made in zip(shown[::2], shown[1::2], strict=True):
         frames += [clip, made]
         labels += [combination.caption, "from its first frame"]
-    write_contact_sheet(folder / REPORT_FILES[2], frames, labels, overwrite=overwrite)
+    report, table = {"runs": rows, **about}, table_of_first_frames(runs)
+    write_report(folder, report, table, clips=frames, labels=labels, overwrite=overwrite)
 
 
 def table_of_first_frames(runs: Sequence[FirstFrameRun]) -> str:
     """Return the table in Markdown: right in %, a row for each run."""
-    lines = ["| right in % | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    for run in runs:
-        shares = run.shares()
-        cells = " | ".join(f"{100 * shares[column]:.1f}" for column in COLUMNS)
-        lines.append(f"| {run.name} ({len(run.wanted)} clips) | {cells} |")
-    return "\n".join(lines) + "\n"
+    return table_of_shares(
+        {f"{run.name} ({len(run.wanted)} clips)": run.shares() for run in runs}, COLUMNS
+    )

@@ -4,16 +4,13 @@ The combinations of colour, shape, motion and background in these captions were 
 """
 
 import dataclasses
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import (
     BACKGROUNDS,
     COLOURS,
@@ -23,10 +20,14 @@ from mg.data.synthetic import (
     Combination,
     combinations,
 )
-from mg.files import write_text
 from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
-from mg.pipelines.judged_report import REPORT_FILES, check_report_folder
+from mg.pipelines.judged_report import (
+    check_report_folder,
+    percentages,
+    table_of_shares,
+    write_report,
+)
 from mg.pipelines.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
@@ -176,41 +177,21 @@ def evaluate_prompts(
         clips = [generator.decode(latent, settings.num_frames) for latent in latents]
         seen = tuple(judge_clip(clip, colours) for clip in clips)
         runs.append(EvaluationRun(name, tuple(wanted), seen, colours))
-        logger.info("%s: %s", name, _percentages(runs[-1].shares()))
+        logger.info("%s: %s", name, percentages(runs[-1].shares()))
         sheet = clips if sheet is None else sheet
-    folder = Path(folder)
     about = {"settings": dataclasses.asdict(settings), "seed": seed, **about_generator(generator)}
     report = {"runs": [_plain(run) for run in runs], "chance": runs[0].chance(), **about}
-    text = json.dumps(report, indent=2) + "\n"
-    write_text(folder / REPORT_FILES[0], text, overwrite=overwrite)
-    write_text(folder / REPORT_FILES[1], table_of(runs), overwrite=overwrite)
     labels = [_label(w, seen) for w, seen in zip(wanted, runs[0].seen, strict=True)]
-    write_contact_sheet(folder / REPORT_FILES[2], sheet, labels, overwrite=overwrite)
+    table = table_of(runs)
+    write_report(folder, report, table, clips=sheet, labels=labels, overwrite=overwrite)
     return runs
 
 
 def table_of(runs: Sequence[EvaluationRun]) -> str:
     """Return the table in Markdown: right in %, a row for each run, and one for chance."""
-    columns = [*ATTRIBUTES, "all", *PATH_COLUMNS]
     rows = {f"{run.name} ({len(run.wanted)} videos)": run.shares() for run in runs}
     rows["chance"] = runs[0].chance()
-    lines = [
-        "| right in % | " + " | ".join(columns) + " |",
-        "|---|" + "---:|" * len(columns),
-        *(
-            f"| {name} | " + " | ".join(_percent(shares.get(column)) for column in columns) + " |"
-            for name, shares in rows.items()
-        ),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
-
-
-def _percentages(shares: dict[str, float]) -> str:
-    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    return table_of_shares(rows, [*ATTRIBUTES, "all", *PATH_COLUMNS])
 
 
 def _plain(run: EvaluationRun) -> dict[str, Any]:

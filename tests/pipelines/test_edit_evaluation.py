@@ -53,7 +53,7 @@ def test_the_report_has_three_rows_and_a_sheet(folder, tmp_path, pynative_mode):
     with pytest.raises(FileExistsError, match="exists already"):
         evaluate_edits(generator, tmp_path, settings=settings, num_edits=4)
     wide = SamplingSettings.of(generator.defaults, width=24)
-    with pytest.raises(ValueError, match="16x24: the clips to edit are square"):
+    with pytest.raises(ValueError, match="16x24: drawn clips are square"):
         evaluate_edits(generator, tmp_path / "other", settings=wide)
 
 
@@ -74,4 +74,4 @@ def test_the_script(folder, generator_folder, tmp_path):
     assert "| with the source (2 edits) |" in result.stdout
     refused = run(generator_folder, tmp_path / "b")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert "16x24: the clips to edit are square" in refused.stderr
+    assert "16x24: drawn clips are square" in refused.stderr

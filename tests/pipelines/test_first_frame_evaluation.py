@@ -67,7 +67,7 @@ def test_the_report_has_three_rows_and_a_sheet(folder, tmp_path, pynative_mode):
     with pytest.raises(FileExistsError, match="exists already"):
         evaluate_first_frames(generator, tmp_path, settings=settings, num_clips=4)
     wide = SamplingSettings.of(generator.defaults, width=24)
-    with pytest.raises(ValueError, match="16x24: the clips are square"):
+    with pytest.raises(ValueError, match="16x24: drawn clips are square"):
         evaluate_first_frames(generator, tmp_path / "other", settings=wide)
 
 
@@ -88,4 +88,4 @@ def test_the_script(folder, generator_folder, tmp_path):
     assert "| with the first frame (2 clips) |" in result.stdout
     refused = run(generator_folder, tmp_path / "b")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert "16x24: the clips are square" in refused.stderr
+    assert "16x24: drawn clips are square" in refused.stderr
