@@ -14,7 +14,9 @@ from mg.cli import config_of_mapping, config_to_yaml
 from mg.commands.train import has_pretrained_section
 from mg.data.edit_pairs import EditPairDataset, find_edit_pairs
 from mg.data.video_writer import write_video
+from mg.losses.perceptual import PerceptualLoss
 from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.models.perceptual import LPIPS, LPIPSConfig
 from mg.parallel.ranks import ONE_RANK
 from mg.pipelines.video_to_video import VideoToVideo
 from mg.shipped import find_shipped
@@ -24,6 +26,7 @@ from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings
 from mg.training.step import TrainStep
 from mg.training.task import Controls
+from mg.training.video_to_video import video_to_video_task
 from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
 from mg.training.video_to_video.video_to_video_model import VideoToVideoDiffusion
 from mg.training.video_to_video.video_to_video_task import VideoToVideoTask
@@ -92,7 +95,8 @@ def same(one, other):
 
 
 def test_two_phases(data, tmp_path, in_graph_mode):
-    config = config_of(data, tmp_path / "run", freeze=["vae.decoder.norm_out"])
+    held_out = {"csv_path": str(data / "pairs.csv"), "interval": 2, "num_times": 2, "num_clips": 3}
+    config = config_of(data, tmp_path / "run", freeze=["vae.decoder.norm_out"], validation=held_out)
     assert config.batch_size == 2
     trainer = VideoToVideoTrainer(config)
     assert [stage.end for stage in trainer.task.stages] == [2, 4]
@@ -113,6 +117,15 @@ def test_two_phases(data, tmp_path, in_graph_mode):
     log = read_log(tmp_path / "run" / "log.jsonl")
     assert ["vae_loss" in entry for entry in log] == [False, False, True, True]
     assert all(np.isfinite(entry["loss"]) for entry in log)
+    # Held-out pairs are measured before, between and after; the VAE first changes in phase 2.
+    measured = read_log(tmp_path / "run" / "validation.jsonl")
+    assert [entry["step"] for entry in measured] == [0, 2, 4]
+    assert all(np.isfinite(entry["flow_loss"]) for entry in measured)
+    assert len({entry["flow_loss"] for entry in measured}) == 3
+    names = ["edit0.mp4", "edit1.mp4", "edit2.mp4"]
+    assert all(sorted(entry["psnr_per_clip"]) == names for entry in measured)
+    qualities = [entry["psnr"] for entry in measured]
+    assert qualities[0] == qualities[1] != qualities[2]
     # What is exported has both networks, and edits.
     generator = VideoToVideo.from_pretrained(final)
     assert len(same(end, generator.autoencoder.tensors())) == len(end)
@@ -247,14 +260,40 @@ def test_model_from_a_yaml_file_with_another_vae(data, tmp_path):
         ("data", {"batch_size": 0}, "data.batch_size=0; expected 1 or more"),
         ("pretrained", {"use_pretrained": False}, "starts from a VAE's weights"),
         ("pretrained", {"phase1_epochs": 2}, "leaves none of steps=4"),
-        ("loss", {"perceptual_loss_weight": 1.0}, "this training has no LPIPS"),
+        ("validation", {"csv_path": "none.csv"}, "validation: .*none.csv"),
+        ("validation", {"video_folder": "there"}, "no effect without validation.csv_path"),
     ],
 )
 def test_settings_that_do_not_fit(data, tmp_path, section, change, message):
     settings = settings_of(data, tmp_path / "run")
     settings[section] = {**settings.get(section, {}), **change}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         VideoToVideoTask(config_of_mapping(TrainVideoToVideoConfig, settings), ONE_RANK)
+
+
+def test_the_vae_may_learn_from_lpips(data, tmp_path, exercise, in_graph_mode, monkeypatch):
+    asked = []
+
+    def small_lpips(settings, sizes):
+        asked.append((settings.perceptual_loss_weight, list(sizes)))
+        return PerceptualLoss(LPIPS(LPIPSConfig("vgg", (8,) * 5)))
+
+    monkeypatch.setattr(video_to_video_task, "load_perceptual", small_lpips)
+    losses = []
+    for weight in (0.0, 1.0):
+        config = config_of(
+            data,
+            tmp_path / "run",
+            pretrained={"vae": {"model_name": str(exercise)}},
+            data={"resolution": 32, "sample_n_frames": 2},
+            loss={"perceptual_loss_weight": weight, "lpips_num_frames": 1},
+        )
+        task = VideoToVideoTask(config, ONE_RANK)
+        task.enter(task.stages[0])
+        controls = Controls(step=0, lr=1e-2, loss_scale=1.0, max_norm=1e9)
+        batch = task.dataset.batch(0, 1)
+        losses.append(task.run_batch(0, batch, controls, is_last=True)["vae_loss"])
+    assert asked == [(1.0, [(32, 32)])] and losses[1] > losses[0] > 0
 
 
 def test_both_sizes_of_a_batch_are_refused(data, tmp_path):

@@ -17,8 +17,7 @@ from mg.data.bucketed_clips import BucketedClipDataset
 from mg.data.clips import ClipBatch, ClipDataset
 from mg.data.loader import ClipLoader
 from mg.data.manifest import build_manifest, check_sources
-from mg.losses.perceptual import PerceptualLoss, draw_frame_indices
-from mg.metrics.lpips import load_lpips
+from mg.losses.perceptual import PerceptualLoss
 from mg.models.autoencoder import AutoencoderSettings
 from mg.models.discriminator import Discriminator
 from mg.parallel.ranks import Ranks
@@ -33,6 +32,7 @@ from mg.training.autoencoder.autoencoder_weights import (
 )
 from mg.training.autoencoder.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.autoencoder.linear_path import linear_path_tensors, principal_components
+from mg.training.autoencoder.perceptual import compared_frames, load_perceptual
 from mg.training.autoencoder.validation import Validation, naming_validation
 from mg.training.optimizers.optimizer import averaged_weights
 from mg.training.optimizers.schedule import learning_rate
@@ -160,14 +160,9 @@ class AutoencoderTask(Task):
         losses = [self.config.loss, *map(self.config.loss_of_phase, self.config.phases)]
         if all(loss.perceptual_loss_weight == 0 for loss in losses):
             return None
-        lpips = load_lpips("vgg", self.config.loss.lpips_path)
-        for size in self.config.clip_sizes():
-            if min(size.height, size.width) < lpips.min_size:
-                raise ValueError(
-                    f"clips of {size.height}x{size.width} are too small for LPIPS, which needs "
-                    f"{lpips.min_size} pixels; use larger crops or loss.perceptual_loss_weight=0"
-                )
-        return PerceptualLoss(lpips)
+        return load_perceptual(
+            self.config.loss, [(size.height, size.width) for size in self.config.clip_sizes()]
+        )
 
     # -- stages ----------------------------------------------------------------------------------
 
@@ -279,8 +274,7 @@ class AutoencoderTask(Task):
             )
             for place in range(first, first + size)
         ]
-        num_compared = min(self.config.loss.lpips_num_frames or num_frames, num_frames)
-        indices = draw_frame_indices(num_frames, num_compared, seed=seed, step=number)
+        indices = compared_frames(self.config.loss, num_frames, seed=seed, step=number)
         return Tensor(batch.frames), Tensor(np.stack(noise)), Tensor(indices)
 
     # -- results ---------------------------------------------------------------------------------

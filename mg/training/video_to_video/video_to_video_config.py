@@ -12,7 +12,7 @@ from mg.training.pretrained import PretrainedSettings, PretrainedTarget, check_p
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import MAX_WORKERS, RunSettings
 
-__all__ = ["PairDataSettings", "TrainVideoToVideoConfig"]
+__all__ = ["PairDataSettings", "PairValidationSettings", "TrainVideoToVideoConfig"]
 
 TARGET = PretrainedTarget(
     families=tuple(AUTOENCODERS),
@@ -73,6 +73,35 @@ class PairDataSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PairValidationSettings:
+    """Held-out pairs: the flow loss of the edits, and the PSNR of what the VAE makes of them.
+
+    Args:
+        csv_path: table of the held-out pairs; null for no validation.
+        video_folder: folder of the videos; null for that of the table.
+        interval: steps between validations; the first and the last step always validate.
+        num_times: times t in [0, 1] that the loss is measured at.
+        num_clips: the first so many pairs of the table are measured.
+    """
+
+    csv_path: str | None = None
+    video_folder: str | None = None
+    interval: int = 1000
+    num_times: int = 8
+    num_clips: int = 64
+
+    def __post_init__(self) -> None:
+        check_types(self, "validation.")
+        for name in ("interval", "num_times", "num_clips"):
+            value = getattr(self, name)
+            require(value >= 1, f"validation.{name}={value}; expected 1 or more")
+        require(
+            self.video_folder is None or self.csv_path is not None,
+            "validation.video_folder has no effect without validation.csv_path",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainVideoToVideoConfig(RunSettings):
     """Train a denoiser that edits videos, on the latents of a VAE that may train along.
 
@@ -87,7 +116,8 @@ class TrainVideoToVideoConfig(RunSettings):
         data: how clips are cut out of the videos.
         text: how captions reach the denoiser.
         source_dropout: share of the samples that are trained without their source.
-        loss: the VAE's own loss, once it trains; without LPIPS.
+        loss: the VAE's own loss, once it trains; LPIPS by its `perceptual_loss_weight`.
+        validation: held-out pairs.
         sampling: defaults of the exported generator.
     """
 
@@ -101,6 +131,7 @@ class TrainVideoToVideoConfig(RunSettings):
     loss: LossSettings = dataclasses.field(
         default_factory=lambda: LossSettings(perceptual_loss_weight=0.0)
     )
+    validation: PairValidationSettings = dataclasses.field(default_factory=PairValidationSettings)
     sampling: SamplingSettings = dataclasses.field(default_factory=SamplingSettings)
 
     def __post_init__(self) -> None:
@@ -127,10 +158,6 @@ class TrainVideoToVideoConfig(RunSettings):
         require(
             0 <= self.source_dropout < 1,
             f"source_dropout={self.source_dropout}; expected 0 to below 1",
-        )
-        require(
-            self.loss.perceptual_loss_weight == 0,
-            "loss.perceptual_loss_weight: this training has no LPIPS; set it to 0",
         )
         require(
             all(not phase.loss for phase in self.phases),

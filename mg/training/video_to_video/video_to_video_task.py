@@ -27,6 +27,7 @@ from mg.parallel.ranks import Ranks
 from mg.pipelines.training_scope import scope_of_captions
 from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
 from mg.training.autoencoder.autoencoder_weights import metadata_of
+from mg.training.autoencoder.perceptual import compared_frames, load_perceptual
 from mg.training.denoiser.denoiser_data import text_sources
 from mg.training.denoiser.flow_loss import FlowLoss
 from mg.training.metric import FLOW_LOSS
@@ -40,6 +41,7 @@ from mg.training.pretrained import apply_pretrained
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
 from mg.training.task import Controls, Task
+from mg.training.video_to_video.pair_validation import PairValidation
 from mg.training.video_to_video.video_to_video_config import TARGET, TrainVideoToVideoConfig
 from mg.training.video_to_video.video_to_video_model import VideoToVideoDiffusion
 
@@ -89,6 +91,15 @@ class VideoToVideoTask(Task):
             source.check(["", *sorted(set(pairs.captions.values()))])
         self.networks = {"unet": self.unet, "vae": self.vae}
         self.encoder = _Moments(self.vae)
+        self.velocity = velocity_network(self.unet, self.model.family.prediction)
+        self.perceptual = None
+        if config.loss.perceptual_loss_weight > 0:
+            self.perceptual = load_perceptual(config.loss, [config.data.height_width])
+        self.validation = None
+        if config.validation.csv_path is not None and ranks.is_main:
+            self.validation = PairValidation(
+                config.validation, config.data.clip_config(), batch_size=config.batch_size
+            )
         self.running_means = {}
         self.steps = {}
         self._built: dict[tuple, TrainStep] = {}
@@ -122,9 +133,11 @@ class VideoToVideoTask(Task):
             chosen: names of the parameters that train, and factors on their learning rates.
         """
         if name == "unet":
-            loss = FlowLoss(velocity_network(self.unet, self.model.family.prediction))
+            loss = FlowLoss(self.velocity)
         else:
-            loss = AutoencoderLoss(self.vae, self.config.loss, ranks=self.ranks)
+            loss = AutoencoderLoss(
+                self.vae, self.config.loss, perceptual=self.perceptual, ranks=self.ranks
+            )
         parameters = _named(name, self.networks[name])
         return TrainStep(
             loss,
@@ -165,7 +178,9 @@ class VideoToVideoTask(Task):
         loss, norm = self._update("unet", controls, is_last, inputs)
         numbers = {"loss": loss, "grad_norm": norm}
         if "vae" in self.steps:
-            indices = np.arange(batch.num_frames, dtype=np.int32)  # of LPIPS, which is not there
+            indices = compared_frames(
+                self.config.loss, batch.num_frames, seed=self.config.seed, step=number
+            )
             of_vae = (batch.frames, inputs[2], indices)
             numbers["vae_loss"], numbers["vae_grad_norm"] = self._update(
                 "vae", controls, is_last, of_vae
@@ -193,38 +208,45 @@ class VideoToVideoTask(Task):
         All that is random is keyed by (seed, number of the batch, place of the clip among those of
         all ranks).
         """
+        mean, std, conditions = self.encoded(batch)
+        size, *shape = mean.shape
+        keys = {"seed": self.config.seed, "step": number, "first_place": self.ranks.rank * size}
+        return (
+            mean,
+            std,
+            keyed_noise(shape, size, kind="posterior", **keys),
+            keyed_noise(shape, size, kind="path", **keys),
+            draw_times(size, **keys).astype(np.float32, copy=False),
+            *conditions,
+        )
+
+    def encoded(self, batch: EditBatch) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Return mean and std of the edits' latents, scaled, and the conditions, of a batch."""
         size = len(batch.names)
         videos = np.concatenate([batch.frames, batch.sources])  # (2 B, 3, T, H, W)
         mean, logvar = (part.asnumpy() for part in self.encoder(Tensor(videos)))
         spec = self.vae.spec
         std = spec.scale_std(np.exp(np.clip(logvar, LOGVAR_MIN, LOGVAR_MAX) / 2))
-        mean = spec.scale(mean)
+        mean = spec.scale(mean).astype(np.float32, copy=False)
         given = [
             {"source": latent} if kept else {}
             for latent, kept in zip(mean[size:], batch.has_source, strict=True)
         ]
-        shape = mean.shape[1:]
-        keys = {"seed": self.config.seed, "step": number, "first_place": self.ranks.rank * size}
         texts = [array for source in self.texts for array in source.embed(batch.captions)]
-        arrays = (
-            mean[:size],
-            std[:size],
-            keyed_noise(shape, size, kind="posterior", **keys),
-            keyed_noise(shape, size, kind="path", **keys),
-            draw_times(size, **keys),
-        )
-        return (
-            *(array.astype(np.float32, copy=False) for array in arrays),
-            *texts,
-            *self.model.conditions.batch(given, shape),
-        )
+        conditions = [*texts, *self.model.conditions.batch(given, mean.shape[1:])]
+        return mean[:size], std[:size].astype(np.float32, copy=False), conditions
 
     # -- results ---------------------------------------------------------------------------------
 
     def validate(
         self, video_path: Path, *, should_stop: Callable[[], bool]
     ) -> dict[str, Any] | None:
-        return None
+        if self.validation is None:
+            return None
+        with self._averaged():
+            return self.validation.run(
+                self.encoded, self.velocity, self.vae, should_stop=should_stop
+            )
 
     def export(self, folder: Path) -> Path:
         path, clips = folder / "generator", self.dataset.manifest.clips

@@ -18,4 +18,5 @@ class VideoToVideoTrainer(Trainer):
     def __init__(self, config: TrainVideoToVideoConfig, ranks: Ranks = ONE_RANK) -> None:
         check_output(config)
         task = VideoToVideoTask(config, ranks)
-        super().__init__(task.config, task, ranks, validation_interval=task.config.steps)
+        interval = task.config.validation.interval
+        super().__init__(task.config, task, ranks, validation_interval=interval)
