@@ -299,11 +299,13 @@ def markdown(rows: list[dict[str, Any]], mindspore_version: str) -> str:
     lines = [
         "# Primitives of the networks, and where Ascend is documented for them",
         "",
-        f"Written by `python tools/audit_ascend.py --markdown ...` with MindSpore "
-        f"{mindspore_version}: the primitives of all graphs that docs/ascend.md lists, "
-        "the dtypes that their results have there, and what of the installed MindSpore names "
-        "Ascend among its supported platforms. A dash stands for groups and order, which have no "
-        "dtype.",
+        "Written by `python tools/audit_ascend.py --markdown FILE` with MindSpore "
+        f"{mindspore_version}: the primitives",
+        "of all graphs that [ascend.md](ascend.md) lists, the dtypes that their results have there, "
+        "and what of",
+        "the installed MindSpore names Ascend among its supported platforms. A dash stands for "
+        "groups and",
+        "order, which have no dtype.",
         "",
         "| primitive | dtypes | graphs | source |",
         "|---|---|---|---|",
