@@ -301,8 +301,8 @@ def markdown(rows: list[dict[str, Any]], mindspore_version: str) -> str:
         "",
         "Written by `python tools/audit_ascend.py --markdown FILE` with MindSpore "
         f"{mindspore_version}: the primitives",
-        "of all graphs that [ascend.md](ascend.md) lists, the dtypes that their results have there, "
-        "and what of",
+        "of all graphs that [ascend.md](ascend.md) lists, the dtypes that their results "
+        "have there, and what of",
         "the installed MindSpore names Ascend among its supported platforms. A dash stands for "
         "groups and",
         "order, which have no dtype.",
