@@ -85,7 +85,7 @@ SUBJECTS = {
     "wan-2.1": Subject("wan", (9, 64)),
     "wan-2.2": Subject(
         "wan",
-        (9, 128),
+        (9, 64),
         {
             "base_dim": 160,
             "decoder_base_dim": 256,
@@ -99,7 +99,7 @@ SUBJECTS = {
         },
     ),
     "causal-vae": Subject("causal_vae", (9, 64)),
-    "dc-ae": Subject("dc_ae", (8, 128)),
+    "dc-ae": Subject("dc_ae", (8, 64)),
 }
 CONV_CALLS = 16  # plain convolutions that are timed together: 155 GFLOP
 KINDS = ("flops", "coding", "memory", "training", "lengths")
