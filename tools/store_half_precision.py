@@ -3,6 +3,8 @@
 
 python tools/store_half_precision.py --src tae.safetensors --target tae_fp16.safetensors
 python tools/store_half_precision.py --src outputs/movie_gen_demo/generator --target generator_fp16
+python tools/store_half_precision.py --src outputs/movie_gen_demo/generator \\
+    --autoencoder outputs/shapes_decoder/tae.safetensors --target generator_fp16
 
 The folder of a checkpoint of TAE training will do as well: its averaged weights are stored.
 """
@@ -20,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
 from mg.pipelines.generator_folder import INDEX_FILE, load_generator, save_generator
+from mg.vaes.reading import read_autoencoder
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors
 from mg.weights.stored_config import write_tae
@@ -56,21 +59,50 @@ def _averaged(state: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: arrays[f"average.{name}"] for name in names if f"average.{name}" in arrays}
 
 
-def store_generator(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Write a generator's folder with transformer and autoencoder in float16."""
+def store_generator(
+    source: Path, target: Path, *, overwrite: bool, autoencoder: Path | None = None
+) -> None:
+    """Write a generator's folder with transformer and autoencoder in float16.
+
+    Args:
+        source, target: folders.
+        overwrite: whether what is there may be replaced.
+        autoencoder: one with the same encoder, to take the place of the generator's own.
+
+    Raises:
+        ValueError: its encoder is another one, so the generator does not know its latents.
+    """
     parts = load_generator(source)
+    vae = parts.autoencoder
+    if autoencoder is not None:
+        other = read_autoencoder(autoencoder).scaled_by(vae.spec)
+        before, after = (_encoder(halved(each.tensors)) for each in (vae, other))
+        if before.keys() != after.keys() or any(
+            not np.array_equal(before[name], after[name]) for name in before
+        ):
+            raise ValueError(
+                f"{autoencoder} has another encoder than {source}, whose latents the generator was "
+                "trained on; expected one of which the decoder alone was trained on"
+            )
+        vae = other
     save_generator(
         target,
         transformer_tensors=halved(parts.transformer_tensors),
         transformer_config=parts.transformer_config,
-        autoencoder=dataclasses.replace(
-            parts.autoencoder, tensors=halved(parts.autoencoder.tensors)
-        ),
+        autoencoder=dataclasses.replace(vae, tensors=halved(vae.tensors)),
         text_encoders=parts.text_encoders,
         defaults=parts.defaults,
         scope=parts.scope,
+        conditions=parts.conditions,
+        family=parts.family,
+        scheduler=parts.scheduler,
         overwrite=overwrite,
     )
+
+
+def _encoder(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what does not belong to the decoder."""
+    return {name: array for name, array in tensors.items() if "decoder" not in name}
 
 
 def main() -> None:
@@ -86,10 +118,20 @@ def main() -> None:
     parser.add_argument(
         "--target", required=True, type=Path, help="the .safetensors, or the folder, to write"
     )
+    parser.add_argument(
+        "--autoencoder",
+        type=Path,
+        help="of a generator: weights to take for its own, with the same encoder",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     arguments = parser.parse_args()
-    store = store_generator if (arguments.src / INDEX_FILE).is_file() else store_tae
-    store(arguments.src, arguments.target, overwrite=arguments.overwrite)
+    source, target, overwrite = arguments.src, arguments.target, arguments.overwrite
+    if (source / INDEX_FILE).is_file():
+        store_generator(source, target, overwrite=overwrite, autoencoder=arguments.autoencoder)
+    elif arguments.autoencoder is not None:
+        raise ValueError("--autoencoder is for a generator's folder; --src is none")
+    else:
+        store_tae(source, target, overwrite=overwrite)
     files = [arguments.target, *arguments.target.rglob("*")]
     size = sum(path.stat().st_size for path in files if path.is_file())
     print(f"{arguments.target}: {size / 1e6:.1f} MB")
