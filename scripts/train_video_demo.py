@@ -74,14 +74,13 @@ def main() -> None:
     setup_device(config)
     # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.data.manifest import build_manifest
-    from mg.models.tae.tae import TemporalAutoencoder
     from mg.pipelines.encode import encode_videos
     from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
+    from mg.vaes.reading import read_autoencoder
 
-    tae = TemporalAutoencoder(None, SHIPPED_AUTOENCODER, sample_deterministic=True)
-    tae.set_train(False)
+    autoencoder = read_autoencoder(SHIPPED_AUTOENCODER).build()
     manifest = build_manifest(csv_path=training.csv_path)
-    encode_videos(tae, manifest, training.latent_folder, overwrite=config.overwrite)
+    encode_videos(autoencoder, manifest, training.latent_folder, overwrite=config.overwrite)
     DenoiserTrainer(training).run()
     for epoch, loss in enumerate(epoch_losses(training, config.epochs)):
         logger.info("Epoch %d: average loss %.4f", epoch, loss)

@@ -156,14 +156,13 @@ def make_clips(config: ExperimentConfig) -> None:
 def encode(config: ExperimentConfig) -> None:
     """Encode all clips with the shapes autoencoder that ships here."""
     from mg.data.manifest import build_manifest
-    from mg.models.tae.tae import TemporalAutoencoder
     from mg.pipelines.encode import encode_videos
+    from mg.vaes.reading import read_autoencoder
 
     folder = Path(config.output_path)
-    tae = TemporalAutoencoder(None, SHIPPED_AUTOENCODER, sample_deterministic=True)
-    tae.set_train(False)
+    autoencoder = read_autoencoder(SHIPPED_AUTOENCODER).build()
     manifest = build_manifest(csv_path=folder / "clips" / "captions.csv")
-    encode_videos(tae, manifest, folder / "latents", overwrite=config.overwrite)
+    encode_videos(autoencoder, manifest, folder / "latents", overwrite=config.overwrite)
 
 
 def outcome(

@@ -20,6 +20,7 @@ from mg.data.manifest import build_manifest, check_sources
 from mg.losses.perceptual import PerceptualLoss
 from mg.models.autoencoder import AutoencoderSettings
 from mg.models.discriminator import Discriminator
+from mg.models.tae.linear_path import linear_path_tensors, principal_components
 from mg.parallel.ranks import Ranks
 from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
 from mg.training.autoencoder.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
@@ -31,7 +32,6 @@ from mg.training.autoencoder.autoencoder_weights import (
     metadata_of,
 )
 from mg.training.autoencoder.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
-from mg.training.autoencoder.linear_path import linear_path_tensors, principal_components
 from mg.training.autoencoder.perceptual import compared_frames, load_perceptual
 from mg.training.autoencoder.validation import Validation, naming_validation
 from mg.training.optimizers.optimizer import averaged_weights

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mg.models.tae.linear_path import blocks_of, linear_path_tensors, principal_components
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
-from mg.training.autoencoder.linear_path import blocks_of, linear_path_tensors, principal_components
 from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
@@ -114,18 +113,3 @@ def test_blocks_that_are_too_large_are_refused():
     large = dataclasses.replace(CONFIG, patch_size=32, patch_size_t=2)
     with pytest.raises(ValueError, match="stands for 49152 values; principal components are"):
         principal_components([], large)
-
-
-def test_a_training_begins_with_the_principal_components(make_config, tmp_path):
-    config = make_config(tmp_path / "run", model=CONFIG, freeze=(), batch_size=2)
-    task = AutoencoderTrainer(config).task
-    video = task.dataset.batch(0, 2).frames
-    rest = np.mean((task.autoencoder(Tensor(video)).asnumpy() - video) ** 2)
-    assert rest < 0.1 * video.var()
-    path = tmp_path / "tae.safetensors"
-    tensors = task.autoencoder.tensors()
-    tensors["encoder.linear.bias"] += 1
-    write_safetensors(path, tensors, metadata=config_metadata(CONFIG.to_dict()))
-    config = make_config(tmp_path / "next", pretrained=str(path), model=None, freeze=())
-    after = AutoencoderTrainer(config).task.autoencoder.tensors()
-    np.testing.assert_array_equal(after["encoder.linear.bias"], tensors["encoder.linear.bias"])
