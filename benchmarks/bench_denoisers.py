@@ -39,7 +39,7 @@ PRODUCTS = {
 MINDONE = {"cogvideox": "CogVideoXTransformer3DModel", "hunyuan": "HunyuanVideoTransformer3DModel"}
 
 
-def network_and_inputs(family: str, **options: Any) -> tuple[Any, list]:
+def network_and_inputs(family: str) -> tuple[Any, list]:
     """Return the network with random weights, and a latent, times and texts of full length."""
     from mindspore import Tensor
 
@@ -51,7 +51,7 @@ def network_and_inputs(family: str, **options: Any) -> tuple[Any, list]:
     for encoder in config.text_encoders:
         shape = (1, encoder.max_tokens, encoder.width)
         inputs += [rng.standard_normal(shape).astype(np.float32), np.ones(shape[:2], bool)]
-    network = record.build(config, **options).set_train(False)
+    network = record.build(config).set_train(False)
     return network, [Tensor(x) for x in inputs]
 
 

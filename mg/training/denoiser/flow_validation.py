@@ -1,7 +1,7 @@
 """The validation of a flow: the loss of held-out latents at fixed times, with fixed noise."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from mg.flow.times import time_grid
 from mg.flow.validation_loss import validation_losses
 from mg.training.denoiser.denoiser_config import FlowValidationSettings
 
-__all__ = ["FlowValidation"]
+__all__ = ["FlowValidation", "held_out_losses", "summary_of_losses"]
 
 SEED = 0  # the same in all runs, so that their losses can be compared
 
@@ -60,36 +60,67 @@ class FlowValidation:
                 return None
             losses.append(self._losses(network, batch, place))
             place += len(batch.names)
-        by_time = np.concatenate(losses).mean(axis=0)  # (clips, times) -> (times,)
-        return {
-            "flow_loss": float(by_time.mean()),
-            "flow_loss_at_t": {
-                f"{t:.2f}": float(loss) for t, loss in zip(self.times, by_time, strict=True)
-            },
-        }
+        return summary_of_losses(losses, self.times)
 
     def _losses(self, network: nn.Cell, batch: LatentBatch, first_place: int) -> np.ndarray:
         """Return the losses (clips, times) of one batch, whose first clip has this number."""
         num_clips = len(batch.names)
-        noise = keyed_noise(
-            batch.mean.shape[1:],
-            num_clips,
-            kind="posterior",
-            seed=SEED,
-            step=0,
-            first_place=first_place,
-        )
         # A short last batch is filled up, so that it needs no graph of its own.
         fill = functools.partial(_filled, size=self.batch_size)
-        losses = validation_losses(
+        losses = held_out_losses(
             network,
-            fill(batch.mean + batch.std * noise),
-            [Tensor(fill(array)) for array in batch.conditions],
+            fill(batch.mean),
+            fill(batch.std),
+            [fill(array) for array in batch.conditions],
             times=self.times,
-            seed=SEED,
             first_place=first_place,
         )
         return losses[:num_clips]
+
+
+def held_out_losses(
+    network: nn.Cell,
+    mean: np.ndarray,
+    std: np.ndarray,
+    conditions: Sequence[np.ndarray],
+    *,
+    times: np.ndarray,
+    first_place: int,
+) -> np.ndarray:
+    """Return the losses (clips, times) of latents with fixed noise.
+
+    Args:
+        network: gives velocities.
+        mean, std: of the posterior of each latent, scaled, float32 (B, C, T, H, W).
+        conditions: what the network is conditioned on.
+        times: float32 (n,).
+        first_place: number of the first clip among all.
+    """
+    noise = keyed_noise(
+        mean.shape[1:], len(mean), kind="posterior", seed=SEED, step=0, first_place=first_place
+    )
+    return validation_losses(
+        network,
+        mean + std * noise,
+        [Tensor(array) for array in conditions],
+        times=times,
+        seed=SEED,
+        first_place=first_place,
+    )
+
+
+def summary_of_losses(losses: Sequence[np.ndarray], times: np.ndarray) -> dict[str, Any]:
+    """Return `flow_loss`, the mean over clips and times, and `flow_loss_at_t`, by time.
+
+    Args:
+        losses: of each batch, (clips, times).
+        times: (n,).
+    """
+    by_time = np.concatenate(losses).mean(axis=0)  # (clips, times) -> (times,)
+    return {
+        "flow_loss": float(by_time.mean()),
+        "flow_loss_at_t": {f"{t:.2f}": float(loss) for t, loss in zip(times, by_time, strict=True)},
+    }
 
 
 def _read(dataset: LatentDataset, draw: LatentDraw) -> LatentSample:

@@ -10,17 +10,15 @@ from mindspore import Tensor, nn
 from mg.data.clips import ClipConfig, ClipDraw
 from mg.data.edit_pairs import EditBatch, EditPairDataset, find_edit_pairs
 from mg.data.transforms import from_model_range
-from mg.flow.noise import keyed_noise
 from mg.flow.times import time_grid
-from mg.flow.validation_loss import validation_losses
 from mg.metrics.psnr import psnr
 from mg.models.autoencoder import Autoencoder
 from mg.training.autoencoder.validation import naming_validation
+from mg.training.denoiser.flow_validation import SEED, held_out_losses, summary_of_losses
 from mg.training.video_to_video.video_to_video_config import PairValidationSettings
 
 __all__ = ["PairValidation"]
 
-SEED = 0  # the same in all runs
 # Of a batch: mean and std of the edits' latents, and what the denoiser is conditioned on.
 Encode = Callable[[EditBatch], tuple[np.ndarray, np.ndarray, list[np.ndarray]]]
 
@@ -84,7 +82,10 @@ class PairValidation:
             for number, batch in self.batches:
                 if should_stop():
                     return None
-                losses.append(self._losses(encode(batch), velocity, first)[:number])
+                found = held_out_losses(
+                    velocity, *encode(batch), times=self.times, first_place=first
+                )
+                losses.append(found[:number])
                 made = vae(Tensor(batch.frames)).asnumpy()
                 for name, clip, frames in zip(batch.names, made, batch.frames, strict=True):
                     both = from_model_range(frames), from_model_range(clip)
@@ -92,31 +93,8 @@ class PairValidation:
                 first += number
         finally:
             vae.set_train(True)
-        by_time = np.concatenate(losses).mean(axis=0)  # (clips, times) -> (times,)
         return {
-            "flow_loss": float(by_time.mean()),
-            "flow_loss_at_t": {
-                f"{t:.2f}": float(loss) for t, loss in zip(self.times, by_time, strict=True)
-            },
+            **summary_of_losses(losses, self.times),
             "psnr": float(np.mean(list(quality.values()))),
             "psnr_per_clip": quality,
         }
-
-    def _losses(
-        self,
-        encoded: tuple[np.ndarray, np.ndarray, list[np.ndarray]],
-        velocity: nn.Cell,
-        first_place: int,
-    ) -> np.ndarray:
-        """Return the losses (clips, times) of one batch, whose first clip has this number."""
-        mean, std, conditions = encoded
-        keys = {"seed": SEED, "step": 0, "first_place": first_place}
-        noise = keyed_noise(mean.shape[1:], len(mean), kind="posterior", **keys)
-        return validation_losses(
-            velocity,
-            (mean + std * noise).astype(np.float32),
-            [Tensor(array) for array in conditions],
-            times=self.times,
-            seed=SEED,
-            first_place=first_place,
-        )
