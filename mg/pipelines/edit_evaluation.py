@@ -18,6 +18,7 @@ from mg.pipelines.generated_files import about_generator
 from mg.pipelines.judged_report import (
     check_report_folder,
     check_square,
+    decoded,
     percentages,
     table_of_shares,
     write_report,
@@ -146,10 +147,9 @@ def evaluate_edits(
     }
     results = {}
     for name, inputs in plans.items():
-        latents = generator.latents(
-            prompts, seeds, settings=settings, inputs=inputs, batch_size=batch_size
+        results[name] = decoded(
+            generator, prompts, seeds, settings=settings, inputs=inputs, batch_size=batch_size
         )
-        results[name] = [generator.decode(latent, settings.num_frames) for latent in latents]
     results["the autoencoder's limit"] = [
         generator.decode(generator.encode(target), settings.num_frames) for _, _, target in pairs
     ]

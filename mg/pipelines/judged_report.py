@@ -1,10 +1,10 @@
-"""A report on judged clips: a table, all judgements as JSON, and a contact sheet."""
+"""What the judged evaluations share: clips of prompts, and a report on them in three files."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,9 +12,13 @@ from mg.data.contact_sheet import write_contact_sheet
 from mg.files import check_writable_folder, write_text
 from mg.pipelines.sampling_settings import SamplingSettings
 
+if TYPE_CHECKING:
+    from mg.pipelines.text_to_video import TextToVideo
+
 __all__ = [
     "check_report_folder",
     "check_square",
+    "decoded",
     "percentages",
     "table_of_shares",
     "write_report",
@@ -51,6 +55,24 @@ def check_square(settings: SamplingSettings, flags: str = "") -> None:
             f"{settings.height}x{settings.width}: drawn clips are square; the generator is not "
             f"one of {tool}"
         )
+
+
+def decoded(
+    generator: "TextToVideo",
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    settings: SamplingSettings,
+    **options: Any,
+) -> list[np.ndarray]:
+    """Return the videos of prompts, each uint8 (T, H, W, 3).
+
+    Args:
+        generator, prompts, seeds, settings: as of `TextToVideo.latents`.
+        options: more of its arguments.
+    """
+    latents = generator.latents(prompts, seeds, settings=settings, **options)
+    return [generator.decode(latent, settings.num_frames) for latent in latents]
 
 
 def write_report(

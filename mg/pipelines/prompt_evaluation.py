@@ -24,6 +24,7 @@ from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
 from mg.pipelines.judged_report import (
     check_report_folder,
+    decoded,
     percentages,
     table_of_shares,
     write_report,
@@ -173,8 +174,7 @@ def evaluate_prompts(
     seeds = [seed + i for i in range(len(wanted))]
     runs, sheet = [], None
     for name, (prompts, own_settings) in plans.items():
-        latents = generator.latents(prompts, seeds, settings=own_settings, batch_size=batch_size)
-        clips = [generator.decode(latent, settings.num_frames) for latent in latents]
+        clips = decoded(generator, prompts, seeds, settings=own_settings, batch_size=batch_size)
         seen = tuple(judge_clip(clip, colours) for clip in clips)
         runs.append(EvaluationRun(name, tuple(wanted), seen, colours))
         logger.info("%s: %s", name, percentages(runs[-1].shares()))
