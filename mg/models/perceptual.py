@@ -5,9 +5,12 @@ Shapes: N images, C channels, H and W pixels; images are RGB in [-1, 1], layout 
 
 from dataclasses import dataclass
 
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
+
+from mg.models.layers.devices import operations
 
 __all__ = ["LPIPS", "LPIPSConfig", "LPIPSMaps"]
 
@@ -164,6 +167,9 @@ class DistanceHead(nn.Cell):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = Parameter(initializer("ones", (channels,), mstype.float32))
+        self.ones = Tensor(np.ones(channels, np.float32))
+        self.sum = operations().SumChannels()
+        self.scale = operations().ScaleChannelsAndPixels()
 
     def construct(self, x: Tensor, y: Tensor) -> Tensor:
         """Return (N,) from two feature maps (N, C, H, W)."""
@@ -171,9 +177,13 @@ class DistanceHead(nn.Cell):
 
     def per_pixel(self, x: Tensor, y: Tensor) -> Tensor:
         """Return (N, H, W) from two feature maps (N, C, H, W)."""
-        squared = ops.square(_unit_length(x) - _unit_length(y))
-        weighted = squared * self.weight.reshape(1, -1, 1, 1)
-        return weighted.sum(1)
+        squared = ops.square(self.unit_length(x) - self.unit_length(y))
+        return self.sum(squared, self.weight)[:, 0]
+
+    def unit_length(self, features: Tensor) -> Tensor:
+        """Return features (N, C, H, W) divided by their norm over C."""
+        squared_norm = self.sum(ops.square(features), self.ones)  # (N, 1, H, W)
+        return self.scale(features, self.ones, ops.rsqrt(squared_norm + SQUARED_NORM_FLOOR))
 
 
 class LPIPSMaps(nn.Cell):
@@ -200,9 +210,3 @@ class LPIPSMaps(nn.Cell):
             y = self.lpips.stages[index](y)
             maps = (*maps, self.lpips.heads[index].per_pixel(x, y))
         return maps
-
-
-def _unit_length(features: Tensor) -> Tensor:
-    """Return features (N, C, H, W) divided by their norm over C."""
-    squared_norm = ops.square(features).sum(1, keepdims=True)  # (N, 1, H, W)
-    return features / ops.sqrt(squared_norm + SQUARED_NORM_FLOOR)

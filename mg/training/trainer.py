@@ -21,10 +21,14 @@ from mg.training.run.guards import NO_LIMIT, LossScale, StepGuard, Verdict, is_g
 from mg.training.run.pace import Pace, counting_seconds
 from mg.training.run.rank_agreement import check_same_data, check_same_step
 from mg.training.run.reports import (
+    bad_step_line,
     closing_report,
+    count_of_steps,
     merged,
     one_line,
     record_bad_step,
+    results,
+    stop_report,
     validation_line,
 )
 from mg.training.run.run_history import RunHistory
@@ -217,7 +221,7 @@ class Trainer:
                     "step %d: %s%s", self.step, one_line(entry, self.task.terms), self._left()
                 )
             if verdict is Verdict.STOP:
-                raise FloatingPointError(self._stop_report())
+                raise FloatingPointError(stop_report(self.step, self.guard, self._bad_steps_path))
             if verdict is Verdict.RESTORE:
                 self._restore()
                 return
@@ -341,33 +345,20 @@ class Trainer:
         if not self.ranks.is_main:
             return
         network = "discriminator" if prefix else next(iter(self.task.steps))
-        loss, norm = entry[f"{prefix}loss"], entry[f"{prefix}grad_norm"]
-        logger.warning(
-            "step %d, %s: loss %g, gradient norm %g: update left out; clips: %s",
-            self.step,
-            network,
-            loss,
-            norm,
-            names,
-        )
-        numbers = {"step": self.step, "batch": entry["batch"], "network": network}
+        numbers = {
+            "step": self.step,
+            "batch": entry["batch"],
+            "network": network,
+            "loss": entry[f"{prefix}loss"],
+            "grad_norm": entry[f"{prefix}grad_norm"],
+        }
+        logger.warning("%s", bad_step_line(numbers, names))
         with self._warning_if_disk_is_full("the list of bad steps"):
-            record_bad_step(
-                self._bad_steps_path, {**numbers, "loss": loss, "grad_norm": norm}, names
-            )
+            record_bad_step(self._bad_steps_path, numbers, names)
 
     @property
     def _bad_steps_path(self) -> Path:
         return self.output / "bad_steps.jsonl"
-
-    def _stop_report(self) -> str:
-        settings = self.config.guards
-        return (
-            f"stopped at step {self.step}: {settings.max_bad_steps} updates in a row could not be "
-            f"applied, after {self.guard.num_restores} returns to a checkpoint. The clips of these "
-            f"batches are listed in {self._bad_steps_path}. Lower optim.lr, train in float32, or "
-            "remove the clips; older checkpoints are intact"
-        )
 
     def _restore(self) -> None:
         """Go back to the last good checkpoint, and on with batches that come after these."""
@@ -446,7 +437,7 @@ class Trainer:
 
         None where there are none, on ranks other than 0, and when the run is asked to end.
         """
-        video_path = self.output / "validation" / f"step_{self.step:08d}.mp4"
+        video_path = self._validation_video
         measured = self.task.validate(video_path, should_stop=self._is_asked_to_stop)
         if measured is None:
             return None
@@ -458,6 +449,10 @@ class Trainer:
         metric = self.task.metric
         logger.info("Step %d: held-out %s", self.step, validation_line(entry, metric))
         return metric.score(entry)
+
+    @property
+    def _validation_video(self) -> Path:
+        return self.output / "validation" / f"step_{self.step:08d}.mp4"
 
     def sample(self) -> None:
         """Have rank 0 write what the averaged weights generate; all ranks must call it."""
@@ -472,12 +467,6 @@ class Trainer:
     def _is_asked_to_stop(self) -> bool:
         return self.stop.requested is not None
 
-    def _count_of_steps(self) -> str:
-        guard = self.guard
-        of_discriminator = guard.disc_num_skipped
-        more = f" ({of_discriminator} of the discriminator)" if of_discriminator else ""
-        return f"Done: {self.step} steps, {guard.num_skipped} skipped{more}."
-
     def _say_what_there_is(self, final: Path) -> None:
         """Log what the run leaves behind, and its numbers."""
         bad = self.task.dataset.bad
@@ -485,17 +474,17 @@ class Trainer:
             logger.warning(
                 "%d clips could not be read:\n%s", len(bad), self.task.dataset.bad_table()
             )
-        last_lines = [f"Weights: {final}", f"Next: {self.task.next_command(final)}"]
-        if self.history.validations:
-            video = self.output / "validation" / f"step_{self.step:08d}.mp4"
-            if video.is_file():
-                last_lines.insert(0, f"Original | reconstruction: {video}")
-            last_lines.insert(0, f"Curves: {self.history.curves_path}")
+        is_validated = bool(self.history.validations)
         report = closing_report(
             self.history.steps(),
             self.history.validations,
             self.task.metric,
-            first_line=self._count_of_steps(),
-            last_lines=last_lines,
+            first_line=count_of_steps(self.step, self.guard),
+            last_lines=results(
+                weights=final,
+                next_command=self.task.next_command(final),
+                curves=self.history.curves_path if is_validated else None,
+                video=self._validation_video if is_validated else None,
+            ),
         )
         logger.info("%s", report)

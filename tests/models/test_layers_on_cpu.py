@@ -133,6 +133,44 @@ def test_gelu(mode, form, request):
 
 
 @both_modes
+@both_forms
+def test_sum_of_channels(mode, form, request):
+    request.getfixturevalue(mode)
+    rng = np.random.default_rng(6)
+    x, weights = random_tensor(rng, 2, 3, 5, 4), random_tensor(rng, 3)
+    dout = random_tensor(rng, 2, 1, 5, 4)
+    y, dx, dweights = gradients(form.SumChannels(), x, weights, dout)
+    x, weights, dout = (tensor.asnumpy() for tensor in (x, weights, dout))
+    assert_close(y, np.einsum("nchw,c->nhw", x, weights)[:, None], 1e-6)
+    assert_close(dx, dout * weights.reshape(-1, 1, 1), 1e-6)
+    assert_close(dweights, np.einsum("nchw,nhw->c", x, dout[:, 0]), 1e-6)
+
+
+@both_modes
+@both_forms
+def test_scaling_of_channels_and_pixels(mode, form, request):
+    request.getfixturevalue(mode)
+    rng = np.random.default_rng(7)
+    x, dout = random_tensor(rng, 2, 3, 5, 4), random_tensor(rng, 2, 3, 5, 4)
+    a, b = random_tensor(rng, 3), random_tensor(rng, 2, 1, 5, 4)
+    scale = form.ScaleChannelsAndPixels()
+
+    def scaled(x, a):
+        return scale(x, a, b)
+
+    def scaled_by_pixels(x, b):
+        return scale(x, a, b)
+
+    y, dx, da = gradients(scaled, x, a, dout)
+    db = gradients(scaled_by_pixels, x, b, dout)[2]
+    x, a, b, dout = (tensor.asnumpy() for tensor in (x, a.reshape((-1, 1, 1)), b, dout))
+    assert_close(y, x * a * b, 1e-6)
+    assert_close(dx, dout * a * b, 1e-6)
+    assert_close(da, (dout * x * b).sum((0, 2, 3)), 1e-6)
+    assert_close(db, (dout * x * a).sum(1, keepdims=True), 1e-6)
+
+
+@both_modes
 def test_gelu_of_half_precision_stays_finite(mode, request):
     request.getfixturevalue(mode)
     x = Tensor(np.array([-60000, -300, -1, 0, 1, 300, 60000], np.float16))

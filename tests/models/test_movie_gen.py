@@ -223,7 +223,7 @@ def test_flash_attention_is_given_what_plain_attention_computes(pynative_mode, m
         for flash in (False, True):
             mask = keys
             if keys is not None:
-                mask = tokens.attention_mask(keys, 5, 3, flash=flash)
+                mask = tokens.AttentionMask()(keys, 5, 3, flash)
             mixed = tokens.attend(query, key, value, mask, flash=flash)
             assert mixed.shape == (2, 5, 12) and mixed.dtype == ms.float16
             results.append(mixed.asnumpy().astype(np.float32))

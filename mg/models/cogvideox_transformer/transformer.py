@@ -2,7 +2,7 @@
 
 Layouts
     latent   (B, C, T, H, W)   the official border has (B, T, C, H, W); here as everywhere else
-    tokens   (B, L, D)         text first, then patches of the latent, width fastest
+    tokens   (B, L, D)         of the patches of the latent, width fastest, or of the text
     heads    (B, L, H, d)      D = H d
 It predicts v, and its time is a step from 0 (data) to 999 (noise): see `mg.flow.parametrisation`.
 Source: CogVideoX (arXiv 2408.06072) section 2.3; names as diffusers has them.
@@ -104,19 +104,17 @@ class CogVideoXTransformer(Denoiser):
         text, beside = conditions[0], None
         if self.has_condition:
             beside, conditions = conditions[-1].astype(self.dtype), conditions[:-1]
-        x = self.patch_embed(latent.astype(self.dtype), text.astype(self.dtype), beside)
-        num_text = text.shape[1]
-        waves, cos, sin = self.positions(grid, num_text)
+        x, text = self.patch_embed(latent.astype(self.dtype), text.astype(self.dtype), beside)
+        waves, cos, sin = self.positions(grid, text.shape[1])
         if not self.is_rotary:
-            x = x + waves.astype(self.dtype)  # zero on the text
+            x = x + waves.astype(self.dtype)
         time = self.time_embedding(time_waves(t, self.time_width))  # (B, time_embed_dim) fp32
         if self.has_offset:
             offset = conditions[2] if len(conditions) > 2 else t * 0 + PUBLISHED_OFFSET
             time = time + self.ofs_embedding(time_waves(offset, self.ofs_width))
         for number in range(len(self.transformer_blocks)):
-            x = self.transformer_blocks[number](x, time, num_text, cos, sin)
-        y = self.norm_final(x[:, num_text:])
-        y = self.proj_out(self.norm_out(y, time))
+            x, text = self.transformer_blocks[number](x, text, time, cos, sin)
+        y = self.proj_out(self.norm_out(self.norm_final(x), time))
         return latent_of_patches(y, grid, self.patch).astype(ms.float32)
 
 
@@ -125,10 +123,8 @@ def _positions_of(config: CogVideoXConfig):
 
     def positions(grid: tuple[int, int, int], num_text: int) -> tuple[Tensor, Tensor, Tensor]:
         if not config.use_rotary_positional_embeddings:
-            waves = position_waves(config, grid)
-            text = np.zeros((num_text, config.dim), np.float32)
             none = Tensor(np.zeros((1, 1), np.float32))
-            return Tensor(np.concatenate((text, waves))[None]), none, none
+            return Tensor(position_waves(config, grid)[None]), none, none
         cos, sin = rotations(config, grid)
         # Text is not turned.
         still = np.zeros((num_text, config.attention_head_dim), np.float32)
@@ -142,7 +138,7 @@ def _positions_of(config: CogVideoXConfig):
 
 
 class PatchEmbedding(nn.Cell):
-    """Text and patches of the latent as tokens of one width, text first."""
+    """Text and patches of the latent as tokens of one width."""
 
     def __init__(self, config: CogVideoXConfig) -> None:
         super().__init__()
@@ -158,11 +154,12 @@ class PatchEmbedding(nn.Cell):
         )
         self.text_proj = Linear(config.text_embed_dim, config.dim)
 
-    def construct(self, latent: Tensor, text: Tensor, beside: Tensor | None = None) -> Tensor:
-        """Return tokens (B, L_text + L, D)."""
+    def construct(
+        self, latent: Tensor, text: Tensor, beside: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the tokens of the latent (B, L, D) and of the text (B, L_text, D)."""
         patches = None if beside is None else patches_of(beside, self.patch)
-        x = self.proj(patches_of(latent, self.patch), patches)
-        return ops.concat((self.text_proj(text), x), axis=1)
+        return self.proj(patches_of(latent, self.patch), patches), self.text_proj(text)
 
 
 class TimeEmbedding(nn.Cell):
@@ -185,18 +182,19 @@ class ModulatedNorm(nn.Cell):
         self.linear = Linear(config.time_embed_dim, 6 * config.dim)
         self.norm = LayerNorm(config.dim, config.norm_eps)
 
-    def construct(self, x: Tensor, time: Tensor, num_text: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the tokens (B, L, D), and the gates of video and of text (B, D)."""
+    def construct(
+        self, x: Tensor, text: Tensor, time: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the tokens of video and text (B, L, D), and the gates of both (B, D)."""
         values = self.linear(ops.silu(time))  # (B, 6 D)
         shift, scale, gate, text_shift, text_scale, text_gate = ops.chunk(values, 6, axis=1)
-        x = self.norm(x)
-        text = modulate(x[:, :num_text], text_shift, text_scale)
-        video = modulate(x[:, num_text:], shift, scale)
-        return ops.concat((text, video), axis=1), gate, text_gate
+        x = modulate(self.norm(x), shift, scale)
+        text = modulate(self.norm(text), text_shift, text_scale)
+        return x, text, gate, text_gate
 
 
 class JointAttention(nn.Cell):
-    """Attention of all tokens, text and video, to all; positions turn those of the video."""
+    """Attention of all tokens, video and text, to all; positions turn those of the video."""
 
     def __init__(self, config: CogVideoXConfig, *, flash: bool) -> None:
         super().__init__()
@@ -209,7 +207,10 @@ class JointAttention(nn.Cell):
         self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
         self.to_out = nn.CellList([Linear(dim, dim)])
 
-    def construct(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def construct(self, x: Tensor, text: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the tokens of video and of text take in, (B, L, D) each."""
+        num_text = text.shape[1]
+        x = ops.concat((text, x), axis=1)
         batch, length, dim = x.shape
         shape = (batch, length, self.heads, dim // self.heads)
         query = self.norm_q(self.to_q(x).reshape(shape))
@@ -217,11 +218,12 @@ class JointAttention(nn.Cell):
         value = self.to_v(x).reshape(shape)
         if self.is_rotary:
             query, key = rotate_pairs(query, cos, sin), rotate_pairs(key, cos, sin)
-        return self.to_out[0](attend(query, key, value, flash=self.flash))
+        y = self.to_out[0](attend(query, key, value, flash=self.flash))
+        return y[:, num_text:], y[:, :num_text]
 
 
 class Block(nn.Cell):
-    """x + gate attention(norm(x)), then x + gate feed_forward(norm(x))."""
+    """x + gate attention(norm(x)), then x + gate feed_forward(norm(x)); for the text alike."""
 
     def __init__(self, config: CogVideoXConfig, *, flash: bool) -> None:
         super().__init__()
@@ -230,16 +232,16 @@ class Block(nn.Cell):
         self.norm2 = ModulatedNorm(config)
         self.ff = GeluFeedForward(config.dim, 4 * config.dim)
 
-    def construct(self, x: Tensor, time: Tensor, num_text: int, cos: Tensor, sin: Tensor) -> Tensor:
-        y, gate, text_gate = self.norm1(x, time, num_text)
-        x = x + _gated(self.attn1(y, cos, sin), gate, text_gate, num_text)
-        y, gate, text_gate = self.norm2(x, time, num_text)
-        return x + _gated(self.ff(y), gate, text_gate, num_text)
-
-
-def _gated(y: Tensor, gate: Tensor, text_gate: Tensor, num_text: int) -> Tensor:
-    text = gate_tokens(y[:, :num_text], text_gate)
-    return ops.concat((text, gate_tokens(y[:, num_text:], gate)), axis=1)
+    def construct(
+        self, x: Tensor, text: Tensor, time: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the tokens of video and text (B, L, D) after this layer."""
+        y, text_y, gate, text_gate = self.norm1(x, text, time)
+        y, text_y = self.attn1(y, text_y, cos, sin)
+        x, text = x + gate_tokens(y, gate), text + gate_tokens(text_y, text_gate)
+        y, text_y, gate, text_gate = self.norm2(x, text, time)
+        x = x + gate_tokens(self.ff(y), gate)
+        return x, text + gate_tokens(self.ff(text_y), text_gate)
 
 
 class NormOut(nn.Cell):

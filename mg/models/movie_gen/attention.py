@@ -8,9 +8,9 @@ Source: Movie Gen (arXiv 2410.13720) section 3.1.3.
 
 from mindspore import Tensor, nn
 
-from mg.models.layers.tokens import attend
+from mg.models.layers.tokens import RMSNorm, attend
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import Linear, RMSNorm
+from mg.models.movie_gen.layers import Linear
 from mg.models.movie_gen.positions import RotaryPositions
 from mg.parallel.sequence import SequenceParallel
 
@@ -60,7 +60,7 @@ class Attention(nn.Cell):
         Args:
             x: tokens that ask, (B, L, D).
             context: tokens that are asked, (B, Lk, D).
-            mask: what `attention_mask` returns, or None.
+            mask: what `AttentionMask` returns, or None.
             rotary_grid: the token grid of x and context (of all ranks), to turn queries and keys
                 by, or None.
         """

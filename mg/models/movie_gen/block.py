@@ -5,9 +5,10 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mg.models.layers.devices import operations
+from mg.models.layers.tokens import RMSNorm
 from mg.models.movie_gen.attention import Attention
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import FeedForward, RMSNorm
+from mg.models.movie_gen.layers import FeedForward
 from mg.parallel.sequence import SequenceParallel
 
 __all__ = ["ModulatedNorm", "TransformerBlock"]
@@ -75,7 +76,7 @@ class TransformerBlock(nn.Cell):
             x: tokens (B, L, D).
             time: modulation from the time, (B, 6 D) in fp32.
             text: text tokens (B, Lt, D).
-            text_mask: what `attention_mask` returns.
+            text_mask: what `AttentionMask` returns.
             grid: of the tokens (of all ranks): frames, height, width.
         """
         values = time + self.modulation.reshape(1, -1)

@@ -16,13 +16,10 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 
-from mg.models.layers.devices import operations
-
 __all__ = [
     "FeedForward",
     "LayerNorm",
     "Linear",
-    "RMSNorm",
 ]
 
 
@@ -48,25 +45,6 @@ class Linear(nn.Cell):
         if self.lora_A is not None:
             y = y + self.lora_scale * self.lora_B(self.lora_A(rows))
         return y.reshape((*x.shape[:-1], y.shape[-1]))
-
-
-class RMSNorm(nn.Cell):
-    """x r gain with r = 1 / sqrt(mean(x^2) + eps) over the last axis, computed in fp32."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = Parameter(Tensor(np.ones(width, np.float32)), name="weight")
-        self.scale_by_rms = operations().ScaleByRMS(eps)
-
-    def construct(self, x: Tensor) -> Tensor:
-        """Return the norm of x, of any shape, with the learned gain, in the dtype of x."""
-        rows = x.reshape(1, -1, x.shape[-1])
-        return self.scaled(rows, self.weight.reshape(1, -1)).reshape(x.shape).astype(x.dtype)
-
-    def scaled(self, x: Tensor, gain: Tensor) -> Tensor:
-        """Return the norm of x (B, L, D) in fp32 with a gain (B, D) per clip, not its own."""
-        gain = gain.reshape(x.shape[0], 1, x.shape[2])
-        return self.scale_by_rms(x.astype(ms.float32), gain)
 
 
 class LayerNorm(nn.Cell):

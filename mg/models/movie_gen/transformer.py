@@ -16,7 +16,7 @@ from mindspore.ops import constexpr
 from mg.models.denoiser import Denoiser
 from mg.models.layers.devices import operations
 from mg.models.layers.tokens import (
-    attention_mask,
+    AttentionMask,
     has_flash_attention,
     latent_of_patches,
     patches_of,
@@ -65,6 +65,7 @@ class MovieGenTransformer(Denoiser):
         super().__init__(config, dtype=dtype, recompute_every=recompute_every)
         self.flash = has_flash_attention(self.dtype)
         self.num_heads = config.num_heads
+        self.attention_mask = AttentionMask()
         self.patch_size = config.patch_size
         self.sequence = sequence
         self.tokens_per_rank = constexpr(config.tokens_per_rank)
@@ -126,7 +127,7 @@ class MovieGenTransformer(Denoiser):
             x = x + self.condition_embedding(beside)
         positions = self.per_token(positions, x.shape[0]).astype(self.dtype)
         text_tokens, valid = self.text_inputs(self.dtype, *text)
-        mask = attention_mask(valid, x.shape[1], self.num_heads, flash=self.flash)
+        mask = self.attention_mask(valid, x.shape[1], self.num_heads, self.flash)
         time = self.time_embedding(t)  # (B, D)
         modulation = self.time_modulation(time)  # (B, 6 D)
         for number in range(len(self.blocks)):

@@ -22,11 +22,11 @@ from mg.models.layers.devices import operations
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.layers.normalisation import GroupNorm
 from mg.models.layers.tokens import (
+    AttentionMask,
     GeluFeedForward,
     LayerNorm,
     Linear,
     attend,
-    attention_mask,
     has_flash_attention,
 )
 from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
@@ -223,6 +223,7 @@ class FrameTransformer(nn.Cell):
         self.ff_norm = LayerNorm(width, config.norm_eps)
         self.ff = GeluFeedForward(width, 4 * width)
         self.places = constexpr(_frame_waves)
+        self.attention_mask = AttentionMask()
 
     def construct(self, x: Tensor, num_frames: int, text: Tensor, valid: Tensor) -> Tensor:
         total, width, rows, columns = x.shape
@@ -237,7 +238,7 @@ class FrameTransformer(nn.Cell):
         at_pixel = at_pixel + self.temporal_attention(h, h, None)
         tokens = at_pixel.reshape(batch, pixels, num_frames, width).transpose(0, 2, 1, 3)
         tokens = tokens.reshape(batch, num_frames * pixels, width)
-        mask = attention_mask(valid, tokens.shape[1], self.num_heads, flash=self.flash)
+        mask = self.attention_mask(valid, tokens.shape[1], self.num_heads, self.flash)
         tokens = tokens + self.text_attention(self.text_norm(tokens), text, mask)
         tokens = tokens + self.ff(self.ff_norm(tokens))
         return tokens.reshape(total, pixels, width).transpose(0, 2, 1).reshape(x.shape)

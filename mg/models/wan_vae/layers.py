@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mg.models.layers.attention import attend
 from mg.models.layers.convolution import Conv2d
-from mg.models.layers.convolution3d import CausalConv3d, Conv3d
+from mg.models.layers.convolution3d import CausalConv3d, Conv3d, tap_of
 from mg.models.layers.devices import operations
 from mg.models.layers.frames import join_frames, take_frames
 from mg.models.layers.resampling import DoubledConv2d
@@ -46,7 +46,7 @@ class CausalConv(CausalConv3d):
         before = past[0] if len(past) > 0 else None
         kept = (_last_two(x, num_clips, before),) if keeps_past else ()
         if num_frames == 1 and before is None:  # the last tap alone sees a frame
-            y = self.conv2d_of_one(x, weight[:, :, -1].astype(x.dtype))
+            y = self.conv2d_of_one(x, tap_of(weight, 2).astype(x.dtype))
         else:
             y = self.with_weight(x, num_frames, weight, before)
         return self.with_bias(y), kept
@@ -79,12 +79,14 @@ class RMSNorm(nn.Cell):
         super().__init__()
         self.root = float(channels) ** 0.5
         self.gamma = Parameter(Tensor(np.ones((channels,) + (1,) * num_axes, np.float32)))
-        self.sum = ops.ReduceSum(keep_dims=True)
+        self.ones = Tensor(np.ones(channels, np.float32))
+        self.sum = operations().SumChannels()
+        self.scale = operations().ScaleChannelsAndPixels()
 
     def construct(self, x: Tensor) -> Tensor:
         values = x.astype(ms.float32)
-        squares = ops.maximum(self.sum(ops.square(values), 1), 1e-24)  # (N, 1, H, W)
-        y = values * (self.root * ops.rsqrt(squares)) * self.gamma.reshape(1, -1, 1, 1)
+        squares = ops.maximum(self.sum(ops.square(values), self.ones), 1e-24)  # (N, 1, H, W)
+        y = self.scale(values, self.gamma.reshape(-1), self.root * ops.rsqrt(squares))
         return y.astype(x.dtype)
 
 

@@ -9,8 +9,19 @@ from typing import Any
 import numpy as np
 
 from mg.training.metric import MAX_LISTED, Metric
+from mg.training.run.guards import StepGuard
 
-__all__ = ["closing_report", "merged", "one_line", "record_bad_step", "validation_line"]
+__all__ = [
+    "bad_step_line",
+    "closing_report",
+    "count_of_steps",
+    "merged",
+    "one_line",
+    "record_bad_step",
+    "results",
+    "stop_report",
+    "validation_line",
+]
 
 
 def one_line(entry: Mapping[str, Any], terms: Iterable[str]) -> str:
@@ -47,10 +58,51 @@ def _and_more(values: Mapping[str, float]) -> list[str]:
     return [f"and {num_more} more, in validation.jsonl"] if num_more > 0 else []
 
 
+def bad_step_line(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the warning about a step whose update was left out, with the clips of its batch."""
+    return (
+        f"step {numbers['step']}, {numbers['network']}: loss {numbers['loss']:g}, gradient norm "
+        f"{numbers['grad_norm']:g}: update left out; clips: {list(names)}"
+    )
+
+
 def record_bad_step(path: Path, numbers: Mapping[str, Any], names: Sequence[str]) -> None:
     """Append a step whose update was left out, with the clips of its batch, as a JSON line."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps({**numbers, "clips": list(names)}) + "\n")
+
+
+def stop_report(step: int, guard: StepGuard, path: Path) -> str:
+    """Return why a run ends whose updates go wrong again and again, and what can be done.
+
+    Args:
+        step: at which it ends.
+        guard: that has counted the bad steps.
+        path: of their list.
+    """
+    return (
+        f"stopped at step {step}: {guard.settings.max_bad_steps} updates in a row could not be "
+        f"applied, after {guard.num_restores} returns to a checkpoint. The clips of these "
+        f"batches are listed in {path}. Lower optim.lr, train in float32, or remove the clips; "
+        "older checkpoints are intact"
+    )
+
+
+def count_of_steps(step: int, guard: StepGuard) -> str:
+    """Return how many steps were done, and how many of them changed nothing."""
+    of_discriminator = guard.disc_num_skipped
+    more = f" ({of_discriminator} of the discriminator)" if of_discriminator else ""
+    return f"Done: {step} steps, {guard.num_skipped} skipped{more}."
+
+
+def results(
+    *, weights: Path, next_command: str, curves: Path | None, video: Path | None
+) -> list[str]:
+    """Return the lines that say where a run's results are; what it has not, has no line."""
+    lines = [f"Curves: {curves}"] if curves is not None else []
+    if video is not None and video.is_file():
+        lines.append(f"Original | reconstruction: {video}")
+    return [*lines, f"Weights: {weights}", f"Next: {next_command}"]
 
 
 def closing_report(

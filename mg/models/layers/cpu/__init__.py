@@ -12,7 +12,15 @@ from mg.models.layers.cpu.convolution import (
 )
 from mg.models.layers.cpu.normalisation import NormaliseGroups, ScaleByRMS
 from mg.models.layers.cpu.space_time import ConvolveSpaceThenTime
-from mg.models.layers.cpu.values import GeLU, PerClip, PerToken, ResizeNearest, SiLU
+from mg.models.layers.cpu.values import (
+    GeLU,
+    PerClip,
+    PerToken,
+    ResizeNearest,
+    ScaleChannelsAndPixels,
+    SiLU,
+    SumChannels,
+)
 from mg.models.layers.plain import ConvolveTime, StackRows
 
 __all__ = [
@@ -26,8 +34,10 @@ __all__ = [
     "PerToken",
     "ResizeNearest",
     "ScaleByRMS",
+    "ScaleChannelsAndPixels",
     "SiLU",
     "StackRows",
+    "SumChannels",
     "SwapChannels",
     "convolution",
 ]
