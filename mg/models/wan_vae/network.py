@@ -98,7 +98,7 @@ class ResidualDownBlock(Level):
         self, num_blocks: int, in_channels: int, out_channels: int, factors: tuple[int, int]
     ) -> None:
         super().__init__(num_blocks, in_channels, out_channels)
-        self.shortcut = AverageShortcut(out_channels, factors)
+        self.shortcut = AverageShortcut(in_channels, out_channels, factors)
         self.downsampler = None
         if factors[1] > 1:
             self.downsampler = Downsample(out_channels, halves_time=factors[0] > 1)

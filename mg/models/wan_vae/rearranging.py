@@ -3,10 +3,12 @@
 Layouts: clips are folded, (B*T, C, H, W); ft and fs are factors in time and in space.
 """
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
+from mg.models.layers.devices import operations
 from mg.models.layers.frames import join_frames
 
 __all__ = ["AverageShortcut", "DuplicateShortcut", "patchify", "unpatchify"]
@@ -41,10 +43,13 @@ class AverageShortcut(nn.Cell):
     frame of a clip has a frame of zeros for its partner, which counts.
     """
 
-    def __init__(self, out_channels: int, factors: tuple[int, int]) -> None:
+    def __init__(self, in_channels: int, out_channels: int, factors: tuple[int, int]) -> None:
         super().__init__()
         self.out_channels = out_channels
         self.time, self.space = factors
+        num_values = in_channels * self.time * self.space**2 // out_channels
+        self.shares = Tensor(np.full(num_values, 1 / num_values, np.float32))
+        self.sum = operations().SumChannels()
 
     def construct(self, x: Tensor, num_clips: int) -> Tensor:
         """Return (B*T', Cout, H / fs, W / fs), T' = ceil(T / ft), of x (B*T, C, H, W)."""
@@ -57,8 +62,9 @@ class AverageShortcut(nn.Cell):
             x = x.reshape(total, self.time, channels, -1).transpose(0, 2, 1, 3)
         if self.space > 1:
             x = x.reshape(-1, rows, self.space, columns, self.space).transpose(0, 2, 4, 1, 3)
-        x = x.reshape(total * self.out_channels, -1, rows * columns)
-        return x.mean(1).reshape(total, self.out_channels, rows, columns)
+        x = x.reshape(total * self.out_channels, -1, rows, columns)
+        means = self.sum(x.astype(ms.float32), self.shares).astype(x.dtype)
+        return means.reshape(total, self.out_channels, rows, columns)
 
 
 class DuplicateShortcut(nn.Cell):
