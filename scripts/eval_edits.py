@@ -12,7 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import parse_config, run_main
+from mg.data.synthetic_edits import SPLITS
 from mg.device import DeviceConfig, setup_device
+from mg.known_names import check_known
 from mg.pipelines.edit_evaluation import (
     NUM_EDITS,
     check_edit_evaluation,
@@ -35,6 +37,8 @@ class EvalEditsConfig(DeviceConfig):
         checkpoint: folder of a generator trained on tools/make_sample_videos.py --pairs.
         output_folder: for report.md, report.json and contact_sheet.png.
         num_edits: how many; the edited attribute takes turns.
+        split: held_out, edits to combinations that no training pair shows; or train, further pairs
+            of the combinations that training pairs show.
         seed: of the first video; each further one has a number more.
         steps: of the sampler.
         guidance: weight of the instruction.
@@ -46,12 +50,17 @@ class EvalEditsConfig(DeviceConfig):
     checkpoint: str
     output_folder: str = "outputs/edits_judged"
     num_edits: int = NUM_EDITS
+    split: str = "held_out"
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
     guidance_drops: str = "text"
     batch_size: int = 8
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_known([self.split], SPLITS, kind="split", place="of the edits")
 
 
 def main() -> None:
@@ -65,7 +74,12 @@ def main() -> None:
         guidance_drops=config.guidance_drops,
     )
     check_edit_evaluation(config.output_folder, settings, overwrite=config.overwrite)
-    edits = held_out_edits(config.num_edits, size=settings.height, num_frames=settings.num_frames)
+    edits = held_out_edits(
+        config.num_edits,
+        size=settings.height,
+        num_frames=settings.num_frames,
+        split=config.split,
+    )
     prompts = [edit.instruction for edit, _, _ in edits]
     inputs = [VisualInputs(source=source) for _, source, _ in edits]
     check_request(parts, prompts, settings, inputs=inputs)
@@ -78,6 +92,7 @@ def main() -> None:
         config.output_folder,
         settings=settings,
         num_edits=config.num_edits,
+        split=config.split,
         seed=config.seed,
         batch_size=config.batch_size,
         overwrite=config.overwrite,

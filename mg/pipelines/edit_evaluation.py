@@ -42,6 +42,7 @@ logger = logging.getLogger("mg")
 
 NUM_EDITS = 48
 MAX_EDITS = 10_000
+FIRST_NEW_PAIR = 1_000_000  # of the "train" split, behind all that anybody draws to train on
 COLUMNS = ("edited", *(f"{name} kept" for name in ATTRIBUTES), "all")
 
 
@@ -80,17 +81,25 @@ def _mean(values: Sequence[bool]) -> float:
 
 
 def held_out_edits(
-    num_edits: int, *, size: int, num_frames: int
+    num_edits: int, *, size: int, num_frames: int, split: str = "held_out"
 ) -> list[tuple[Edit, np.ndarray, np.ndarray]]:
     """Return edits, with source and target clip, that training on the "train" split never sees.
 
+    Args:
+        num_edits: how many.
+        size: side of the square frames in pixels.
+        num_frames: of each clip.
+        split: "held_out", edits to combinations of colour, shape and motion that no training pair
+            shows; or "train", further pairs of those that training pairs show.
+
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number out of range, or an unknown split.
     """
     if not 1 <= num_edits <= MAX_EDITS:
         raise ValueError(f"num_edits={num_edits}; expected 1 to {MAX_EDITS}")
+    first = FIRST_NEW_PAIR if split == "train" else 0
     return [
-        synthetic_edit(index, split="held_out", size=size, num_frames=num_frames)
+        synthetic_edit(first + index, split=split, size=size, num_frames=num_frames)
         for index in range(num_edits)
     ]
 
@@ -115,6 +124,7 @@ def evaluate_edits(
     *,
     settings: SamplingSettings,
     num_edits: int = NUM_EDITS,
+    split: str = "held_out",
     seed: int = 0,
     batch_size: int = 1,
     overwrite: bool = False,
@@ -129,6 +139,7 @@ def evaluate_edits(
         folder: for the report.
         settings: of all clips.
         num_edits: how many.
+        split: as of `held_out_edits`.
         seed: of the first clip; each further one has a number more.
         batch_size: clips sampled together.
         overwrite: whether an existing report may be replaced.
@@ -137,7 +148,9 @@ def evaluate_edits(
         FileExistsError, ValueError: as `check_edit_evaluation`; or what the generator cannot take.
     """
     check_edit_evaluation(folder, settings, overwrite=overwrite)
-    pairs = held_out_edits(num_edits, size=settings.height, num_frames=settings.num_frames)
+    pairs = held_out_edits(
+        num_edits, size=settings.height, num_frames=settings.num_frames, split=split
+    )
     edits = tuple(edit for edit, _, _ in pairs)
     prompts = [edit.instruction for edit in edits]
     seeds = [seed + i for i in range(num_edits)]
@@ -158,7 +171,8 @@ def evaluate_edits(
         runs.append(EditRun(name, edits, tuple(map(judge_clip, clips))))
         logger.info("%s: %s", name, percentages(runs[-1].shares()))
     _write(folder, runs, pairs, results["with the source"], overwrite, {
-        "settings": dataclasses.asdict(settings), "seed": seed, **about_generator(generator),
+        "settings": dataclasses.asdict(settings), "split": split, "seed": seed,
+        **about_generator(generator),
     })  # fmt: skip
     return runs
 

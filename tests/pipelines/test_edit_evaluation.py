@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mg.conditions.visual import ChannelConditions
+from mg.data.synthetic_edits import synthetic_edit
 from mg.metrics.shape_judge import judge_clip
 from mg.pipelines.edit_evaluation import EditRun, evaluate_edits, held_out_edits, table_of_edits
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -34,6 +35,14 @@ def test_shares_are_those_of_what_is_edited_and_of_what_is_kept():
     assert "| perfect (8 edits) | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |" in table
     with pytest.raises(ValueError, match="num_edits=0; expected 1 to"):
         held_out_edits(0, size=64, num_frames=8)
+
+
+def test_further_pairs_are_of_combinations_that_training_shows():
+    for split, is_held_out in (("train", False), ("held_out", True)):
+        edits = [edit for edit, _, _ in held_out_edits(8, size=64, num_frames=8, split=split)]
+        assert [edit.target.is_held_out for edit in edits] == [is_held_out] * 8
+    _, new, _ = held_out_edits(1, size=64, num_frames=8, split="train")[0]
+    assert (new != synthetic_edit(0, num_frames=8)[1]).any()
 
 
 def test_the_report_has_three_rows_and_a_sheet(folder, tmp_path, pynative_mode):
@@ -72,6 +81,8 @@ def test_the_script(folder, generator_folder, tmp_path):
     result = run(folder, tmp_path / "a", "--num_edits", 2, "--mode", "pynative")
     assert result.returncode == 0, result.stderr
     assert "| with the source (2 edits) |" in result.stdout
+    refused = run(folder, tmp_path / "b", "--split", "both")
+    assert refused.returncode == 1 and "split" in refused.stderr
     refused = run(generator_folder, tmp_path / "b")
     assert refused.returncode == 1 and "Traceback" not in refused.stderr
     assert "16x24: drawn clips are square" in refused.stderr
