@@ -41,8 +41,8 @@ class EvalEditsConfig(DeviceConfig):
             of the combinations that training pairs show.
         seed: of the first video; each further one has a number more.
         steps: of the sampler.
-        guidance: weight of the instruction.
-        guidance_drops: what the branch that guidance pushes away from is without.
+        guidance: weight of what the branch that it pushes away from is without.
+        guidance_drops: what that is: text, source, or both with a comma.
         batch_size: videos sampled together.
         overwrite: replace an existing report.
     """
@@ -54,7 +54,7 @@ class EvalEditsConfig(DeviceConfig):
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
-    guidance_drops: str = "text"
+    guidance_drops: str | None = None
     batch_size: int = 8
     overwrite: bool = False
 

@@ -37,7 +37,8 @@ class EvalFirstFramesConfig(DeviceConfig):
         num_clips: how many.
         seed: of the first video; each further one has a number more.
         steps: of the sampler.
-        guidance: weight of the caption.
+        guidance: weight of what the branch that it pushes away from is without.
+        guidance_drops: what that is: text, frames, or both with a comma.
         batch_size: videos sampled together.
         overwrite: replace an existing report.
     """
@@ -48,6 +49,7 @@ class EvalFirstFramesConfig(DeviceConfig):
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
+    guidance_drops: str | None = None
     batch_size: int = 8
     overwrite: bool = False
 
@@ -56,7 +58,12 @@ def main() -> None:
     """Parse, check, load, evaluate."""
     config = parse_config(EvalFirstFramesConfig, description=__doc__)
     parts = load_generator(config.checkpoint)
-    settings = SamplingSettings.of(parts.defaults, steps=config.steps, guidance=config.guidance)
+    settings = SamplingSettings.of(
+        parts.defaults,
+        steps=config.steps,
+        guidance=config.guidance,
+        guidance_drops=config.guidance_drops,
+    )
     check_first_frame_evaluation(config.output_folder, settings, overwrite=config.overwrite)
     clips = held_out_clips(config.num_clips, size=settings.height, num_frames=settings.num_frames)
     prompts = [combination.caption for combination, _ in clips]

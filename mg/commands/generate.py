@@ -106,7 +106,7 @@ class GenerateConfig(DeviceConfig):
     first_frame: str | None = None
     prefix: str | None = None
     suffix: str | None = None
-    guidance_drops: str = "text"
+    guidance_drops: str | None = None
     num_frames: int | None = None
     resolution: int | tuple[int, int] | None = None
     fps: float | None = None

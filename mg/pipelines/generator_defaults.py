@@ -5,9 +5,25 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["SCHEDULES", "GeneratorDefaults"]
+__all__ = ["DROPPABLE", "SCHEDULES", "GeneratorDefaults", "dropped_conditions"]
 
 SCHEDULES = ("linear_quadratic", "linear", "published")
+DROPPABLE = ("text", "source", "frames")
+
+
+def dropped_conditions(guidance_drops: str) -> tuple[str, ...]:
+    """Return the names in `guidance_drops`, which have commas between them.
+
+    Raises:
+        ValueError: none, or one that is not in `DROPPABLE`.
+    """
+    names = tuple(name.strip() for name in guidance_drops.split(",") if name.strip())
+    if not names or set(names) - set(DROPPABLE):
+        raise ValueError(
+            f"guidance_drops={guidance_drops!r}; expected some of {', '.join(DROPPABLE)}, with "
+            "commas between them"
+        )
+    return names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +41,8 @@ class GeneratorDefaults:
         schedule: of the steps, one of `SCHEDULES`.
         embedded_guidance: whether the weight of guidance is an input of the network, which then
             runs once per step, without a second branch (HunyuanVideo).
+        guidance_drops: what the second branch of guidance is without: some of `DROPPABLE`, with
+            commas.
     """
 
     num_frames: int
@@ -35,6 +53,7 @@ class GeneratorDefaults:
     fps_prefix: bool = False
     schedule: str = "linear_quadratic"
     embedded_guidance: bool = False
+    guidance_drops: str = "text"
 
     def __post_init__(self) -> None:
         size = self.size
@@ -54,6 +73,9 @@ class GeneratorDefaults:
         for name in ("fps_prefix", "embedded_guidance"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
+        if not isinstance(self.guidance_drops, str):
+            raise ValueError(f"guidance_drops={self.guidance_drops!r}; expected names with commas")
+        dropped_conditions(self.guidance_drops)
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule={self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
 

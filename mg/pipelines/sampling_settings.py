@@ -14,12 +14,15 @@ from mg.flow.schedules import (
 )
 from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
-from mg.pipelines.generator_defaults import SCHEDULES, GeneratorDefaults
+from mg.pipelines.generator_defaults import (
+    SCHEDULES,
+    GeneratorDefaults,
+    dropped_conditions,
+)
 
 __all__ = ["SCHEDULES", "SamplingSettings"]
 
 MAX_STEPS = 100_000
-DROPPABLE = ("text", "source", "frames")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,12 +97,6 @@ class SamplingSettings:
                     f"{idle[0]} has no effect with guidance=1, which turns guidance off; leave it "
                     "out, or raise guidance"
                 )
-        unknown = set(self.dropped) - set(DROPPABLE)
-        if unknown or not self.dropped:
-            raise ValueError(
-                f"guidance_drops={self.guidance_drops!r}; expected some of {', '.join(DROPPABLE)}, "
-                "with commas between them"
-            )
         if self.negative_prompt and "text" not in self.dropped:
             raise ValueError(
                 f"negative_prompt has no effect with guidance_drops={self.guidance_drops!r}, which "
@@ -141,13 +138,14 @@ class SamplingSettings:
             "steps": defaults.steps,
             "guidance": defaults.guidance,
             "schedule": defaults.schedule,
+            "guidance_drops": defaults.guidance_drops,
         }
         return cls(**stated | {name: value for name, value in given.items() if value is not None})
 
     @property
     def dropped(self) -> tuple[str, ...]:
         """What `guidance_drops` names."""
-        return tuple(name.strip() for name in self.guidance_drops.split(",") if name.strip())
+        return dropped_conditions(self.guidance_drops)
 
     def times(self) -> np.ndarray:
         """Return the times of the steps, one more than steps are taken.

@@ -184,7 +184,7 @@ class TextToVideo:
         num_reference_steps: int = 250,
         solver: str = "euler",
         two_passes: bool = False,
-        guidance_drops: str = "text",
+        guidance_drops: str | None = None,
         strength: float = 1.0,
         dynamic_guidance: bool | None = None,
         true_cfg_scale: float = 1.0,

@@ -18,6 +18,7 @@ from mg.training.denoiser.denoiser_config import (
     ConditionSettings,
     FlowValidationSettings,
     LoraSettings,
+    SamplingSettings,
     TextSettings,
     TrainDenoiserConfig,
 )
@@ -95,7 +96,9 @@ def finished_run(data, tmp_path_factory):
     before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
     conditions = ConditionSettings(source=True, source_dropout=0.1)
-    trainer = DenoiserTrainer(make_config(data, tmp_path_factory.mktemp("run") / "o", conditions))
+    sampling = SamplingSettings(guidance_drops="text,source")
+    output = tmp_path_factory.mktemp("run") / "o"
+    trainer = DenoiserTrainer(make_config(data, output, conditions, sampling=sampling))
     trainer.run()
     ms.set_context(mode=before)
     return trainer
@@ -132,14 +135,16 @@ def test_the_generator_knows_its_conditions_and_takes_them(finished_run, pynativ
     editor = VideoToVideo.from_pretrained(folder)
     frames = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
     options = {"steps": 2, "guidance": 2.0}
-    edited = editor(frames, "negate it", **options).latents
+    edited = editor(frames, "negate it", guidance_drops="text", **options).latents
+    pushed = editor(frames, "negate it", guidance_drops="text,source", **options).latents
+    np.testing.assert_array_equal(editor(frames, "negate it", **options).latents, pushed)
     others = {
-        "other source": editor(255 - frames, "negate it", **options),
-        "source dropped too": editor(frames, "negate it", guidance_drops="text,source", **options),
-        "without": super(VideoToVideo, editor).__call__("negate it", **options),
+        "other source": editor(255 - frames, "negate it", guidance_drops="text", **options).latents,
+        "source dropped too": pushed,
+        "without": super(VideoToVideo, editor).__call__("negate it", **options).latents,
     }
     for name, other in others.items():
-        assert np.abs(other.latents - edited).max() > 1e-3, name
+        assert np.abs(other - edited).max() > 1e-3, name
     for options, message in (
         ({"first_frame": frames[0]}, r"first_frame: this generator was not trained with that"),
         (
@@ -218,6 +223,20 @@ def test_what_cannot_be_trained_is_one_clear_line(data, tmp_path, conditions, ta
     with pytest.raises(ValueError, match=message):
         config = make_config(data, tmp_path / "o", ConditionSettings(**conditions), **changes)
         DenoiserTask(config, ONE_RANK)
+
+
+@pytest.mark.parametrize(
+    ("drops", "message"),
+    [
+        ("text,source", r"guidance_drops='text,source': source is no condition of this run; it "),
+        ("sources", "sampling.guidance_drops='sources'; expected some of text, source, frames"),
+        ("", "sampling.guidance_drops=''; expected some of"),
+    ],
+)
+def test_guidance_without_what_is_no_condition_is_refused(data, tmp_path, drops, message):
+    with pytest.raises(ValueError, match=message):
+        sampling = SamplingSettings(guidance_drops=drops)
+        make_config(data, tmp_path / "o", ConditionSettings(first_frame=0.5), sampling=sampling)
 
 
 def test_a_lora_trains_alone_and_is_loaded(finished_run, data, tmp_path, pynative_mode):

@@ -242,6 +242,7 @@ def test_the_exported_folder_loads_back_with_averaged_weights(finished_run):
         "fps_prefix": False,
         "schedule": "linear_quadratic",
         "embedded_guidance": False,
+        "guidance_drops": "text",
     }
     captions = [f"a {word} square" for word in WORDS]
     assert parts.scope == scope_of_captions(captions, [4], [(8, 8)])

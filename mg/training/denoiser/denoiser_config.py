@@ -7,6 +7,7 @@ from typing import Any
 from mg.data.buckets import Bucket
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.families import DenoiserFamily, denoiser_family
+from mg.pipelines.generator_defaults import dropped_conditions
 from mg.training.denoiser.condition_settings import ConditionSettings
 from mg.training.optimizers.plateau import PlateauSettings
 from mg.training.setting_checks import check_types, require
@@ -243,17 +244,33 @@ class SamplingSettings:
     Length, size and frame rate are those of the training data.
 
     Args:
-        guidance: weight of the text; 1 turns guidance off.
+        guidance: weight of what `guidance_drops` names; 1 turns guidance off.
+        guidance_drops: what the branch that guidance pushes away from is without: text, source or
+            frames, or several with commas.
         steps: steps of the sampler.
     """
 
     guidance: float = 7.5
+    guidance_drops: str = "text"
     steps: int = 50
 
     def __post_init__(self) -> None:
         check_types(self, "sampling.")
         require(self.guidance >= 0, f"sampling.guidance={self.guidance}; expected 0 or more")
         require(self.steps >= 1, f"sampling.steps={self.steps}; expected 1 or more")
+        try:
+            dropped_conditions(self.guidance_drops)
+        except ValueError as error:
+            raise ValueError(f"sampling.{error}") from error
+
+    def check_conditions(self, names: Sequence[str]) -> None:
+        """Raise ValueError unless `guidance_drops` names text or one of these conditions."""
+        idle = set(dropped_conditions(self.guidance_drops)) - {"text", *names}
+        require(
+            not idle,
+            f"sampling.guidance_drops={self.guidance_drops!r}: {', '.join(sorted(idle))} is no "
+            f"condition of this run; it has {', '.join(('text', *names))}",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -348,6 +365,7 @@ class TrainDenoiserConfig(RunSettings):
             self.plateau is None or self.validation.csv_path is not None,
             "plateau needs a validation loss to follow; set validation.csv_path",
         )
+        self.sampling.check_conditions(self.conditions.visual_draws().conditions.names)
 
     def _check_lora(self) -> None:
         require(

@@ -164,6 +164,7 @@ def generator_defaults(config: TrainDenoiserConfig, manifest: LatentManifest) ->
         size=(bucket.height * spec.h, bucket.width * spec.w),
         fps=float(np.median(rates)) if rates else FPS_UNKNOWN,
         guidance=config.sampling.guidance,
+        guidance_drops=config.sampling.guidance_drops,
         steps=config.sampling.steps,
         fps_prefix=config.text.fps_prefix,
     )

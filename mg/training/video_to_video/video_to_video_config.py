@@ -170,6 +170,7 @@ class TrainVideoToVideoConfig(RunSettings):
                 value is None or (type(value) is int and value >= 1),
                 f"model.{name}={value!r}; expected a whole number of 1 or more",
             )
+        self.sampling.check_conditions(["source"])
         self.denoiser()
 
     def denoiser(self) -> DenoiserSettings:

@@ -135,6 +135,7 @@ class VideoToVideoDiffusion:
             size=config.data.height_width,
             fps=fps,
             guidance=config.sampling.guidance,
+            guidance_drops=config.sampling.guidance_drops,
             steps=config.sampling.steps,
         )
 
