@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[2] / "configs" / "vae" / "train"
 SIZES = {
     "causal_vae": ("causal_vae", 4, 8, 4, 229.2),
     "causal_vae_tiny": ("causal_vae", 4, 4, 4, 1.8),
-    "distill_decoder_tiny": ("tae", 8, 8, 16, 1.4),
+    "distill_decoder_tiny": ("tae", 8, 8, 16, 7.1),
     "distill_wan_decoder": ("wan", 4, 8, 16, 61.8),
     "video_dc_ae": ("dc_ae", 4, 32, 128, 459.5),
     "video_dc_ae_disc": ("dc_ae", 4, 32, 128, 459.5),
@@ -24,10 +24,15 @@ SIZES = {
 # What the weights say that a run starts from in part, besides the defaults.
 STARTS_FROM = {
     "distill_decoder_tiny": {
-        "ch": 32,
-        "ch_mult": [1, 1, 2, 3],
-        "num_res_blocks": 1,
+        "ch": 104,
+        "ch_mult": [1, 2],
+        "num_res_blocks": 2,
         "norm_groups": 8,
+        "patch_size": 4,
+        "patch_size_t": 4,
+        "temporal_downsample_level": [0],
+        "temporal_upsample_level": [1],
+        "linear_path": True,
     }
 }
 
