@@ -32,6 +32,23 @@ os.environ.setdefault("GLOG_v", "3")
 _numbers = itertools.count()
 
 
+def _keep_to_one_core():
+    """Keep a worker of pytest-xdist on a core of its own, before MindSpore starts its threads.
+
+    Line by line, MindSpore hands every operation from thread to thread. Between cores that takes
+    twice as long, and on cores that other workers use as well, several times.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if not worker or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+_keep_to_one_core()
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory):
     """Give each test a home, caches and a folder for temporary files of its own."""
