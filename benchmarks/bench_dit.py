@@ -100,11 +100,15 @@ def attention_run(config: MovieGenConfig, size: tuple[int, int, int, int]) -> Ca
     """Return what attends as one layer does, to the video and to the text."""
     from mindspore import Tensor, nn
 
-    from mg.models.layers.tokens import attend, attention_mask
+    from mg.models.layers.tokens import AttentionMask, attend
 
     class Attend(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention_mask = AttentionMask()
+
         def construct(self, query: Tensor, text: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-            mask = attention_mask(valid, query.shape[1], query.shape[2], flash=False)
+            mask = self.attention_mask(valid, query.shape[1], query.shape[2], False)
             to_video = attend(query, query, query, None, flash=False)
             return to_video, attend(query, text, text, mask, flash=False)
 
