@@ -97,7 +97,8 @@ class SamplingSettings:
                     f"{idle[0]} has no effect with guidance=1, which turns guidance off; leave it "
                     "out, or raise guidance"
                 )
-        if self.negative_prompt and "text" not in self.dropped:
+        dropped = self.dropped  # read in any case: it refuses names that are none
+        if self.negative_prompt and "text" not in dropped:
             raise ValueError(
                 f"negative_prompt has no effect with guidance_drops={self.guidance_drops!r}, which "
                 "keeps the text in both branches; add text to it"

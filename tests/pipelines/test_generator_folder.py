@@ -10,6 +10,7 @@ from mg.conditions.text.build import build_text_encoder
 from mg.files import sha256_of_file
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generator_folder import GeneratorDefaults, load_generator, save_generator
+from mg.pipelines.sampling_settings import SamplingSettings
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -200,3 +201,13 @@ def test_a_missing_file_is_named(copy, file):
         load_generator(copy)
     with pytest.raises(FileNotFoundError, match="is not a generator"):
         load_generator(copy / "nowhere")
+
+
+@pytest.mark.parametrize("drops", ["frame", "text,sources", ","])
+def test_guidance_without_what_is_no_condition_is_refused_at_once(drops):
+    with pytest.raises(ValueError, match="expected some of text, source, frames"):
+        GeneratorDefaults(8, (16, 24), 12, guidance_drops=drops)
+    defaults = GeneratorDefaults(8, (16, 24), 12, guidance_drops="text,source")
+    assert SamplingSettings.of(defaults).dropped == ("text", "source")
+    with pytest.raises(ValueError, match="expected some of text, source, frames"):
+        SamplingSettings.of(defaults, guidance_drops=drops)
