@@ -9,9 +9,7 @@ from collections.abc import Sequence
 
 from mindspore import nn
 
-from mg.models.layers.tokens import Linear as LinearOfTokens
-from mg.models.layers.tokens import PatchLinear
-from mg.models.movie_gen.layers import Linear as LinearOfMovieGen
+from mg.models.layers.tokens import Linear, PatchLinear
 from mg.weights.lora_file import LowRankMap
 
 __all__ = ["DEFAULT_TARGETS", "add_lora", "lora_maps"]
@@ -37,7 +35,7 @@ def add_lora(
     linear = {
         name: cell
         for name, cell in network.cells_and_names()
-        if isinstance(cell, LinearOfTokens | LinearOfMovieGen) and not isinstance(cell, PatchLinear)
+        if isinstance(cell, Linear) and not isinstance(cell, PatchLinear)
     }
     chosen: set[str] = set()
     for pattern in targets:
@@ -50,8 +48,8 @@ def add_lora(
     names = [name for name in linear if name in chosen]
     for name in names:
         out_width, in_width = linear[name].weight.shape
-        linear[name].lora_A = LinearOfTokens(in_width, rank, has_bias=False)
-        linear[name].lora_B = LinearOfTokens(rank, out_width, has_bias=False, starts_at_zero=True)
+        linear[name].lora_A = Linear(in_width, rank, has_bias=False)
+        linear[name].lora_B = Linear(rank, out_width, has_bias=False, starts_at_zero=True)
         linear[name].lora_scale = alpha / rank
     for name, parameter in network.parameters_and_names():
         parameter.name = name

@@ -1,6 +1,6 @@
 """The parts of CogVideoX's autoencoder: causal convolution, norms, residual block."""
 
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
 from mg.models.cogvideox_vae.config import CogVideoXVAEConfig
@@ -83,7 +83,8 @@ class SpatialNorm(nn.Cell):
     def construct(self, x: Tensor, num_frames: int, latent: Tensor) -> Tensor:
         """Return y for x (B*T, C, H, W); the latent is (B, C', T', H', W')."""
         num_latents, factor = latent.shape[2], x.shape[2] // latent.shape[3]
-        z = fold_frames(latent)
+        # Once x is there, not before: the compiler could stretch it for all norms at the start.
+        z = fold_frames(ops.depend(latent, x))
         stretched = _stretched(num_latents, num_frames)
         scale = take_frames(self.conv_y(z), num_latents, stretched)
         shift = take_frames(self.conv_b(z), num_latents, stretched)

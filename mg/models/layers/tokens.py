@@ -77,11 +77,15 @@ class Linear(nn.Cell):
         # BiasAdd needs no workspace of the size of its result.
         self.matmul = ops.MatMul(transpose_b=True)
         self.bias_add = ops.BiasAdd()
+        self.gathered_product = None  # set where ranks share the rows of the weight (mg.parallel)
         self.lora_A = None  # set, with lora_B and lora_scale, by `mg.models.lora.add_lora`
 
     def construct(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        y = self.matmul(rows, self.weight.reshape(self.shape).astype(x.dtype))
+        if self.gathered_product is None:
+            y = self.matmul(rows, self.weight.reshape(self.shape).astype(x.dtype))
+        else:
+            y = self.gathered_product(rows, self.weight)
         if self.bias is not None:
             y = self.bias_add(y, self.bias.astype(x.dtype))
         if self.lora_A is not None:

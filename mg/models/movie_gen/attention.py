@@ -8,9 +8,8 @@ Source: Movie Gen (arXiv 2410.13720) section 3.1.3.
 
 from mindspore import Tensor, nn
 
-from mg.models.layers.tokens import RMSNorm, attend
+from mg.models.layers.tokens import Linear, RMSNorm, attend
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import Linear
 from mg.models.movie_gen.positions import RotaryPositions
 from mg.parallel.sequence import SequenceParallel
 
@@ -33,10 +32,10 @@ class Attention(nn.Cell):
         self.num_heads = config.num_heads
         self.flash = flash
         self.sequence = sequence
-        self.query = Linear(config.dim, config.dim)
-        self.key = Linear(config.dim, config.dim)
-        self.value = Linear(config.dim, config.dim)
-        self.output = Linear(config.dim, config.dim)
+        self.query = Linear(config.dim, config.dim, has_bias=False)
+        self.key = Linear(config.dim, config.dim, has_bias=False)
+        self.value = Linear(config.dim, config.dim, has_bias=False)
+        self.output = Linear(config.dim, config.dim, has_bias=False)
         self.qk_norm = config.qk_norm
         if config.qk_norm:
             self.query_norm = RMSNorm(config.head_dim, config.norm_eps)

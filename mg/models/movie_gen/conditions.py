@@ -11,8 +11,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mg.models.layers.tokens import Linear
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import LayerNorm, Linear
+from mg.models.movie_gen.layers import LayerNorm
 
 __all__ = ["TextInputs", "TimeEmbedding"]
 
@@ -29,8 +30,8 @@ class TimeEmbedding(nn.Cell):
         half = config.timestep_width // 2
         rates = TIME_UNITS * LONGEST_PERIOD ** (-np.arange(half) / half)
         self.rates = Tensor(rates.reshape(1, -1).astype(np.float32))
-        self.first = Linear(config.timestep_width, config.dim)
-        self.second = Linear(config.dim, config.dim)
+        self.first = Linear(config.timestep_width, config.dim, has_bias=False)
+        self.second = Linear(config.dim, config.dim, has_bias=False)
 
     def construct(self, t: Tensor) -> Tensor:
         """Return the embedding (B, D) of t (B,)."""
@@ -44,7 +45,7 @@ class TextInput(nn.Cell):
 
     def __init__(self, width: int, config: MovieGenConfig) -> None:
         super().__init__()
-        self.linear = Linear(width, config.dim)
+        self.linear = Linear(width, config.dim, has_bias=False)
         self.norm = LayerNorm(config.dim, config.norm_eps)
 
     def construct(self, values: Tensor) -> Tensor:

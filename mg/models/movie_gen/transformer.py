@@ -17,6 +17,7 @@ from mg.models.denoiser import Denoiser
 from mg.models.layers.devices import operations
 from mg.models.layers.tokens import (
     AttentionMask,
+    Linear,
     has_flash_attention,
     latent_of_patches,
     patches_of,
@@ -24,7 +25,6 @@ from mg.models.layers.tokens import (
 from mg.models.movie_gen.block import ModulatedNorm, TransformerBlock
 from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
 from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.layers import Linear
 from mg.models.movie_gen.positions import PositionTables
 from mg.parallel.sequence import SequenceParallel
 
@@ -73,28 +73,34 @@ class MovieGenTransformer(Denoiser):
             config.tokens_per_rank(0, sequence.size)
         # In here, not only in `__call__`: a graph around the network compiles `construct` alone.
         self.check_inputs = constexpr(config.check_inputs)
-        self.patch_embedding = Linear(config.patch_values, config.dim)
+        self.patch_embedding = Linear(config.patch_values, config.dim, has_bias=False)
         self.has_condition = config.condition_channels > 0
         if self.has_condition:
             # The columns of the patch embedding for more channels (Movie Gen 5.1.1), as a map of
             # their own: zero at first, so that nothing changes before training, to the last bit.
             self.condition_embedding = Linear(
-                config.condition_values, config.dim, starts_at_zero=True
+                config.condition_values, config.dim, has_bias=False, starts_at_zero=True
             )
         self.positions = PositionTables(config.position_table, config.dim)
         self.per_token = operations().PerToken()
         self.text_inputs = TextInputs(config)
         self.time_embedding = TimeEmbedding(config)
-        self.time_modulation = Linear(config.dim, 6 * config.dim, starts_at_zero=True)
+        self.time_modulation = Linear(
+            config.dim, 6 * config.dim, has_bias=False, starts_at_zero=True
+        )
         self.blocks = nn.CellList(
             [
                 TransformerBlock(config, flash=self.flash, sequence=sequence)
                 for _ in range(config.num_layers)
             ]
         )
-        self.final_modulation = Linear(config.dim, 2 * config.dim, starts_at_zero=True)
+        self.final_modulation = Linear(
+            config.dim, 2 * config.dim, has_bias=False, starts_at_zero=True
+        )
         self.final_norm = ModulatedNorm(config)
-        self.final_linear = Linear(config.dim, config.patch_values, starts_at_zero=True)
+        self.final_linear = Linear(
+            config.dim, config.patch_values, has_bias=False, starts_at_zero=True
+        )
         self.split = ops.Split(axis=1, output_num=2)
         self.recompute_blocks(self.blocks)
 

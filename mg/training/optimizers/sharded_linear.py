@@ -3,7 +3,7 @@
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mg.models.movie_gen.layers import Linear
+from mg.models.layers.tokens import Linear, PatchLinear
 from mg.parallel.device_collectives import ReduceScatter
 from mg.parallel.ranks import Ranks
 from mg.parallel.rows import keep_rows, splits_evenly
@@ -49,13 +49,16 @@ class GatheredProduct(nn.Cell):
 def shard_linear_maps(network: nn.Cell, ranks: Ranks) -> None:
     """Let each rank keep its rows of the matrices of all `Linear` cells that split evenly.
 
-    They are nearly all of a transformer. All other parameters stay whole.
+    They are nearly all of a transformer. All other parameters stay whole: biases, norms, and the
+    maps of patches, which checkpoints store as convolutions.
 
     Args:
         network: with the same weights on all ranks; not compiled yet.
         ranks: all of them; with one nothing changes.
     """
     for _, cell in network.cells_and_names():
-        if isinstance(cell, Linear) and splits_evenly(cell.weight.shape, ranks):
+        if not isinstance(cell, Linear) or isinstance(cell, PatchLinear):
+            continue
+        if cell.weight.ndim == 2 and splits_evenly(cell.weight.shape, ranks):
             keep_rows(cell.weight, ranks)
             cell.gathered_product = GatheredProduct(ranks)

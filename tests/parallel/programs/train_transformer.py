@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Tensor
 
 from mg.device import DeviceConfig, setup_device
-from mg.models.movie_gen.transformer import MovieGenTransformer
+from mg.models.families import denoiser_family
 from mg.parallel.ranks import Ranks, init_ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.parameters import whole_values
@@ -24,18 +24,30 @@ from mg.training.optimizers.sharded_linear import shard_linear_maps
 from mg.training.settings import OptimSettings
 from mg.training.step import TrainStep
 
+TEXT = {"latent_channels": 4, "text_encoders": [{"name": "a", "width": 10, "max_tokens": 6}]}
 # 24 tokens; tables and modulation have rows that two ranks share, and rows that they cannot.
-MODEL = {
-    "num_layers": 1,
-    "dim": 24,
-    "ffn_dim": 36,
-    "num_heads": 4,
-    "latent_channels": 4,
-    "position_table": [3, 4, 4],
-    "timestep_width": 8,
-    "text_encoders": [{"name": "a", "width": 10, "max_tokens": 6}],
-    "qk_norm": True,
-    "rope": True,
+MODELS = {
+    "movie_gen": {
+        "num_layers": 1,
+        "dim": 24,
+        "ffn_dim": 36,
+        "num_heads": 4,
+        "position_table": [3, 4, 4],
+        "timestep_width": 8,
+        "qk_norm": True,
+        "rope": True,
+        **TEXT,
+    },
+    "cogvideox": {
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "time_embed_dim": 8,
+        "sample_width": 4,
+        "sample_height": 8,
+        "sample_frames": 9,
+        **TEXT,
+    },
 }
 BATCH_SIZE, NUM_UPDATES, LR = 4, 2, 1e-2
 SETTINGS = OptimSettings(ema_decay=0.9, clip_grad_norm=0.1, weight_decay=0.1, eps=1e-4)
@@ -43,8 +55,9 @@ SETTINGS = OptimSettings(ema_decay=0.9, clip_grad_norm=0.1, weight_decay=0.1, ep
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How ranks share the work."""
+    """What is trained, and how ranks share the work."""
 
+    family: str = "movie_gen"
     zero_stage: int = 0
     sequence_parallel: int = 1
     recompute_every: int = 0
@@ -52,15 +65,19 @@ class Way:
 
 WAYS = {
     "data": Way(),
+    "cogvideox": Way("cogvideox"),
     "sequence": Way(sequence_parallel=2, zero_stage=2),
     "sequence_zero3": Way(sequence_parallel=2, zero_stage=3, recompute_every=1),
+    "cogvideox_zero3": Way("cogvideox", zero_stage=3),
 }
+ALONE = ("data", "cogvideox")  # what one rank does
 
 
 def make_step(ranks: Ranks, way: Way) -> TrainStep:
     size = way.sequence_parallel
-    network = MovieGenTransformer(
-        MODEL,
+    family = denoiser_family(way.family)
+    network = family.build(
+        family.read_config(MODELS[way.family]),
         recompute_every=way.recompute_every,
         sequence=SequenceParallel(ranks, size) if size > 1 else None,
     )
@@ -120,7 +137,7 @@ def adamw(step: TrainStep):
 def main(folder: Path) -> None:
     setup_device(DeviceConfig(device="CPU"))
     ranks = init_ranks()
-    for name in (name for name in WAYS if name != "data"):
+    for name in (name for name in WAYS if name not in ALONE):
         run(ranks, folder, name)
 
 
