@@ -18,10 +18,9 @@ from mg.models.autoencoder import Autoencoder
 from mg.models.layers.convolution import Conv2d
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.tae.config import TAE_CONFIG, TAEConfig
-from mg.models.tae.decoder import Decoder
-from mg.models.tae.encoder import Encoder
 from mg.models.tae.layers import ResnetBlock
 from mg.models.tae.memory import estimated_memory_gb
+from mg.models.tae.network import Decoder, Encoder
 from mg.tiling.sizes import Tiling
 from mg.weights.load import explain_config_mismatch, load_tae_tensors
 
