@@ -15,6 +15,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mg.device import runs_on_cpu
 from mg.latent_spec import LatentSpec
+from mg.models.layers.tensors import as_tensor
 from mg.parameters import set_values
 from mg.tiling.pieces import PieceLengths, decode_in_pieces, encode_in_pieces
 from mg.tiling.sizes import Tiling
@@ -337,18 +338,3 @@ def _dtype(name: str, argument: str) -> ms.Type:
             "or float16 on CPU"
         )
     return DTYPES[name]
-
-
-def as_tensor(value: Tensor | np.ndarray, name: str) -> Tensor:
-    """Return an array as a float32 tensor; a tensor as it is.
-
-    Raises:
-        TypeError: it is neither.
-    """
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        return Tensor(value.astype(np.float32, copy=False))
-    raise TypeError(
-        f"{name} is {type(value).__name__}; expected a MindSpore tensor or a numpy array"
-    )

@@ -10,7 +10,7 @@ Layouts
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 import numpy as np
@@ -20,15 +20,20 @@ from mg.device import runs_on_cpu
 from mg.models.denoiser_config import DenoiserConfig
 from mg.models.denoiser_folder import CONFIG_FILE, read_denoiser, write_denoiser
 from mg.models.families import denoiser_family
+from mg.models.layers.tensors import as_tensor
 from mg.parameters import set_whole_values, whole_shape, whole_values
 from mg.weights.load import check_tensors
+from mg.weights.publishing import Publishable, model_card, write_card
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["DTYPES", "Denoiser"]
 
 DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
 
 
-class Denoiser(nn.Cell):
+class Denoiser(nn.Cell, Publishable):
     """A network that gives the velocity of a noisy latent at a time, under conditions.
 
     A family implements `construct` and sets `family`. Networks that were trained to predict noise
@@ -84,16 +89,28 @@ class Denoiser(nn.Cell):
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write config.json and weights, as diffusers does; `from_pretrained` reads them back.
 
-        If ranks share parameters, all of them must call it, with folders of their own.
+        A README.md that is not there yet is written too: a model card. If ranks share
+        parameters, all of them must call it, with folders of their own.
 
         Raises:
             FileExistsError: a denoiser is there and `overwrite` is false.
         """
-        family = denoiser_family(self.family)
-        write_denoiser(folder, family, self.config, self.tensors(), overwrite=overwrite)
+        family, tensors = denoiser_family(self.family), self.tensors()
+        write_denoiser(folder, family, self.config, tensors, overwrite=overwrite)
+        num_parameters = sum(tensor.size for tensor in tensors.values())
+        card = model_card(
+            f"Video denoiser ({self.family})",
+            pipeline_tag="text-to-video",
+            about=f"A denoiser of the family `{self.family}`, {num_parameters:,} parameters, for "
+            f"latents of {self.config.latent_channels} channels.",
+            usage="from mg.models.denoiser import Denoiser\n\n"
+            "denoiser = Denoiser.from_pretrained('FOLDER')",
+            config=self.config.to_dict(),
+        )
+        write_card(folder, card)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> "Self":
         """Return the network of a folder, for inference.
 
         Args:
@@ -114,8 +131,15 @@ class Denoiser(nn.Cell):
         network.load_tensors(read.tensors)
         return network.set_train(False)
 
-    def __call__(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
-        """Return what `construct` does, once the shapes are known to be right."""
+    def __call__(
+        self, latent: Tensor | np.ndarray, t: Tensor | np.ndarray, *conditions: Tensor | np.ndarray
+    ) -> Tensor:
+        """Return what `construct` does, once the shapes are known to be right.
+
+        Arrays of numpy are taken as tensors: masks (bool) as they are, numbers as float32.
+        """
+        latent, t = as_tensor(latent, "latent"), as_tensor(t, "t")
+        conditions = [as_tensor(x, f"condition {i}") for i, x in enumerate(conditions)]
         self.config.check_inputs(latent.shape, t.shape, *[x.shape for x in conditions])
         return super().__call__(latent, t, *conditions)
 

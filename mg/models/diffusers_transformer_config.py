@@ -2,10 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.known_names import check_known
 from mg.models.denoiser_config import TextInput, grid_of_patches, text_input
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["DiffusersTransformerConfig"]
 
@@ -30,7 +33,7 @@ class DiffusersTransformerConfig:
     attention_head_dim: int
 
     @classmethod
-    def presets(cls) -> Mapping[str, Self]:
+    def presets(cls) -> "Mapping[str, Self]":
         """Return configs by the name of a preset."""
         raise NotImplementedError
 
@@ -93,7 +96,7 @@ class DiffusersTransformerConfig:
         return num_tokens
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any] | Self) -> Self:
+    def from_mapping(cls, mapping: "Mapping[str, Any] | Self") -> "Self":
         """Return the config that a config.json, or the settings of a run, describes.
 
         Keys that begin with an underscore only say who wrote a file. `latent_channels`,

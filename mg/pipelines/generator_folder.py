@@ -16,6 +16,7 @@ transformer, tae and text; they are read as before. Nothing here imports MindSpo
 import dataclasses
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.load import check_tensors
 from mg.weights.lora_file import merge_lora, read_lora
+from mg.weights.publishing import CARD_NAME, model_card, write_card
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import vae_metadata
 
@@ -100,6 +102,8 @@ def save_generator(
     overwrite: bool = False,
 ) -> None:
     """Write a generator's folder: all of it, or nothing.
+
+    A README.md that is there stays; else one is written, a model card.
 
     Args:
         folder: to write; its parents are made.
@@ -156,9 +160,40 @@ def save_generator(
         if scope is not None:
             index["trained_on"] = dataclasses.asdict(scope)
         _write_json(new / INDEX_FILE, index)
+        if (folder / CARD_NAME).exists():
+            shutil.copyfile(folder / CARD_NAME, new / CARD_NAME)
+        write_card(new, _card(family, config, transformer_tensors, defaults, scope))
         if folder.exists():
             os.replace(folder, Path(scratch) / "old")
         os.replace(new, folder)
+
+
+def _card(
+    family: DenoiserFamily,
+    config: DenoiserConfig,
+    tensors: Mapping[str, np.ndarray],
+    defaults: GeneratorDefaults,
+    scope: TrainingScope | None,
+) -> str:
+    """Return the model card of a generator."""
+    num_parameters = sum(tensor.size for tensor in tensors.values())
+    height, width = defaults.size
+    about = (
+        f"A generator of videos of {defaults.num_frames} frames of {height}x{width} pixels, with a "
+        f"denoiser of the family `{family.name}` of {num_parameters:,} parameters."
+    )
+    prompt = "..."
+    if scope is not None and scope.examples:
+        prompt = scope.examples[0]
+        about += f" It was trained on captions like {prompt!r}."
+    return model_card(
+        "Video generator",
+        pipeline_tag="text-to-video",
+        about=about,
+        usage="from mg import TextToVideo\n\ngenerator = TextToVideo.from_pretrained('FOLDER')\n"
+        f"videos = generator({prompt!r}, seed=0)",
+        config=config.to_dict(),
+    )
 
 
 def load_generator(folder: str | os.PathLike) -> GeneratorParts:

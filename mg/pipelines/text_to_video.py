@@ -39,13 +39,14 @@ from mg.pipelines.streaming import decode_latents
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs, check_known_frames, encode_clip
 from mg.tiling.sizes import Tiling
 from mg.weights.lora_file import merge_lora, read_lora
+from mg.weights.publishing import Publishable
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
 
 logger = logging.getLogger("mg")
 
 
-class TextToVideo:
+class TextToVideo(Publishable):
     """A video generator: call it with prompts.
 
     A video depends on the weights, its prompt, its seed and the settings. It does not depend on
@@ -127,7 +128,8 @@ class TextToVideo:
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write the generator's folder, LoRAs merged; `from_pretrained` reads it back.
 
-        Pretrained text encoders stay where they are, and the folder has their paths.
+        A README.md that is there stays; else one is written, a model card. Pretrained text
+        encoders stay where they are, and the folder has their paths.
 
         Args:
             folder: to write, all of it or nothing.

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
 from mg.models.diffusers_config import known_fields
 from mg.weights.wan_names import wan_config_fields
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["WAN21_STATISTICS", "WAN22_STATISTICS", "WanVAEConfig"]
 
@@ -197,7 +200,7 @@ class WanVAEConfig:
         return LatentSpec(self.z_dim, t=time, h=side, w=side, head=1, step=time, **scaling)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Self":
         """Return the config that the fields of a config.json describe.
 
         Fields that it lacks have their defaults; unknown ones are warned about and ignored, as in
@@ -214,7 +217,7 @@ class WanVAEConfig:
         return cls(**known_fields(mapping, cls, fixed=cls.FIXED, ignored=cls.IGNORED))
 
     @classmethod
-    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> "Self":
         """Return the config of weights without one; the latents' statistics are assumed.
 
         They are the published ones of networks with as many channels; there are none for others.
