@@ -23,7 +23,7 @@ from mg.pipelines.generated_files import (
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator, with_lora
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.sampling_settings import SamplingSettings, check_ranges
 from mg.pipelines.visual_inputs import VisualInputs, check_known_frames
 from mg.tiling.sizes import Tiling
 
@@ -53,7 +53,7 @@ class GenerateConfig(DeviceConfig):
     Args:
         checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
             the one that ships here, of moving shapes.
-        lora: LoRA file (.safetensors) to merge into the generator.
+        lora: LoRA file (.safetensors), or its folder, to merge into the generator.
         lora_weight: how much of it; 1 is what was trained.
         prompt: what the video is to show.
         prompts_file: text file with a prompt on each line, in place of prompt. Videos that are
@@ -139,6 +139,8 @@ class GenerateConfig(DeviceConfig):
             raise ValueError(f"batch_size={self.batch_size}; expected 1 or more")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed={self.seed}; expected 0 to 2^64 - 1")
+        # Before weights are read and hashed, which may take minutes.
+        check_ranges({name: value for name, value in vars(self).items() if value is not None})
 
 
 def main() -> None:

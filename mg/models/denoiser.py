@@ -110,21 +110,24 @@ class Denoiser(nn.Cell, Publishable):
         write_card(folder, card)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> "Self":
-        """Return the network of a folder, for inference.
+    def from_pretrained(
+        cls, path: str | os.PathLike, *, key: str | None = None, **options: Any
+    ) -> "Self":
+        """Return the network of a folder or a weight file, for inference.
 
         Args:
-            folder: with config.json and weights, of the class called or, of `Denoiser`, of any.
+            path: with config.json and weights, of the class called or, of `Denoiser`, of any.
+            key: the weights to take from a file that holds several.
             options: of the constructor, such as dtype.
 
         Raises:
             FileNotFoundError, ValueError: as `mg.models.denoiser_folder.read_denoiser`; or it is
                 of another family.
         """
-        read = read_denoiser(folder)
+        read = read_denoiser(path, key=key)
         if cls.family not in ("", read.family.name):
             raise ValueError(
-                f"{folder} holds a denoiser of family {read.family.name!r}, not {cls.family!r}; "
+                f"{path} holds a denoiser of family {read.family.name!r}, not {cls.family!r}; "
                 f"open it with Denoiser.from_pretrained"
             )
         network = read.family.build(read.config, **options)

@@ -138,6 +138,9 @@ class DenoiserFamily:
             later stage of training may start from an earlier one.
         prediction: what the network predicts, one of `mg.flow.parametrisation.PREDICTIONS`.
         frames_first: whether its published pipeline has latents as (B, T, C, H, W).
+        published_configs: from the shapes of tensors, by the network's names, to the configs of the
+            published sizes that they may be of; for weights of a first publication, which come
+            without config.json.
     """
 
     name: str
@@ -149,6 +152,7 @@ class DenoiserFamily:
     grow: Callable[[Tensors, Any, Any], dict[str, np.ndarray]]
     prediction: str = "velocity"
     frames_first: bool = False
+    published_configs: Callable[[Shapes], list[DenoiserConfig]] | None = None
 
     def build(self, config: DenoiserConfig, **options: Any) -> "Denoiser":
         """Return the network of a config, with random weights.

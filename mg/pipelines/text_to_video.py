@@ -27,8 +27,8 @@ from mg.pipelines.generator_folder import (
     GeneratorDefaults,
     GeneratorParts,
     load_generator,
-    lora_record,
     save_generator,
+    with_lora_record,
 )
 from mg.pipelines.latent_sampler import LatentSampler, OnStepEnd
 from mg.pipelines.prompt_embeds import PromptEmbeds, texts_of_call
@@ -156,7 +156,8 @@ class TextToVideo(Publishable):
         """Merge a LoRA into the transformer; a second one is added to the first.
 
         Args:
-            path: a .safetensors file under diffusers' names (`mg.weights.lora_file`).
+            path: a .safetensors file under diffusers' names (`mg.weights.lora_file`), or a folder
+                that holds one.
             weight: how much of it; 1 is what was trained, and -1 takes it away again.
 
         Raises:
@@ -164,7 +165,7 @@ class TextToVideo(Publishable):
         """
         merged = merge_lora(self.transformer.tensors(), read_lora(path), weight=weight)
         self.transformer.load_tensors(merged)
-        self.sha256 |= lora_record(path, weight)
+        self.sha256 = with_lora_record(self.sha256, path, weight)
 
     def __call__(
         self,
