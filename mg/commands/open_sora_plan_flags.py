@@ -25,6 +25,7 @@ logger = logging.getLogger("mg")
 Given = dict[str, str | None]
 TORCH_DEVICES = {"cpu": "CPU", "npu": "Ascend", "cuda": "auto"}
 NO_DISTRIBUTION = "ranks are started by `mg launch N train-vae ...`, or by msrun on several nodes"
+SWITCH_WORDS = {"true": True, "1": True, "false": False, "0": False}
 OF_RECONSTRUCTION = ("resolution", "crop_size", "enable_tiling", "dtype")
 ONE_BY_ONE = "held-out clips go through the network one by one, all of them"
 
@@ -38,7 +39,7 @@ class Door(NamedTuple):
         settings: of the command, before those of the user.
         names: {flag there: setting here}.
         without_effect: {flag there: why it has no effect here}.
-        switches: flags that have no value.
+        switches: flags that need no value; true and false are taken.
         convert: takes flags out of those given and returns the settings that they stand for; the
             second argument are the settings of ours that are given.
         converted: the flags that it takes.
@@ -207,7 +208,12 @@ def _read(door: Door, arguments: Sequence[str]) -> tuple[Given, list[str]]:
         is_flag = name.startswith("--")
         has_more = bool(waiting) and not waiting[0].startswith("--")
         if is_flag and flag in door.switches:
-            given[flag] = None
+            word = value if has_value else waiting[0] if has_more else "true"
+            if word.lower() not in SWITCH_WORDS:
+                raise ValueError(f"{name}={word!r}; expected true or false, or no value")
+            waiting = waiting[1:] if has_more and not has_value else waiting
+            if SWITCH_WORDS[word.lower()]:
+                given[flag] = None
         elif is_flag and flag in door.flags:
             if not has_value and not has_more:
                 raise ValueError(f"{name} needs a value")

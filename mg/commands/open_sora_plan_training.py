@@ -117,16 +117,19 @@ def _has_config(weights: Path) -> bool:
     return not weights.exists() or (weights.parent / "config.json").is_file()
 
 
-def _stored_fields(weights: str | None) -> dict[str, Any]:
-    """Return the fields of the config beside weights, if it is there."""
+def _stored_fields(weights: str | None) -> dict[str, Any] | None:
+    """Return the fields of the config that a run begins with; None if they are not here yet."""
     if weights is None:
         return {}
     folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-    return next(map(read_config, sorted(folder.glob("config.json"))), {})
+    unknown = None if not Path(weights).exists() else {}
+    return next(map(read_config, sorted(folder.glob("config.json"))), unknown)
 
 
-def _encoder(fields: Mapping[str, Any]) -> str:
-    """Return the patterns of the encoder's parameters."""
+def _encoder(fields: Mapping[str, Any] | None) -> str:
+    """Return patterns of the encoder's parameters; `quant_conv` is not in every network."""
+    if fields is None:
+        return '["[eq]*"]'  # of the names encoder, quant_conv, post_quant_conv, decoder
     return '["encoder", "quant_conv"]' if fields.get("use_quant_layer", True) else '["encoder"]'
 
 

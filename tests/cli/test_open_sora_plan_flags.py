@@ -13,6 +13,7 @@ from mg.commands.evaluate import EvaluateConfig
 from mg.commands.inference_vae import InferenceConfig
 from mg.commands.open_sora_plan_flags import translated
 from mg.commands.train_vae import parse
+from mg.training.parameter_groups import trainable_names
 from tests.tiny import AUTOENCODERS
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,8 @@ def test_open_sora_plans_own_training_call(config_json, caplog):
 def test_averages_strides_and_pixel_losses_are_those_that_are_asked_for(config_json, caplog):
     assert settings_of().optim.ema_decay is None
     assert settings_of("--ema", "--ema_decay", "0.9").optim.ema_decay == 0.9
-    assert settings_of("--ema_decay", "0.9").optim.ema_decay is None
+    assert settings_of("--ema", "True").optim.ema_decay == 0.999
+    assert settings_of("--ema=false", "--ema_decay", "0.9").optim.ema_decay is None
     assert "--ema_decay has no effect without --ema" in caplog.text
     data = settings_of("--sample_rate", "3", "--dynamic_sample").data
     assert (data.sample_stride, data.random_stride) == (3, True)
@@ -118,6 +120,10 @@ def test_where_a_run_begins_and_ends(tmp_path, config_json):
     config = settings_of("--pretrained_model_name_or_path", V12, "--freeze_encoder")
     assert (config.pretrained, config.model) == (V12, {"family": "causal_vae"})
     assert config.freeze == ["encoder"]  # it has no quant_conv
+    config = settings_of("--pretrained_model_name_or_path", "causal-vae-1.2", "--freeze_encoder")
+    names = ["encoder.a", "quant_conv.a", "post_quant_conv.a", "decoder.a"]
+    assert trainable_names(names, None, config.freeze, aliases={}) == names[2:]
+    assert trainable_names([*names[:1], *names[3:]], None, config.freeze, aliases={}) == names[3:]
     assert settings_of("--exp_name", "a", "--ckpt_dir", "b").output_path == "b/a"
     assert settings_of("--exp_name", "a", "--output_dir", "c").output_path == "c"
     run = tmp_path / "run"
@@ -171,6 +177,7 @@ def test_open_sora_plans_own_calls_of_reconstruction_and_evaluation(caplog):
     [
         ("train", "--video_pth clips", "'--video_pth'; did you mean --video_path"),
         ("train", "--resolution", "--resolution needs a value"),
+        ("train", "--ema 0.9", "--ema='0.9'; expected true or false"),
         ("train", "--disc_start abc", "--disc_start='abc'; expected a whole number"),
         ("train", "--kl_weight small", "--kl_weight='small'; expected a number"),
         ("train", "--model_name WFVAE", "unknown model 'WFVAE' after --model_name"),
