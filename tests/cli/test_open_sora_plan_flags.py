@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mg.cli import parse_config
@@ -13,7 +15,9 @@ from mg.commands.evaluate import EvaluateConfig
 from mg.commands.inference_vae import InferenceConfig
 from mg.commands.open_sora_plan_flags import translated
 from mg.commands.train_vae import parse
+from mg.training.autoencoder.autoencoder_weights import load_start_weights
 from mg.training.parameter_groups import trainable_names
+from mg.vaes.reading import read_vae
 from tests.tiny import AUTOENCODERS
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +128,13 @@ def test_where_a_run_begins_and_ends(tmp_path, config_json):
     names = ["encoder.a", "quant_conv.a", "post_quant_conv.a", "decoder.a"]
     assert trainable_names(names, None, config.freeze, aliases={}) == names[2:]
     assert trainable_names([*names[:1], *names[3:]], None, config.freeze, aliases={}) == names[3:]
+    # A checkpoint of theirs, which has no config beside it: its averaged weights.
+    theirs = shutil.copy(Path(V12) / "checkpoint.ckpt", tmp_path / "checkpoint-14000.ckpt")
+    config = settings_of("--resume_from_checkpoint", theirs, "--model_config", f"{V12}/config.json")
+    tensors, network = load_start_weights(config)
+    expected = read_vae(V12).tensors
+    assert not network.use_quant_layer and tensors.keys() == expected.keys()
+    assert all(np.array_equal(tensors[name], expected[name]) for name in expected)
     assert settings_of("--exp_name", "a", "--ckpt_dir", "b").output_path == "b/a"
     assert settings_of("--exp_name", "a", "--output_dir", "c").output_path == "c"
     run = tmp_path / "run"
