@@ -65,7 +65,7 @@ MODULES = {
     "decoder_mid_resnet": RESNET_BLOCKS,
 }
 # Losses that a config may name by their last part; what stands before it is a package.
-LOSSES = ("LPIPSWithDiscriminator", "LPIPSWithDiscriminator3D")
+LOSSES = ("LPIPSWithDiscriminator", "LPIPSWithDiscriminator3D", "SimpleLPIPS")
 # Modules with this suffix are the same ones, computed again in the backward pass.
 RECOMPUTED = "_GC"
 # Fields with one right value here.

@@ -40,7 +40,10 @@ def load_start_weights(
     family = model.family
     if start is None:
         return None, model.config or family.read_config({})
-    read = _read(start, family, None if model.config is None else model.config.to_dict())
+    stated = None if model.config is None else model.config.to_dict()
+    if stated is not None and not family.starts_from:  # the class says how some files are read
+        stated = {"_class_name": family.class_names[0], **stated}
+    read = _read(start, family, stated)
     if start.parts is None:
         return read.tensors, model.config or family.read_config(read.config)
     aliases = {"temporal": family.temporal} if family.temporal else {}
