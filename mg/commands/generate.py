@@ -75,6 +75,9 @@ class GenerateConfig(DeviceConfig):
         first_frame: image that the video begins with, for a generator that was trained so.
         prefix: video that the video begins with, as first_frame.
         suffix: video that the video ends with, as first_frame.
+        known_frames: video of which the frames of mask are kept, for a generator that was trained
+            with masks; the others are made.
+        mask: frames to keep, ranges counted from 0 such as 0-7,24-31, whole frames of the latent.
         guidance_drops: what the branch that guidance pushes away from is without: text, source or
             frames, or several with commas.
         output: the file to write (.mp4, .mkv, .mov; .png for one frame), with prompts_file the
@@ -116,6 +119,8 @@ class GenerateConfig(DeviceConfig):
     first_frame: str | None = None
     prefix: str | None = None
     suffix: str | None = None
+    known_frames: str | None = None
+    mask: str | None = None
     guidance_drops: str | None = None
     num_frames: int | None = None
     resolution: int | tuple[int, int] | None = None
@@ -144,6 +149,7 @@ class GenerateConfig(DeviceConfig):
         if self.prompt is not None and self.prompts_file is not None:
             raise ValueError("give either prompt or prompts_file")
         given = [name for name in VISUAL if getattr(self, name) is not None]
+        VisualInputs(**{name: getattr(self, name) for name in given})  # refuses what does not fit
         if given and self.prompt is None and self.prompts_file is None:
             raise ValueError(f"give a prompt (or prompts_file) beside {', '.join(given)}")
         if self.lora is None and self.lora_weight != 1:
@@ -170,7 +176,7 @@ def main() -> None:
     paths = [Path(config.output)]
     if config.prompts_file is not None:
         paths = numbered_paths(config.output, len(prompts), settings.num_frames)
-    given = VisualInputs(config.source, config.first_frame, config.prefix, config.suffix)
+    given = VisualInputs(**{name: getattr(config, name) for name in VISUAL})
     inputs = [given] * len(prompts)
     check_request(parts, prompts, settings, inputs=inputs, truncate=config.truncate)
     given = given.fitted(settings)
