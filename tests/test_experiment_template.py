@@ -1,5 +1,7 @@
 """The template of an experiment: copied and run as a user does it, and what it refuses."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +15,11 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "experiments" / "exp_template"
 
 
-def run(*arguments):
+def run(*arguments, folder=TEMPLATE):
     return subprocess.run(
-        [sys.executable, TEMPLATE / "run.py", *map(str, arguments)],
+        [sys.executable, folder / "run.py", *map(str, arguments)],
         cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=900,
@@ -25,18 +28,21 @@ def run(*arguments):
 
 
 def test_a_small_experiment_gives_table_and_plot(tmp_path):
-    config = tmp_path / "config.yaml"
-    text = (TEMPLATE / "config.yaml").read_text()
+    copy = tmp_path / "experiments" / "exp1_attention_ablation"
+    shutil.copytree(TEMPLATE, copy, ignore=shutil.ignore_patterns("results"))
+    config = copy / "config.yaml"
+    text = config.read_text()
     shared = text[: text.index("\nvariants:") + 1]
-    small = "{resolution: 32, num_frames: 8, optim.lr_schedule: cosine, optim: {lr_end: 1.0e-5}}"
+    small = "{resolution: 32, num_frames: 8, lr_schedule: cosine, optim.lr_end: 1.0e-5}"
     config.write_text(shared + f"variants:\n  fast: {{lr: 3.0e-3}}\n  small: {small}\n")
     finished = run(
-        *("--config", config, "--steps=2", "--num_videos=2", "--num_held_out=1"),
+        *("--steps=2", "--num_videos=2", "--num_held_out=1"),
         *("--batch_size=1", "--device=CPU", "--mode=pynative", "--model.num_layers=1"),
-        *(f"--output_path={tmp_path / 'out'}", f"--results={tmp_path / 'results'}"),
+        f"--output_path={tmp_path / 'out'}",
+        folder=copy,
     )
     assert finished.returncode == 0, finished.stderr
-    lines = (tmp_path / "results" / "table.md").read_text().splitlines()
+    lines = (copy / "results" / "table.md").read_text().splitlines()
     assert lines[0].startswith("| variant | parameters | held-out loss before |")
     assert lines[2].startswith("| fast | ") and "MindSpore" in lines[-1]
     assert lines[3].startswith("| small | ")
@@ -50,7 +56,7 @@ def test_a_small_experiment_gives_table_and_plot(tmp_path):
     assert written["small"]["optim"]["lr_end"] == 1e-5
     clips = Path(written["small"]["csv_path"]).parent
     assert clips.name == "clips_32px_8f" and probe_video(clips / "00000.mp4").num_frames == 8
-    assert (tmp_path / "results" / "losses.png").stat().st_size > 1000
+    assert (copy / "results" / "losses.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ logger = logging.getLogger("mg")
 
 FOLDER = Path(__file__).resolve().parent
 SHARED = ("lr", "batch_size", "steps", "seed")
+SHORT_NAMES = {"lr": "optim.lr", "lr_schedule": "optim.lr_schedule"}
 CLIPS = ("resolution", "num_frames", "autoencoder")
 # What the experiment decides itself, so that runs can be compared.
 OWN = ("output_path", "csv_path", "latent_folder", "tae", "validation.csv_path")
@@ -43,7 +44,7 @@ class ExperimentConfig(DeviceConfig):
     Args:
         variants: {name: what differs}: fields of `model`; lr, batch_size, steps, seed; resolution,
             num_frames, autoencoder; or any setting of a training (mg train --help-all) by its
-            dotted name, such as optim.lr_schedule.
+            dotted name, such as optim.warmup_steps.
         family: of the denoiser.
         model: fields of its config.
         num_videos: clips that are drawn to train on.
@@ -109,7 +110,7 @@ class ExperimentConfig(DeviceConfig):
         }
         try:
             for name, value in ({name: getattr(self, name) for name in SHARED} | changes).items():
-                put(settings, "optim.lr" if name == "lr" else name, value)
+                put(settings, SHORT_NAMES.get(name, name), value)
             # Measured and kept before and after, unless a variant says otherwise.
             settings.setdefault("checkpoint_interval", settings["steps"])
             settings["validation"].setdefault("interval", settings["steps"])
