@@ -248,7 +248,7 @@ def _check_inputs(
         )
     mode = inputs.frame_mode
     if mode is not None and mode not in conditions.frame_modes:
-        known = " and ".join(name for name in inputs.given() if name != "source")
+        known = " and ".join(name for name in inputs.given() if name not in ("source", "mask"))
         modes = ", ".join(conditions.frame_modes) or "none"
         raise ValueError(
             f"{known}: this generator was not trained with that (it takes {takes}; known frames: "

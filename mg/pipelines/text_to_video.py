@@ -175,6 +175,8 @@ class TextToVideo(Publishable):
         first_frame: np.ndarray | str | os.PathLike | None = None,
         prefix: np.ndarray | str | os.PathLike | None = None,
         suffix: np.ndarray | str | os.PathLike | None = None,
+        known_frames: np.ndarray | str | os.PathLike | None = None,
+        mask: str | Sequence[bool] | np.ndarray | None = None,
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -218,6 +220,8 @@ class TextToVideo(Publishable):
                 trained with one, or with a `strength` below 1 for any.
             first_frame, prefix, suffix: what the video begins or ends with, as `VisualInputs`, for
                 a generator that was trained so.
+            known_frames, mask: a video of which some frames are kept, and which, such as
+                "0-7,24-31", for a generator that was trained with masks.
             seed: one for each video; or one number, which the first video gets, and each further
                 one a number more. None is 0.
             batch_size: videos sampled together. They are decoded one by one.
@@ -273,11 +277,12 @@ class TextToVideo(Publishable):
         if latents is not None:
             latents = with_published_layout(np.asarray(latents), self.family)
         seeds = seeds_of(0 if seed is None else seed, len(texts))
+        given = VisualInputs(source, first_frame, prefix, suffix, known_frames, mask)
         sampled = self.latents(
             texts,
             seeds,
             settings=settings,
-            inputs=[VisualInputs(source, first_frame, prefix, suffix)] * len(texts),
+            inputs=[given] * len(texts),
             embeds=embeds,
             noise=SamplingNoise(seeds, generators=generator, first=latents),
             batch_size=batch_size,

@@ -1,7 +1,8 @@
 """Which parameters train, and at which learning rate, by patterns of their names.
 
 A pattern is shell style (`decoder.up.*.norm1.*`), the name of a part, which stands for all that
-is in it (`encoder`, `decoder.mid`), or an alias that the network offers (`temporal`).
+is in it (`encoder`, `decoder.mid`), or an alias that the network offers (`temporal`,
+`vae_encoder`, `vae_decoder`).
 """
 
 import difflib
@@ -9,9 +10,35 @@ import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["group_table", "learning_rate_multipliers", "matching_names", "trainable_names"]
+__all__ = [
+    "autoencoder_halves",
+    "group_table",
+    "learning_rate_multipliers",
+    "matching_names",
+    "trainable_names",
+]
 
 Aliases = Mapping[str, Sequence[str]]
+
+
+def autoencoder_halves(prefix: str = "") -> dict[str, list[str]]:
+    """Return the aliases of the two halves of an autoencoder of any family.
+
+    Every parameter that can train is in one of them: `quant_conv` follows the encoder,
+    `post_quant_conv` precedes the decoder.
+
+    Args:
+        prefix: what stands before the names of the autoencoder's parameters, e.g. "vae.".
+    """
+    parts = {
+        "vae_encoder": ("encoder", "quant_conv"),
+        "vae_decoder": ("decoder", "post_quant_conv"),
+    }
+    places = prefix, f"{prefix}*."
+    return {
+        half: [f"{place}{part}.*" for part in names for place in places]
+        for half, names in parts.items()
+    }
 
 
 def matching_names(names: Sequence[str], pattern: str, *, aliases: Aliases) -> set[str]:

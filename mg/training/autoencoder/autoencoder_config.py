@@ -159,7 +159,7 @@ class TrainAutoencoderConfig(RunSettings):
         return PretrainedTarget(
             families=(family.name, *family.starts_from),
             trained_first=("temporal",),
-            parts={"vae_encoder": "encoder", "vae_decoder": "decoder"},
+            parts={half: half for half in ("vae_encoder", "vae_decoder")},
         )
 
     def start_weights(self) -> PretrainedVAESettings | None:

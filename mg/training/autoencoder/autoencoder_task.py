@@ -30,6 +30,7 @@ from mg.training.autoencoder.autoencoder_weights import (
     load_start_weights,
     load_teacher,
     metadata_of,
+    name_aliases,
 )
 from mg.training.autoencoder.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.autoencoder.perceptual import compared_frames, load_perceptual
@@ -74,7 +75,7 @@ class AutoencoderTask(Task):
         config = apply_pretrained(config, config.target(), steps_per_epoch=steps_per_epoch)
         self.config = config
         self.family = config.model_to_train().family
-        self.aliases = {"temporal": self.family.temporal} if self.family.temporal else {}
+        self.aliases = name_aliases(self.family)
         adversarial = config.adversarial
         self.stages = plan_stages(
             config, discriminator_start=adversarial.start_step if adversarial else None

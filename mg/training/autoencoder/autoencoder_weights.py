@@ -1,6 +1,7 @@
 """The weights that the training of an autoencoder starts from, and those that it ends with."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from mg.models.autoencoder import Autoencoder, AutoencoderSettings
 from mg.models.families import AutoencoderFamily, autoencoder_family
 from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
-from mg.training.parameter_groups import matching_names
+from mg.training.parameter_groups import autoencoder_halves, matching_names
 from mg.training.pretrained import PretrainedVAESettings, find_start_weights
 from mg.training.run.checkpoint import save_final_weights
 from mg.vaes.reading import ReadVAE, read_vae
@@ -22,6 +23,7 @@ __all__ = [
     "load_start_weights",
     "load_teacher",
     "metadata_of",
+    "name_aliases",
 ]
 
 
@@ -46,12 +48,18 @@ def load_start_weights(
     read = _read(start, family, stated)
     if start.parts is None:
         return read.tensors, model.config or family.read_config(read.config)
-    aliases = {"temporal": family.temporal} if family.temporal else {}
+    aliases = name_aliases(family)
     chosen = set()
     for pattern in start.parts:
         chosen |= matching_names(list(read.tensors), pattern, aliases=aliases)
     network_config = family.read_config({**read.config, **model.changes})
     return {name: read.tensors[name] for name in sorted(chosen)}, network_config
+
+
+def name_aliases(family: AutoencoderFamily) -> dict[str, Sequence[str]]:
+    """Return what short names in patterns of a family's parameters stand for."""
+    temporal = {"temporal": family.temporal} if family.temporal else {}
+    return {**temporal, **autoencoder_halves()}
 
 
 def load_teacher(config: TrainAutoencoderConfig) -> Autoencoder:

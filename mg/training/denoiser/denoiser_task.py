@@ -24,6 +24,7 @@ from mg.models.lora import DEFAULT_TARGETS, add_lora, lora_maps
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
+from mg.pipelines.generator_parts import check_fit
 from mg.training.denoiser.denoiser_config import LoraSettings, TrainDenoiserConfig
 from mg.training.denoiser.denoiser_data import (
     build_datasets,
@@ -102,13 +103,14 @@ class DenoiserTask(Task):
         return self.config.sequence_parallel > 1 or self.config.zero_stage == 3
 
     def _model(self) -> DenoiserConfig:
-        """Return the network's config, which must take all latents."""
+        """Return the network's config, which must take all latents and the texts."""
         manifest = self.dataset.manifest
         model = self.config.denoiser().config(
             text_encoders=[TextInput(e.name, e.width, e.max_tokens) for e in self.text_encoders],
             latent_channels=manifest.spec.channels,
             condition_channels=self.conditions.num_channels(manifest.spec.channels),
         )
+        check_fit(model, manifest.spec, self.text_encoders, self.conditions)
         for bucket in manifest.buckets():
             try:
                 size = bucket.num_frames, bucket.height, bucket.width
