@@ -14,6 +14,7 @@ __all__ = [
     "flow_config",
     "noise_schedule",
     "predicted_by",
+    "with_schedule",
 ]
 
 SCHEDULER_CLASSES = {
@@ -35,6 +36,13 @@ DIFFUSION_FIELDS = {
     "set_alpha_to_one": True,
     "steps_offset": 0,
 }
+CLOCK_FIELDS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "rescale_betas_zero_snr",
+    "snr_shift_scale",
+)
 FLOW_FIELDS = {
     "use_dynamic_shifting": False,
     "invert_sigmas": False,
@@ -135,6 +143,13 @@ def diffusion_config(
         "snr_shift_scale": schedule.snr_shift_scale,
         **DIFFUSION_FIELDS,
     }
+
+
+def with_schedule(config: Mapping[str, Any], schedule: NoiseSchedule) -> dict[str, Any]:
+    """Return the fields of a scheduler of CogVideoX with another clock."""
+    stated = diffusion_config(schedule)
+    clock = {name: stated[name] for name in CLOCK_FIELDS}
+    return {**config, **clock}
 
 
 def flow_config(shift: float) -> dict[str, Any]:
