@@ -25,7 +25,9 @@ def test_a_small_experiment_gives_table_and_plot(tmp_path):
     config = tmp_path / "config.yaml"
     text = (TEMPLATE / "config.yaml").read_text()
     shared = text[: text.index("\nvariants:") + 1]
-    config.write_text(shared + "variants:\n  fast: {lr: 3.0e-3}\n")
+    config.write_text(
+        shared + "variants:\n  fast: {lr: 3.0e-3, lr_schedule: linear, loss: {l1_weight: 0.5}}\n"
+    )
     finished = run(
         *("--config", config, "--steps=2", "--num_videos=2", "--num_held_out=1"),
         *("--batch_size=1", "--device=CPU", "--model.num_layers=1"),
@@ -43,6 +45,8 @@ def test_a_small_experiment_gives_table_and_plot(tmp_path):
     [
         ("{a: {heads: 8}}", "unknown key 'heads' in the variant a"),
         ("{a: {model: {num_attention_head: 8}}}", "variant a: model: "),
+        ("{a: {loss: {l2: 1}}}", "variant a: unknown key 'l2' in loss"),
+        ("{a: {lr_schedule: steps}}", "variant a: optim.lr_schedule='steps'; expected constant,"),
         ("{a: {lr: -1.0}}", "variant a: optim.lr=-1.0"),
         ("{}", "variants is empty"),
     ],

@@ -23,6 +23,7 @@ from mg.files import atomic_path, write_text
 from mg.known_names import check_known
 from mg.pipelines.generator_folder import SHIPPED_AUTOENCODER
 from mg.training.denoiser.denoiser_config import (
+    DenoiserLossSettings,
     FlowValidationSettings,
     TextSettings,
     TrainDenoiserConfig,
@@ -34,7 +35,8 @@ from mg.training.settings import OptimSettings
 logger = logging.getLogger("mg")
 
 FOLDER = Path(__file__).resolve().parent
-CHANGEABLE = ("model", "lr", "batch_size", "steps", "seed")
+SHARED = ("lr", "batch_size", "steps", "seed")
+CHANGEABLE = ("model", *SHARED, "lr_schedule", "loss")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ class ExperimentConfig(DeviceConfig):
     """An experiment: settings that all runs share, and variants of them.
 
     Args:
-        variants: {name: what differs}: fields of `model`, lr, batch_size, steps, seed.
+        variants: {name: what differs}: fields of `model`, lr, batch_size, steps, seed; lr_schedule
+            and fields of `loss` as in a run of scripts/train.py.
         family: of the denoiser.
         model: fields of its config.
         num_videos: clips that are drawn to train on.
@@ -87,7 +90,7 @@ class ExperimentConfig(DeviceConfig):
         changes = dict(self.variants[variant] or {})
         check_known(changes, list(CHANGEABLE), kind="key", place=f"in the variant {variant}")
         model = {"family": self.family, **self.model, **changes.pop("model", {})}
-        values = {name: getattr(self, name) for name in CHANGEABLE[1:]} | changes
+        values = {name: getattr(self, name) for name in SHARED} | changes
         folder = Path(self.output_path)
         try:
             return TrainDenoiserConfig(
@@ -102,7 +105,12 @@ class ExperimentConfig(DeviceConfig):
                 checkpoint_interval=values["steps"],
                 model=model,
                 text=TextSettings(encoders=ENCODERS.get(self.family, ["word"])),
-                optim=OptimSettings(lr=values["lr"], ema_decay=None),
+                optim=OptimSettings(
+                    lr=values["lr"],
+                    lr_schedule=values.get("lr_schedule", "constant"),
+                    ema_decay=None,
+                ),
+                loss=_loss_settings(values.get("loss", {})),
                 validation=FlowValidationSettings(
                     csv_path=str(folder / "clips" / "held_out.csv"), interval=values["steps"]
                 ),
@@ -111,6 +119,12 @@ class ExperimentConfig(DeviceConfig):
             )
         except ValueError as error:
             raise ValueError(f"variant {variant}: {error}") from error
+
+
+def _loss_settings(fields: dict[str, float]) -> DenoiserLossSettings:
+    known = [field.name for field in dataclasses.fields(DenoiserLossSettings)]
+    check_known(fields, known, kind="key", place="in loss")
+    return DenoiserLossSettings(**fields)
 
 
 def main() -> None:
