@@ -34,7 +34,8 @@ def test_a_small_experiment_gives_table_and_plot(tmp_path):
     text = config.read_text()
     shared = text[: text.index("\nvariants:") + 1]
     small = "{resolution: 32, num_frames: 8, lr_schedule: cosine, optim.lr_end: 1.0e-5}"
-    config.write_text(shared + f"variants:\n  fast: {{lr: 3.0e-3}}\n  small: {small}\n")
+    fast = "{lr: 3.0e-3, loss: {l1_weight: 0.5}}"
+    config.write_text(shared + f"variants:\n  fast: {fast}\n  small: {small}\n")
     finished = run(
         *("--steps=2", "--num_videos=2", "--num_held_out=1"),
         *("--batch_size=1", "--device=CPU", "--mode=pynative", "--model.num_layers=1"),
@@ -52,6 +53,7 @@ def test_a_small_experiment_gives_table_and_plot(tmp_path):
     }
     assert written["fast"]["optim"]["lr"] == 3e-3 and written["small"]["optim"]["lr"] == 1e-3
     assert written["fast"]["optim"]["lr_schedule"] == "constant"
+    assert written["fast"]["loss"]["l1_weight"] == 0.5
     assert written["small"]["optim"]["lr_schedule"] == "cosine"
     assert written["small"]["optim"]["lr_end"] == 1e-5
     clips = Path(written["small"]["csv_path"]).parent
@@ -68,6 +70,8 @@ def test_a_small_experiment_gives_table_and_plot(tmp_path):
         ("{a: {csv_path: b.csv}}", "variant a: csv_path is set by the experiment; leave it out"),
         ("{a: {resolution: 8}}", "resolution=8; expected a whole number of 16 or more"),
         ("{a: {model: {num_attention_head: 8}}}", "variant a: model: "),
+        ("{a: {loss: {l2: 1}}}", "variant a: unknown setting 'loss.l2'"),
+        ("{a: {lr_schedule: steps}}", "variant a: optim.lr_schedule='steps'; expected constant,"),
         ("{a: {lr: -1.0}}", "variant a: optim.lr=-1.0"),
         ("{}", "variants is empty"),
     ],

@@ -12,8 +12,7 @@ import numpy as np
 from mindspore import nn
 
 from mg.conditions.text.encoder import TextEncoder
-from mg.flow.scheduler_config import noise_schedule
-from mg.flow.velocity_network import velocity_network
+from mg.flow.velocity_network import published_network, velocity_network
 from mg.models.denoiser import Denoiser
 from mg.pipelines.diffusers_call import (
     check_output_type,
@@ -105,7 +104,7 @@ class TextToVideo(Publishable):
         self.conditions = parts.conditions
         self.family = parts.family
         self.scheduler = parts.scheduler
-        self._velocity_of = None
+        self._converted: dict[str, tuple[nn.Cell, nn.Cell]] = {}
         self.transformer_config = parts.transformer_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
 
@@ -363,13 +362,19 @@ class TextToVideo(Publishable):
 
     def velocity_network(self) -> nn.Cell:
         """Return the transformer as one that gives the velocity, built once."""
-        if self._velocity_of is None or self._velocity_of[0] is not self.transformer:
-            prediction, schedule = self.family.prediction, None
-            if prediction == "v" and self.scheduler is not None:
-                schedule = noise_schedule(self.scheduler)
-            converted = velocity_network(self.transformer, prediction, schedule)
-            self._velocity_of = self.transformer, converted
-        return self._velocity_of[1]
+        return self._as("velocity", velocity_network)
+
+    def published_network(self) -> nn.Cell:
+        """Return the transformer as its scheduler calls it, built once."""
+        return self._as("published", published_network)
+
+    def _as(self, kind: str, convert: Callable[..., nn.Cell]) -> nn.Cell:
+        network, converted = self._converted.get(kind, (None, None))
+        if network is not self.transformer:
+            # The scheduler says what was trained: a family's networks may predict other things.
+            converted = convert(self.transformer, self.family.prediction, self.scheduler)
+            self._converted[kind] = self.transformer, converted
+        return converted
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Return the latent of frames as `decode` takes it, float32 (C, T', H', W'), not scaled.
