@@ -45,7 +45,8 @@ class PretrainedVAESettings:
         enabled: whether they are used.
         model_name: a weight file, a folder with one, or a name that
             `mg download --list` shows.
-        key: the weights to take from a file that holds several, such as ema_state_dict.
+        key: the weights to take from a file that holds several, such as state_dict; null takes
+            those averaged over training, if it has some.
         method: what the weights are: tae, sd (a 2-D VAE), or another family of
             `mg.models.families.AUTOENCODERS`; auto recognises it; local does, too, and never asks
             the network.

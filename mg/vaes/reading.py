@@ -12,7 +12,6 @@ from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
 from mg.weights.assumed_config import shapes_of
-from mg.weights.causal_vae import read_causal_vae
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.hub import fetch, find_model
@@ -95,10 +94,7 @@ def read_vae(
             raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
     file = find_weights(_on_disk(name_or_path, method, cache_folder))
     stated = _read_config(config, file)
-    if stated and stated.get("_class_name") == "CausalVAEModel":
-        loaded = read_causal_vae(file, key=key)
-    else:
-        loaded = read_weights(file, key=key)
+    loaded = read_weights(file, key=key)
     try:
         tensors = _renamed(own_tensors(loaded))
         shapes = shapes_of(tensors)

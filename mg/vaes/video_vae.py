@@ -204,7 +204,8 @@ class VideoVAE:
             config: fields, or a JSON file, to use in place of the checkpoint's config.json.
                 Without any, sizes are read off the tensors, and a warning names what is assumed.
             cache_folder: where downloads are kept; None takes the default.
-            key: the weights to take from a file that holds several, such as `ema_state_dict`.
+            key: the weights to take from a file that holds several, such as `state_dict`; None
+                takes those averaged over training, if it has some.
 
         Raises:
             FileNotFoundError: the path, or weights in the folder, do not exist.

@@ -16,7 +16,7 @@ from mg.models.causal_vae.network import CausalVideoVAE
 from mg.models.causal_vae.samplers import make_sampler
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.vaes.causal_vae import CausalVideoVAE as CausalVideoVAEOfUsers
-from mg.weights.causal_vae import read_causal_vae
+from mg.weights.own_tensors import read_own_tensors
 from mg.weights.vae_names import to_diffusers_names
 from tests.networks import network_shapes
 
@@ -55,7 +55,7 @@ def networks():
     built = {}
     for version in VERSIONS:
         built[version] = CausalVideoVAE(config_of(version))
-        built[version].load_tensors(read_causal_vae(FOLDER / version))
+        built[version].load_tensors(read_own_tensors(FOLDER / version))
     return built
 
 
@@ -194,7 +194,7 @@ def test_attention_stands_where_levels_have_the_resolutions_named():
 
 def test_the_averaged_weights_of_v1_2_are_taken_unless_others_are_asked_for(networks):
     own = networks["v1.2"].tensors()
-    plain = read_causal_vae(FOLDER / "v1.2", key="state_dict")
+    plain = read_own_tensors(FOLDER / "v1.2", key="state_dict")
     assert plain.keys() == own.keys()
     assert (
         np.abs(plain["decoder.conv_in.conv.weight"] - own["decoder.conv_in.conv.weight"]).max()
@@ -215,7 +215,7 @@ def test_weights_come_back_as_they_were(networks):
 
 def test_the_losses_tensors_stay_behind(networks):
     for version, number in (("v1.0", 248), ("v1.1", 260), ("v1.2", 180)):
-        assert read_causal_vae(FOLDER / version).keys() == networks[version].tensors().keys()
+        assert read_own_tensors(FOLDER / version).keys() == networks[version].tensors().keys()
         assert len(networks[version].tensors()) == number
 
 
