@@ -82,18 +82,14 @@ def _read(
     inflate_method = start.inflate_method
     if inflate_method == "central" and not family.starts_from:  # the default, of what inflates
         inflate_method = "none"
-    read = read_vae(
+    return read_vae(
         path,
         method=start.method,
         inflate_method=inflate_method,
         config=stated,
         key=start.key,
+        into=family.name,
     )
-    if read.family != family.name:
-        raise ValueError(
-            f"{path} holds weights of family {read.family!r}, but model.family is {family.name!r}"
-        )
-    return read
 
 
 def exported_path(folder: Path, family: AutoencoderFamily) -> Path:
