@@ -128,8 +128,17 @@ def test_a_tile_that_is_no_whole_latents_is_refused(networks):
     vae = CausalVideoVAEOfUsers(networks["v1.0"], config_of("v1.0"))
     with pytest.raises(ValueError, match=r"height 32 that overlap by 4: expected multiples of 8"):
         vae.enable_tiling(height=32, width=32, overlap_pixels=4)
-    with pytest.raises(ValueError, match=r"frames 9 .* multiples of 4"):
-        vae.enable_tiling(frames=9)
+    for sizes, legal in (
+        ({"height": 33}, "use height 32 or 40"),
+        ({"width": 4, "overlap_pixels": 0}, "use width 8"),
+        ({"overlap_pixels": 12}, "use an overlap of 8 or 16"),
+        ({"height": 36, "overlap_pixels": 4}, "use height 32 or 40 and an overlap of 0 or 8"),
+        ({"overlap_pixels": 40}, "use an overlap of at most 24"),
+        ({"frames": 9}, r"frames 9 .* multiples of 4, .* use frames 8 or 12"),
+        ({"frames": 2}, "use frames 4"),
+    ):
+        with pytest.raises(ValueError, match=f"{legal}$"):
+            vae.enable_tiling(**{"height": 32, "width": 32, "overlap_pixels": 8, **sizes})
     assert vae.tiles is None
 
 

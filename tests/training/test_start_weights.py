@@ -15,6 +15,9 @@ from mg.training.autoencoder.autoencoder_config import (
 )
 from mg.training.autoencoder.autoencoder_task import AutoencoderTask
 from mg.training.autoencoder.autoencoder_weights import load_start_weights
+from mg.training.pretrained import PretrainedSettings, PretrainedVAESettings
+from mg.training.settings import PhaseSettings
+from mg.vaes import VideoVAE
 from mg.weights.own_tensors import read_own_tensors
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -52,6 +55,7 @@ def test_a_causal_vae_starts_from_an_image_vae(videos, tmp_path):
     )
     task = AutoencoderTask(config, Ranks())
     assert task.autoencoder.config.widths == [16, 32]
+    assert task.next_command(tmp_path).endswith("--image_size 16")
     image = read_own_tensors(KL)
     weight = task.autoencoder.tensors()["encoder.conv_in.conv.weight"]
     assert np.array_equal(weight[:, :, -1], image["encoder.conv_in.weight"])
@@ -83,3 +87,72 @@ def test_weights_of_another_family_are_refused_in_one_line(wanted, given, states
     message = str(caught.value)
     assert f"but the network is of family '{wanted}', which takes: {wanted} (" in message
     assert message.startswith(str(FOLDERS[given])) and "\n" not in message
+
+
+def probe(**_):
+    raise AssertionError("videos were probed")
+
+
+@pytest.fixture
+def start(videos, tmp_path, monkeypatch):
+    """Return a function that makes the task of settings, in which no video may be probed."""
+    monkeypatch.setattr("mg.training.autoencoder.autoencoder_task.build_manifest", probe)
+
+    def make(family, weights, **changes):
+        config = TrainVAEConfig(
+            **{
+                "output_path": str(tmp_path / "out"),
+                "video_folder": str(videos / "train"),
+                "model": {"family": family},
+                "pretrained": str(FOLDERS[weights or family]),
+                "loss": LossSettings(perceptual_loss_weight=0.0),
+                "device": "CPU",
+                **changes,
+            }
+        )
+        return AutoencoderTask(config, Ranks())
+
+    return make
+
+
+@pytest.mark.parametrize("family", ["hunyuan", "cogvideox", "dc_ae", "sd"])
+@pytest.mark.parametrize(
+    ("changes", "setting"),
+    [
+        ({"train": ["temporal"]}, "train"),
+        ({"freeze": ["temporal"]}, "freeze"),
+        ({"phases": [{"steps": 1, "train": ["temporal"]}, {}]}, r"phases\.train"),
+        ({"freeze_epochs": 2}, r"pretrained\.vae\.freeze_epochs=2"),
+    ],
+)
+def test_layers_along_time_that_a_family_has_not_are_told_at_once(start, family, changes, setting):
+    if "freeze_epochs" in changes:
+        vae = PretrainedVAESettings(model_name=str(FOLDERS[family]), **changes)
+        changes = {"pretrained": PretrainedSettings(vae=vae)}
+    if "phases" in changes:
+        changes = {"phases": [PhaseSettings(**phase) for phase in changes["phases"]]}
+    message = f"^{setting}: 'temporal' stands for layers .* of the family '{family}' has none; name"
+    with pytest.raises(ValueError, match=message) as caught:
+        start(family, None, **changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_whose_samplers_have_no_weights_has_no_layers_along_time(start):
+    vae = PretrainedVAESettings(model_name=str(KL), freeze_epochs=1)
+    with pytest.raises(ValueError, match=r"freeze_epochs=1: 'temporal' stands .* has none"):
+        start("causal_vae", "sd", pretrained=PretrainedSettings(vae=vae))
+    with pytest.raises(ValueError, match=r"^train: no parameter matches 'decodr'; did you mean"):
+        start("causal_vae", "sd", train=["decodr"])
+
+
+def test_weights_of_another_version_are_refused_in_one_line(start, monkeypatch):
+    fields = json.loads((CAUSAL / "v1.1" / "config.json").read_text())
+    monkeypatch.undo()
+    data = DataSettings(sample_n_frames=5, size=16, num_workers=0)
+    model = {"family": "causal_vae", **fields}
+    with pytest.raises(ValueError, match="encoder_conv_in is Conv2d in the config") as caught:
+        start("causal_vae", None, model=model, pretrained=str(CAUSAL / "v1.0"), data=data)
+    assert str(caught.value).startswith(str(CAUSAL / "v1.0")) and "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="encoder_conv_in is Conv2d in the config") as caught:
+        VideoVAE.from_pretrained(CAUSAL / "v1.0", config=fields)
+    assert str(caught.value).startswith(str(CAUSAL / "v1.0")) and "\n" not in str(caught.value)

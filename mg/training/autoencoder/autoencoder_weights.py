@@ -67,7 +67,10 @@ def load_teacher(config: TrainAutoencoderConfig) -> Autoencoder:
         encode_dtype=config.dtype,
         decode_dtype=config.dtype,
     )
-    teacher.load_tensors(read.tensors)
+    try:
+        teacher.load_tensors(read.tensors)
+    except ValueError as error:
+        raise ValueError(f"{config.start_weights().model_name}: {error}") from error
     for parameter in teacher.get_parameters():
         parameter.requires_grad = False
         parameter.name = f"teacher.{parameter.name}"
