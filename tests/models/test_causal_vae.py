@@ -22,10 +22,13 @@ from tests.networks import network_shapes
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FOLDER = FIXTURES / "causal_vae"
-VERSIONS = ("v1.0", "v1.1", "v1.2")
+# With 32 groups, as published, and v1.2 with the modules of v1.1: of the gradients the small ones.
+IN_PART = ("v1.0_32_groups", "v1.2_mixed")
+VERSIONS = ("v1.0", "v1.1", "v1.2", *IN_PART)
 TILES = {
     "v1.0": {"height": 32, "width": 32, "overlap_pixels": 8, "frames": None},
     "v1.1": {"height": 32, "width": 32, "overlap_pixels": 8, "frames": 8},
+    "v1.2": {"height": 64, "width": 64, "overlap_pixels": 8, "frames": 8, "latent_frames": 2},
 }
 # Two levels with most kinds of modules in them.
 MIXED = {
@@ -85,26 +88,43 @@ def coded(network, video):
     return outputs, dict(zip(named, (g.asnumpy() for g in gradients), strict=True))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_numbers_and_every_gradient_are_the_references(
-    networks, references, version, pynative_mode
-):
-    reference = references[version]
-    outputs, gradients = coded(networks[version], Tensor(reference["i:x"][:, :, :9]))
+def check_numbers(network, reference):
+    """Compare outputs to 1e-4 of the largest, gradients to 2e-3 of the largest of each."""
+    outputs, gradients = coded(network, Tensor(reference["i:x"][:, :, :9]))
     for output, key in zip(outputs, ("loss", "o:mean_T9", "o:logvar_T9", "o:y_T9"), strict=True):
         assert_near(output, reference[key])
     right = {key[2:]: array for key, array in reference.items() if key[:2] == "g:"}
-    assert set(gradients) == set(right)
     largest = max(np.abs(array).max() for array in right.values())
     for name, array in right.items():
         tolerance = 2e-3 * np.abs(array).max() + 1e-5 * largest
         np.testing.assert_allclose(gradients[name], array, rtol=0, atol=tolerance, err_msg=name)
+    return set(right), set(gradients)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_numbers_and_every_gradient_are_the_references(
+    networks, references, version, pynative_mode
+):
+    right, gradients = check_numbers(networks[version], references[version])
+    if version in IN_PART:
+        assert len(right) > len(gradients) / 2 and right < gradients
+    else:
+        assert right == gradients
+
+
+def test_the_compiled_network_is_the_reference(networks, references):
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        check_numbers(networks["v1.0_32_groups"], references["v1.0_32_groups"])
+    finally:
+        ms.set_context(mode=before)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_clips_of_other_lengths_are_the_references(networks, references, version, pynative_mode):
     network, reference = networks[version], references[version]
-    for num_frames in (1, 5, 17):
+    for num_frames in (1, 5) if version in IN_PART else (1, 5, 17):
         mean, logvar = network.moments(Tensor(reference["i:x"][:, :, :num_frames]))
         assert_near(mean, reference[f"o:mean_T{num_frames}"])
         assert_near(logvar, reference[f"o:logvar_T{num_frames}"])
