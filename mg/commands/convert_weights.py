@@ -24,7 +24,9 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=DTYPES, help="type of the floating-point tensors; default: as they are"
     )
-    parser.add_argument("--key", help="which weights of a file that holds several")
+    parser.add_argument(
+        "--key", help="which weights of a file that holds several; default: the averaged ones"
+    )
     parser.add_argument(
         "--keep_names",
         action="store_true",

@@ -180,7 +180,7 @@ class Autoencoder(nn.Cell):
             if not reasons:
                 raise
             raise ValueError(
-                "the weights do not fit the config: " + "; ".join(reasons) + f"\n{error}"
+                f"the weights do not fit the config: {'; '.join(reasons)} ({error})"
             ) from error
         for name, array in tensors.items():
             if array.dtype.kind != "f":

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 __all__ = [
     "autoencoder_halves",
     "group_table",
+    "has_match",
     "learning_rate_multipliers",
     "matching_names",
     "trainable_names",
@@ -61,6 +62,11 @@ def matching_names(names: Sequence[str], pattern: str, *, aliases: Aliases) -> s
         hint = f"did you mean {near[0]!r}?" if near else f"names are like {names[0]!r}"
         raise ValueError(f"no parameter matches {pattern!r}; {hint}")
     return found
+
+
+def has_match(names: Sequence[str], patterns: Iterable[str]) -> bool:
+    """Return whether any of the names of parameters fits one of the patterns."""
+    return bool(_found(names, patterns))
 
 
 def _found(names: Sequence[str], patterns: Iterable[str]) -> set[str]:

@@ -192,15 +192,17 @@ class VideoVAE(Publishable):
             method: the family, one of `mg.models.families.AUTOENCODERS`. `auto` recognises it from
                 the config and the tensors; `local` does so too, for a path on disk alone.
             inflate_method: of a 2-D VAE (family sd): central, replicate or average inflates it
-                into a Temporal Autoencoder (`mg.weights.inflation`); none keeps it as it is and
-                codes frame by frame.
+                into a Temporal Autoencoder (`mg.weights.inflation`), or, where `config` is that of
+                a CausalVideoVAE, into one (`mg.models.causal_vae.inflation`; there central is the
+                last tap, also called tail); none keeps it as it is and codes frame by frame.
             inflate_options: fields of the config of the Temporal Autoencoder to come, such as
                 `{"norm_per_frame": True}`: temporal_padding, or one of
                 `mg.weights.inflation.STRUCTURE_KEYS`.
             config: fields, or a JSON file, to use in place of the checkpoint's config.json.
                 Without any, sizes are read off the tensors, and a warning names what is assumed.
             cache_folder: where downloads are kept; None takes the default.
-            key: the weights to take from a file that holds several, such as `ema_state_dict`.
+            key: the weights to take from a file that holds several, such as `state_dict`; None
+                takes those averaged over training, if it has some.
 
         Raises:
             FileNotFoundError: the path, or weights in the folder, do not exist.

@@ -58,7 +58,7 @@ FAMILIES: dict[str, Family] = {
     "causalvae": Family(
         "Open-Sora-Plan's CausalVideoVAE (4 channels)",
         {
-            "encoder.mid.block_1.conv1.conv.weight": CONV3D,
+            "encoder.mid.block_1.norm1.weight": (ANY,),
             "decoder.conv_in.conv.weight": (ANY, 4, 3, 3, 3),
         },
     ),

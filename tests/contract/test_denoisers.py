@@ -101,6 +101,19 @@ def test_arrays_of_numpy_are_taken_as_tensors(name):
 
 
 @families
+def test_a_config_of_another_class_is_refused(name):
+    family = denoiser_family(name)
+    fields = {**TINY[name], "latent_channels": CHANNELS}
+    for other in DENOISERS:
+        if other != name:
+            stated = {"_class_name": denoiser_family(other).class_name, **fields}
+            with pytest.raises(
+                ValueError, match=f"but the family '{name}' has {family.class_name}"
+            ):
+                family.read_config(stated)
+
+
+@families
 def test_a_few_updates_lower_the_error(name):
     family, network = build(name)
     velocity = network

@@ -53,7 +53,7 @@ class TemporalAutoencoder(Autoencoder, Publishable):
         recompute: in training, compute the residual blocks' insides again in the backward pass
             instead of keeping them: less memory, more time.
         key: with `pretrained`, the weights to take from a file that holds several, such as
-            `ema_state_dict`.
+            `state_dict`; None takes those averaged over training, if it has some.
 
     Raises:
         ValueError: a config that no network can be built from, or weights that do not fit it.

@@ -60,18 +60,16 @@ class WanVAEConfig:
         is_residual: whether levels have shortcuts without parameters, as in Wan 2.2.
         patch_size: side of the squares of pixels that are taken as channels; None takes pixels.
         in_channels, out_channels: of the patches, 3 * patch_size^2.
+        clip_output: whether decoded frames are clipped to [-1, 1], as diffusers does; not while
+            training, where clipped ones would have no gradient.
 
     Raises:
         ValueError: a value that no network can be built from, with what was expected.
     """
 
     FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"attn_scales": ([],), "dropout": (0,)}
-    # Said by the structure, or by whoever decodes.
-    IGNORED: ClassVar[tuple[str, ...]] = (
-        "scale_factor_temporal",
-        "scale_factor_spatial",
-        "clip_output",
-    )
+    # Said by the structure.
+    IGNORED: ClassVar[tuple[str, ...]] = ("scale_factor_temporal", "scale_factor_spatial")
 
     base_dim: int = 96
     decoder_base_dim: int | None = None
@@ -85,6 +83,7 @@ class WanVAEConfig:
     in_channels: int = 3
     out_channels: int = 3
     patch_size: int | None = None
+    clip_output: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -144,8 +143,9 @@ class WanVAEConfig:
             object.__setattr__(self, name, tuple(value))
         if not self.dim_mult:
             raise ValueError("dim_mult=[]; expected one whole number for each level")
-        if type(self.is_residual) is not bool:
-            raise ValueError(f"is_residual={self.is_residual!r}; expected true or false")
+        for name in ("is_residual", "clip_output"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
 
     def _check_shortcuts(self) -> None:
         """Raise ValueError unless the shortcuts can average and repeat whole channels."""
@@ -234,13 +234,18 @@ class WanVAEConfig:
         return cls(**fields, **published.get(fields["z_dim"], unscaled))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values (lists for tuples) that JSON can hold, all that diffusers writes."""
+        """Return plain values (lists for tuples) that JSON can hold, all that diffusers writes.
+
+        `clip_output`, which diffusers' class does not have, is there if it is true.
+        """
         fields = {
             **{name: allowed[0] for name, allowed in self.FIXED.items()},
             **dataclasses.asdict(self),
             "scale_factor_temporal": self.spec.t,
             "scale_factor_spatial": self.spec.h,
         }
+        if not self.clip_output:
+            del fields["clip_output"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
 

@@ -58,8 +58,7 @@ def load_start_weights(
 
 def name_aliases(family: AutoencoderFamily) -> dict[str, Sequence[str]]:
     """Return what short names in patterns of a family's parameters stand for."""
-    temporal = {"temporal": family.temporal} if family.temporal else {}
-    return {**temporal, **autoencoder_halves()}
+    return {"temporal": family.temporal, **autoencoder_halves()}
 
 
 def load_teacher(config: TrainAutoencoderConfig) -> Autoencoder:
@@ -78,7 +77,10 @@ def load_teacher(config: TrainAutoencoderConfig) -> Autoencoder:
         encode_dtype=config.dtype,
         decode_dtype=config.dtype,
     )
-    teacher.load_tensors(read.tensors)
+    try:
+        teacher.load_tensors(read.tensors)
+    except ValueError as error:
+        raise ValueError(f"{config.start_weights().model_name}: {error}") from error
     for parameter in teacher.get_parameters():
         parameter.requires_grad = False
         parameter.name = f"teacher.{parameter.name}"
@@ -93,18 +95,14 @@ def _read(
     inflate_method = start.inflate_method
     if inflate_method == "central" and not family.starts_from:  # the default, of what inflates
         inflate_method = "none"
-    read = read_vae(
+    return read_vae(
         path,
         method=start.method,
         inflate_method=inflate_method,
         config=stated,
         key=start.key,
+        into=family.name,
     )
-    if read.family != family.name:
-        raise ValueError(
-            f"{path} holds weights of family {read.family!r}, but model.family is {family.name!r}"
-        )
-    return read
 
 
 def exported_path(folder: Path, family: AutoencoderFamily) -> Path:
