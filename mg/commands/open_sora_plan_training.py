@@ -86,21 +86,23 @@ def _own(ours: Sequence[str], *names: str) -> str | None:
 def _start(taken: Given, *, has_config: bool) -> dict[str, str]:
     """Return where a run begins: with weights, or where a run of ours has ended."""
     weights = taken.get("load_from_checkpoint") or taken.get("pretrained_model_name_or_path")
+    settings = {}
     if resumed := taken.get("resume_from_checkpoint"):
         run = _own_run(Path(resumed))
         if run is not None and "not_resume_training_process" not in taken:
-            return {"output_path": str(run), "resume": "true"}
-        weights = resumed if run is None else str(run / "vae")
-        logger.warning(
-            "--resume_from_checkpoint %s: its weights are taken; steps, optimiser and "
-            "discriminator begin anew.",
-            resumed,
-        )
-    if not weights:
-        return {}
-    # Weights that bring their config along are of that network.
-    use_theirs = not has_config and _has_config(Path(weights))
-    return {"pretrained": weights, **({"model.config": "null"} if use_theirs else {})}
+            settings = {"output_path": str(run), "resume": "true"}
+        else:
+            weights = resumed if run is None else str(run / "vae")
+            logger.warning(
+                "--resume_from_checkpoint %s: its weights are taken; steps, optimiser and "
+                "discriminator begin anew.",
+                resumed,
+            )
+    if weights:
+        settings["pretrained"] = weights
+        if not has_config and _has_config(Path(weights)):
+            settings["model.config"] = "null"  # it is that of the weights
+    return settings
 
 
 def _own_run(path: Path) -> Path | None:

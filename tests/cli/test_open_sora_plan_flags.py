@@ -143,6 +143,8 @@ def test_where_a_run_begins_and_ends(tmp_path, config_json):
     for path in (run, run / "checkpoints" / "step_00000001"):
         config = settings_of("--resume_from_checkpoint", path, "--exp_name", "a")
         assert (config.output_path, config.resume, config.pretrained) == (str(run), True, None)
+    config = settings_of("--resume_from_checkpoint", run, "--load_from_checkpoint", V12)
+    assert (config.output_path, config.resume, config.pretrained) == (str(run), True, V12)
     config = settings_of("--resume_from_checkpoint", run, "--not_resume_training_process")
     assert (config.resume, config.pretrained) == (False, str(run / "vae"))
 
