@@ -79,6 +79,8 @@ class AutoencoderFamily:
         parameter_shapes: of the network of a config, where they are known without building it.
         rescaled: from a config and a spec to the config that states the spec's scale, where the
             config's own fields can.
+        stored_spec: from a config and the network's tensors to the spec, where the tensors hold
+            the latents' scale; it counts more than the config's.
     """
 
     name: str
@@ -93,6 +95,11 @@ class AutoencoderFamily:
     starts_from: tuple[str, ...] = ()
     parameter_shapes: Callable[[Any], Shapes] | None = None
     rescaled: Callable[[Any, LatentSpec], Any] | None = None
+    stored_spec: Callable[[Any, Tensors], LatentSpec] | None = None
+
+    def spec(self, config: "AutoencoderSettings", tensors: Tensors) -> LatentSpec:
+        """Return the spec of the latents of a network with these weights."""
+        return config.spec if self.stored_spec is None else self.stored_spec(config, tensors)
 
     def build(
         self,

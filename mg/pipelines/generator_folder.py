@@ -204,7 +204,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         conditions = NO_CHANNELS
         if "conditions" in index:
             conditions = ChannelConditions.from_mapping(index["conditions"])
-        spec = coder_config.spec
+        spec = coder_config.spec  # older folders have a TAE, whose config states the scale
         if "latents" in index:
             spec = LatentSpec.from_mapping(index["latents"])
         check_fit(config, spec, encoders, conditions)

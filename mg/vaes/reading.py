@@ -68,7 +68,7 @@ def read_autoencoder(name_or_path: str | os.PathLike, **options: Any) -> Autoenc
         name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
         for name, array in read.tensors.items()
     }
-    return AutoencoderParts(family, config, tensors, config.spec)
+    return AutoencoderParts(family, config, tensors, family.spec(config, tensors))
 
 
 def read_vae(

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mg.data.latent_files import read_latent
+from mg.data.latent_files import read_latent, read_latent_info
 from mg.data.manifest import build_manifest
 from mg.data.video import iterate_frames
 from mg.data.video_writer import write_video
-from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.models.autoencoder_parts import AutoencoderParts
+from mg.models.families import AUTOENCODERS, autoencoder_family, denoiser_family
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.decode import decode_latent_files
 from mg.pipelines.encode import encode_videos
+from mg.pipelines.generator_folder import load_generator, save_generator
 from mg.pipelines.reconstruct import reconstruct_videos
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import decode_latents, encode_frames
@@ -28,8 +30,11 @@ from mg.training.autoencoder.autoencoder_config import (
 )
 from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.vaes import VideoVAE
+from mg.vaes.reading import read_autoencoder
 from mg.vaes.video_vae import family_class
+from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.tiny import AUTOENCODERS as TINY
+from tests.tiny import TEXT, TRANSFORMER
 
 # Families whose run is compiled; compiling the others takes a minute each. That their steps
 # compile, too, the networks' own tests and those of the Ascend audit show.
@@ -137,6 +142,65 @@ def test_saved_and_loaded_it_is_the_same(family, networks, tmp_path):
         np.testing.assert_array_equal(array, networks[family].tensors()[name])
     loaded = load_autoencoder(AutoencoderConfig(ckpt_path=str(tmp_path), inflate_method="none"))
     assert (loaded.family, loaded.spec) == (family, networks[family].spec)
+
+
+def generator_folder(folder, autoencoder, channels):
+    """Return a folder with a generator around an autoencoder with latents of so many channels."""
+    denoiser = denoiser_family("movie_gen")
+    config = denoiser.read_config(
+        TRANSFORMER | {"latent_channels": channels, "text_encoders": TEXT}
+    )
+    save_generator(
+        folder,
+        transformer_tensors=denoiser.build(config).tensors(),
+        transformer_config=config,
+        autoencoder=autoencoder,
+        text_encoders=["word,width=32,max_tokens=4"],
+        defaults={"num_frames": 4, "size": [8, 8], "fps": 8, "guidance": 1.0, "steps": 1},
+    )
+    return folder
+
+
+@families
+def test_a_generator_hands_its_autoencoder_on_bit_for_bit(family, networks, tmp_path):
+    network = networks[family]
+    parts = load_generator(
+        generator_folder(tmp_path / "generator", network, network.spec.channels)
+    ).autoencoder
+    assert (parts.family.name, parts.config, parts.spec) == (family, network.config, network.spec)
+    back = parts.build()
+    assert back.spec == network.spec
+    tensors = network.tensors()
+    assert back.tensors().keys() == tensors.keys()
+    for name, array in back.tensors().items():
+        np.testing.assert_array_equal(array, tensors[name])
+
+
+@pytest.mark.usefixtures("pynative_mode")
+def test_a_stored_scale_counts_more_than_the_config_through_every_door(networks, clip, tmp_path):
+    """Open-Sora's weights hold the scale; its config.json states one, too."""
+    folder = tmp_path / "weights"
+    vae = family_class("opensora")(networks["opensora"])
+    vae.save_pretrained(folder)
+    tensors = read_safetensors(folder / vae.weights_file)
+    tensors["scale"], tensors["shift"] = 2 * tensors["scale"], tensors["shift"] - 1
+    write_safetensors(folder / vae.weights_file, tensors, overwrite=True)
+
+    spec = VideoVAE.from_pretrained(folder).spec
+    stated = networks["opensora"].config.spec
+    np.testing.assert_allclose(spec.factor, np.array(stated.factor) / 2, rtol=1e-6)
+    np.testing.assert_allclose(
+        spec.offset, (np.array(stated.offset) + stated.factor) / 2, rtol=1e-6
+    )
+    network = load_autoencoder(AutoencoderConfig(ckpt_path=str(folder)))
+    parts = read_autoencoder(folder)
+    assert network.spec == parts.spec == parts.build().spec == spec
+    assert AutoencoderParts.of_network(network).spec == spec
+    generator = load_generator(generator_folder(tmp_path / "generator", folder, 4))
+    assert generator.autoencoder.spec == generator.autoencoder.build().spec == spec
+    manifest = build_manifest(video_folder=clip.parent)
+    encode_videos(network, manifest, tmp_path / "latents", image_size=SIDE, max_frames=1)
+    assert read_latent_info(tmp_path / "latents" / "clip.safetensors").latent_spec == spec
 
 
 @families

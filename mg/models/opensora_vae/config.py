@@ -14,7 +14,7 @@ from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_kl.config import AutoencoderKLConfig
 
-__all__ = ["OPENSORA_CONFIG", "OpenSoraVAEConfig", "TemporalVAEConfig", "scaling_of"]
+__all__ = ["OPENSORA_CONFIG", "OpenSoraVAEConfig", "TemporalVAEConfig", "stored_spec"]
 
 # The published checkpoint's fields that matter here; a config that lacks one gets it from here.
 # Its `micro_batch_size`, frames that go through the 2-D VAE together, would only change memory.
@@ -165,7 +165,7 @@ class OpenSoraVAEConfig:
             h=self.spatial.spatial_compression,
             w=self.spatial.spatial_compression,
             chunk=self.micro_frame_size,
-            **scaling_of(**self.stated_scaling()),
+            **_scaling(**self.stated_scaling()),
         )
 
     def stated_scaling(self) -> dict[str, np.ndarray]:
@@ -242,7 +242,18 @@ def _temporal_config(config: Mapping[str, Any], channels: int) -> TemporalVAECon
     return temporal
 
 
-def scaling_of(scale: np.ndarray, shift: np.ndarray) -> dict[str, float | list[float]]:
+def stored_spec(config: OpenSoraVAEConfig, tensors: Mapping[str, np.ndarray]) -> LatentSpec:
+    """Return the spec of the latents, with the scale that is stored among the weights.
+
+    Weights that lack it, which no network takes, leave the config's.
+    """
+    if not {"scale", "shift"} <= tensors.keys():
+        return config.spec
+    scaling = _scaling(tensors["scale"], tensors["shift"])
+    return dataclasses.replace(config.spec, **scaling)
+
+
+def _scaling(scale: np.ndarray, shift: np.ndarray) -> dict[str, float | list[float]]:
     """Return factor and offset of a `LatentSpec` for scaled latents (z - shift) / scale."""
     scale, shift = np.float64(scale), np.float64(shift)
     pair = {"factor": 1 / scale, "offset": -shift / scale}
