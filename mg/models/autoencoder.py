@@ -5,6 +5,7 @@ Layouts
     latent   (B, C, T', H', W')    unscaled; sizes by the family's `LatentSpec`
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mg.device import runs_on_cpu
 from mg.latent_spec import LatentSpec
 from mg.parameters import set_values
+from mg.tiling.frame_tiles import FrameTiles, decode_in_frame_tiles, encode_in_frame_tiles
 from mg.tiling.pieces import PieceLengths, decode_in_pieces, encode_in_pieces
 from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import MapFunction, tiled_decode, tiled_encode
@@ -60,8 +62,12 @@ class Autoencoder(nn.Cell):
     constants: tuple[str, ...] = ()  # names of parameters that never train
     has_posterior: bool = True  # else its latent is a point, and `logvar` says no more than that
     last_weight: Parameter  # of the decoder's last convolution
-    # Where a clip may be coded piece after piece, with the result of one piece: their lengths.
+    # Where a clip is coded piece after piece, with the result of one piece: their lengths.
     piece_frames: PieceLengths | None = None
+    # Where long clips are coded in tiles in time of the publisher's own.
+    frame_tiles: FrameTiles | None = None
+    # Whether one of the two is on; None where a family has neither. See `set_framewise`.
+    framewise: bool | None = None
 
     def __init__(
         self,
@@ -219,6 +225,10 @@ class Autoencoder(nn.Cell):
         missing = self.spec.valid_frames(video.shape[2]) - video.shape[2]
         if missing:
             video = ops.concat([video, *[video[:, :, -1:]] * missing], axis=2)
+        if self.frame_tiles is not None and (
+            self.use_tile or video.shape[2] > self.frame_tiles.size
+        ):
+            return encode_in_frame_tiles(self, video, self.used_tiling, map_tiles=self.map_tiles)
         if not self.use_tile:
             return self.moments(video)
         if self.piece_frames is not None:
@@ -265,7 +275,11 @@ class Autoencoder(nn.Cell):
                 f"num_target_frames={num_target_frames}, but a latent of {z.shape[2]} frames "
                 f"decodes to 1..{num_decoded} frames"
             )
-        if self.use_tile and self.piece_frames is not None:
+        if self.frame_tiles is not None and (
+            self.use_tile or z.shape[2] > self.frame_tiles.in_latents(self.spec).size
+        ):
+            video = decode_in_frame_tiles(self, z, self.used_tiling, map_tiles=self.map_tiles)
+        elif self.use_tile and self.piece_frames is not None:
             video = decode_in_pieces(self, z, self.tiling, map_tiles=self.map_tiles)
         elif self.use_tile:
             video = tiled_decode(
@@ -297,6 +311,28 @@ class Autoencoder(nn.Cell):
     def check_latent_shape(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless (B, C, T', H', W') is a latent of this network."""
         self.spec.check_latent(shape)
+
+    @property
+    def used_tiling(self) -> Tiling:
+        """The sizes of the tiles; without `use_tile` frames are not cut."""
+        return self.tiling if self.use_tile else dataclasses.replace(self.tiling, height=0, width=0)
+
+    def set_framewise(self, framewise: bool) -> None:
+        """Code clips in time as the publisher does, or without that.
+
+        CogVideoX's network codes chunks of 8 frames, Wan's of 4; each hands on what the next one's
+        convolutions look back at. HunyuanVideo's codes more than 16 frames in tiles that overlap.
+        Graphs that are compiled already stay as they are.
+
+        Raises:
+            ValueError: another family, which knows one way only.
+        """
+        if self.framewise is None:
+            raise ValueError(
+                f"framewise={framewise} has no effect: the family {self.family!r} has no way of "
+                "its own to code clips in time; leave it away"
+            )
+        self.framewise = framewise
 
     def tiling_within(
         self, memory_budget_gb: float, height: int, width: int, *, batch_size: int = 1

@@ -1,5 +1,6 @@
 """What every family of autoencoders keeps: one contract, a test for each of its points."""
 
+import dataclasses
 import json
 
 import mindspore as ms
@@ -39,6 +40,10 @@ from tests.tiny import TEXT, TRANSFORMER
 # Families whose run is compiled; compiling the others takes a minute each. That their steps
 # compile, too, the networks' own tests and those of the Ascend audit show.
 COMPILED = ("dc_ae", "sd")
+# Families whose networks see a clip as a whole; the others code any length piece by piece, as
+# published.
+WHOLE_CLIPS = ("tae", "causal_vae", "dc_ae")
+FRAMEWISE = ("cogvideox", "hunyuan", "wan")  # of the others, those that can do without
 SIDE = 16  # pixels, a multiple of every compression
 families = pytest.mark.parametrize("family", AUTOENCODERS)
 
@@ -242,6 +247,56 @@ def test_streaming_is_coding_in_tiles_of_time(family, networks):
         network.use_tile, network.tiling = False, Tiling.default(spec)
     np.testing.assert_allclose(means, mean.asnumpy()[0], rtol=0, atol=1e-5)
     np.testing.assert_allclose(np.concatenate(pieces, 1), whole, rtol=0, atol=1e-5)
+
+
+def coded_by_both(family, network, num_frames):
+    """Return means and videos of a clip, by `VideoVAE` and by the pipelines of files."""
+    frames = np.random.default_rng(2).integers(0, 256, (num_frames, SIDE, SIDE, 3), np.uint8)
+    video = np.float32(frames.transpose(3, 0, 1, 2)[None]) / 127.5 - 1
+    vae = family_class(family)(network)
+    posterior = vae.encode(video)
+    mean, decoded = posterior.mean.asnumpy()[0], vae.decode(posterior).asnumpy()[0]
+    means = np.concatenate([mean for mean, _ in encode_frames(network, iter(frames))], 1)
+    pieces = decode_latents(network, [mean], num_frames)
+    return (mean, decoded), (means, np.concatenate(list(pieces), 1))
+
+
+@families
+@pytest.mark.usefixtures("pynative_mode")
+def test_files_are_coded_as_clips_are(family, networks):
+    """Of more than one piece; networks of whole clips get tiles that are as long."""
+    network = networks[family]
+    default = network.tiling
+    if family in WHOLE_CLIPS:
+        network.tiling = dataclasses.replace(default, frames=64)
+    try:
+        by_clip, by_file = coded_by_both(family, network, 38)
+    finally:
+        network.tiling = default
+    for found, right in zip(by_file, by_clip, strict=True):
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-5)
+
+
+@families
+@pytest.mark.usefixtures("pynative_mode")
+def test_coding_framewise_is_a_switch_where_there_is_a_choice(family, networks):
+    network = networks[family]
+    assert (network.framewise is not None) == (family in FRAMEWISE)
+    if family not in FRAMEWISE:
+        with pytest.raises(ValueError, match="no effect"):
+            network.set_framewise(False)
+        return
+    (mean, _), _ = coded_by_both(family, network, 21)
+    network.set_framewise(False)
+    try:
+        assert network.piece_frames is None and network.frame_tiles is None
+        by_clip, by_file = coded_by_both(family, network, 21)
+    finally:
+        network.set_framewise(True)
+    for found, right in zip(by_file, by_clip, strict=True):  # one tile
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-5)
+    difference = np.abs(by_clip[0] - mean).max()
+    assert difference < 1e-5 if family == "wan" else difference > 1e-4
 
 
 @families

@@ -154,7 +154,8 @@ def test_all_frames_together_are_one_chunk():
     longer = Tensor(np.concatenate([reference["i:x"], reference["i:x"][:, :, 1:]], axis=2))
     in_chunks = network.moments(longer)[0].asnumpy()
     np.testing.assert_allclose(in_chunks[:, :, :3], chunked, rtol=0, atol=1e-6)
-    network.chunked = False
+    network.set_framewise(False)
+    assert network.piece_frames is None
     np.testing.assert_array_equal(network.moments(video)[0].asnumpy(), chunked)
     together = network.moments(longer)[0].asnumpy()
     assert together.shape == in_chunks.shape
