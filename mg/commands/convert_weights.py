@@ -6,7 +6,8 @@ mg convert vae/diffusion_pytorch_model.bin vae.safetensors --dtype float16
 import argparse
 from pathlib import Path
 
-from mg.weights.conversion import DTYPES, convert_weights
+from mg.dtypes import DTYPES
+from mg.weights.conversion import convert_weights
 from mg.weights.inspection import inspect_checkpoint
 
 

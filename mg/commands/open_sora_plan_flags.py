@@ -7,7 +7,6 @@
 `mg reconstruct` can be given beside the flags; they are handed on as they are.
 """
 
-import difflib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from mg.cli import run_main
 from mg.commands import run_command
+from mg.known_names import nearest
 from mg.weights.stored_config import read_config
 
 __all__ = ["DOORS", "Door", "translated"]
@@ -156,8 +156,8 @@ def _read(door: Door, arguments: Sequence[str]) -> dict[str, Any]:
         is_theirs = flag in door.names or flag in door.switches
         settings = [*door.names, *door.switches]
         if not name.startswith("--") or (not is_theirs and not _is_ours(flag, door)):
-            near = difflib.get_close_matches(flag, settings, n=1)
-            hint = f"did you mean --{near[0]}?" if near else f"known are {', '.join(settings)}"
+            near = nearest(flag, settings)
+            hint = f"did you mean --{near}?" if near else f"known are {', '.join(settings)}"
             raise ValueError(f"unknown flag {name!r}; {hint}")
         if flag in door.switches:
             given[flag] = None

@@ -10,11 +10,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mg.device import runs_on_cpu
+from mg.dtypes import dtype_named
 from mg.latent_spec import LatentSpec
 from mg.parameters import set_values
 from mg.tiling.frame_tiles import FrameTiles, decode_in_frame_tiles, encode_in_frame_tiles
@@ -23,9 +22,7 @@ from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import MapFunction, tiled_decode, tiled_encode
 from mg.weights.tae_names import check_tensors
 
-__all__ = ["DTYPES", "Autoencoder", "AutoencoderSettings"]
-
-DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
+__all__ = ["Autoencoder", "AutoencoderSettings"]
 
 
 class AutoencoderSettings(Protocol):
@@ -86,8 +83,9 @@ class Autoencoder(nn.Cell):
         self.tiling = tiling if tiling is not None else Tiling.default(self.spec)
         self.map_tiles: MapFunction = map  # set it to have tiles computed on several ranks
         self.sample_deterministic = sample_deterministic
-        self.encode_dtype = _dtype(encode_dtype, "encode_dtype")
-        self.decode_dtype = _dtype(decode_dtype, "decode_dtype")
+        of_convolutions = functools.partial(dtype_named, operation="convolution")
+        self.encode_dtype = of_convolutions(encode_dtype, "encode_dtype")
+        self.decode_dtype = of_convolutions(decode_dtype, "decode_dtype")
 
     # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
 
@@ -362,17 +360,6 @@ class Autoencoder(nn.Cell):
             f"how much memory the family {self.family!r} takes has not been measured: leave "
             "memory_budget_gb away and set the sizes of the tiles (tiling.height, tiling.width)"
         )
-
-
-def _dtype(name: str, argument: str) -> ms.Type:
-    if name not in DTYPES:
-        raise ValueError(f"{argument}={name!r}; expected one of {sorted(DTYPES)}")
-    if name == "bfloat16" and runs_on_cpu():
-        raise ValueError(
-            f"{argument}=bfloat16: MindSpore's CPU kernels have no bf16 convolution; use float32 "
-            "or float16 on CPU"
-        )
-    return DTYPES[name]
 
 
 def as_tensor(value: Tensor | np.ndarray, name: str) -> Tensor:

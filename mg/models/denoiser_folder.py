@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mg.file_names import CONFIG_FILE, WEIGHTS_FILE
 from mg.files import write_text
 from mg.json_file import read_json_object
 from mg.models.denoiser_config import DenoiserConfig
@@ -17,10 +18,7 @@ from mg.weights.config_sizes import check_config_sizes
 from mg.weights.load import check_tensors
 from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files, write_safetensors
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "ReadDenoiser", "read_denoiser", "write_denoiser"]
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+__all__ = ["ReadDenoiser", "read_denoiser", "write_denoiser"]
 
 
 class ReadDenoiser(NamedTuple):

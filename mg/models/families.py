@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mg.file_names import WEIGHTS_FILE
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
@@ -91,7 +92,7 @@ class AutoencoderFamily:
     complete: Callable[[Mapping[str, Any] | None, Tensors], dict[str, Any]]
     description: str
     temporal: tuple[str, ...] = ()
-    weights_file: str = "diffusion_pytorch_model.safetensors"
+    weights_file: str = WEIGHTS_FILE
     starts_from: tuple[str, ...] = ()
     parameter_shapes: Callable[[Any], Shapes] | None = None
     rescaled: Callable[[Any, LatentSpec], Any] | None = None

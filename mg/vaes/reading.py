@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mg.file_names import CONFIG_FILE
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
@@ -34,7 +35,6 @@ __all__ = ["INFLATE_METHODS", "ReadVAE", "read_autoencoder", "read_vae"]
 
 logger = logging.getLogger("mg")
 
-CONFIG_FILE = "config.json"
 INFLATE_METHODS = (*METHODS, "none")
 
 

@@ -19,13 +19,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
+from mg.file_names import CONFIG_FILE
 from mg.files import write_text
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder import Autoencoder
 from mg.models.families import autoencoder_family
 from mg.tiling.sizes import Tiling
 from mg.vaes.posterior import Posterior
-from mg.vaes.reading import CONFIG_FILE, read_vae
+from mg.vaes.reading import read_vae
 from mg.weights.publishing import CARD_NAME, model_card, push_folder
 from mg.weights.safetensors_file import write_safetensors
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mg.dtypes import DTYPES
 from mg.weights.bfloat16 import narrow_to_bfloat16, widen_bfloat16
 from mg.weights.checkpoint_file import (
     check_writable_suffix,
@@ -18,9 +19,7 @@ from mg.weights.checkpoint_file import (
 from mg.weights.own_tensors import own_names, own_tensors
 from mg.weights.safetensors_file import INDEX_SUFFIX, read_safetensors_metadata
 
-__all__ = ["DTYPES", "convert_weights"]
-
-DTYPES = ("float32", "float16", "bfloat16")
+__all__ = ["convert_weights"]
 
 
 class _Converted(Mapping[str, np.ndarray]):
