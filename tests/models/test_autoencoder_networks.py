@@ -186,7 +186,7 @@ WRONG_CONFIGS = [
     (AutoencoderKLConfig, {"layers_per_block": 0}, "layers_per_block=0; expected a whole number"),
     (AutoencoderKLConfig, {"down_block_types": ["AttnDownEncoderBlock2D"]}, "expected 1 times"),
     (AutoencoderKLConfig, {"use_quant_conv": 1}, "use_quant_conv=1; expected true or false"),
-    (AutoencoderKLConfig, {"scaling_factor": "1"}, "scaling_factor='1'; expected a number"),
+    (AutoencoderKLConfig, {"scaling_factor": "1"}, "scaling_factor='1'; expected a finite number"),
     (CogVideoXVAEConfig, {"temporal_compression_ratio": 3}, "expected one of"),
     (CogVideoXVAEConfig, {"use_quant_conv": True}, "use_quant_conv=True; supported is False"),
     (HunyuanVideoVAEConfig, {"temporal_compression_ratio": 8}, "supported is 4"),

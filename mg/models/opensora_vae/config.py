@@ -5,7 +5,7 @@ checkpoints' config.json uses. The defaults are those of the published weights.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_kl.config import AutoencoderKLConfig
+from mg.type_checks import check_structure
 
 __all__ = ["OPENSORA_CONFIG", "OpenSoraVAEConfig", "TemporalVAEConfig", "stored_spec"]
 
@@ -70,8 +71,7 @@ class TemporalVAEConfig:
     activation_fn: str = "swish"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            self._check_type(field.name, field.default)
+        check_structure(self, any_whole=("channel_multipliers",))
         if not self.channel_multipliers:
             raise ValueError("channel_multipliers is empty: a network needs at least one level")
         if len(self.temporal_downsample) != self.num_levels - 1:
@@ -94,22 +94,6 @@ class TemporalVAEConfig:
                 f"activation_fn={self.activation_fn!r}; the published weights use 'swish', and "
                 "no other is supported"
             )
-
-    def _check_type(self, name: str, default: Any) -> None:
-        value = getattr(self, name)
-        if isinstance(default, tuple):
-            kind = type(default[0])
-            if isinstance(value, str) or not isinstance(value, Iterable):
-                raise ValueError(f"{name}={value!r}; expected a list like {list(default)}")
-            object.__setattr__(self, name, tuple(value))
-            right = all(type(item) is kind for item in value)
-        elif isinstance(default, int):
-            right = type(value) is int and value >= 1
-        else:
-            right = isinstance(value, type(default))
-        if not right:
-            example = list(default) if isinstance(default, tuple) else default
-            raise ValueError(f"{name}={value!r}; expected a value like {example!r}")
 
     @property
     def num_levels(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
 from mg.models.diffusers_config import known_fields
+from mg.type_checks import check_structure
 from mg.weights.wan_names import wan_config_fields
 
 __all__ = ["WAN21_STATISTICS", "WAN22_STATISTICS", "WanVAEConfig"]
@@ -84,7 +85,9 @@ class WanVAEConfig:
     patch_size: int | None = None
 
     def __post_init__(self) -> None:
-        self._check_types()
+        check_structure(self)
+        if not self.dim_mult:
+            raise ValueError("dim_mult=[]; expected one whole number for each level")
         for name in ("in_channels", "out_channels"):
             channels = 3 * self.patch**2
             # Some configs count the channels before pixels are taken together.
@@ -115,34 +118,6 @@ class WanVAEConfig:
                 "halves its channels, and must have 2 or more"
             )
         _ = self.spec  # checks the statistics
-
-    def _check_types(self) -> None:
-        for name in ("base_dim", "z_dim", "num_res_blocks", "in_channels", "out_channels"):
-            if not _is_size(getattr(self, name)):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r}; expected a whole number of 1 or more"
-                )
-        for name in ("decoder_base_dim", "patch_size"):
-            value = getattr(self, name)
-            if value is not None and not _is_size(value):
-                raise ValueError(f"{name}={value!r}; expected null or a whole number of 1 or more")
-        lists = {
-            "dim_mult": (_is_size, "whole numbers of 1 or more, one for each level"),
-            "temperal_downsample": (_is_bool, "true or false, one between each two levels"),
-            "latents_mean": (_is_number, "numbers, one for each channel"),
-            "latents_std": (_is_number, "numbers, one for each channel"),
-        }
-        for name, (is_right, kind) in lists.items():
-            value = getattr(self, name)
-            if value is None and name.startswith("latents_"):
-                continue
-            if not isinstance(value, list | tuple) or not all(map(is_right, value)):
-                raise ValueError(f"{name}={value!r}; expected a list of {kind}")
-            object.__setattr__(self, name, tuple(value))
-        if not self.dim_mult:
-            raise ValueError("dim_mult=[]; expected one whole number for each level")
-        if type(self.is_residual) is not bool:
-            raise ValueError(f"is_residual={self.is_residual!r}; expected true or false")
 
     def _check_shortcuts(self) -> None:
         """Raise ValueError unless the shortcuts can average and repeat whole channels."""
@@ -239,15 +214,3 @@ class WanVAEConfig:
             "scale_factor_spatial": self.spec.h,
         }
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_bool(value: Any) -> bool:
-    return type(value) is bool
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
