@@ -8,7 +8,6 @@ other split has, for a trained model to learn, and "new_colour_held_out" what is
 """
 
 import itertools
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +28,6 @@ __all__ = [
     "combinations",
     "draw_clip",
     "draw_cover",
-    "parse_caption",
     "reaches",
     "synthetic_clip",
 ]
@@ -174,24 +172,6 @@ def _changing() -> tuple[Combination, ...]:
         Combination(colour, shape, motion, background)
         for colour, (shape, motion), background in itertools.product(COLOURS, kinds, BACKGROUNDS)
     )
-
-
-def parse_caption(caption: str) -> Combination:
-    """Return what a caption of the grammar describes; case and spaces at the ends do not matter.
-
-    Raises:
-        ValueError: another sentence.
-    """
-    words = {name: "|".join(known) for name, known in ALL_WORDS.items()}
-    grammar = "a (?P<{0}>{colour}) (?P<{1}>{shape}) (?P<{2}>{motion}) on a (?P<{3}>{background}) "
-    pattern = grammar.format(*words, **words) + "background"
-    match = re.fullmatch(pattern, caption.strip().lower())
-    if match is None:
-        raise ValueError(
-            f"{caption!r} is not a caption of the synthetic clips; expected one like "
-            f"{combinations('train')[0].caption!r}"
-        )
-    return Combination(**match.groupdict())
 
 
 def synthetic_clip(

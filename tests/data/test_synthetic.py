@@ -24,7 +24,6 @@ from mg.data.synthetic import (
     SHAPES,
     Combination,
     combinations,
-    parse_caption,
     synthetic_clip,
 )
 from mg.data.video import VideoReader
@@ -86,21 +85,10 @@ def test_every_value_and_pair_stays_in_training():
     assert set(triples).isdisjoint(count("held_out", *FACTORS))
 
 
-def test_captions_and_back():
+def test_captions():
     example = Combination("red", "circle", "moving left", "black")
     assert example.caption == "a red circle moving left on a black background"
-    assert [parse_caption(c.caption) for c in combinations("both")] == list(combinations("both"))
-    assert parse_caption("  A red circle MOVING left on a black background ") == example
-
-
-@pytest.mark.parametrize(
-    "caption",
-    ["", "a red circle", "FPS-16 a red circle moving left on a black background", "a red circle "
-     "moving left on a blue background"],
-)  # fmt: skip
-def test_other_sentences_are_refused(caption):
-    with pytest.raises(ValueError, match="expected one like 'a red"):
-        parse_caption(caption)
+    assert len({c.caption for c in combinations("both")}) == len(combinations("both"))
 
 
 def test_unknown_words_are_refused():

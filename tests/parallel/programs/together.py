@@ -18,7 +18,7 @@ from mg.data.manifest import build_manifest
 from mg.device import DeviceConfig, setup_device
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.parallel.collectives import broadcast_array, broadcast_parameters
+from mg.parallel.collectives import broadcast_array
 from mg.parallel.ranks import Ranks, init_ranks
 from mg.parallel.work import map_over_ranks
 from mg.parameters import set_values
@@ -67,7 +67,9 @@ class SmallLoss(nn.Cell):
 
 def make_step(ranks: Ranks, *, zero_stage: int) -> TrainStep:
     loss = SmallLoss(seed=ranks.rank)  # other weights on each rank, until they are broadcast
-    broadcast_parameters(loss.trainable_params(), ranks)
+    ranks.barrier()
+    for parameter in loss.trainable_params():
+        set_values(parameter, broadcast_array(parameter.asnumpy(), ranks))
     return TrainStep(loss, SETTINGS, ranks=ranks, zero_stage=zero_stage).set_train()
 
 
