@@ -19,6 +19,7 @@ ONE_NAME = {
     "save_dir": ("output", "output_path", "output_folder"),
     "grad_checkpoint": ("recompute",),
     "bucket_config": ("data.bucket_config",),
+    "model.from_pretrained": ("ckpt_path",),  # of training it is an entry of `model`
 }
 TABLE_SUFFIXES = (".csv", ".jsonl", ".json")  # of a `dataset.data_path`: it is the csv_path then
 # Another project's name for a setting, by its last part: ours, the first that a config has.
@@ -102,6 +103,7 @@ SYNONYMS = {
     "use_tile": ("enable_tile", "tiling"),
     "dataloader_num_workers": ("data.num_workers",),
     "report_to": ("trackers",),
+    "wandb": ("trackers",),
     "lpips": ("loss.perceptual_loss_weight",),
     "lpips_weight": ("loss.perceptual_loss_weight",),
     "kl_weight": ("loss.kl_loss_weight",),

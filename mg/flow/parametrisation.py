@@ -12,17 +12,27 @@ on a path of its own. What it predicts is one of
     velocity    data - noise, on the straight path signal = t, sigma = 1 - t: ours
     flow        noise - data, on the same path: HunyuanVideo's and diffusers' flow matching
 
-The functions are plain arithmetic: they take numpy arrays and tensors, in compiled graphs too.
+The functions are plain arithmetic: they take numpy arrays and tensors. Compiled graphs cannot look
+a kind up; they take what `target_rule` and `velocity_rule` return before they are compiled.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-__all__ = ["PREDICTIONS", "Mixture", "data_and_noise", "prediction_of"]
+__all__ = [
+    "PREDICTIONS",
+    "Mixture",
+    "data_and_noise",
+    "prediction_of",
+    "target_rule",
+    "velocity_of",
+    "velocity_rule",
+]
 
 PREDICTIONS = ("data", "noise", "v", "velocity", "flow")
 
 Array = Any  # numpy's, or a MindSpore tensor
+Rule = Callable[[Array, Array, Array, Array], Array]
 
 
 class Mixture(NamedTuple):
@@ -47,7 +57,16 @@ def prediction_of(kind: str, data: Array, noise: Array, mixture: Mixture) -> Arr
     Raises:
         ValueError: an unknown kind.
     """
-    return _entry(_TARGETS, kind)(data, noise, mixture)
+    return target_rule(kind)(data, noise, *mixture)
+
+
+def target_rule(kind: str) -> Rule:
+    """Return (data, noise, signal, sigma) -> what `prediction_of` gives.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    return _entry(_TARGETS, kind)
 
 
 def data_and_noise(kind: str, prediction: Array, x: Array, mixture: Mixture) -> tuple[Array, Array]:
@@ -66,19 +85,61 @@ def data_and_noise(kind: str, prediction: Array, x: Array, mixture: Mixture) -> 
     return _entry(_SOLUTIONS, kind)(prediction, x, *mixture)
 
 
+def velocity_of(kind: str, prediction: Array, x: Array, mixture: Mixture) -> Array:
+    """Return data - noise, as a prediction says they are in x.
+
+    Args:
+        kind, prediction, x, mixture: as of `data_and_noise`. Of velocity, flow and v the mixture
+            may be anything, pure noise and pure data too.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    return velocity_rule(kind)(prediction, x, *mixture)
+
+
+def velocity_rule(kind: str) -> Rule:
+    """Return (prediction, x, signal, sigma) -> what `velocity_of` gives.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    return _entry(_VELOCITIES, kind)
+
+
 def _entry(table: dict[str, Callable], kind: str) -> Callable:
     if kind not in table:
         raise ValueError(f"prediction {kind!r}; expected one of {', '.join(PREDICTIONS)}")
     return table[kind]
 
 
-_TARGETS = {
-    "data": lambda data, noise, mixture: data,
-    "noise": lambda data, noise, mixture: noise,
-    "v": lambda data, noise, mixture: mixture.signal * noise - mixture.sigma * data,
-    "velocity": lambda data, noise, mixture: data - noise,
-    "flow": lambda data, noise, mixture: noise - data,
-}
+# -- what a network is trained to give; named functions, as graphs have no use for lambdas ---------
+
+
+def _data(data: Array, noise: Array, signal: Array, sigma: Array) -> Array:
+    return data
+
+
+def _noise(data: Array, noise: Array, signal: Array, sigma: Array) -> Array:
+    return noise
+
+
+def _v(data: Array, noise: Array, signal: Array, sigma: Array) -> Array:
+    return signal * noise - sigma * data
+
+
+def _velocity(data: Array, noise: Array, signal: Array, sigma: Array) -> Array:
+    return data - noise
+
+
+def _flow(data: Array, noise: Array, signal: Array, sigma: Array) -> Array:
+    return noise - data
+
+
+_TARGETS = {"data": _data, "noise": _noise, "v": _v, "velocity": _velocity, "flow": _flow}
+
+
+# -- back to data and noise ------------------------------------------------------------------------
 
 
 def _of_data(data: Array, x: Array, signal: Array, sigma: Array) -> tuple[Array, Array]:
@@ -107,4 +168,36 @@ _SOLUTIONS = {
     "v": _of_v,
     "velocity": _of_velocity,
     "flow": _of_flow,
+}
+
+
+# -- to data - noise; v, unlike the others, neither divides nor goes by way of both ---------------
+
+
+def _velocity_of_data(data: Array, x: Array, signal: Array, sigma: Array) -> Array:
+    return data - (x - signal * data) / sigma
+
+
+def _velocity_of_noise(noise: Array, x: Array, signal: Array, sigma: Array) -> Array:
+    return (x - sigma * noise) / signal - noise
+
+
+def _velocity_of_v(v: Array, x: Array, signal: Array, sigma: Array) -> Array:
+    return (signal - sigma) * x - (signal + sigma) * v
+
+
+def _velocity_of_velocity(velocity: Array, x: Array, signal: Array, sigma: Array) -> Array:
+    return velocity
+
+
+def _velocity_of_flow(flow: Array, x: Array, signal: Array, sigma: Array) -> Array:
+    return -flow
+
+
+_VELOCITIES = {
+    "data": _velocity_of_data,
+    "noise": _velocity_of_noise,
+    "v": _velocity_of_v,
+    "velocity": _velocity_of_velocity,
+    "flow": _velocity_of_flow,
 }

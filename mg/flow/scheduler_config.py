@@ -13,6 +13,8 @@ __all__ = [
     "diffusion_config",
     "flow_config",
     "noise_schedule",
+    "predicted_by",
+    "with_schedule",
 ]
 
 SCHEDULER_CLASSES = {
@@ -34,6 +36,13 @@ DIFFUSION_FIELDS = {
     "set_alpha_to_one": True,
     "steps_offset": 0,
 }
+CLOCK_FIELDS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "rescale_betas_zero_snr",
+    "snr_shift_scale",
+)
 FLOW_FIELDS = {
     "use_dynamic_shifting": False,
     "invert_sigmas": False,
@@ -64,13 +73,40 @@ def build_scheduler(config: Mapping[str, Any], num_steps: int) -> Scheduler:
         _check_fixed(config, FLOW_FIELDS)
         _check_fixed({"num_train_timesteps": 1000, **config}, {"num_train_timesteps": 1000})
         return FlowEuler(num_steps, shift=_number(config, "shift", 1.0))
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction not in PREDICTION_TYPES:
+    return SCHEDULER_CLASSES[name](noise_schedule(config), num_steps, _prediction(config))
+
+
+def predicted_by(config: Mapping[str, Any] | None, own: str) -> tuple[str, NoiseSchedule | None]:
+    """Return what a network predicts, one of `PREDICTIONS`, and on which clock.
+
+    The clock is None on the straight path, and where nothing says which it is.
+
+    Args:
+        config: fields of the scheduler_config.json beside the network; None where there is none.
+        own: what networks of its family predict where no scheduler says otherwise.
+
+    Raises:
+        ValueError: a prediction, or a clock, that is not implemented.
+    """
+    if config is None:
+        return own, None
+    if SCHEDULER_CLASSES.get(config.get("_class_name")) is FlowEuler:
+        return ("velocity" if own == "velocity" else "flow"), None
+    return _prediction(config), noise_schedule(config)
+
+
+def _prediction(config: Mapping[str, Any]) -> str:
+    """Return what a scheduler of CogVideoX takes for the network's prediction."""
+    name = config.get("prediction_type", "epsilon")
+    if name not in PREDICTION_TYPES:
+        raise ValueError(f"prediction_type={name!r}; expected one of {', '.join(PREDICTION_TYPES)}")
+    if name == "epsilon" and config.get("rescale_betas_zero_snr", False):
         raise ValueError(
-            f"prediction_type={prediction!r}; expected one of {', '.join(PREDICTION_TYPES)}"
+            "prediction_type='epsilon' with rescale_betas_zero_snr=True: the last step is pure "
+            "noise, of which a prediction of the noise tells nothing about the data; take "
+            "prediction_type='v_prediction', or rescale_betas_zero_snr=False"
         )
-    schedule = noise_schedule(config)
-    return SCHEDULER_CLASSES[name](schedule, num_steps, PREDICTION_TYPES[prediction])
+    return PREDICTION_TYPES[name]
 
 
 def noise_schedule(config: Mapping[str, Any]) -> NoiseSchedule:
@@ -107,6 +143,13 @@ def diffusion_config(
         "snr_shift_scale": schedule.snr_shift_scale,
         **DIFFUSION_FIELDS,
     }
+
+
+def with_schedule(config: Mapping[str, Any], schedule: NoiseSchedule) -> dict[str, Any]:
+    """Return the fields of a scheduler of CogVideoX with another clock."""
+    stated = diffusion_config(schedule)
+    clock = {name: stated[name] for name in CLOCK_FIELDS}
+    return {**config, **clock}
 
 
 def flow_config(shift: float) -> dict[str, Any]:

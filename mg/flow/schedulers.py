@@ -164,6 +164,7 @@ class FlowEuler(Scheduler):
     """
 
     def __init__(self, num_steps: int, shift: float = 1.0, prediction: str = "flow") -> None:
+        self.shift = shift
         self.sigmas = shifted_sigmas(num_steps, shift)  # (num_steps + 1,)
         self.timesteps = 1000.0 * self.sigmas[:-1]
         self.prediction = prediction

@@ -1,12 +1,13 @@
-"""The times t that a training batch is noised to, and the fixed ones of a validation."""
+"""The times, or steps, that a training batch is noised to, and the fixed ones of a validation."""
 
 from statistics import NormalDist
 
 import numpy as np
 
-__all__ = ["draw_times", "time_grid"]
+__all__ = ["draw_steps", "draw_times", "step_grid", "time_grid"]
 
-TIMES_STREAM = 10  # keeps these random numbers apart from all others of the same seed
+# Keep these random numbers apart from all others of the same seed (`NOISE_KINDS` has 11 to 13).
+TIMES_STREAM, STEPS_STREAM = 10, 14
 
 
 def draw_times(
@@ -59,6 +60,34 @@ def time_grid(num_times: int, *, mean: float = 0.0, std: float = 1.0) -> np.ndar
         raise ValueError(f"std={std} of the logit-normal times; expected more than 0")
     quantiles = [NormalDist().inv_cdf((i + 0.5) / num_times) for i in range(num_times)]
     return _sigmoid(mean + std * np.asarray(quantiles)).astype(np.float32)
+
+
+def draw_steps(
+    num_times: int, num_steps: int, *, seed: int, step: int, first_place: int = 0
+) -> np.ndarray:
+    """Return the step of a diffusion of each clip of a batch, float32 (num_times,), whole.
+
+    All steps from 0 to num_steps - 1 are equally likely; keyed as `draw_times`.
+
+    Args:
+        num_times: clips in the batch.
+        num_steps: of the diffusion.
+        seed, step, first_place: as of `draw_times`.
+    """
+    places = range(first_place, first_place + num_times)
+    generators = [np.random.default_rng((STEPS_STREAM, seed, step, place)) for place in places]
+    return np.asarray([rng.integers(num_steps) for rng in generators], np.float32)
+
+
+def step_grid(num_times: int, num_steps: int) -> np.ndarray:
+    """Return fixed steps of a validation, float32 (num_times,): the middles of as many equal parts.
+
+    Raises:
+        ValueError: `num_times` is below 1, or there are not as many steps.
+    """
+    if not 1 <= num_times <= num_steps:
+        raise ValueError(f"num_times={num_times}; expected 1 to {num_steps}, one step each")
+    return np.floor((np.arange(num_times) + 0.5) * num_steps / num_times).astype(np.float32)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mg.dtypes import dtype_named
 from mg.latent_spec import LatentSpec
+from mg.models.layers.tensors import as_tensor
 from mg.parameters import set_values
 from mg.tiling.frame_tiles import FrameTiles, decode_in_frame_tiles, encode_in_frame_tiles
 from mg.tiling.pieces import PieceLengths, decode_in_pieces, encode_in_pieces
@@ -183,7 +184,7 @@ class Autoencoder(nn.Cell):
             if not reasons:
                 raise
             raise ValueError(
-                "the weights do not fit the config: " + "; ".join(reasons) + f"\n{error}"
+                f"the weights do not fit the config: {'; '.join(reasons)} ({error})"
             ) from error
         for name, array in tensors.items():
             if array.dtype.kind != "f":
@@ -360,18 +361,3 @@ class Autoencoder(nn.Cell):
             f"how much memory the family {self.family!r} takes has not been measured: leave "
             "memory_budget_gb away and set the sizes of the tiles (tiling.height, tiling.width)"
         )
-
-
-def as_tensor(value: Tensor | np.ndarray, name: str) -> Tensor:
-    """Return an array as a float32 tensor; a tensor as it is.
-
-    Raises:
-        TypeError: it is neither.
-    """
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        return Tensor(value.astype(np.float32, copy=False))
-    raise TypeError(
-        f"{name} is {type(value).__name__}; expected a MindSpore tensor or a numpy array"
-    )

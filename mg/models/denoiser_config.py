@@ -12,6 +12,7 @@ __all__ = [
     "TextInput",
     "check_positive",
     "check_whole",
+    "equal_share",
     "grid_and_text",
     "grid_of_patches",
     "text_input",
@@ -67,6 +68,26 @@ def grid_and_text(
             f"{found}"
         )
     return grid, conditions[:-1]
+
+
+def equal_share(num_tokens: int, num_ranks: int, **heads: int) -> int:
+    """Return how many tokens each of so many ranks has, which share the heads as well.
+
+    Args:
+        num_tokens: of an input.
+        num_ranks: 1 or more.
+        heads: their number, by its name in the config.
+
+    Raises:
+        ValueError: they cannot share the heads or the tokens equally.
+    """
+    for what, number in {**heads, "number of tokens": num_tokens}.items():
+        if number % num_ranks:
+            raise ValueError(
+                f"the {what}, {number}, cannot be shared equally by sequence_parallel="
+                f"{num_ranks} ranks; take a number of ranks that divides it"
+            )
+    return num_tokens // num_ranks
 
 
 @dataclasses.dataclass(frozen=True)

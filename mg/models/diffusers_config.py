@@ -3,10 +3,13 @@
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
 from mg.type_checks import check_structure
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["DiffusersConfig", "known_fields"]
 
@@ -103,7 +106,7 @@ class DiffusersConfig:
         )
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Self":
         """Return the config that the fields of a config.json describe.
 
         Fields that it lacks have their defaults; unknown ones are warned about and ignored, as in

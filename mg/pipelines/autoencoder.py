@@ -50,7 +50,8 @@ class AutoencoderConfig(DeviceConfig):
             dc_ae; auto recognises it, local too, and never asks the network.
         inflate_method: how a 2-D VAE is inflated into a TAE: central, replicate or average; with
             none it codes frame by frame.
-        key: the weights to take from a file that holds several, such as ema_state_dict.
+        key: the weights to take from a file that holds several, such as state_dict; null takes
+            those averaged over training, if it has some.
         model_config: YAML or JSON file with the fields of the network's config; null takes the
             config that is stored with the weights.
         enable_tile: cut frames into overlapping tiles too, to save memory.

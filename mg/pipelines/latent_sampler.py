@@ -124,8 +124,9 @@ class LatentSampler:
                 )
             draw, first_step = self.noise.further(self.shape, chosen), settings.first_step
             times = scheduler.timesteps[first_step:]
+            network = self.generator.published_network()
             return sample_with_scheduler(
-                self._guided(self.generator.transformer, chosen, visual, scale_at=scale_at),
+                self._guided(network, chosen, visual, scale_at=scale_at),
                 first,
                 scheduler,
                 draw_noise=lambda: Tensor(draw()),

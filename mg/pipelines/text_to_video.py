@@ -12,8 +12,7 @@ import numpy as np
 from mindspore import nn
 
 from mg.conditions.text.encoder import TextEncoder
-from mg.flow.scheduler_config import noise_schedule
-from mg.flow.velocity_network import velocity_network
+from mg.flow.velocity_network import published_network, velocity_network
 from mg.models.denoiser import Denoiser
 from mg.pipelines.diffusers_call import (
     check_output_type,
@@ -27,8 +26,8 @@ from mg.pipelines.generator_folder import (
     GeneratorDefaults,
     GeneratorParts,
     load_generator,
-    lora_record,
     save_generator,
+    with_lora_record,
 )
 from mg.pipelines.latent_sampler import LatentSampler, OnStepEnd
 from mg.pipelines.prompt_embeds import PromptEmbeds, texts_of_call
@@ -39,13 +38,14 @@ from mg.pipelines.streaming import decode_latents
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs, check_known_frames, encode_clip
 from mg.tiling.sizes import Tiling
 from mg.weights.lora_file import merge_lora, read_lora
+from mg.weights.publishing import Publishable
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
 
 logger = logging.getLogger("mg")
 
 
-class TextToVideo:
+class TextToVideo(Publishable):
     """A video generator: call it with prompts.
 
     A video depends on the weights, its prompt, its seed and the settings. It does not depend on
@@ -104,7 +104,7 @@ class TextToVideo:
         self.conditions = parts.conditions
         self.family = parts.family
         self.scheduler = parts.scheduler
-        self._velocity_of = None
+        self._converted: dict[str, tuple[nn.Cell, nn.Cell]] = {}
         self.transformer_config = parts.transformer_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
 
@@ -127,7 +127,8 @@ class TextToVideo:
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write the generator's folder, LoRAs merged; `from_pretrained` reads it back.
 
-        Pretrained text encoders stay where they are, and the folder has their paths.
+        A README.md that is there stays; else one is written, a model card. Pretrained text
+        encoders stay where they are, and the folder has their paths.
 
         Args:
             folder: to write, all of it or nothing.
@@ -154,7 +155,8 @@ class TextToVideo:
         """Merge a LoRA into the transformer; a second one is added to the first.
 
         Args:
-            path: a .safetensors file under diffusers' names (`mg.weights.lora_file`).
+            path: a .safetensors file under diffusers' names (`mg.weights.lora_file`), or a folder
+                that holds one.
             weight: how much of it; 1 is what was trained, and -1 takes it away again.
 
         Raises:
@@ -162,7 +164,7 @@ class TextToVideo:
         """
         merged = merge_lora(self.transformer.tensors(), read_lora(path), weight=weight)
         self.transformer.load_tensors(merged)
-        self.sha256 |= lora_record(path, weight)
+        self.sha256 = with_lora_record(self.sha256, path, weight)
 
     def __call__(
         self,
@@ -172,6 +174,8 @@ class TextToVideo:
         first_frame: np.ndarray | str | os.PathLike | None = None,
         prefix: np.ndarray | str | os.PathLike | None = None,
         suffix: np.ndarray | str | os.PathLike | None = None,
+        known_frames: np.ndarray | str | os.PathLike | None = None,
+        mask: str | Sequence[bool] | np.ndarray | None = None,
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -215,6 +219,8 @@ class TextToVideo:
                 trained with one, or with a `strength` below 1 for any.
             first_frame, prefix, suffix: what the video begins or ends with, as `VisualInputs`, for
                 a generator that was trained so.
+            known_frames, mask: a video of which some frames are kept, and which, such as
+                "0-7,24-31", for a generator that was trained with masks.
             seed: one for each video; or one number, which the first video gets, and each further
                 one a number more. None is 0.
             batch_size: videos sampled together. They are decoded one by one.
@@ -270,11 +276,12 @@ class TextToVideo:
         if latents is not None:
             latents = with_published_layout(np.asarray(latents), self.family)
         seeds = seeds_of(0 if seed is None else seed, len(texts))
+        given = VisualInputs(source, first_frame, prefix, suffix, known_frames, mask)
         sampled = self.latents(
             texts,
             seeds,
             settings=settings,
-            inputs=[VisualInputs(source, first_frame, prefix, suffix)] * len(texts),
+            inputs=[given] * len(texts),
             embeds=embeds,
             noise=SamplingNoise(seeds, generators=generator, first=latents),
             batch_size=batch_size,
@@ -355,13 +362,19 @@ class TextToVideo:
 
     def velocity_network(self) -> nn.Cell:
         """Return the transformer as one that gives the velocity, built once."""
-        if self._velocity_of is None or self._velocity_of[0] is not self.transformer:
-            prediction, schedule = self.family.prediction, None
-            if prediction == "v" and self.scheduler is not None:
-                schedule = noise_schedule(self.scheduler)
-            converted = velocity_network(self.transformer, prediction, schedule)
-            self._velocity_of = self.transformer, converted
-        return self._velocity_of[1]
+        return self._as("velocity", velocity_network)
+
+    def published_network(self) -> nn.Cell:
+        """Return the transformer as its scheduler calls it, built once."""
+        return self._as("published", published_network)
+
+    def _as(self, kind: str, convert: Callable[..., nn.Cell]) -> nn.Cell:
+        network, converted = self._converted.get(kind, (None, None))
+        if network is not self.transformer:
+            # The scheduler says what was trained: a family's networks may predict other things.
+            converted = convert(self.transformer, self.family.prediction, self.scheduler)
+            self._converted[kind] = self.transformer, converted
+        return converted
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Return the latent of frames as `decode` takes it, float32 (C, T', H', W'), not scaled.

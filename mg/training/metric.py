@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["FLOW_LOSS", "MAX_LISTED", "PSNR", "Metric"]
+__all__ = ["DIFFUSION_LOSS", "FLOW_LOSS", "MAX_LISTED", "PSNR", "Metric"]
 
 MAX_LISTED = 8  # parts that are listed and drawn one by one; validation.jsonl has all
 
@@ -36,5 +36,8 @@ class Metric:
         return f"{value:.{self.digits}f}"
 
 
+DIFFUSION_LOSS = Metric(
+    "diffusion_loss", "diffusion_loss_at_step", "diffusion loss", is_higher_better=False, digits=4
+)
 FLOW_LOSS = Metric("flow_loss", "flow_loss_at_t", "flow loss", is_higher_better=False, digits=4)
 PSNR = Metric("psnr", "psnr_per_clip", "PSNR (dB)", is_higher_better=True, digits=2)

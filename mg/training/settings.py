@@ -33,6 +33,7 @@ class DataSettings:
         sample_n_frames: frames per clip.
         size: side of the square crop, or [height, width], in pixels: multiples of 8.
         sample_stride: take every n-th source frame.
+        random_stride: draw n anew for each clip, from 1 to sample_stride.
         short_side_range: [min, max] pixels the short side is scaled to before the crop; null for
             just large enough.
         crop: center or random.
@@ -48,6 +49,7 @@ class DataSettings:
     sample_n_frames: int = 16
     size: int | tuple[int, int] = 256
     sample_stride: int = 1
+    random_stride: bool = False
     short_side_range: tuple[int, int] | None = None
     crop: str = "random"
     flip: bool = True
@@ -94,8 +96,8 @@ class OptimSettings:
 
     Args:
         lr: learning rate after warm-up.
-        lr_schedule: constant or cosine (falls to lr_end at the last step).
-        lr_end: learning rate that cosine ends with.
+        lr_schedule: constant, or cosine or linear, which fall to lr_end at the last step.
+        lr_end: learning rate that cosine and linear end with.
         warmup_steps: steps of linear warm-up from 0.
         betas: AdamW's decay rates of the first and second moment.
         eps: AdamW's epsilon.
@@ -121,8 +123,8 @@ class OptimSettings:
         check_types(self, "optim.")
         require(self.lr > 0, f"optim.lr={self.lr}; expected more than 0")
         require(
-            self.lr_schedule in ("constant", "cosine"),
-            f"optim.lr_schedule={self.lr_schedule!r}; expected constant or cosine",
+            self.lr_schedule in ("constant", "cosine", "linear"),
+            f"optim.lr_schedule={self.lr_schedule!r}; expected constant, cosine or linear",
         )
         for name in ("lr_end", "warmup_steps", "weight_decay"):
             value = getattr(self, name)

@@ -43,6 +43,31 @@ class HunyuanVideoVAE(DiffusersVAE):
             tile = tile.times(Fraction(1, factor))
         return coded_in_frame_tiles(super().decoded, latent, tile, Fraction(factor))
 
+    def enable_tiling(
+        self,
+        *,
+        height: int = 256,
+        width: int = 256,
+        overlap_pixels: int = 64,
+        frames: int | None = None,
+        overlap_frames: int = 4,
+    ) -> None:
+        """Code in overlapping tiles.
+
+        Args:
+            height, width: of a tile in pixels.
+            overlap_pixels: of neighbouring tiles.
+            frames, overlap_frames: as for `enable_frame_tiles`; None leaves time as it is.
+
+        Raises:
+            ValueError: tiles that do not fit the network's compression.
+        """
+        if frames is not None:
+            check_tile("frames", frames, overlap_frames, self.compression.t)
+        super().enable_tiling(height=height, width=width, overlap_pixels=overlap_pixels)
+        if frames is not None:
+            self.enable_frame_tiles(frames, overlap_frames)
+
     def enable_frame_tiles(self, frames: int = 16, overlap_frames: int = 4) -> None:
         """Code clips of more than `frames` frames in tiles of `frames` + 1 frames.
 

@@ -79,7 +79,8 @@ def read_weights(path: str | os.PathLike, *, key: str | None = None) -> dict[str
         path: a safetensors, PyTorch, MindSpore or `.npz` file, a `*.safetensors.index.json` of
             shards, or a folder that holds one of these (safetensors are preferred).
         key: the weights to take from a file that holds several: the name of a dict in a PyTorch
-            file, such as `ema_state_dict`, or what the names of the tensors begin with.
+            file, such as `state_dict`, or what the names of the tensors begin with. None takes
+            those averaged over training where a PyTorch file holds some beside others.
 
     Raises:
         FileNotFoundError: no such file, or nothing usable in the folder.

@@ -106,6 +106,27 @@ def test_a_clip_comes_back_in_the_shapes_of_the_spec(family, networks):
 
 
 @families
+def test_a_config_of_another_class_is_refused_in_one_line(family):
+    record = autoencoder_family(family)
+    for other in AUTOENCODERS:
+        for name in autoencoder_family(other).class_names:
+            fields = {"_class_name": name, **TINY[family]}
+            if other == family:
+                assert record.read_config(fields).spec == record.read_config(TINY[family]).spec
+                continue
+            message = f"of class '{name}', but the family '{family}' has {record.class_names[0]}"
+            with pytest.raises(ValueError, match=message) as caught:
+                record.read_config(fields)
+            assert "\n" not in str(caught.value)
+            with pytest.raises(ValueError, match=f"^model: the config is {message}"):
+                TrainVAEConfig(
+                    output_path="out",
+                    video_folder="clips",
+                    model={"family": family, "_class_name": name},
+                )
+
+
+@families
 def test_unscaling_undoes_scaling(family, networks):
     spec = networks[family].spec
     latent = np.random.default_rng(0).standard_normal((2, spec.channels, 2, 3, 3), np.float32)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from mg.flow.noise_schedule import NoiseSchedule, trailing_steps
-from mg.flow.parametrisation import PREDICTIONS, Mixture, data_and_noise, prediction_of
+from mg.flow.parametrisation import (
+    PREDICTIONS,
+    Mixture,
+    data_and_noise,
+    prediction_of,
+    velocity_of,
+)
 from mg.flow.scheduler_config import build_scheduler, diffusion_config, flow_config
 from mg.flow.schedulers import DDIM, DPM, dynamic_guidance
 
@@ -95,6 +101,8 @@ def test_data_and_noise_come_back_from_every_prediction(kind):
         prediction = prediction_of(kind, data, noise, mixture)
         found = data_and_noise(kind, prediction, x, mixture)
         np.testing.assert_allclose(found, (data, noise), atol=1e-12)
+        velocity = velocity_of(kind, prediction, x, mixture)
+        np.testing.assert_allclose(velocity, data - noise, atol=1e-12)
 
 
 @pytest.mark.parametrize("scheduler_class", [DDIM, DPM])
@@ -132,6 +140,7 @@ def test_configs_are_written_as_they_are_read():
         ({"_class_name": "PNDMScheduler"}, "class 'PNDMScheduler' is not known; known are Cog"),
         ({"beta_schedule": "linear"}, "beta_schedule='linear' is not implemented; expected"),
         ({"prediction_type": "x0"}, "prediction_type='x0'; expected one of v_prediction"),
+        ({"prediction_type": "epsilon"}, "the last step is pure noise, of which .* tells nothing"),
         ({"snr_shift_scale": float("nan")}, "snr_shift_scale=nan; expected a number"),
         ({"snr_shift_scale": 0}, "snr_shift_scale=0.0; expected more than 0"),
         ({"num_train_timesteps": "many"}, "num_steps='many'; expected a whole number"),

@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from mg.commands import eval_prompts as script
-from mg.data.synthetic import ALL_COLOURS, COLOURS, SPLITS, combinations, synthetic_clip
+from mg.data.synthetic import ALL_COLOURS, COLOURS, combinations, parse_caption, synthetic_clip
 from mg.metrics.shape_judge import judge_clip
 from mg.pipelines import prompt_evaluation
 from mg.pipelines.generator_folder import save_generator
@@ -20,7 +20,6 @@ from mg.pipelines.prompt_evaluation import (
 from mg.pipelines.sampling_settings import SamplingSettings
 
 SETTINGS = SamplingSettings(num_frames=8, height=64, width=64, fps=16, steps=2, guidance=3.0)
-DESCRIBED = {c.caption: c for split in SPLITS for c in combinations(split)}
 
 
 class Painter:
@@ -36,7 +35,7 @@ class Painter:
         self.requests.append((list(prompts), list(seeds), settings))
         for prompt in prompts:
             is_guided = prompt and settings.guidance != 1
-            yield DESCRIBED[prompt] if is_guided else self.only
+            yield parse_caption(prompt) if is_guided else self.only
 
     def decode(self, latent, num_frames):
         return self.clips[latent]

@@ -375,7 +375,7 @@ def test_settings_that_cannot_be_meant(make, message):
 def test_settings_that_contradict_each_other(make_config):
     with pytest.raises(ValueError, match="plateau needs a validation loss"):
         make_config("out", validation={"csv_path": None})
-    with pytest.raises(ValueError, match="the flow loss has no settings"):
+    with pytest.raises(ValueError, match="a denoiser has one loss in all phases"):
         make_config("out", phases=[PhaseSettings(loss={"l1_weight": 0.0})])
 
 

@@ -19,3 +19,12 @@ def test_cosine_falls_from_lr_to_lr_end():
     expected = [0.5, 1.0, 1.0, 0.6 + 0.4 * half_root, 0.6, 0.6 - 0.4 * half_root, 0.2]
     assert rates == pytest.approx(expected)
     assert learning_rate(100, 7, settings) == pytest.approx(0.2)  # stays at the end
+
+
+def test_linear_falls_from_lr_to_lr_end():
+    settings = OptimSettings(lr=1.0, lr_end=0.2, lr_schedule="linear", warmup_steps=2)
+    rates = [learning_rate(step, 7, settings) for step in range(7)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2])
+    assert learning_rate(100, 7, settings) == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="lr_schedule='steps'; expected constant, cosine or lin"):
+        OptimSettings(lr_schedule="steps")

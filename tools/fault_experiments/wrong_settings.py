@@ -117,7 +117,7 @@ WRONG_SETTINGS: list[Case] = [
     ({"dtype": "float64"}, "dtype='float64'; expected float32, float16 or bfloat16"),
     ({"device": "TPU"}, "device='TPU'"),
     ({"mode": "eager"}, "mode='eager'"),
-    ({"optim.lr_schedule": "linear"}, "optim.lr_schedule='linear'"),
+    ({"optim.lr_schedule": "steps"}, "optim.lr_schedule='steps'"),
     ({"data.crop": "left"}, "crop must be 'center' or 'random'"),
     ({"data.mixed_strategy": "both"}, "mixed_strategy must be one of"),
     ({"model.attn_type": "full"}, "model.attn_type='full'"),

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
 from mg.models.diffusers_config import known_fields
 from mg.type_checks import check_structure
 from mg.weights.wan_names import wan_config_fields
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["WAN21_STATISTICS", "WAN22_STATISTICS", "WanVAEConfig"]
 
@@ -58,18 +61,16 @@ class WanVAEConfig:
         is_residual: whether levels have shortcuts without parameters, as in Wan 2.2.
         patch_size: side of the squares of pixels that are taken as channels; None takes pixels.
         in_channels, out_channels: of the patches, 3 * patch_size^2.
+        clip_output: whether decoded frames are clipped to [-1, 1], as diffusers does; not while
+            training, where clipped ones would have no gradient.
 
     Raises:
         ValueError: a value that no network can be built from, with what was expected.
     """
 
     FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"attn_scales": ([],), "dropout": (0,)}
-    # Said by the structure, or by whoever decodes.
-    IGNORED: ClassVar[tuple[str, ...]] = (
-        "scale_factor_temporal",
-        "scale_factor_spatial",
-        "clip_output",
-    )
+    # Said by the structure.
+    IGNORED: ClassVar[tuple[str, ...]] = ("scale_factor_temporal", "scale_factor_spatial")
 
     base_dim: int = 96
     decoder_base_dim: int | None = None
@@ -83,6 +84,7 @@ class WanVAEConfig:
     in_channels: int = 3
     out_channels: int = 3
     patch_size: int | None = None
+    clip_output: bool = False
 
     def __post_init__(self) -> None:
         check_structure(self)
@@ -172,7 +174,7 @@ class WanVAEConfig:
         return LatentSpec(self.z_dim, t=time, h=side, w=side, head=1, step=time, **scaling)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Self":
         """Return the config that the fields of a config.json describe.
 
         Fields that it lacks have their defaults; unknown ones are warned about and ignored, as in
@@ -189,7 +191,7 @@ class WanVAEConfig:
         return cls(**known_fields(mapping, cls, fixed=cls.FIXED, ignored=cls.IGNORED))
 
     @classmethod
-    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> "Self":
         """Return the config of weights without one; the latents' statistics are assumed.
 
         They are the published ones of networks with as many channels; there are none for others.
@@ -206,11 +208,16 @@ class WanVAEConfig:
         return cls(**fields, **published.get(fields["z_dim"], unscaled))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values (lists for tuples) that JSON can hold, all that diffusers writes."""
+        """Return plain values (lists for tuples) that JSON can hold, all that diffusers writes.
+
+        `clip_output`, which diffusers' class does not have, is there if it is true.
+        """
         fields = {
             **{name: allowed[0] for name, allowed in self.FIXED.items()},
             **dataclasses.asdict(self),
             "scale_factor_temporal": self.spec.t,
             "scale_factor_spatial": self.spec.h,
         }
+        if not self.clip_output:
+            del fields["clip_output"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}

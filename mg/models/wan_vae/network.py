@@ -247,8 +247,8 @@ class WanVAE(Autoencoder):
         config: the structure; None takes Wan 2.1's.
         framewise: whether clips are coded piece after piece, in constant memory, where the network
             is not in training; the result is the same.
-        clip_output: whether decoded frames are clipped to [-1, 1], as diffusers does. Where they
-            are, they have no gradient.
+        clip_output: whether decoded frames are clipped to [-1, 1] where the network is not in
+            training; None takes what the config says.
         options: as of `Autoencoder`.
     """
 
@@ -260,12 +260,13 @@ class WanVAE(Autoencoder):
         config: WanVAEConfig | None = None,
         *,
         framewise: bool = True,
-        clip_output: bool = False,
+        clip_output: bool | None = None,
         **options: Any,
     ) -> None:
         config = WanVAEConfig() if config is None else config
         super().__init__(config, **options)
-        self.framewise, self.clip_output = framewise, clip_output
+        self.framewise = framewise
+        self.clip_output = config.clip_output if clip_output is None else clip_output
         channels = config.z_dim
         self.encoder = Encoder(config)
         self.quant_conv = Conv3d(2 * channels, 2 * channels, kernel_size=1)
@@ -327,7 +328,9 @@ class WanVAE(Autoencoder):
 
     def finished(self, frames: Tensor) -> Tensor:
         frames = frames.astype(ms.float32)
-        return ops.clamp(frames, -1.0, 1.0) if self.clip_output else frames
+        if self.clip_output and not self.training:
+            return ops.clamp(frames, -1.0, 1.0)
+        return frames
 
     # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
 

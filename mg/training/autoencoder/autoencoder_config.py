@@ -159,7 +159,7 @@ class TrainAutoencoderConfig(RunSettings):
         return PretrainedTarget(
             families=(family.name, *family.starts_from),
             trained_first=("temporal",),
-            parts={"vae_encoder": "encoder", "vae_decoder": "decoder"},
+            parts={half: half for half in ("vae_encoder", "vae_decoder")},
         )
 
     def start_weights(self) -> PretrainedVAESettings | None:
@@ -256,7 +256,8 @@ class TrainVAEConfig(TrainAutoencoderConfig):
         model: the network: `family`, and fields of that family's config or `config`, the path of a
             config.json with them; without either it is the one stored with pretrained, or the
             family's default. `from_pretrained` is another way to write `pretrained`;
-            `disc_off_grad_ckpt`, Open-Sora's, has nothing to do here.
+            `disc_off_grad_ckpt`, Open-Sora's, has nothing to do here. What a CausalVideoVAE's
+            config says of its training is that of the run (docs/vae.md).
     """
 
     model: dict[str, Any]

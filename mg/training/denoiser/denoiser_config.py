@@ -9,6 +9,7 @@ from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.families import DenoiserFamily, denoiser_family
 from mg.pipelines.generator_defaults import dropped_conditions
 from mg.training.denoiser.condition_settings import ConditionSettings
+from mg.training.denoiser.objective_settings import DenoiserLossSettings, ObjectiveSettings
 from mg.training.optimizers.plateau import PlateauSettings
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import MAX_WORKERS, RunSettings
@@ -16,10 +17,12 @@ from mg.weights.lora_file import LORA_PARAMETERS
 
 __all__ = [
     "ConditionSettings",
+    "DenoiserLossSettings",
     "DenoiserSettings",
     "FlowValidationSettings",
     "LatentDataSettings",
     "LoraSettings",
+    "ObjectiveSettings",
     "SampleVideoSettings",
     "SamplingSettings",
     "TextSettings",
@@ -81,6 +84,7 @@ class DenoiserSettings:
         text_encoders: Sequence[TextInput] | None = None,
         latent_channels: int | None = None,
         condition_channels: int = 0,
+        sizes: Mapping[str, Any] | None = None,
     ) -> DenoiserConfig:
         """Return the network's config; None leaves what the fields and the preset have.
 
@@ -88,6 +92,8 @@ class DenoiserSettings:
             text_encoders: what it is conditioned on.
             latent_channels: of the latents.
             condition_channels: of the conditions beside the latent.
+            sizes: of what it is trained on, by the names of a family's config; those hold that the
+                family has and the fields do not set.
 
         Raises:
             ValueError: an unknown preset, or fields that no network can be built from.
@@ -97,7 +103,10 @@ class DenoiserSettings:
         if condition_channels:
             given["condition_channels"] = condition_channels
         try:
-            return self.family.read_config({**self.fields, **given})
+            config = self.family.read_config({**self.fields, **given})
+            known = {field.name for field in dataclasses.fields(config)} - set(self.fields)
+            left = {name: size for name, size in (sizes or {}).items() if name in known}
+            return dataclasses.replace(config, **left) if left else config
         except ValueError as error:
             raise ValueError(f"model: {error}") from error
 
@@ -183,7 +192,7 @@ class LoraSettings:
     """Train low-rank maps beside the network's linear maps, and nothing else.
 
     Args:
-        rank: of the maps; 4 to 64 are usual.
+        rank: rank of the maps; 4 to 64 are usual.
         alpha: alpha / rank is the factor on what they add; null for the rank, a factor of 1.
         targets: patterns of the linear maps' names, such as "*.self_attention.query"; null for
             those of attention and feed-forward layers.
@@ -205,7 +214,7 @@ class LoraSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowValidationSettings:
-    """The flow loss of held-out latents, at fixed times with fixed noise.
+    """The loss of held-out latents, at fixed times with fixed noise.
 
     Args:
         csv_path: table of the held-out videos; null for no validation.
@@ -213,7 +222,7 @@ class FlowValidationSettings:
         first_frame_folder: as conditions.first_frame_folder, of the held-out videos; null for that
             of the training videos.
         interval: steps between validations; the first and the last step always validate.
-        num_times: times t in [0, 1] that the loss is measured at.
+        num_times: times, or steps of a diffusion, that the loss is measured at.
         num_clips: the first so many clips of the table are measured.
         batch_size: clips computed together.
     """
@@ -324,6 +333,8 @@ class TrainDenoiserConfig(RunSettings):
         data: which latents make a batch.
         text: how captions reach the network.
         conditions: what it is conditioned on besides text: source videos, known frames.
+        objective: what it is trained to predict, of which mixtures of data and noise.
+        loss: the error of that which training makes small.
         lora: train a LoRA of the pretrained generator instead of its weights; null for no.
         plateau: when validation lowers the learning rate; null for never.
         validation: held-out latents.
@@ -341,6 +352,8 @@ class TrainDenoiserConfig(RunSettings):
     data: LatentDataSettings = dataclasses.field(default_factory=LatentDataSettings)
     text: TextSettings = dataclasses.field(default_factory=TextSettings)
     conditions: ConditionSettings = dataclasses.field(default_factory=ConditionSettings)
+    objective: ObjectiveSettings = dataclasses.field(default_factory=ObjectiveSettings)
+    loss: DenoiserLossSettings = dataclasses.field(default_factory=DenoiserLossSettings)
     lora: LoraSettings | None = None
     plateau: PlateauSettings | None = None
     validation: FlowValidationSettings = dataclasses.field(default_factory=FlowValidationSettings)
@@ -357,7 +370,8 @@ class TrainDenoiserConfig(RunSettings):
         )
         require(
             all(not phase.loss for phase in self.phases),
-            "phases: `loss` is for the autoencoder's training; the flow loss has no settings",
+            "phases: `loss` is for the autoencoder's training; a denoiser has one loss in all "
+            "phases, which the section loss sets",
         )
         if self.lora is not None:
             self._check_lora()

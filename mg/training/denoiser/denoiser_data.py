@@ -11,6 +11,7 @@ from mg.conditions.text.cache import TextCache
 from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.text.prompts import with_fps, without_fps
 from mg.conditions.text.sources import CachedText, EncodedText, TextSource
+from mg.data.buckets import Bucket
 from mg.data.captions import read_captions
 from mg.data.latent_dataset import LatentDataset, LatentDraw
 from mg.data.latent_manifest import LatentClip, LatentManifest, build_latent_manifest
@@ -22,7 +23,13 @@ from mg.pipelines.training_scope import TrainingScope, scope_of_captions
 from mg.training.denoiser.denoiser_config import TextSettings, TrainDenoiserConfig
 from mg.vaes.reading import read_autoencoder
 
-__all__ = ["build_datasets", "generator_defaults", "text_sources", "training_scope"]
+__all__ = [
+    "build_datasets",
+    "generator_defaults",
+    "sample_sizes",
+    "text_sources",
+    "training_scope",
+]
 
 logger = logging.getLogger("mg")
 
@@ -153,20 +160,46 @@ def training_scope(manifest: LatentManifest) -> TrainingScope:
     )
 
 
-def generator_defaults(config: TrainDenoiserConfig, manifest: LatentManifest) -> GeneratorDefaults:
-    """Return what a generator does by default: the size that most of its training data has."""
+def _usual_bucket(manifest: LatentManifest) -> tuple[Bucket, int]:
+    """Return the size that most videos have, of latents, and its length in frames of video."""
     buckets = manifest.buckets()
     bucket = max(buckets, key=lambda bucket: (not bucket.is_image, len(buckets[bucket]), bucket))
+    return bucket, 1 if bucket.is_image else manifest.spec.decoded_frames(bucket.num_frames)
+
+
+def sample_sizes(manifest: LatentManifest) -> dict[str, int]:
+    """Return what networks such as CogVideoX state of the latents that they are trained on."""
+    bucket, num_frames = _usual_bucket(manifest)
+    return {
+        "sample_width": bucket.width,
+        "sample_height": bucket.height,
+        "sample_frames": num_frames,
+        "temporal_compression_ratio": manifest.spec.t,
+    }
+
+
+def generator_defaults(
+    config: TrainDenoiserConfig, manifest: LatentManifest, *, schedule: str
+) -> GeneratorDefaults:
+    """Return what a generator does by default: the size that most of its training data has.
+
+    Args:
+        config: of the run.
+        manifest: of its latents.
+        schedule: of the sampler.
+    """
+    bucket, num_frames = _usual_bucket(manifest)
     spec = manifest.spec
-    rates = [clip.fps for clip in buckets[bucket] if clip.fps > 0]
+    rates = [clip.fps for clip in manifest.buckets()[bucket] if clip.fps > 0]
     return GeneratorDefaults(
-        num_frames=1 if bucket.is_image else spec.decoded_frames(bucket.num_frames),
+        num_frames=num_frames,
         size=(bucket.height * spec.h, bucket.width * spec.w),
         fps=float(np.median(rates)) if rates else FPS_UNKNOWN,
         guidance=config.sampling.guidance,
         guidance_drops=config.sampling.guidance_drops,
         steps=config.sampling.steps,
         fps_prefix=config.text.fps_prefix,
+        schedule=schedule,
     )
 
 

@@ -1,4 +1,4 @@
-"""Training of a denoiser: flow matching on latents that an autoencoder has made."""
+"""Training of a denoiser on latents that an autoencoder has made: flow matching, or diffusion."""
 
 import dataclasses
 import json
@@ -16,25 +16,29 @@ from mg.conditions.text.build import build_text_encoders
 from mg.conditions.text.sources import TextSource
 from mg.data.latent_dataset import LatentBatch
 from mg.flow.noise import keyed_noise
-from mg.flow.times import draw_times
-from mg.flow.velocity_network import velocity_network
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.lora import DEFAULT_TARGETS, add_lora, lora_maps
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
-from mg.pipelines.generator_folder import GeneratorParts, load_generator, save_generator
+from mg.pipelines.generator_folder import (
+    GeneratorDefaults,
+    GeneratorParts,
+    load_generator,
+    save_generator,
+)
+from mg.pipelines.generator_parts import check_fit
 from mg.training.denoiser.denoiser_config import LoraSettings, TrainDenoiserConfig
 from mg.training.denoiser.denoiser_data import (
     build_datasets,
     generator_defaults,
+    sample_sizes,
     text_sources,
     training_scope,
 )
-from mg.training.denoiser.flow_loss import FlowLoss
-from mg.training.denoiser.flow_validation import FlowValidation
+from mg.training.denoiser.flow_validation import FlowValidation, metric_of
+from mg.training.denoiser.objective import TrainingObjective
 from mg.training.denoiser.sample_videos import EncoderOfSource, SampleVideos, check_samples
-from mg.training.metric import FLOW_LOSS
 from mg.training.optimizers.optimizer import averaged_weights
 from mg.training.optimizers.plateau import Plateau
 from mg.training.optimizers.sharded_linear import shard_linear_maps
@@ -50,7 +54,7 @@ logger = logging.getLogger("mg")
 
 
 class DenoiserTask(Task):
-    """A denoiser of any family with the flow-matching loss (Movie Gen 3.1.2).
+    """A denoiser of any family, with the flow-matching loss (Movie Gen 3.1.2) or a diffusion's.
 
     Args:
         config: every setting.
@@ -60,7 +64,6 @@ class DenoiserTask(Task):
         ValueError, FileNotFoundError: settings, data or weights that no run can start from.
     """
 
-    metric = FLOW_LOSS
     terms = ()  # of which the loss is the sum: it has one only
 
     def __init__(self, config: TrainDenoiserConfig, ranks: Ranks) -> None:
@@ -73,16 +76,19 @@ class DenoiserTask(Task):
         sources = text_sources(self.text_encoders, config.text)
         self.dataset, held_out = build_datasets(config, sources, self.data_ranks)
         self.conditions = config.conditions.visual_draws().conditions
-        self.model = self._model()
+        start = self._start()
+        self.model = self._model(start)
+        self.learned = self._learned(start)
+        self.metric = metric_of(self.learned.objective)
         samples = None
         if config.samples is not None:
             samples = self._checked_samples(sources)
         self.validation = None
         if held_out is not None and (ranks.is_main or self.needs_all_ranks):
-            self.validation = FlowValidation(held_out, config.validation)
+            self.validation = FlowValidation(held_out, config.validation, self.learned.objective)
         self.plateau = Plateau(config.plateau) if config.plateau is not None else None
         self.stages = plan_stages(config)
-        self._build_network()
+        self._build_network(start)
         self.samples = None
         if samples is not None and (ranks.is_main or self.needs_all_ranks):
             self.samples = SampleVideos(self.network, *samples)
@@ -101,14 +107,31 @@ class DenoiserTask(Task):
         """Whether the network runs only when all ranks run it together."""
         return self.config.sequence_parallel > 1 or self.config.zero_stage == 3
 
-    def _model(self) -> DenoiserConfig:
-        """Return the network's config, which must take all latents."""
+    def _start(self) -> GeneratorParts | None:
+        """Return the generator that the run starts from, if there is one."""
+        if self.config.pretrained is None:
+            return None
+        start = load_generator(self.config.pretrained)
+        try:
+            self._check_start(start)
+        except ValueError as error:
+            raise ValueError(f"pretrained={self.config.pretrained}: {error}") from error
+        return start
+
+    def _model(self, start: GeneratorParts | None) -> DenoiserConfig:
+        """Return the network's config, which must take all latents and the texts."""
         manifest = self.dataset.manifest
+        sizes = sample_sizes(manifest)
+        if start is not None:  # positions follow from the sizes, so they stay as they were
+            stored = start.transformer_config.to_dict()
+            sizes = {name: stored[name] for name in sizes if name in stored}
         model = self.config.denoiser().config(
             text_encoders=[TextInput(e.name, e.width, e.max_tokens) for e in self.text_encoders],
             latent_channels=manifest.spec.channels,
             condition_channels=self.conditions.num_channels(manifest.spec.channels),
+            sizes=sizes,
         )
+        check_fit(model, manifest.spec, self.text_encoders, self.conditions)
         for bucket in manifest.buckets():
             try:
                 size = bucket.num_frames, bucket.height, bucket.width
@@ -118,28 +141,51 @@ class DenoiserTask(Task):
                 raise ValueError(f"latents of {bucket}: {error}") from error
         return model
 
+    def _learned(self, start: GeneratorParts | None) -> TrainingObjective:
+        """Return what the network learns; of a generator that it starts from, on its clock."""
+        config, stored, place = self.config, None, ""
+        if start is not None:
+            stored, place = start.scheduler, f"pretrained={config.pretrained}: "
+        try:
+            learned = TrainingObjective.of(
+                config.objective, self.family.prediction, is_start=start is not None, stored=stored
+            )
+            if config.lora is not None:
+                learned.check_lora(stored)
+        except ValueError as error:
+            raise ValueError(f"{place}{error}") from error
+        try:
+            learned.check_steps(config.sampling.steps)
+        except ValueError as error:
+            raise ValueError(f"sampling.steps: {error}") from error
+        return learned
+
+    def _defaults(self) -> GeneratorDefaults:
+        """Return the defaults of the generator; one with a scheduler samples with that."""
+        schedule = "linear_quadratic" if self.learned.scheduler is None else "published"
+        return generator_defaults(self.config, self.dataset.manifest, schedule=schedule)
+
     def _checked_samples(self, sources: list[TextSource]) -> tuple:
         """Return what `SampleVideos` takes besides the network; on all ranks, as all must fail."""
-        config, manifest = self.config, self.dataset.manifest
+        config = self.config
         parts = GeneratorParts(
             folder=Path(config.output_path),
             transformer_config=self.model,
             transformer_tensors={},
             autoencoder=self._autoencoder(),
             text_encoders=list(map(EncoderOfSource, self.text_encoders, sources)),
-            defaults=generator_defaults(config, manifest),
+            defaults=self._defaults(),
             sha256={},
             conditions=self.conditions,
             family=self.family,
+            scheduler=self.learned.scheduler,
         )
         settings = check_samples(parts, config.samples, truncate=config.text.truncate)
         return parts, config.samples, settings
 
-    def _build_network(self) -> None:
+    def _build_network(self, start: GeneratorParts | None) -> None:
         config = self.config
-        tensors = None
-        if config.pretrained is not None:
-            tensors = self._start_tensors(config.pretrained)
+        tensors = None if start is None else self._start_tensors(start)
         ms.set_seed(config.seed)  # of the random initial weights
         size = config.sequence_parallel
         self.network = self.family.build(
@@ -154,7 +200,7 @@ class DenoiserTask(Task):
             self._add_lora(config.lora)
         if config.zero_stage == 3:
             shard_linear_maps(self.network, self.ranks)
-        self.velocity = velocity_network(self.network, self.family.prediction)
+        self.predictor = self.learned.predictor(self.network)
         self.networks = {"transformer": self.network}
         count = self.family.num_parameters(self.model)
         logger.info("A %s of %s parameters.", self.family.class_name, f"{count:,}")
@@ -171,14 +217,12 @@ class DenoiserTask(Task):
             raise ValueError(f"lora.targets: {error}") from error
         logger.info("A LoRA of rank %d beside %d linear maps.", lora.rank, len(names))
 
-    def _start_tensors(self, folder: str) -> dict[str, np.ndarray]:
+    def _start_tensors(self, start: GeneratorParts) -> dict[str, np.ndarray]:
         """Return the weights of an earlier stage's generator, grown to this network."""
-        parts = load_generator(folder)
         try:
-            self._check_start(parts)
-            return self.family.grow(parts.transformer_tensors, parts.transformer_config, self.model)
+            return self.family.grow(start.transformer_tensors, start.transformer_config, self.model)
         except ValueError as error:
-            raise ValueError(f"pretrained={folder}: {error}") from error
+            raise ValueError(f"pretrained={self.config.pretrained}: {error}") from error
 
     def _check_start(self, parts: GeneratorParts) -> None:
         """Refuse weights of another family, or of other conditions beside the latent."""
@@ -194,7 +238,8 @@ class DenoiserTask(Task):
             )
 
     def enter(self, stage: Stage) -> None:
-        loss = FlowLoss(self.velocity)  # the dataset has scaled the latents
+        # The dataset has scaled the latents.
+        loss = self.learned.loss(self.predictor, self.config.loss)
         step = phase_step(stage, self.network, loss, self.config, aliases={}, ranks=self.ranks)
         step.set_train()
         self.steps = {"transformer": step}
@@ -243,7 +288,7 @@ class DenoiserTask(Task):
             batch.std,
             keyed_noise(shape, size, kind="posterior", **keys),
             keyed_noise(shape, size, kind="path", **keys),
-            draw_times(size, **keys),
+            self.learned.objective.draw_times(size, **keys),
             *batch.conditions,
         )
 
@@ -257,7 +302,7 @@ class DenoiserTask(Task):
         if self.needs_all_ranks:
             should_stop = self._on_any_rank(should_stop)
         with averaged_weights(self.steps["transformer"].average):
-            measured = self.validation.run(self.velocity, should_stop=should_stop)
+            measured = self.validation.run(self.predictor, should_stop=should_stop)
         return measured if self.ranks.is_main else None
 
     def _on_any_rank(self, flag: Callable[[], bool]) -> Callable[[], bool]:
@@ -288,10 +333,11 @@ class DenoiserTask(Task):
                 transformer_config=self.model,
                 autoencoder=self._autoencoder(),
                 text_encoders=self.text_encoders,
-                defaults=generator_defaults(self.config, manifest),
+                defaults=self._defaults(),
                 scope=training_scope(manifest),
                 conditions=self.conditions,
                 family=self.family,
+                scheduler=self.learned.scheduler,
                 overwrite=True,
             )
         return path

@@ -1,23 +1,26 @@
 """The video model's training loss (Movie Gen 3.1.2): flow matching on latents drawn afresh."""
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
 from mg.flow.path import noisy_latent, target_velocity
+from mg.training.denoiser.latent_error import LatentError
 
 __all__ = ["FlowLoss"]
 
 
 class FlowLoss(nn.Cell):
-    """Mean squared error of the velocity, in float32.
+    """Error of the velocity, in float32; the mean squared one unless the weights say otherwise.
 
     Args:
         network: (latent (B, C, T, H, W), t (B,), *conditions) -> velocity of the latent's shape.
+        mse_weight, l1_weight: of the mean squared and the mean absolute error.
     """
 
-    def __init__(self, network: nn.Cell) -> None:
+    def __init__(self, network: nn.Cell, mse_weight: float = 1.0, l1_weight: float = 0.0) -> None:
         super().__init__(auto_prefix=False)  # leaves parameter names as they are
         self.network = network
+        self.error = LatentError(mse_weight, l1_weight)
 
     def construct(
         self,
@@ -40,7 +43,6 @@ class FlowLoss(nn.Cell):
         """
         data = mean + std * posterior_noise
         velocity = self.network(noisy_latent(data, noise, t), t, *conditions).astype(ms.float32)
-        error = velocity - target_velocity(data, noise)
-        per_clip = ops.square(error).mean((1, 2, 3, 4))  # (B, C, T, H, W) -> (B,)
+        per_clip = self.error(velocity - target_velocity(data, noise))  # (B, C, T, H, W) -> (B,)
         loss = per_clip.mean()
         return loss, (loss,), per_clip
