@@ -7,7 +7,8 @@ mg convert mp_rank_00_model_states.pt transformer/diffusion_pytorch_model.safete
 import argparse
 from pathlib import Path
 
-from mg.weights.conversion import DTYPES, convert_weights
+from mg.dtypes import DTYPES
+from mg.weights.conversion import convert_weights
 from mg.weights.inspection import inspect_checkpoint
 
 

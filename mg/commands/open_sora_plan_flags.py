@@ -7,7 +7,6 @@
 `mg reconstruct` and `mg evaluate` can be given beside the flags; they are handed on as they are.
 """
 
-import difflib
 import importlib
 import logging
 import sys
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from mg.cli import is_setting, run_main
 from mg.commands import run_command
 from mg.commands.open_sora_plan_training import CONVERTED, SWITCHES, training_settings
+from mg.known_names import nearest
 
 __all__ = ["DOORS", "Door", "translated"]
 
@@ -221,8 +221,8 @@ def _read(door: Door, arguments: Sequence[str]) -> tuple[Given, list[str]]:
         elif is_flag and is_setting(config, name.removeprefix("--")):
             ours += [argument, waiting.pop(0)] if has_more and not has_value else [argument]
         else:
-            near = difflib.get_close_matches(flag, door.flags, n=1)
-            hint = f"did you mean --{near[0]}?" if near else f"known are {', '.join(door.flags)}"
+            near = nearest(flag, door.flags)
+            hint = f"did you mean --{near}?" if near else f"known are {', '.join(door.flags)}"
             raise ValueError(f"unknown flag {name!r}; {hint}")
     return given, ours
 

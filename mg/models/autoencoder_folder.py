@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from mg.file_names import CONFIG_FILE
 from mg.files import write_text
 from mg.latent_spec import LatentSpec
 from mg.models.families import AutoencoderFamily
 from mg.weights.publishing import model_card, write_card
 from mg.weights.safetensors_file import write_safetensors
 
-__all__ = ["CONFIG_FILE", "write_autoencoder"]
-
-CONFIG_FILE = "config.json"
+__all__ = ["write_autoencoder"]
 
 
 def write_autoencoder(

@@ -58,7 +58,7 @@ class AutoencoderParts:
         """
         network = self.family.build(self.config, has_values=False, **options)
         network.load_tensors(self.tensors)
-        network.spec = self.spec
+        network.spec = self.spec  # of `scaled_by`, or of a generator; else the network's own
         network.sample_deterministic = True
         network.set_train(False)
         return network

@@ -12,13 +12,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mg.device import runs_on_cpu
+from mg.dtypes import dtype_named
+from mg.file_names import CONFIG_FILE
 from mg.models.denoiser_config import DenoiserConfig
-from mg.models.denoiser_folder import CONFIG_FILE, read_denoiser, write_denoiser
+from mg.models.denoiser_folder import read_denoiser, write_denoiser
 from mg.models.families import denoiser_family
 from mg.models.layers.tensors import as_tensor
 from mg.parameters import set_whole_values, whole_shape, whole_values
@@ -28,9 +28,7 @@ from mg.weights.publishing import Publishable, model_card, write_card
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["DTYPES", "Denoiser"]
-
-DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
+__all__ = ["Denoiser"]
 
 
 class Denoiser(nn.Cell, Publishable):
@@ -59,7 +57,7 @@ class Denoiser(nn.Cell, Publishable):
         if not isinstance(recompute_every, int) or recompute_every < 0:
             raise ValueError(f"recompute_every={recompute_every!r}; expected 0 (none), 1, 2, ...")
         self.config = config
-        self.dtype = _dtype(dtype)
+        self.dtype = dtype_named(dtype, "dtype", operation="matrix product")
         self.recompute_every = recompute_every
 
     def recompute_blocks(self, blocks: Sequence[nn.Cell]) -> None:
@@ -157,14 +155,3 @@ class Denoiser(nn.Cell, Publishable):
                 `config.condition_channels`, what lies beside the latent, (B, C_c, T, H, W).
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement construct")
-
-
-def _dtype(name: str) -> ms.Type:
-    if name not in DTYPES:
-        raise ValueError(f"dtype={name!r}; expected one of {sorted(DTYPES)}")
-    if name == "bfloat16" and runs_on_cpu():
-        raise ValueError(
-            "dtype=bfloat16: MindSpore's CPU kernels have no bf16 matrix product; use float32 or "
-            "float16 on CPU"
-        )
-    return DTYPES[name]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mg.size_limits import MAX_WIDTH, check_sizes
+from mg.type_checks import check_positive, check_whole
 
 __all__ = [
     "DenoiserConfig",
@@ -18,29 +19,6 @@ __all__ = [
 ]
 
 MAX_TOKENS = 1 << 16  # of a text
-
-
-def check_whole(of: object, names: Sequence[str], prefix: str = "") -> None:
-    """Raise ValueError unless these attributes are whole numbers of 1 or more.
-
-    Args:
-        of: the object that has them.
-        names: the attributes.
-        prefix: text before a name in the message.
-    """
-    for name in names:
-        value = getattr(of, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{prefix}{name}={value!r}; expected a whole number of 1 or more")
-
-
-def check_positive(of: object, names: Sequence[str]) -> None:
-    """Raise ValueError unless these attributes are finite numbers above 0."""
-    for name in names:
-        value = getattr(of, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 < value < float("inf"):
-            raise ValueError(f"{name}={value!r}; expected a number above 0")
 
 
 def grid_of_patches(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mg.file_names import CONFIG_FILE, WEIGHTS_FILE
 from mg.files import write_text
 from mg.json_file import read_json_object
 from mg.models.denoiser_config import DenoiserConfig
@@ -20,12 +21,9 @@ from mg.weights.name_rules import shape_of_part
 from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files, write_safetensors
 from mg.weights.transformer_names import OriginalParts, find_original, from_original
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "ReadDenoiser", "read_denoiser", "write_denoiser"]
+__all__ = ["ReadDenoiser", "read_denoiser", "write_denoiser"]
 
 logger = logging.getLogger("mg")
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 class ReadDenoiser(NamedTuple):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mg.file_names import WEIGHTS_FILE
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
@@ -87,6 +88,8 @@ class AutoencoderFamily:
         parameter_shapes: of the network of a config, where they are known without building it.
         rescaled: from a config and a spec to the config that states the spec's scale, where the
             config's own fields can.
+        stored_spec: from a config and the network's tensors to the spec, where the tensors hold
+            the latents' scale; it counts more than the config's.
     """
 
     name: str
@@ -97,11 +100,16 @@ class AutoencoderFamily:
     complete: Callable[[Mapping[str, Any] | None, Tensors], dict[str, Any]]
     description: str
     temporal: tuple[str, ...] = ()
-    weights_file: str = "diffusion_pytorch_model.safetensors"
+    weights_file: str = WEIGHTS_FILE
     starts_from: tuple[str, ...] = ()
     inflate: Inflate | None = None
     parameter_shapes: Callable[[Any], Shapes] | None = None
     rescaled: Callable[[Any, LatentSpec], Any] | None = None
+    stored_spec: Callable[[Any, Tensors], LatentSpec] | None = None
+
+    def spec(self, config: "AutoencoderSettings", tensors: Tensors) -> LatentSpec:
+        """Return the spec of the latents of a network with these weights."""
+        return config.spec if self.stored_spec is None else self.stored_spec(config, tensors)
 
     def read_config(self, mapping: Mapping[str, Any]) -> "AutoencoderSettings":
         """Return the config of fields, as config.json or the settings of a run have them.

@@ -29,6 +29,7 @@ from mg.conditions.text.build import absolute_spec, build_text_encoder, build_te
 from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.visual import NO_CHANNELS, ChannelConditions
 from mg.console import one_line
+from mg.file_names import CONFIG_FILE, WEIGHTS_FILE
 from mg.files import sha256_of_file, write_text
 from mg.flow.scheduler_config import build_scheduler
 from mg.json_file import read_json_object
@@ -75,8 +76,6 @@ __all__ = [
 
 CLASS_NAME = "TextToVideo"
 INDEX_FILE = "model_index.json"
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 # The folders, and their names in generators of before.
 FOLDERS = ("denoiser", "autoencoder", "conditions")
 OLDER_FOLDERS = ("transformer", "tae", "text")
@@ -241,7 +240,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         conditions = NO_CHANNELS
         if "conditions" in index:
             conditions = ChannelConditions.from_mapping(index["conditions"])
-        spec = coder_config.spec
+        spec = coder_config.spec  # older folders have a TAE, whose config states the scale
         if "latents" in index:
             spec = LatentSpec.from_mapping(index["latents"])
         check_fit(config, spec, encoders, conditions)

@@ -5,10 +5,11 @@ is in it (`encoder`, `decoder.mid`), or an alias that the network offers (`tempo
 `vae_encoder`, `vae_decoder`).
 """
 
-import difflib
 import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+
+from mg.known_names import did_you_mean
 
 __all__ = [
     "autoencoder_halves",
@@ -58,8 +59,8 @@ def matching_names(names: Sequence[str], pattern: str, *, aliases: Aliases) -> s
         raise ValueError(f"the network has no parameter that {pattern!r} stands for")
     if not found:
         parts = {".".join(name.split(".")[:n]) for name in names for n in (1, 2, 3)}
-        near = difflib.get_close_matches(pattern, [*names, *parts, *aliases], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"names are like {names[0]!r}"
+        known = [*names, *parts, *aliases]
+        hint = did_you_mean(pattern, known, f"names are like {names[0]!r}")
         raise ValueError(f"no parameter matches {pattern!r}; {hint}")
     return found
 

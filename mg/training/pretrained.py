@@ -5,12 +5,12 @@ and `lr_multipliers`.
 """
 
 import dataclasses
-import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from mg.known_names import did_you_mean
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import PhaseSettings, RunSettings
@@ -305,8 +305,7 @@ def _warnings_when_off(settings: PretrainedSettings) -> tuple[str, ...]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+    return did_you_mean(name, known, f"expected one of {', '.join(known)}")
 
 
 def apply_pretrained(config: Run, target: PretrainedTarget, *, steps_per_epoch: int) -> Run:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mg.file_names import CONFIG_FILE
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
@@ -33,7 +34,6 @@ __all__ = ["INFLATE_METHODS", "ReadVAE", "read_autoencoder", "read_vae"]
 
 logger = logging.getLogger("mg")
 
-CONFIG_FILE = "config.json"
 INFLATE_METHODS = (*METHODS, "tail", "none")  # tail is of causal networks
 
 
@@ -67,7 +67,7 @@ def read_autoencoder(name_or_path: str | os.PathLike, **options: Any) -> Autoenc
         name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
         for name, array in read.tensors.items()
     }
-    return AutoencoderParts(family, config, tensors, config.spec)
+    return AutoencoderParts(family, config, tensors, family.spec(config, tensors))
 
 
 def read_vae(

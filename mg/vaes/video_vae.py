@@ -128,6 +128,13 @@ class VideoVAE(Publishable):
         """Encode and decode in one piece again."""
         self.network.use_tile = False
 
+    def set_framewise(self, framewise: bool) -> None:
+        """Code clips in time as the publisher does (the default), or without that.
+
+        Args and Raises: as `mg.models.autoencoder.Autoencoder.set_framewise`.
+        """
+        self.network.set_framewise(framewise)
+
     def stored_config(self) -> dict[str, Any]:
         """Return the fields of the `config.json` that `save_pretrained` writes."""
         stated = {key: value for key, value in self.config.items() if key != "_class_name"}

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from mg.file_names import WEIGHTS_FILE
 from mg.input_files import check_input_file
 from mg.shipped import find_shipped
 from mg.weights.mindspore_ckpt import list_mindspore_ckpt, read_mindspore_ckpt, write_mindspore_ckpt
@@ -54,7 +55,7 @@ WRITABLE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in 
 # What to look for in a folder, best first: diffusers' names, then any safetensors, then others.
 FOLDER_PATTERNS = (
     f"diffusion_pytorch_model{INDEX_SUFFIX}",
-    "diffusion_pytorch_model.safetensors",
+    WEIGHTS_FILE,
     f"*{INDEX_SUFFIX}",
     "*.safetensors",
     "*.ckpt",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mg.dtypes import DTYPES
 from mg.weights.bfloat16 import narrow_to_bfloat16, widen_bfloat16
 from mg.weights.checkpoint_file import (
     check_writable_suffix,
@@ -21,9 +22,7 @@ from mg.weights.safetensors_file import INDEX_SUFFIX, read_safetensors_metadata
 from mg.weights.tensor_entry import TensorEntry
 from mg.weights.transformer_names import check_positions, find_original
 
-__all__ = ["DTYPES", "convert_weights"]
-
-DTYPES = ("float32", "float16", "bfloat16")
+__all__ = ["convert_weights"]
 
 
 class _Converted(Mapping[str, np.ndarray]):

@@ -61,7 +61,7 @@ def recorded():
 @pytest.fixture(scope="module")
 def networks():
     """Return the networks, which code clips in one piece."""
-    return {version: loaded(version, chunked=False) for version in VERSIONS}
+    return {version: loaded(version, framewise=False) for version in VERSIONS}
 
 
 def assert_near(found, right, share=2e-5):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mg.models.families import AutoencoderFamily, Shapes, Tensors
-from mg.models.opensora_vae.config import OPENSORA_CONFIG, OpenSoraVAEConfig
+from mg.models.opensora_vae.config import OPENSORA_CONFIG, OpenSoraVAEConfig, stored_spec
 from mg.weights.assumed_config import warn_of_assumed
 
 __all__ = ["FAMILY"]
@@ -30,4 +30,5 @@ FAMILY = AutoencoderFamily(
     description="the VAE of Open-Sora v1.2",
     temporal=("temporal_vae.*",),
     weights_file="model.safetensors",  # as the transformers package names it
+    stored_spec=stored_spec,
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
 from mg.models.diffusers_config import known_fields
+from mg.type_checks import check_structure
 from mg.weights.wan_names import wan_config_fields
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ class WanVAEConfig:
     clip_output: bool = False
 
     def __post_init__(self) -> None:
-        self._check_types()
+        check_structure(self)
+        if not self.dim_mult:
+            raise ValueError("dim_mult=[]; expected one whole number for each level")
         for name in ("in_channels", "out_channels"):
             channels = 3 * self.patch**2
             # Some configs count the channels before pixels are taken together.
@@ -117,35 +120,6 @@ class WanVAEConfig:
                 "halves its channels, and must have 2 or more"
             )
         _ = self.spec  # checks the statistics
-
-    def _check_types(self) -> None:
-        for name in ("base_dim", "z_dim", "num_res_blocks", "in_channels", "out_channels"):
-            if not _is_size(getattr(self, name)):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r}; expected a whole number of 1 or more"
-                )
-        for name in ("decoder_base_dim", "patch_size"):
-            value = getattr(self, name)
-            if value is not None and not _is_size(value):
-                raise ValueError(f"{name}={value!r}; expected null or a whole number of 1 or more")
-        lists = {
-            "dim_mult": (_is_size, "whole numbers of 1 or more, one for each level"),
-            "temperal_downsample": (_is_bool, "true or false, one between each two levels"),
-            "latents_mean": (_is_number, "numbers, one for each channel"),
-            "latents_std": (_is_number, "numbers, one for each channel"),
-        }
-        for name, (is_right, kind) in lists.items():
-            value = getattr(self, name)
-            if value is None and name.startswith("latents_"):
-                continue
-            if not isinstance(value, list | tuple) or not all(map(is_right, value)):
-                raise ValueError(f"{name}={value!r}; expected a list of {kind}")
-            object.__setattr__(self, name, tuple(value))
-        if not self.dim_mult:
-            raise ValueError("dim_mult=[]; expected one whole number for each level")
-        for name in ("is_residual", "clip_output"):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f"{name}={getattr(self, name)!r}; expected true or false")
 
     def _check_shortcuts(self) -> None:
         """Raise ValueError unless the shortcuts can average and repeat whole channels."""
@@ -247,15 +221,3 @@ class WanVAEConfig:
         if not self.clip_output:
             del fields["clip_output"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_bool(value: Any) -> bool:
-    return type(value) is bool
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)

@@ -1,7 +1,6 @@
 """Every setting of a training run of an autoencoder, checked before anything is built."""
 
 import dataclasses
-import difflib
 import logging
 import math
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mg.data.bucket_config import ClipBucket
 from mg.data.buckets import Bucket
 from mg.data.media_rules import Reading
+from mg.known_names import did_you_mean
 from mg.latent_spec import LatentSpec
 from mg.models.families import AUTOENCODERS, AutoencoderFamily, autoencoder_family
 from mg.models.tae.config import TAEConfig
@@ -218,8 +218,7 @@ class TrainAutoencoderConfig(RunSettings):
         names = [field.name for field in dataclasses.fields(LossSettings)]
         for name in phase.loss:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"expected one of {names}"
+                hint = did_you_mean(name, names, f"expected one of {names}")
                 raise ValueError(f"phases: loss has no field {name!r}; {hint}")
             require(
                 not name.startswith("lpips_"),
