@@ -41,7 +41,9 @@ CONFIGS = {
         "text_encoders": ONE_TEXT,
     },
 }
-DENOISER_GRAPHS = tuple(f"{family}_denoiser_train" for family in CONFIGS)
+# With the flow-matching loss each, and one with the loss of a diffusion.
+DIFFUSION_GRAPH = "cogvideox_diffusion_train"
+DENOISER_GRAPHS = (*(f"{family}_denoiser_train" for family in CONFIGS), DIFFUSION_GRAPH)
 
 
 def denoiser_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
@@ -55,14 +57,17 @@ def denoiser_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, .
     import numpy as np
     from mindspore import Tensor
 
+    from mg.flow.noise_schedule import NoiseSchedule
+    from mg.flow.objectives import DiffusionObjective
     from mg.flow.velocity_network import velocity_network
     from mg.models import layers
     from mg.models.families import denoiser_family
+    from mg.training.denoiser.diffusion_loss import DiffusionLoss
     from mg.training.denoiser.flow_loss import FlowLoss
     from mg.training.settings import OptimSettings
     from mg.training.step import TrainStep
 
-    family = denoiser_family(graph.removesuffix("_denoiser_train"))
+    family = denoiser_family(graph.split("_")[0])
     fields = {**CONFIGS[family.name], "latent_channels": 4, "condition_channels": 5}
     config = family.read_config(fields)
     with layers.choose("Ascend"):
@@ -81,5 +86,7 @@ def denoiser_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, .
     t = Tensor(np.full(2, 0.5, np.float32))
     scalar = Tensor(1.0, ms.float32)
     loss = FlowLoss(velocity_network(network, family.prediction))
+    if graph == DIFFUSION_GRAPH:
+        loss = DiffusionLoss(network, DiffusionObjective("v", NoiseSchedule()), l1_weight=0.5)
     step = TrainStep(loss, OptimSettings(accumulation_steps=2)).set_train()
     return step, (scalar, scalar, scalar, True, *[latent] * 4, t, *text, beside)

@@ -114,9 +114,17 @@ def test_the_video_models_inference_passes(tool, capsys):
     assert not any(name.endswith("Grad") for name in rows)
 
 
-@pytest.mark.parametrize("family", ["cogvideox", "hunyuan", "unet"])
-def test_other_denoisers_training_steps_pass_without_a_3d_convolution(tool, capsys, family):
-    flags = ("--graphs", f"{family}_denoiser_train", "--dtypes", "bfloat16")
+@pytest.mark.parametrize(
+    "graph",
+    [
+        "cogvideox_denoiser_train",
+        "hunyuan_denoiser_train",
+        "unet_denoiser_train",
+        "cogvideox_diffusion_train",
+    ],
+)
+def test_other_denoisers_training_steps_pass_without_a_3d_convolution(tool, capsys, graph):
+    flags = ("--graphs", graph, "--dtypes", "bfloat16")
     status, out, err = run(tool, capsys, *flags)
     assert status == 0, err
     rows = passed(out)
