@@ -53,6 +53,7 @@ NETWORKS = {
         },
     ),
     "lora": ("cogvideox", ROTARY),  # trains low-rank maps alone
+    "diffusion": ("cogvideox", ROTARY),  # with the loss of a diffusion
 }
 FAMILIES = tuple(dict.fromkeys(family for family, _ in NETWORKS.values()))
 DENOISER_GRAPHS = tuple(f"{name}_denoiser_train" for name in NETWORKS)
@@ -69,9 +70,12 @@ def denoiser_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, .
     import numpy as np
     from mindspore import Tensor
 
+    from mg.flow.noise_schedule import NoiseSchedule
+    from mg.flow.objectives import DiffusionObjective
     from mg.flow.velocity_network import velocity_network
     from mg.models.families import denoiser_family
     from mg.models.lora import add_lora
+    from mg.training.denoiser.diffusion_loss import DiffusionLoss
     from mg.training.denoiser.flow_loss import FlowLoss
     from mg.training.settings import OptimSettings
     from mg.training.step import TrainStep
@@ -101,6 +105,8 @@ def denoiser_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, .
     t = Tensor(np.full(2, 0.5, np.float32))
     scalar = Tensor(1.0, ms.float32)
     loss = FlowLoss(velocity_network(network, family.prediction))
+    if name == "diffusion":
+        loss = DiffusionLoss(network, DiffusionObjective("v", NoiseSchedule()), l1_weight=0.5)
     optim = OptimSettings(accumulation_steps=2)
     step = TrainStep(loss, optim, parameters=parameters).set_train()
     return step, (scalar, scalar, scalar, True, *[latent] * 4, t, *text, beside)
