@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from mg.dtypes import dtype_named
 from mg.file_names import CONFIG_FILE
@@ -59,6 +59,7 @@ class Denoiser(nn.Cell, Publishable):
         self.config = config
         self.dtype = dtype_named(dtype, "dtype", operation="matrix product")
         self.recompute_every = recompute_every
+        self.block_edge = BlockEdge() if recompute_every else None
 
     def recompute_blocks(self, blocks: Sequence[nn.Cell]) -> None:
         """Have every `recompute_every`-th of these blocks computed again in the backward pass."""
@@ -155,3 +156,20 @@ class Denoiser(nn.Cell, Publishable):
                 `config.condition_channels`, what lies beside the latent, (B, C_c, T, H, W).
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement construct")
+
+
+class BlockEdge(nn.Cell):
+    """x itself, between two blocks that are computed again in the backward pass.
+
+    The compiler takes adjoining blocks for one, which saves no memory. And where the gradients of
+    what a block gives are added up, it looks for the start of that block's backward pass too late,
+    and stops with "Graph cycle exists" (MindSpore 2.10). An operation in between, whose gradient
+    is one of its own, prevents both.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.split = ops.Split(axis=1, output_num=1)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.split(x)[0]

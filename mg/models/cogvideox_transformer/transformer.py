@@ -129,6 +129,8 @@ class CogVideoXTransformer(Denoiser):
             time = time + self.ofs_embedding(time_waves(offset, self.ofs_width))
         for number in range(len(self.transformer_blocks)):
             x, text = self.transformer_blocks[number](x, text, time, cos, sin)
+            if self.block_edge is not None:
+                x, text = self.block_edge(x), self.block_edge(text)
         y = self.proj_out(self.norm_out(self.norm_final(x), time))
         if self.sequence is not None:
             y = self.sequence.gather(y)

@@ -139,10 +139,13 @@ class HunyuanVideoTransformer(Denoiser):
         cos, sin = self.rotations(grid, text.shape[1])
         for number in range(len(self.transformer_blocks)):
             x, text = self.transformer_blocks[number](x, text, time, logits, cos, sin)
+            if self.block_edge is not None:
+                x, text = self.block_edge(x), self.block_edge(text)
         num_tokens, num_text = x.shape[1], text.shape[1]
         x = ops.concat((x, text), axis=1)
         for number in range(len(self.single_transformer_blocks)):
             x = self.single_transformer_blocks[number](x, num_text, time, logits, cos, sin)
+            x = x if self.block_edge is None else self.block_edge(x)
         y = self.proj_out(self.norm_out(x[:, :num_tokens], time))
         if self.sequence is not None:
             y = self.sequence.gather(y)

@@ -82,7 +82,7 @@ WAYS = {
     "sequence": Way(sequence_parallel=2, zero_stage=2),
     "sequence_zero3": Way(sequence_parallel=2, zero_stage=3, recompute_every=1),
     "cogvideox_zero3": Way("cogvideox", zero_stage=3),
-    "cogvideox_sequence": Way("cogvideox", sequence_parallel=2),
+    "cogvideox_sequence": Way("cogvideox", sequence_parallel=2, recompute_every=1),
     "hunyuan_sequence_zero3": Way("hunyuan", sequence_parallel=2, zero_stage=3, recompute_every=1),
 }
 ALONE = ("data", "cogvideox", "hunyuan")  # what one rank does
