@@ -6,6 +6,9 @@
 # folders; see CANN's documentation. No test builds this file, and it has not run on Ascend yet.
 ARG BASE=python:3.11-slim
 FROM ${BASE}
+# OpenCV's wheel asks for these two libraries, which slim images lack.
+RUN apt-get update && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/mg
 COPY pyproject.toml setup.py MANIFEST.in README.md LICENSE ./
 COPY mg mg

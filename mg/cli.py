@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import json
 import math
 import os
 import re
@@ -25,6 +26,7 @@ from mg.yaml_file import parse_yaml, read_yaml
 __all__ = [
     "config_of_mapping",
     "config_to_yaml",
+    "is_setting",
     "parse_config",
     "plain_settings",
     "run_main",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 Config = TypeVar("Config")
+Completed = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
 # Flags that the parser itself has.
 PARSER_FLAGS = ("config", "print_config")
@@ -44,6 +47,7 @@ def parse_config(
     *,
     description: str,
     common: Sequence[str] = (),
+    completed: Completed | None = None,
 ) -> Config:
     """Return a `config_class` from `--config FILE` and flags; later flags win over the file.
 
@@ -56,6 +60,8 @@ def parse_config(
         argv: the arguments; None takes those of the process.
         description: what the command does, for its help.
         common: names of the settings that `--help` shows; none for all.
+        completed: from the flags and from the content of the `--config` files, both nested, to
+            {dotted name: value} of further settings; they win over the files, flags over them.
 
     Raises:
         ValueError: an unknown key or flag (the nearest right one is named), a value of the wrong
@@ -78,6 +84,8 @@ def parse_config(
             _check_yaml(Path(value), settings)
         elif _section(settings.get(name)) is not None:
             _check_section_flag(name, value, settings)
+    if completed is not None:
+        argv = _with_further_settings(argv, completed)
     parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these settings")
     parser.add_class_arguments(config_class, nested_key=None)
@@ -86,6 +94,14 @@ def parse_config(
     except (jsonargparse.ArgumentError, ValueError) as error:
         raise ValueError(_plain_message(str(error))) from error
     return _build(config_class, namespace)
+
+
+def is_setting(config_class: type, flag: str) -> bool:
+    """Return whether a command with this config takes a flag, given without its dashes."""
+    settings = _settings(config_class)
+    name = own_name(flag.removesuffix("+"), settings)
+    is_help = flag in ("help", "help-all") or flag.endswith(".help")
+    return is_help or name in settings or name in PARSER_FLAGS or _is_in_mapping(name, settings)
 
 
 def config_of_mapping(config_class: type[Config], mapping: Mapping[str, Any]) -> Config:
@@ -190,6 +206,46 @@ def _with_shipped_configs(argv: list[str]) -> list[str]:
         elif i and argv[i - 1] == "--config":
             found[i] = find_shipped(argument)
     return found
+
+
+def _with_further_settings(argv: list[str], completed: Completed) -> list[str]:
+    """Return the arguments with settings added between the config files and the flags."""
+    flags: dict[str, Any] = {}
+    in_files: dict[str, Any] = {}
+    for name, value in _flags(argv):
+        if name == "config":
+            in_files = _merged(in_files, read_yaml(Path(value)))
+        else:
+            nested = _read_value(value)
+            for part in reversed(name.split(".")):
+                nested = {part: nested}
+            flags = _merged(flags, nested)
+    place = 0
+    for i, argument in enumerate(argv):
+        if argument == "--config" or argument.startswith("--config="):
+            place = i + (2 if argument == "--config" else 1)
+    added = [
+        f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in completed(flags, in_files).items()
+    ]
+    return [*argv[:place], *added, *argv[place:]]
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings as one; of what both have, the second counts."""
+    merged = {**first, **second}
+    for key in first.keys() & second.keys():
+        if isinstance(first[key], Mapping) and isinstance(second[key], Mapping):
+            merged[key] = _merged(first[key], second[key])
+    return merged
+
+
+def _read_value(text: str) -> Any:
+    """Return the value of a flag as YAML reads it, or the text where it is none."""
+    try:
+        return parse_yaml(text, "a flag")
+    except ValueError:
+        return text
 
 
 def _check_flags(argv: list[str], settings: dict[str, Any]) -> None:

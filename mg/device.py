@@ -6,9 +6,13 @@ import logging
 import os
 from collections.abc import Iterator
 
-__all__ = ["DeviceConfig", "runs_on_cpu", "setup_device"]
+from mg.versions import untested_mindspore
+
+__all__ = ["DeviceConfig", "device_in_use", "runs_on_cpu", "setup_device"]
 
 logger = logging.getLogger("mg")
+
+GRAPH_CACHE = "MS_COMPILER_CACHE_ENABLE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,9 @@ def setup_device(config: DeviceConfig) -> str:
     """
     import mindspore as ms
 
+    warning = untested_mindspore(ms.__version__)
+    if warning is not None:
+        logger.warning(warning)
     wanted = ("Ascend", "GPU", "CPU") if config.device == "auto" else (config.device,)
     device = next((name for name in wanted if _is_usable(name)), None)
     if device is None:
@@ -52,6 +59,8 @@ def setup_device(config: DeviceConfig) -> str:
             "installed?); leave the setting out to take the best one there is"
         )
     ms.set_device(device)
+    # `set_context` is to go. Up to MindSpore 2.10 nothing takes its place for the mode, and for the
+    # compile level only an argument of `ms.jit`, function by function, which cells do not have.
     ms.set_context(mode=ms.GRAPH_MODE if config.mode == "graph" else ms.PYNATIVE_MODE)
     if device == "CPU" and config.mode == "pynative":
         # Otherwise threads that hand operators on spin for cores they share with the operators:
@@ -75,21 +84,28 @@ def _refuse_stored_graphs() -> None:
     """
     import mindspore as ms
 
-    variable = os.environ.get("MS_COMPILER_CACHE_ENABLE", "0")
-    is_on = ms.get_context("enable_compile_cache")
-    if is_on or (is_on is None and variable not in ("", "0")):
+    is_set = ms.get_context("enable_compile_cache")  # the older way to switch it on
+    if is_set or os.environ.get(GRAPH_CACHE, "0") not in ("", "0"):
         logger.warning(
             "MindSpore's cache of compiled graphs cannot be used, it would give graphs of other "
-            "phases and settings: MS_COMPILER_CACHE_ENABLE has no effect here."
+            "phases and settings: %s has no effect here.",
+            GRAPH_CACHE,
         )
-        ms.set_context(enable_compile_cache=False)
+        os.environ[GRAPH_CACHE] = "0"
+        if is_set:
+            ms.set_context(enable_compile_cache=False)
+
+
+def device_in_use() -> str:
+    """Return the device that MindSpore runs on: Ascend, GPU or CPU."""
+    import mindspore as ms
+
+    return ms.get_current_device().device_target
 
 
 def runs_on_cpu() -> bool:
     """Return whether MindSpore runs on CPU, where some operations need another form."""
-    import mindspore as ms
-
-    return ms.get_context("device_target") == "CPU"
+    return device_in_use() == "CPU"
 
 
 def _is_usable(name: str) -> bool:

@@ -1,9 +1,9 @@
 """Names of settings: one name per thing in every command, and what other projects call them."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from mg.console import one_line
+from mg.known_names import nearest
 
 __all__ = ["ONE_NAME", "own_name", "unknown_setting"]
 
@@ -19,6 +19,7 @@ ONE_NAME = {
     "save_dir": ("output", "output_path", "output_folder"),
     "grad_checkpoint": ("recompute",),
     "bucket_config": ("data.bucket_config",),
+    "model.from_pretrained": ("ckpt_path",),  # of training it is an entry of `model`
 }
 TABLE_SUFFIXES = (".csv", ".jsonl", ".json")  # of a `dataset.data_path`: it is the csv_path then
 # Another project's name for a setting, by its last part: ours, the first that a config has.
@@ -102,6 +103,7 @@ SYNONYMS = {
     "use_tile": ("enable_tile", "tiling"),
     "dataloader_num_workers": ("data.num_workers",),
     "report_to": ("trackers",),
+    "wandb": ("trackers",),
     "lpips": ("loss.perceptual_loss_weight",),
     "lpips_weight": ("loss.perceptual_loss_weight",),
     "kl_weight": ("loss.kl_loss_weight",),
@@ -145,8 +147,8 @@ def _meant(name: str, known: Sequence[str]) -> str | None:
     by_last = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
     if last in by_last:  # the right name in the wrong section
         return by_last[last]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    if near:
-        return near[0]
-    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.7)
-    return by_last[near[0]] if near else None
+    near = nearest(name, known, cutoff=0.7)
+    if near is not None:
+        return near
+    near = nearest(last, by_last, cutoff=0.7)
+    return None if near is None else by_last[near]

@@ -7,11 +7,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTOENCODER_GRAPHS", "autoencoder_and_inputs"]
 
-FAMILIES = ("sd", "cogvideox", "hunyuan", "opensora", "wan", "causal_vae", "dc_ae")
-# Encoding, decoding, and the training step of a loss that goes through both.
-AUTOENCODER_GRAPHS = tuple(
-    f"{family}_{task}" for family in FAMILIES for task in ("encode", "decode", "train")
-)
 SMALL = {"layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2}
 CONFIGS = {
     "sd": {**SMALL, "block_out_channels": [4, 8]},
@@ -54,6 +49,10 @@ CONFIGS = {
         "spatial_compression_ratio": 2,
     },
 }
+# Encoding, decoding, and the training step of a loss that goes through both.
+AUTOENCODER_GRAPHS = tuple(
+    f"{family}_{task}" for family in CONFIGS for task in ("encode", "decode", "train")
+)
 # Frames of a video whose coding takes more than one chunk, where there are chunks.
 FRAMES = {
     "sd": 2,
@@ -67,7 +66,7 @@ FRAMES = {
 
 
 def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
-    """Return one of the networks to compile, in the form it has on Ascend, and its inputs.
+    """Return one of the networks to compile, and its inputs.
 
     Args:
         graph: of `AUTOENCODER_GRAPHS`.
@@ -77,7 +76,6 @@ def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any
     import numpy as np
     from mindspore import Tensor, nn, ops
 
-    from mg.models import layers
     from mg.models.autoencoder import Autoencoder
     from mg.models.families import autoencoder_family
     from mg.training.settings import OptimSettings
@@ -114,8 +112,7 @@ def autoencoder_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any
 
     family, task = graph.rsplit("_", 1)
     record = autoencoder_family(family)
-    with layers.choose("Ascend"):
-        network = record.build(record.read_config(CONFIGS[family]))
+    network = record.build(record.read_config(CONFIGS[family]))
     # Set after building: networks refuse bf16 where they would have to run on CPU.
     for _, cell in network.cells_and_names():
         if isinstance(cell, Autoencoder):

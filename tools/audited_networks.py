@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import audited_autoencoders
+import audited_denoisers
 from audited_autoencoders import AUTOENCODER_GRAPHS, autoencoder_and_inputs
 from audited_denoisers import DENOISER_GRAPHS, denoiser_and_inputs
 from mg.models.tae.config import TAEConfig
@@ -9,7 +11,13 @@ from mg.models.tae.config import TAEConfig
 if TYPE_CHECKING:
     from mindspore import nn
 
-__all__ = ["FLOAT32_GRAPHS", "GRAPHS", "network_and_inputs"]
+__all__ = [
+    "AUTOENCODER_FAMILIES",
+    "DENOISER_FAMILIES",
+    "FLOAT32_GRAPHS",
+    "GRAPHS",
+    "network_and_inputs",
+]
 
 GRAPHS = (
     "encode",
@@ -25,6 +33,9 @@ GRAPHS = (
     *DENOISER_GRAPHS,
     *AUTOENCODER_GRAPHS,
 )
+# Families whose graphs are among these.
+AUTOENCODER_FAMILIES = ("tae", *audited_autoencoders.CONFIGS)
+DENOISER_FAMILIES = ("movie_gen", *audited_denoisers.FAMILIES)
 # These text encoders run in float32, whatever precision the rest has.
 FLOAT32_GRAPHS = ("t5", "clip")
 
@@ -67,6 +78,14 @@ def network_and_inputs(
             autoencoders of `audited_autoencoders`.
         dtype: of `DTYPES`.
     """
+    from mg.models import layers
+
+    with layers.choose("Ascend"):
+        return _built(config, graph, dtype)
+
+
+def _built(config: TAEConfig, graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
+    """Return the network of a graph and its inputs, in the form that the caller has chosen."""
     if graph == "llama":
         return _llama_and_inputs(dtype)
     if graph in TEXT_CONFIGS:
@@ -77,12 +96,16 @@ def network_and_inputs(
         return denoiser_and_inputs(graph, dtype)
     if graph in ("movie_gen", "movie_gen_train", "sampler"):
         return _video_model_and_inputs(graph, dtype)
+    return _tae_and_inputs(config, graph, dtype)
+
+
+def _tae_and_inputs(config: TAEConfig, graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
+    """Return the TAE, its training step or its discriminator's, and inputs."""
     import mindspore as ms
     import numpy as np
     from mindspore import Tensor, nn
 
     from mg.losses.perceptual import PerceptualLoss
-    from mg.models import layers
     from mg.models.discriminator import Discriminator
     from mg.models.discriminator_config import DiscriminatorConfig
     from mg.models.perceptual import LPIPS, LPIPSConfig
@@ -109,8 +132,7 @@ def network_and_inputs(
                 return self.network.moments(x)
             return self.network.frames_from(x)
 
-    with layers.choose("Ascend"):
-        tae = TemporalAutoencoder(config)
+    tae = TemporalAutoencoder(config)
     # Set after building: the network refuses bf16 where it would have to run on CPU.
     tae.encode_dtype = tae.decode_dtype = ms.float32 if dtype == "float32" else ms.bfloat16
     frames, side = 2 * config.temporal_compression, 16 * config.spatial_compression
@@ -124,8 +146,7 @@ def network_and_inputs(
         lecam_weight=1.0,
         network=DiscriminatorConfig(kind="video", ch=8, num_layers=2, norm_groups=8),
     )
-    with layers.choose("Ascend"):
-        discriminator = Discriminator(adversarial.network)
+    discriminator = Discriminator(adversarial.network)
     optim = OptimSettings(accumulation_steps=2)
     scalar = Tensor(1.0, ms.float32)
     if graph == "discriminator":
@@ -184,10 +205,9 @@ def _video_model_and_inputs(graph: str, dtype: str) -> tuple["nn.Cell", tuple[An
 
 
 def _transformer(dtype: str) -> "nn.Cell":
-    """Return a small video transformer with all its options, in the form it has on Ascend."""
+    """Return a small video transformer with all its options."""
     import mindspore as ms
 
-    from mg.models import layers
     from mg.models.denoiser_config import TextInput
     from mg.models.movie_gen.config import MovieGenConfig
     from mg.models.movie_gen.transformer import MovieGenTransformer
@@ -203,8 +223,7 @@ def _transformer(dtype: str) -> "nn.Cell":
         qk_norm=True,
         rope=True,
     )
-    with layers.choose("Ascend"):
-        network = MovieGenTransformer(config)
+    network = MovieGenTransformer(config)
     network.dtype = ms.float32 if dtype == "float32" else ms.bfloat16
     for _, cell in network.cells_and_names():
         if hasattr(cell, "flash"):

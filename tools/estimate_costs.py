@@ -3,7 +3,7 @@
 
 python tools/estimate_costs.py
 
-Nothing is built or run; MindSpore is not needed. The assumptions are in docs/movie_gen.md and
+Nothing is built or run; MindSpore is not needed. The assumptions are in docs/costs.md and
 in mg/models/movie_gen/costs.py and tools/memory_plan.py.
 """
 

@@ -5,38 +5,36 @@ python experiments/exp_template/run.py --steps 20 --output_path outputs/quick
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import platform
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mg.cli import parse_config, run_main
+from mg.cli import config_of_mapping, parse_config, run_main
 from mg.data.captions import read_captions
 from mg.data.video_table import write_video_table
 from mg.device import DeviceConfig, setup_device
 from mg.files import atomic_path, write_text
-from mg.known_names import check_known
 from mg.pipelines.generator_folder import SHIPPED_AUTOENCODER
-from mg.training.denoiser.denoiser_config import (
-    DenoiserLossSettings,
-    FlowValidationSettings,
-    TextSettings,
-    TrainDenoiserConfig,
-)
+from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
 from mg.training.denoiser.video_demo import ENCODERS, write_clips
 from mg.training.run.run_log import read_log
-from mg.training.settings import OptimSettings
 
 logger = logging.getLogger("mg")
 
 FOLDER = Path(__file__).resolve().parent
 SHARED = ("lr", "batch_size", "steps", "seed")
-CHANGEABLE = ("model", *SHARED, "lr_schedule", "loss")
+SHORT_NAMES = {"lr": "optim.lr", "lr_schedule": "optim.lr_schedule"}
+CLIPS = ("resolution", "num_frames", "autoencoder")
+# What the experiment decides itself, so that runs can be compared.
+OWN = ("output_path", "csv_path", "latent_folder", "tae", "validation.csv_path")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,9 @@ class ExperimentConfig(DeviceConfig):
     """An experiment: settings that all runs share, and variants of them.
 
     Args:
-        variants: {name: what differs}: fields of `model`, lr, batch_size, steps, seed; lr_schedule
-            and fields of `loss` as in a run of scripts/train.py.
+        variants: {name: what differs}: fields of `model`; lr, batch_size, steps, seed; resolution,
+            num_frames, autoencoder; or any setting of a training (mg train --help-all) by its
+            dotted name, such as optim.warmup_steps.
         family: of the denoiser.
         model: fields of its config.
         num_videos: clips that are drawn to train on.
@@ -54,6 +53,9 @@ class ExperimentConfig(DeviceConfig):
         batch_size: clips per step.
         lr: learning rate.
         seed: of weights, order and noise.
+        resolution: side of the clips in pixels.
+        num_frames: of the clips.
+        autoencoder: what encodes them, a file or a public name.
         output_path: folder for clips, latents and runs.
         results: folder for the table and the plot; null for `results` beside this script.
         overwrite: replace what is in output_path.
@@ -68,6 +70,9 @@ class ExperimentConfig(DeviceConfig):
     batch_size: int = 8
     lr: float = 1e-3
     seed: int = 0
+    resolution: int = 64
+    num_frames: int = 16
+    autoencoder: str = str(SHIPPED_AUTOENCODER)
     output_path: str = f"outputs/{FOLDER.name}"
     results: str | None = None
     overwrite: bool = False
@@ -87,44 +92,84 @@ class ExperimentConfig(DeviceConfig):
         Raises:
             ValueError: a setting that no run has, or a value that it refuses.
         """
-        changes = dict(self.variants[variant] or {})
-        check_known(changes, list(CHANGEABLE), kind="key", place=f"in the variant {variant}")
-        model = {"family": self.family, **self.model, **changes.pop("model", {})}
-        values = {name: getattr(self, name) for name in SHARED} | changes
-        folder = Path(self.output_path)
+        clips, changes = self.clips(variant), dict(self.variants[variant] or {})
+        for name in CLIPS:
+            changes.pop(name, None)
+        settings: dict[str, Any] = {
+            "output_path": str(Path(self.output_path) / "runs" / variant),
+            "csv_path": str(clips.folder / "train.csv"),
+            "latent_folder": str(clips.latents),
+            "tae": clips.autoencoder,
+            "overwrite": self.overwrite,
+            "model": {"family": self.family, **self.model},
+            "text": {"encoders": ENCODERS.get(self.family, ["word"])},
+            "optim": {"ema_decay": None},
+            "validation": {"csv_path": str(clips.folder / "held_out.csv")},
+            "device": self.device,
+            "mode": self.mode,
+        }
         try:
-            return TrainDenoiserConfig(
-                output_path=str(folder / "runs" / variant),
-                csv_path=str(folder / "clips" / "train.csv"),
-                latent_folder=str(folder / "latents"),
-                tae=str(SHIPPED_AUTOENCODER),
-                steps=values["steps"],
-                batch_size=values["batch_size"],
-                seed=values["seed"],
-                overwrite=self.overwrite,
-                checkpoint_interval=values["steps"],
-                model=model,
-                text=TextSettings(encoders=ENCODERS.get(self.family, ["word"])),
-                optim=OptimSettings(
-                    lr=values["lr"],
-                    lr_schedule=values.get("lr_schedule", "constant"),
-                    ema_decay=None,
-                ),
-                loss=_loss_settings(values.get("loss", {})),
-                validation=FlowValidationSettings(
-                    csv_path=str(folder / "clips" / "held_out.csv"), interval=values["steps"]
-                ),
-                device=self.device,
-                mode=self.mode,
-            )
+            for name, value in ({name: getattr(self, name) for name in SHARED} | changes).items():
+                put(settings, SHORT_NAMES.get(name, name), value)
+            # Measured and kept before and after, unless a variant says otherwise.
+            settings.setdefault("checkpoint_interval", settings["steps"])
+            settings["validation"].setdefault("interval", settings["steps"])
+            return config_of_mapping(TrainDenoiserConfig, settings)
         except ValueError as error:
             raise ValueError(f"variant {variant}: {error}") from error
 
+    def clips(self, variant: str) -> "Clips":
+        """Return which clips a variant is trained on."""
+        changes = self.variants[variant] or {}
+        return Clips(Path(self.output_path), **{n: changes.get(n, getattr(self, n)) for n in CLIPS})
 
-def _loss_settings(fields: dict[str, float]) -> DenoiserLossSettings:
-    known = [field.name for field in dataclasses.fields(DenoiserLossSettings)]
-    check_known(fields, known, kind="key", place="in loss")
-    return DenoiserLossSettings(**fields)
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Clips of one size, and the autoencoder that their latents are of."""
+
+    output: Path
+    resolution: int
+    num_frames: int
+    autoencoder: str
+
+    def __post_init__(self) -> None:
+        for name, least in (("resolution", 16), ("num_frames", 2)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name}={value!r}; expected a whole number of {least} or more")
+
+    @property
+    def folder(self) -> Path:
+        """Where the clips are."""
+        return self.output / f"clips_{self.resolution}px_{self.num_frames}f"
+
+    @property
+    def latents(self) -> Path:
+        """Where their latents are."""
+        digest = hashlib.sha256(self.autoencoder.encode()).hexdigest()[:8]
+        return self.output / f"latents_{self.resolution}px_{self.num_frames}f_{digest}"
+
+
+def put(settings: dict[str, Any], name: str, value: Any) -> None:
+    """Set one of nested settings by its dotted name; a mapping changes what it names alone.
+
+    Raises:
+        ValueError: the experiment itself decides that.
+    """
+    if name in OWN:
+        raise ValueError(f"{name} is set by the experiment; leave it out")
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            put(settings, f"{name}.{key}", part)
+        return
+    *sections, last = name.split(".")
+    for section in sections:
+        inner = settings.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"{name}: {section} is a single value here")
+        settings = inner
+    settings[last] = value
 
 
 def main() -> None:
@@ -133,12 +178,15 @@ def main() -> None:
     if not any(argument.startswith("--config") for argument in arguments):
         arguments = ["--config", str(FOLDER / "config.yaml"), *arguments]
     config = parse_config(ExperimentConfig, arguments, description=__doc__)
-    make_clips(config)
+    every = list(dict.fromkeys(map(config.clips, config.variants)))
+    for folder in dict.fromkeys(clips.folder for clips in every):
+        make_clips(config, next(clips for clips in every if clips.folder == folder))
     setup_device(config)
     # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
 
-    encode(config)
+    for clips in every:
+        encode(config, clips)
     rows, losses = [], {}
     for name in config.variants:
         logger.info("Variant %s", name)
@@ -154,10 +202,16 @@ def main() -> None:
     logger.info("%s\n%s", results / "table.md", table(rows))
 
 
-def make_clips(config: ExperimentConfig) -> None:
-    """Draw the clips, and write a table of those to train on and one of those held out."""
-    folder = Path(config.output_path) / "clips"
-    write_clips(folder, config.num_videos + config.num_held_out, overwrite=config.overwrite)
+def make_clips(config: ExperimentConfig, clips: Clips) -> None:
+    """Draw clips, and write a table of those to train on and one of those held out."""
+    folder = clips.folder
+    write_clips(
+        folder,
+        config.num_videos + config.num_held_out,
+        size=clips.resolution,
+        num_frames=clips.num_frames,
+        overwrite=config.overwrite,
+    )
     videos = read_captions(folder / "captions.csv").videos
     for name, part in (
         ("train.csv", videos[: config.num_videos]),
@@ -167,16 +221,15 @@ def make_clips(config: ExperimentConfig) -> None:
         write_video_table(folder / name, ("video", "caption"), rows, overwrite=config.overwrite)
 
 
-def encode(config: ExperimentConfig) -> None:
-    """Encode all clips with the shapes autoencoder that ships here."""
+def encode(config: ExperimentConfig, clips: Clips) -> None:
+    """Encode clips, those that are held out too."""
     from mg.data.manifest import build_manifest
     from mg.pipelines.encode import encode_videos
     from mg.vaes.reading import read_autoencoder
 
-    folder = Path(config.output_path)
-    autoencoder = read_autoencoder(SHIPPED_AUTOENCODER).build()
-    manifest = build_manifest(csv_path=folder / "clips" / "captions.csv")
-    encode_videos(autoencoder, manifest, folder / "latents", overwrite=config.overwrite)
+    autoencoder = read_autoencoder(clips.autoencoder).build()
+    manifest = build_manifest(csv_path=clips.folder / "captions.csv")
+    encode_videos(autoencoder, manifest, clips.latents, overwrite=config.overwrite)
 
 
 def outcome(

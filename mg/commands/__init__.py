@@ -3,7 +3,6 @@
 `scripts/NAME.py` and `tools/NAME.py` of a checkout are doors to the same functions.
 """
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from mg import __version__
 from mg.cli import run_main
+from mg.known_names import nearest
 
 __all__ = ["COMMANDS", "Command", "main", "run_command"]
 
@@ -67,8 +67,8 @@ def main() -> None:
     elif arguments[0] in COMMANDS:
         run_command(arguments[0], arguments[1:], program=f"mg {arguments[0]}")
     else:
-        near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
-        hint = f"did you mean `mg {near[0]}`?" if near else "`mg --help` lists the commands"
+        near = nearest(arguments[0], COMMANDS)
+        hint = f"did you mean `mg {near}`?" if near else "`mg --help` lists the commands"
         raise SystemExit(f"error: unknown command {arguments[0][:100]!r}; {hint}")
 
 

@@ -1,12 +1,14 @@
 """Convert a weight file to another format or number type: safetensors, PyTorch, MindSpore.
 
 mg convert vae/diffusion_pytorch_model.bin vae.safetensors --dtype float16
+mg convert mp_rank_00_model_states.pt transformer/diffusion_pytorch_model.safetensors
 """
 
 import argparse
 from pathlib import Path
 
-from mg.weights.conversion import DTYPES, convert_weights
+from mg.dtypes import DTYPES
+from mg.weights.conversion import convert_weights
 from mg.weights.inspection import inspect_checkpoint
 
 
@@ -23,7 +25,15 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=DTYPES, help="type of the floating-point tensors; default: as they are"
     )
-    parser.add_argument("--key", help="which weights of a file that holds several")
+    parser.add_argument(
+        "--key", help="which weights of a file that holds several; default: the averaged ones"
+    )
+    parser.add_argument(
+        "--keep_names",
+        action="store_true",
+        help="leave the original names of CogVideoX's and HunyuanVideo's transformers, which "
+        "otherwise become diffusers'",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
     convert_weights(
@@ -31,6 +41,7 @@ def main() -> None:
         arguments.dst,
         dtype=arguments.dtype,
         key=arguments.key,
+        keep_names=arguments.keep_names,
         overwrite=arguments.overwrite,
     )
     report = inspect_checkpoint(arguments.dst, sha256=True)

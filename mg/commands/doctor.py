@@ -9,7 +9,6 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -25,20 +24,12 @@ from mg.metrics.i3d import i3d_weights_path
 from mg.metrics.lpips import lpips_weights_path
 from mg.pipelines.memory import machine_memory_gb
 from mg.shipped import shipped_root
+from mg.versions import PACKAGES, PYTHONS, Versions, version_numbers
 from mg.weights.hub import weights_folder
 
 if TYPE_CHECKING:
     from mindspore import Tensor
 
-PYTHONS = ((3, 10), (3, 13))  # from, and below
-# Package: from, below, tested. The tests of this version of mg ran with the last.
-PACKAGES = {
-    "mindspore": ("2.7.2", "2.11", "2.10.0"),
-    "numpy": ("1.20", "2", "1.26.4"),
-    "safetensors": ("0.4", None, "0.8.0"),
-    "opencv-python": ("4.8", "4.12", "4.11.0.86"),
-    "av": ("17.1", None, "18.1.0"),
-}
 MIN_MEMORY_GB = 4  # of the machine: a small network's training step takes about half of it
 TOLERANCE = 1e-2  # of float32 kernels on devices that multiply in reduced precision
 
@@ -70,8 +61,8 @@ def main() -> int:
 def _findings(config: DoctorConfig) -> Iterator[Finding]:
     yield python_finding(sys.version_info[:2])
     yield Finding("mg", f"{__version__}, files in {shipped_root()}")
-    for name, (lowest, below, tested) in PACKAGES.items():
-        yield package_finding(name, installed_version(name), lowest, below, tested)
+    for name, supported in PACKAGES.items():
+        yield package_finding(name, installed_version(name), supported)
     yield memory_finding(machine_memory_gb())
     yield from _cache_findings()
     try:
@@ -100,21 +91,17 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def package_finding(
-    name: str, version: str | None, lowest: str, below: str | None, tested: str
-) -> Finding:
+def package_finding(name: str, version: str | None, supported: Versions) -> Finding:
     """Return whether a package's version lies in the supported range."""
+    lowest, below, tested = supported
     wanted = f"{name}>={lowest}" + (f",<{below}" if below else "")
     if version is None:
         return Finding(name, f"not installed; run: pip install '{wanted}'", False)
-    numbers = _numbers(version)
-    if numbers < _numbers(lowest) or (below is not None and numbers >= _numbers(below)):
+    numbers = version_numbers(version)
+    is_too_new = below is not None and numbers >= version_numbers(below)
+    if is_too_new or numbers < version_numbers(lowest):
         return Finding(name, f"{version}; run: pip install '{wanted}'", False)
     return Finding(name, version if version == tested else f"{version} (tested: {tested})")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version.split("+")[0])[:3]))
 
 
 def memory_finding(memory_gb: float | None) -> Finding:

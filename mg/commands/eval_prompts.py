@@ -31,7 +31,7 @@ class EvalPromptsConfig(DeviceConfig):
     Args:
         checkpoint: folder of a generator trained on captions of mg make-samples; by
             default the one that ships here.
-        lora: LoRA file (.safetensors) to merge into the generator.
+        lora: LoRA file (.safetensors), or its folder, to merge into the generator.
         split: which captions: held_out, 48, or new_colour_held_out, 9 of a colour that the shipped
             generator does not know. The judge tells that colour from the others wherever a LoRA is
             merged or its captions are taken.

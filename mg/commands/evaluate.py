@@ -40,7 +40,8 @@ class EvaluateConfig(DeviceConfig):
 
     Args:
         real_video_dir: folder of the originals, or one file.
-        generated_video_dir: folder of the videos made of them, or one file.
+        generated_video_dir: folder of the videos made of them, or of a run of mg reconstruct, or
+            one file.
         output_path: folder for the report, its plots and the figures of each pair.
         metric: names with commas between, such as psnr,ssim,lpips, or all; null takes those that
             the protocol names.

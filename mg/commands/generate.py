@@ -20,10 +20,15 @@ from mg.pipelines.generated_files import (
     unfinished,
     write_generated,
 )
-from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator, with_lora
+from mg.pipelines.generator_folder import (
+    SHIPPED_GENERATOR,
+    GeneratorParts,
+    load_generator,
+    with_lora,
+)
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.sampling_settings import SamplingSettings, check_ranges
 from mg.pipelines.visual_inputs import VisualInputs, check_known_frames
 from mg.tiling.sizes import Tiling
 
@@ -46,6 +51,10 @@ COMMON = (
 )
 
 
+# What a video begins with besides its prompt.
+VISUAL = tuple(field.name for field in dataclasses.fields(VisualInputs))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateConfig(DeviceConfig):
     """Generates videos from prompts. What is null is the generator's default.
@@ -53,9 +62,10 @@ class GenerateConfig(DeviceConfig):
     Args:
         checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
             the one that ships here, of moving shapes.
-        lora: LoRA file (.safetensors) to merge into the generator.
+        lora: LoRA file (.safetensors), or its folder, to merge into the generator.
         lora_weight: how much of it; 1 is what was trained.
-        prompt: what the video is to show.
+        prompt: what the video is to show; without it and without anything else to begin with, the
+            first of the generator's example prompts.
         prompts_file: text file with a prompt on each line, in place of prompt. Videos that are
             there already, made in the same way, are left as they are.
         source: video to be edited, by a generator that was trained with sources or, with a strength
@@ -65,6 +75,9 @@ class GenerateConfig(DeviceConfig):
         first_frame: image that the video begins with, for a generator that was trained so.
         prefix: video that the video begins with, as first_frame.
         suffix: video that the video ends with, as first_frame.
+        known_frames: video of which the frames of mask are kept, for a generator that was trained
+            with masks; the others are made.
+        mask: frames to keep, ranges counted from 0 such as 0-7,24-31, whole frames of the latent.
         guidance_drops: what the branch that guidance pushes away from is without: text, source or
             frames, or several with commas.
         output: the file to write (.mp4, .mkv, .mov; .png for one frame), with prompts_file the
@@ -106,6 +119,8 @@ class GenerateConfig(DeviceConfig):
     first_frame: str | None = None
     prefix: str | None = None
     suffix: str | None = None
+    known_frames: str | None = None
+    mask: str | None = None
     guidance_drops: str | None = None
     num_frames: int | None = None
     resolution: int | tuple[int, int] | None = None
@@ -131,23 +146,31 @@ class GenerateConfig(DeviceConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.prompt is None) == (self.prompts_file is None):
+        if self.prompt is not None and self.prompts_file is not None:
             raise ValueError("give either prompt or prompts_file")
+        given = [name for name in VISUAL if getattr(self, name) is not None]
+        VisualInputs(**{name: getattr(self, name) for name in given})  # refuses what does not fit
+        if given and self.prompt is None and self.prompts_file is None:
+            raise ValueError(f"give a prompt (or prompts_file) beside {', '.join(given)}")
         if self.lora is None and self.lora_weight != 1:
             raise ValueError("lora_weight has no effect without lora")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}; expected 1 or more")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed={self.seed}; expected 0 to 2^64 - 1")
+        # Before weights are read and hashed, which may take minutes.
+        check_ranges({name: value for name, value in vars(self).items() if value is not None})
 
 
 def main() -> None:
     """Parse, check, load, generate."""
     config = parse_config(GenerateConfig, description=__doc__, common=COMMON)
-    prompts = [config.prompt] if config.prompts_file is None else read_prompts(config.prompts_file)
+    prompts = [] if config.prompts_file is None else read_prompts(config.prompts_file)
     if config.prompt is not None and not config.prompt.strip():
         logger.warning("The prompt is empty: the video may show anything.")
     parts = load_generator(config.checkpoint).with_text_dtype(config.text_dtype)
+    if config.prompts_file is None:
+        prompts = [_example_prompt(parts) if config.prompt is None else config.prompt]
     if config.lora is not None:
         parts = with_lora(parts, config.lora, weight=config.lora_weight)
     settings = _settings(config, parts.defaults)
@@ -155,7 +178,7 @@ def main() -> None:
     paths = [Path(config.output)]
     if config.prompts_file is not None:
         paths = numbered_paths(config.output, len(prompts), settings.num_frames)
-    given = VisualInputs(config.source, config.first_frame, config.prefix, config.suffix)
+    given = VisualInputs(**{name: getattr(config, name) for name in VISUAL})
     inputs = [given] * len(prompts)
     check_request(parts, prompts, settings, inputs=inputs, truncate=config.truncate)
     given = given.fitted(settings)
@@ -167,6 +190,19 @@ def main() -> None:
         _generate(config, parts, settings, wanted)
     if config.prompts_file is not None:
         logger.info("%d made, %d finished before", len(left), len(prompts) - len(left))
+
+
+def _example_prompt(parts: GeneratorParts) -> str:
+    """Return the first example prompt of a generator.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if parts.scope is None or not parts.scope.examples:
+        raise ValueError("give either prompt or prompts_file: the generator has no examples")
+    prompt = parts.scope.examples[0]
+    logger.info("No prompt is given; taking an example of the generator's: %r", prompt)
+    return prompt
 
 
 def _left_to_make(config, parts, prompts, seeds, paths, settings, inputs) -> list[int]:

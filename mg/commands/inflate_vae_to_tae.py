@@ -72,7 +72,9 @@ def parse_arguments() -> argparse.Namespace:
         help="the VAE: a weight file (fp32, fp16 or bf16), an index of shards, or a folder, with "
         "its config.json beside the weights; or a TAE without temporal levels",
     )
-    parser.add_argument("--key", help="which weights of a file that holds several")
+    parser.add_argument(
+        "--key", help="which weights of a file that holds several; default: the averaged ones"
+    )
     parser.add_argument(
         "--target", required=True, type=Path, help="the file to write: .ckpt or .safetensors"
     )

@@ -19,7 +19,9 @@ def main() -> None:
         type=Path,
         help="safetensors, PyTorch, MindSpore or npz file, or a folder with one",
     )
-    parser.add_argument("--key", help="which weights of a file that holds several")
+    parser.add_argument(
+        "--key", help="which weights of a file that holds several; default: the averaged ones"
+    )
     parser.add_argument("--sha256", action="store_true", help="hash the files (reads all of them)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()

@@ -3,29 +3,31 @@
     python -m mg.commands.open_sora_plan_flags train --model_config config.json --video_path videos
     python -m mg.commands.open_sora_plan_flags gen_video --ckpt FOLDER --real_video_dir videos
 
-`scripts/causalvae/train.sh` and `gen_video.sh` call this. Settings of `mg train-vae` and
-`mg reconstruct` can be given beside the flags; they are handed on as they are.
+`scripts/causalvae/train.sh`, `gen_video.sh` and `eval.sh` call this. Settings of `mg train-vae`,
+`mg reconstruct` and `mg evaluate` can be given beside the flags; they are handed on as they are.
 """
 
-import difflib
+import importlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from mg.cli import run_main
+from mg.cli import is_setting, run_main
 from mg.commands import run_command
-from mg.weights.stored_config import read_config
+from mg.commands.open_sora_plan_training import CONVERTED, SWITCHES, training_settings
+from mg.known_names import nearest
 
 __all__ = ["DOORS", "Door", "translated"]
 
 logger = logging.getLogger("mg")
 
-AS_IS = "--disc_start_as_is"
-HALVED = (
-    "disc_start=%d counts the updates of both networks, as Lightning does: the discriminator joins "
-    f"at step %d ({AS_IS} takes the number as it is)"
-)
+Given = dict[str, str | None]
+TORCH_DEVICES = {"cpu": "CPU", "npu": "Ascend", "cuda": "auto"}
+NO_DISTRIBUTION = "ranks are started by `mg launch N train-vae ...`, or by msrun on several nodes"
+SWITCH_WORDS = {"true": True, "1": True, "false": False, "0": False}
+OF_RECONSTRUCTION = ("resolution", "crop_size", "enable_tiling", "dtype")
+ONE_BY_ONE = "held-out clips go through the network one by one, all of them"
 
 
 class Door(NamedTuple):
@@ -33,46 +35,67 @@ class Door(NamedTuple):
 
     Attributes:
         command: the name of the command.
+        config: module and class of its settings, "package.module:Class".
         settings: of the command, before those of the user.
-        names: {flag there: setting here}; None is a flag without a meaning here.
-        switches: {flag without a value: settings that it stands for}; None as above.
+        names: {flag there: setting here}.
+        without_effect: {flag there: why it has no effect here}.
+        switches: flags that need no value; true and false are taken.
+        convert: takes flags out of those given and returns the settings that they stand for; the
+            second argument are the settings of ours that are given.
+        converted: the flags that it takes.
     """
 
     command: str
-    settings: tuple[str, ...]
-    names: Mapping[str, str | None]
-    switches: Mapping[str, tuple[str, ...] | None]
+    config: str
+    names: Mapping[str, str]
+    without_effect: Mapping[str, str]
+    settings: tuple[str, ...] = ()
+    switches: frozenset[str] = frozenset()
+    convert: Callable[[Given, Sequence[str]], list[str]] = lambda given, ours: []
+    converted: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> list[str]:
+        """All flags there."""
+        return ["device", *self.names, *self.converted, *self.without_effect]
+
+
+def _reconstruction_settings(given: Given, ours: Sequence[str]) -> list[str]:
+    """Return the size of frames, which are scaled to cover the crop here, precision and tiles."""
+    taken = {name: given.pop(name) for name in OF_RECONSTRUCTION if name in given}
+    resolution, crop_size = taken.get("resolution"), taken.get("crop_size")
+    if resolution and crop_size and resolution != crop_size:
+        raise ValueError(
+            f"--resolution {resolution} with --crop_size {crop_size}: frames are scaled to cover "
+            "the crop, so the two are one size here; give one of them"
+        )
+    settings = ["--enable_tile"] if "enable_tiling" in taken else []
+    if size := crop_size or resolution:
+        settings += ["--image_size", size]
+    if dtype := taken.get("dtype"):
+        settings += ["--encode_dtype", dtype, "--decode_dtype", dtype]
+    return settings
 
 
 DOORS = {
     "train": Door(
         "train-vae",
-        ("--config", "configs/vae/train/causal_vae.yaml"),
-        {
+        "mg.training.autoencoder.autoencoder_config:TrainVAEConfig",
+        settings=("--config", "configs/vae/train/causal_vae.yaml"),
+        names={
             "video_path": "video_folder",
             "resolution": "data.size",
             "num_frames": "data.sample_n_frames",
             "video_num_frames": "data.sample_n_frames",
-            "sample_rate": "data.sample_stride",
             "num_workers": "data.num_workers",
             "dataset_num_worker": "data.num_workers",
-            "model_config": "model.config",
-            "pretrained_model_name_or_path": "pretrained",
-            "load_from_checkpoint": "pretrained",
             "batch_size": "batch_size",
             "max_steps": "steps",
-            "lr": "optim.lr",
-            "ema_decay": "optim.ema_decay",
             "clip_grad_norm": "optim.clip_grad_norm",
             "seed": "seed",
             "log_steps": "log_interval",
             "save_steps": "checkpoint_interval",
             "save_ckpt_step": "checkpoint_interval",
-            "output_dir": "output_path",
-            "ckpt_dir": "output_path",
-            "disc_start": "adversarial.start_step",
-            "disc_weight": "adversarial.weight",
-            "kl_weight": "loss.kl_loss_weight",
             "perceptual_weight": "loss.perceptual_loss_weight",
             "eval_video_path": "validation.video_folder",
             "eval_num_frames": "validation.num_frames",
@@ -80,105 +103,128 @@ DOORS = {
             "eval_steps": "validation.interval",
             "mix_precision": "dtype",
             "precision": "dtype",
-            "exp_name": None,
-            "n_nodes": None,
-            "devices": None,
         },
-        {
-            "freeze_encoder": ("--freeze", '["encoder", "quant_conv"]'),
-            "ema": (),
-            "find_unused_parameters": (),
-            "dynamic_sample": None,
+        without_effect={
+            "n_nodes": NO_DISTRIBUTION,
+            "devices": NO_DISTRIBUTION,
+            "find_unused_parameters": "no parameter has to be looked for",
+            "epochs": "--max_steps says how long a run is",
+            "ignore_mismatched_sizes": "weights that do not fit are refused and named",
+            "load_disc_from_checkpoint": "the discriminator here is another one and starts anew",
+            "wavelet_loss": "a CausalVideoVAE has no wavelet loss",
+            "wavelet_weight": "a CausalVideoVAE has no wavelet loss",
+            "eval_batch_size": ONE_BY_ONE,
+            "eval_subset_size": ONE_BY_ONE,
+            "eval_num_video_log": "one video has all held-out clips",
+            "eval_sample_rate": "every frame of a held-out clip is taken",
+            "eval_lpips": "held-out clips are measured by PSNR and SSIM; LPIPS: mg reconstruct",
         },
+        switches=frozenset(
+            (
+                *SWITCHES,
+                *("find_unused_parameters", "ignore_mismatched_sizes", "wavelet_loss"),
+                "eval_lpips",
+            )
+        ),
+        convert=training_settings,
+        converted=CONVERTED,
     ),
     "gen_video": Door(
         "reconstruct",
-        ("--side_by_side", "false"),
-        {
+        "mg.commands.inference_vae:InferenceConfig",
+        settings=("--side_by_side", "false", "--num_frames", "17"),
+        names={
             "ckpt": "ckpt_path",
             "real_video_dir": "video_folder",
             "generated_video_dir": "output_path",
-            "resolution": "image_size",
             "num_frames": "num_frames",
             "sample_rate": "sample_stride",
             "batch_size": "batch_size",
-            "device": None,
-            "num_workers": None,
         },
-        {"enable_tiling": ("--enable_tile",)},
+        without_effect={
+            "sample_fps": "videos keep the rate of their originals, divided by --sample_rate",
+            "num_workers": "videos are read one after another",
+        },
+        switches=frozenset({"enable_tiling"}),
+        convert=_reconstruction_settings,
+        converted=OF_RECONSTRUCTION,
+    ),
+    "eval": Door(
+        "evaluate",
+        "mg.commands.evaluate:EvaluateConfig",
+        names={},
+        without_effect={
+            "sample_fps": "nor has it there; scripts/evaluate.py chooses frames by time with it",
+            "num_workers": "videos are read one after another",
+            "fvd_method": "there is one I3D here, that of mg fetch-i3d",
+        },
     ),
 }
-# Fields of `loss_params` in a config.json -> flags.
-LOSS_PARAMS = ("disc_start", "disc_weight", "kl_weight", "perceptual_weight")
 
 
 def translated(script: str, arguments: Sequence[str]) -> list[str]:
     """Return the arguments of the command here.
-
-    What a config.json says of the loss and the learning rate counts where no flag says it.
 
     Args:
         script: a key of `DOORS`.
         arguments: flags there, and settings here.
 
     Raises:
-        ValueError: a flag that is neither, or one without its value.
+        ValueError: a flag that is neither, one without its value, or with a wrong one.
         FileNotFoundError: there is no such config.json.
     """
     door = DOORS[script]
-    given = _read(door, arguments)
-    if "model_config" in given:
-        given = {**_of_config(given["model_config"]), **given}
-    if "disc_start" in given and AS_IS not in arguments:
-        stated = int(given["disc_start"])
-        given["disc_start"] = stated // 2
-        logger.warning(HALVED, stated, stated // 2)
-    results = list(door.settings)
+    given, ours = _read(door, arguments)
+    results = [*door.settings, *door.convert(given, ours)]
     for name, value in given.items():
-        if name.startswith("--"):
-            results += [name, str(value)] if value is not None else [name]
-        elif {**door.names, **door.switches}[name] is None:
-            logger.warning("--%s has no meaning here and is left out", name)
-        elif name in door.switches:
-            results += door.switches[name]
+        if name == "device":
+            results += ["--device", _device(str(value))]
+        elif name in door.without_effect:
+            logger.warning("--%s has no effect: %s.", name, door.without_effect[name])
         else:
             results += [f"--{door.names[name]}", str(value)]
-    return results
+    return [*results, *ours]
 
 
-def _read(door: Door, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return {flag there: value}, and {setting here, with its dashes: value}."""
-    given: dict[str, Any] = {}
-    waiting = [argument for argument in arguments if argument != AS_IS]
+def _device(name: str) -> str:
+    """Return the device that PyTorch's name of one stands for."""
+    kind = name.lower().partition(":")[0]
+    if kind == "cuda":
+        logger.warning("--device %s is --device auto: the best that MindSpore finds here.", name)
+    return TORCH_DEVICES.get(kind, name)
+
+
+def _read(door: Door, arguments: Sequence[str]) -> tuple[Given, list[str]]:
+    """Return {flag there: value}, None for one that has none, and the settings of ours."""
+    module, name = door.config.split(":")
+    config = getattr(importlib.import_module(module), name)
+    given: Given = {}
+    ours: list[str] = []
+    waiting = list(arguments)
     while waiting:
-        name, _, value = waiting.pop(0).partition("=")
-        flag = name.removeprefix("--")
-        is_theirs = flag in door.names or flag in door.switches
-        settings = [*door.names, *door.switches]
-        if not name.startswith("--") or (not is_theirs and not _is_ours(flag, door)):
-            near = difflib.get_close_matches(flag, settings, n=1)
-            hint = f"did you mean --{near[0]}?" if near else f"known are {', '.join(settings)}"
+        argument = waiting.pop(0)
+        name, has_value, value = argument.partition("=")
+        flag = name.removeprefix("--").replace("-", "_")
+        is_flag = name.startswith("--")
+        has_more = bool(waiting) and not waiting[0].startswith("--")
+        if is_flag and flag in door.switches:
+            word = value if has_value else waiting[0] if has_more else "true"
+            if word.lower() not in SWITCH_WORDS:
+                raise ValueError(f"{name}={word!r}; expected true or false, or no value")
+            waiting = waiting[1:] if has_more and not has_value else waiting
+            if SWITCH_WORDS[word.lower()]:
+                given[flag] = None
+        elif is_flag and flag in door.flags:
+            if not has_value and not has_more:
+                raise ValueError(f"{name} needs a value")
+            given[flag] = value if has_value else waiting.pop(0)
+        elif is_flag and is_setting(config, name.removeprefix("--")):
+            ours += [argument, waiting.pop(0)] if has_more and not has_value else [argument]
+        else:
+            near = nearest(flag, door.flags)
+            hint = f"did you mean --{near}?" if near else f"known are {', '.join(door.flags)}"
             raise ValueError(f"unknown flag {name!r}; {hint}")
-        if flag in door.switches:
-            given[flag] = None
-            continue
-        if not value and (not waiting or waiting[0].startswith("--")):
-            raise ValueError(f"{name} needs a value")
-        given[flag if is_theirs else name] = value or waiting.pop(0)
-    return given
-
-
-def _is_ours(flag: str, door: Door) -> bool:
-    known = {name.split(".")[0] for name in door.names.values() if name}
-    return flag.split(".")[0] in {*known, "config", "device", "mode", "overwrite", "resume"}
-
-
-def _of_config(path: str) -> dict[str, Any]:
-    """Return what a config.json says of the training, as flags."""
-    config = read_config(path)
-    stated = config.get("loss_params") or {}
-    flags = {name: stated[name] for name in LOSS_PARAMS if name in stated}
-    return flags | ({"lr": config["lr"]} if "lr" in config else {})
+    return given, ours
 
 
 def main() -> None:

@@ -54,6 +54,7 @@ class ClipConfig:
         mixed_strategy: "video_only"; "image_only" (single frames); or "mixed_video_image", where
             each step is either a batch of clips or a batch of single frames.
         mixed_image_ratio: share of the image steps in "mixed_video_image", in (0, 1).
+        random_stride: whether each clip draws its stride anew, from 1 to `sample_stride`.
     """
 
     sample_n_frames: int
@@ -64,6 +65,7 @@ class ClipConfig:
     flip: bool = False
     mixed_strategy: str = "video_only"
     mixed_image_ratio: float = 0.0
+    random_stride: bool = False
 
     def __post_init__(self):
         for name in ("sample_n_frames", "sample_stride"):
@@ -76,6 +78,11 @@ class ClipConfig:
             raise ValueError(
                 f"mixed_strategy must be one of {', '.join(STRATEGIES)}, "
                 f"not {self.mixed_strategy!r}"
+            )
+        if self.random_stride and self.sample_stride == 1:
+            raise ValueError(
+                "random_stride has no effect with sample_stride=1, the largest that is drawn; "
+                "raise sample_stride"
             )
         self._check_image_ratio()
         self._check_short_side_range()
@@ -266,6 +273,9 @@ def cut_clip(clip: Clip, config: ClipConfig, rng: np.random.Generator) -> np.nda
         config: how it is cut out.
         rng: of the piece, the crop and the flip.
     """
+    if config.random_stride:
+        stride = int(rng.integers(1, config.sample_stride + 1))
+        config = dataclasses.replace(config, sample_stride=stride, random_stride=False)
     start = int(rng.integers(clip.num_frames - config.num_source_frames + 1))
     with clip.open() as reader:
         stop = start + config.num_source_frames

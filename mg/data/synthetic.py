@@ -25,6 +25,7 @@ __all__ = [
     "SHAPES",
     "SPLITS",
     "Combination",
+    "captioned_clip",
     "check_clip_numbers",
     "combinations",
     "draw_clip",
@@ -221,11 +222,37 @@ def synthetic_clip(
     order = np.random.default_rng((ORDER_STREAM, seed, stream, epoch)).permutation(len(choices))
     combination = choices[order[place]]
     rng = np.random.default_rng((GEOMETRY_STREAM, seed, stream, index))
+    return combination, _draw(combination, rng, size, num_frames)
+
+
+def captioned_clip(
+    caption: str, index: int = 0, *, seed: int = 0, size: int = 64, num_frames: int = 16
+) -> tuple[Combination, np.ndarray]:
+    """Return what a caption of the grammar says, and frames of it, as `synthetic_clip` does.
+
+    Args:
+        caption: as "a red circle moving left on a black background".
+        index: the same caption with another number is another clip of it.
+        seed, size, num_frames: as of `synthetic_clip`.
+
+    Raises:
+        ValueError: another sentence, or a number out of range.
+    """
+    check_clip_numbers(index, seed, size, num_frames)
+    combination = parse_caption(caption)
+    rng = np.random.default_rng((GEOMETRY_STREAM, seed, len(SPLITS), index))
+    return combination, _draw(combination, rng, size, num_frames)
+
+
+def _draw(
+    combination: Combination, rng: np.random.Generator, size: int, num_frames: int
+) -> np.ndarray:
+    """Return frames of a combination, uint8 RGB (T, size, size, 3)."""
     if combination.motion in CHANGES:
-        return combination, _draw_change(combination, rng, size, num_frames)
+        return _draw_change(combination, rng, size, num_frames)
     radius, start, end = _draw_path(combination, rng)
     track = np.linspace(start, end, num_frames)  # (T, 2) as (x, y)
-    return combination, draw_clip(combination, track, size, radius=radius)
+    return draw_clip(combination, track, size, radius=radius)
 
 
 def check_clip_numbers(index: int, seed: int, size: int, num_frames: int) -> None:

@@ -1,7 +1,8 @@
-"""Tables of videos, with or without captions: read from CSV, JSONL or JSON, written as CSV."""
+"""Tables of videos, with or without captions: read from CSV, JSONL, JSON, written as CSV, JSON."""
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -81,10 +82,11 @@ def write_video_table(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a CSV of videos that `read_video_table` reads, all of it or nothing.
+    """Write a table of videos that `read_video_table` reads, all of it or nothing.
 
     Args:
-        path: of the table.
+        path: of the table, a CSV; one that ends in .json maps videos to captions, or holds a list
+            of rows where there are more columns.
         columns: its header, such as ("video", "caption").
         rows: the cells of each row.
         overwrite: whether an existing table may be replaced.
@@ -92,6 +94,13 @@ def write_video_table(
     Raises:
         FileExistsError: `path` exists and `overwrite` is false.
     """
+    if Path(path).suffix.lower() == ".json":
+        rows = list(rows)
+        content = [dict(zip(columns, row, strict=True)) for row in rows]
+        if tuple(columns) == ("video", "caption"):
+            content = dict(rows)
+        write_text(path, json.dumps(content, indent=2) + "\n", overwrite=overwrite)
+        return
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     write_text(path, text.getvalue(), overwrite=overwrite)

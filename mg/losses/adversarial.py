@@ -18,7 +18,6 @@ __all__ = [
     "lecam_penalty",
     "non_saturating_discriminator_loss",
     "non_saturating_generator_loss",
-    "r1_penalty",
 ]
 
 ADVERSARIAL_KINDS = ("hinge", "non_saturating")
@@ -104,17 +103,6 @@ def lecam_penalty(real: Tensor, fake: Tensor, ema_real: Tensor, ema_fake: Tensor
     above = ops.relu(_float32(real) - ops.stop_gradient(ema_fake))
     below = ops.relu(ops.stop_gradient(ema_real) - _float32(fake))
     return ops.square(above).mean() + ops.square(below).mean()
-
-
-def r1_penalty(gradient: Tensor) -> Tensor:
-    """Return ||gradient||^2, summed over a clip's pixels and averaged over the batch.
-
-    Source: Mescheder et al. (arXiv 1801.04406), equation 9; the factor gamma / 2 is the weight's.
-
-    Args:
-        gradient: of the sum of all logits with respect to the real video, (B, 3, T, H, W).
-    """
-    return ops.square(_float32(gradient)).sum() / gradient.shape[0]
 
 
 def adaptive_weight(

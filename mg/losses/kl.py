@@ -5,7 +5,7 @@ from mindspore import dtype as mstype
 
 from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
 
-__all__ = ["LOGVAR_MAX", "LOGVAR_MIN", "kl_loss"]
+__all__ = ["kl_loss"]
 
 
 def kl_loss(mean: Tensor, logvar: Tensor) -> Tensor:

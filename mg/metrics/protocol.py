@@ -6,7 +6,6 @@ of it; its hash stands beside every figure, and figures of different hashes are 
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import os
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mg.known_names import did_you_mean
 
 __all__ = [
     "DEFINITIONS",
@@ -277,8 +278,7 @@ def _check_keys(values: Any, kind: type, prefix: str) -> None:
     known = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            hint = did_you_mean(str(key), known, f"known are {', '.join(known)}", cutoff=0.5)
             raise ValueError(f"unknown setting {prefix + str(key)!r}; {hint}")
 
 

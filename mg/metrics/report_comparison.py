@@ -1,10 +1,10 @@
 """Two reports of evaluations side by side, if they were measured by one protocol."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mg.json_file import read_json
 from mg.metrics.figures import FIGURES
 
 __all__ = ["StoredReport", "compare_reports", "read_report"]
@@ -44,10 +44,8 @@ def read_report(path: str | os.PathLike) -> StoredReport:
     path = path / "report.json" if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"no such report: {path}")
-    if path.stat().st_size > LARGEST_FILE:
-        raise ValueError(f"{path} is too large for a report")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, max_bytes=LARGEST_FILE)
         protocol = content["protocol"]
         return StoredReport(
             path,
@@ -57,7 +55,7 @@ def read_report(path: str | os.PathLike) -> StoredReport:
             frozenset(clip["name"] for clip in content["clips"]),
             {key: content[key] for key in FIGURES if key in content},
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a report of mg evaluate ({error!r})") from error
 
 

@@ -5,25 +5,25 @@ Layouts
     latent   (B, C, T', H', W')    unscaled; sizes by the family's `LatentSpec`
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mg.device import runs_on_cpu
+from mg.dtypes import dtype_named
 from mg.latent_spec import LatentSpec
+from mg.models.layers.tensors import as_tensor
 from mg.parameters import set_values
+from mg.tiling.frame_tiles import FrameTiles, decode_in_frame_tiles, encode_in_frame_tiles
 from mg.tiling.pieces import PieceLengths, decode_in_pieces, encode_in_pieces
 from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import MapFunction, tiled_decode, tiled_encode
 from mg.weights.tae_names import check_tensors
 
-__all__ = ["DTYPES", "Autoencoder", "AutoencoderSettings"]
-
-DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
+__all__ = ["Autoencoder", "AutoencoderSettings"]
 
 
 class AutoencoderSettings(Protocol):
@@ -60,8 +60,12 @@ class Autoencoder(nn.Cell):
     constants: tuple[str, ...] = ()  # names of parameters that never train
     has_posterior: bool = True  # else its latent is a point, and `logvar` says no more than that
     last_weight: Parameter  # of the decoder's last convolution
-    # Where a clip may be coded piece after piece, with the result of one piece: their lengths.
+    # Where a clip is coded piece after piece, with the result of one piece: their lengths.
     piece_frames: PieceLengths | None = None
+    # Where long clips are coded in tiles in time of the publisher's own.
+    frame_tiles: FrameTiles | None = None
+    # Whether one of the two is on; None where a family has neither. See `set_framewise`.
+    framewise: bool | None = None
 
     def __init__(
         self,
@@ -80,8 +84,9 @@ class Autoencoder(nn.Cell):
         self.tiling = tiling if tiling is not None else Tiling.default(self.spec)
         self.map_tiles: MapFunction = map  # set it to have tiles computed on several ranks
         self.sample_deterministic = sample_deterministic
-        self.encode_dtype = _dtype(encode_dtype, "encode_dtype")
-        self.decode_dtype = _dtype(decode_dtype, "decode_dtype")
+        of_convolutions = functools.partial(dtype_named, operation="convolution")
+        self.encode_dtype = of_convolutions(encode_dtype, "encode_dtype")
+        self.decode_dtype = of_convolutions(decode_dtype, "decode_dtype")
 
     # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
 
@@ -179,7 +184,7 @@ class Autoencoder(nn.Cell):
             if not reasons:
                 raise
             raise ValueError(
-                "the weights do not fit the config: " + "; ".join(reasons) + f"\n{error}"
+                f"the weights do not fit the config: {'; '.join(reasons)} ({error})"
             ) from error
         for name, array in tensors.items():
             if array.dtype.kind != "f":
@@ -219,6 +224,10 @@ class Autoencoder(nn.Cell):
         missing = self.spec.valid_frames(video.shape[2]) - video.shape[2]
         if missing:
             video = ops.concat([video, *[video[:, :, -1:]] * missing], axis=2)
+        if self.frame_tiles is not None and (
+            self.use_tile or video.shape[2] > self.frame_tiles.size
+        ):
+            return encode_in_frame_tiles(self, video, self.used_tiling, map_tiles=self.map_tiles)
         if not self.use_tile:
             return self.moments(video)
         if self.piece_frames is not None:
@@ -265,7 +274,11 @@ class Autoencoder(nn.Cell):
                 f"num_target_frames={num_target_frames}, but a latent of {z.shape[2]} frames "
                 f"decodes to 1..{num_decoded} frames"
             )
-        if self.use_tile and self.piece_frames is not None:
+        if self.frame_tiles is not None and (
+            self.use_tile or z.shape[2] > self.frame_tiles.in_latents(self.spec).size
+        ):
+            video = decode_in_frame_tiles(self, z, self.used_tiling, map_tiles=self.map_tiles)
+        elif self.use_tile and self.piece_frames is not None:
             video = decode_in_pieces(self, z, self.tiling, map_tiles=self.map_tiles)
         elif self.use_tile:
             video = tiled_decode(
@@ -298,6 +311,28 @@ class Autoencoder(nn.Cell):
         """Raise ValueError unless (B, C, T', H', W') is a latent of this network."""
         self.spec.check_latent(shape)
 
+    @property
+    def used_tiling(self) -> Tiling:
+        """The sizes of the tiles; without `use_tile` frames are not cut."""
+        return self.tiling if self.use_tile else dataclasses.replace(self.tiling, height=0, width=0)
+
+    def set_framewise(self, framewise: bool) -> None:
+        """Code clips in time as the publisher does, or without that.
+
+        CogVideoX's network codes chunks of 8 frames, Wan's of 4; each hands on what the next one's
+        convolutions look back at. HunyuanVideo's codes more than 16 frames in tiles that overlap.
+        Graphs that are compiled already stay as they are.
+
+        Raises:
+            ValueError: another family, which knows one way only.
+        """
+        if self.framewise is None:
+            raise ValueError(
+                f"framewise={framewise} has no effect: the family {self.family!r} has no way of "
+                "its own to code clips in time; leave it away"
+            )
+        self.framewise = framewise
+
     def tiling_within(
         self, memory_budget_gb: float, height: int, width: int, *, batch_size: int = 1
     ) -> Tiling:
@@ -326,29 +361,3 @@ class Autoencoder(nn.Cell):
             f"how much memory the family {self.family!r} takes has not been measured: leave "
             "memory_budget_gb away and set the sizes of the tiles (tiling.height, tiling.width)"
         )
-
-
-def _dtype(name: str, argument: str) -> ms.Type:
-    if name not in DTYPES:
-        raise ValueError(f"{argument}={name!r}; expected one of {sorted(DTYPES)}")
-    if name == "bfloat16" and runs_on_cpu():
-        raise ValueError(
-            f"{argument}=bfloat16: MindSpore's CPU kernels have no bf16 convolution; use float32 "
-            "or float16 on CPU"
-        )
-    return DTYPES[name]
-
-
-def as_tensor(value: Tensor | np.ndarray, name: str) -> Tensor:
-    """Return an array as a float32 tensor; a tensor as it is.
-
-    Raises:
-        TypeError: it is neither.
-    """
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        return Tensor(value.astype(np.float32, copy=False))
-    raise TypeError(
-        f"{name} is {type(value).__name__}; expected a MindSpore tensor or a numpy array"
-    )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from mg.latent_spec import LatentSpec
 from mg.models.families import AutoencoderFamily, autoencoder_family
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from mg.models.autoencoder import Autoencoder, AutoencoderSettings
 
 __all__ = ["AutoencoderParts"]
@@ -32,12 +34,12 @@ class AutoencoderParts:
     spec: LatentSpec
 
     @classmethod
-    def of_network(cls, network: "Autoencoder") -> Self:
+    def of_network(cls, network: "Autoencoder") -> "Self":
         """Return the parts of a network that is built; the weights are copies."""
         family = autoencoder_family(network.family)
         return cls(family, network.config, network.tensors(), network.spec)
 
-    def scaled_by(self, spec: LatentSpec) -> Self:
+    def scaled_by(self, spec: LatentSpec) -> "Self":
         """Return the parts with the scale of another spec."""
         config = self.config
         if self.family.rescaled is not None:
@@ -56,7 +58,7 @@ class AutoencoderParts:
         """
         network = self.family.build(self.config, has_values=False, **options)
         network.load_tensors(self.tensors)
-        network.spec = self.spec
+        network.spec = self.spec  # of `scaled_by`, or of a generator; else the network's own
         network.sample_deterministic = True
         network.set_train(False)
         return network

@@ -10,25 +10,28 @@ Layouts
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mg.device import runs_on_cpu
+from mg.dtypes import dtype_named
+from mg.file_names import CONFIG_FILE
 from mg.models.denoiser_config import DenoiserConfig
-from mg.models.denoiser_folder import CONFIG_FILE, read_denoiser, write_denoiser
+from mg.models.denoiser_folder import read_denoiser, write_denoiser
 from mg.models.families import denoiser_family
+from mg.models.layers.tensors import as_tensor
 from mg.parameters import set_whole_values, whole_shape, whole_values
 from mg.weights.load import check_tensors
+from mg.weights.publishing import Publishable, model_card, write_card
 
-__all__ = ["DTYPES", "Denoiser"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
+__all__ = ["Denoiser"]
 
 
-class Denoiser(nn.Cell):
+class Denoiser(nn.Cell, Publishable):
     """A network that gives the velocity of a noisy latent at a time, under conditions.
 
     A family implements `construct` and sets `family`. Networks that were trained to predict noise
@@ -54,7 +57,7 @@ class Denoiser(nn.Cell):
         if not isinstance(recompute_every, int) or recompute_every < 0:
             raise ValueError(f"recompute_every={recompute_every!r}; expected 0 (none), 1, 2, ...")
         self.config = config
-        self.dtype = _dtype(dtype)
+        self.dtype = dtype_named(dtype, "dtype", operation="matrix product")
         self.recompute_every = recompute_every
 
     def recompute_blocks(self, blocks: Sequence[nn.Cell]) -> None:
@@ -84,38 +87,60 @@ class Denoiser(nn.Cell):
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write config.json and weights, as diffusers does; `from_pretrained` reads them back.
 
-        If ranks share parameters, all of them must call it, with folders of their own.
+        A README.md that is not there yet is written too: a model card. If ranks share
+        parameters, all of them must call it, with folders of their own.
 
         Raises:
             FileExistsError: a denoiser is there and `overwrite` is false.
         """
-        family = denoiser_family(self.family)
-        write_denoiser(folder, family, self.config, self.tensors(), overwrite=overwrite)
+        family, tensors = denoiser_family(self.family), self.tensors()
+        write_denoiser(folder, family, self.config, tensors, overwrite=overwrite)
+        num_parameters = sum(tensor.size for tensor in tensors.values())
+        card = model_card(
+            f"Video denoiser ({self.family})",
+            pipeline_tag="text-to-video",
+            about=f"A denoiser of the family `{self.family}`, {num_parameters:,} parameters, for "
+            f"latents of {self.config.latent_channels} channels.",
+            usage="from mg.models.denoiser import Denoiser\n\n"
+            "denoiser = Denoiser.from_pretrained('FOLDER')",
+            config=self.config.to_dict(),
+        )
+        write_card(folder, card)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike, **options: Any) -> Self:
-        """Return the network of a folder, for inference.
+    def from_pretrained(
+        cls, path: str | os.PathLike, *, key: str | None = None, **options: Any
+    ) -> "Self":
+        """Return the network of a folder or a weight file, for inference.
 
         Args:
-            folder: with config.json and weights, of the class called or, of `Denoiser`, of any.
+            path: with config.json and weights, of the class called or, of `Denoiser`, of any.
+            key: the weights to take from a file that holds several.
             options: of the constructor, such as dtype.
 
         Raises:
             FileNotFoundError, ValueError: as `mg.models.denoiser_folder.read_denoiser`; or it is
                 of another family.
         """
-        read = read_denoiser(folder)
+        read = read_denoiser(path, key=key)
         if cls.family not in ("", read.family.name):
             raise ValueError(
-                f"{folder} holds a denoiser of family {read.family.name!r}, not {cls.family!r}; "
+                f"{path} holds a denoiser of family {read.family.name!r}, not {cls.family!r}; "
                 f"open it with Denoiser.from_pretrained"
             )
         network = read.family.build(read.config, **options)
         network.load_tensors(read.tensors)
         return network.set_train(False)
 
-    def __call__(self, latent: Tensor, t: Tensor, *conditions: Tensor) -> Tensor:
-        """Return what `construct` does, once the shapes are known to be right."""
+    def __call__(
+        self, latent: Tensor | np.ndarray, t: Tensor | np.ndarray, *conditions: Tensor | np.ndarray
+    ) -> Tensor:
+        """Return what `construct` does, once the shapes are known to be right.
+
+        Arrays of numpy are taken as tensors: masks (bool) as they are, numbers as float32.
+        """
+        latent, t = as_tensor(latent, "latent"), as_tensor(t, "t")
+        conditions = [as_tensor(x, f"condition {i}") for i, x in enumerate(conditions)]
         self.config.check_inputs(latent.shape, t.shape, *[x.shape for x in conditions])
         return super().__call__(latent, t, *conditions)
 
@@ -130,14 +155,3 @@ class Denoiser(nn.Cell):
                 `config.condition_channels`, what lies beside the latent, (B, C_c, T, H, W).
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement construct")
-
-
-def _dtype(name: str) -> ms.Type:
-    if name not in DTYPES:
-        raise ValueError(f"dtype={name!r}; expected one of {sorted(DTYPES)}")
-    if name == "bfloat16" and runs_on_cpu():
-        raise ValueError(
-            "dtype=bfloat16: MindSpore's CPU kernels have no bf16 matrix product; use float32 or "
-            "float16 on CPU"
-        )
-    return DTYPES[name]

@@ -5,41 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mg.size_limits import MAX_WIDTH, check_sizes
+from mg.type_checks import check_positive, check_whole
 
 __all__ = [
     "DenoiserConfig",
     "TextInput",
     "check_positive",
     "check_whole",
+    "equal_share",
     "grid_and_text",
     "grid_of_patches",
     "text_input",
 ]
 
 MAX_TOKENS = 1 << 16  # of a text
-
-
-def check_whole(of: object, names: Sequence[str], prefix: str = "") -> None:
-    """Raise ValueError unless these attributes are whole numbers of 1 or more.
-
-    Args:
-        of: the object that has them.
-        names: the attributes.
-        prefix: text before a name in the message.
-    """
-    for name in names:
-        value = getattr(of, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{prefix}{name}={value!r}; expected a whole number of 1 or more")
-
-
-def check_positive(of: object, names: Sequence[str]) -> None:
-    """Raise ValueError unless these attributes are finite numbers above 0."""
-    for name in names:
-        value = getattr(of, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 < value < float("inf"):
-            raise ValueError(f"{name}={value!r}; expected a number above 0")
 
 
 def grid_of_patches(
@@ -89,6 +68,26 @@ def grid_and_text(
             f"{found}"
         )
     return grid, conditions[:-1]
+
+
+def equal_share(num_tokens: int, num_ranks: int, **heads: int) -> int:
+    """Return how many tokens each of so many ranks has, which share the heads as well.
+
+    Args:
+        num_tokens: of an input.
+        num_ranks: 1 or more.
+        heads: their number, by its name in the config.
+
+    Raises:
+        ValueError: they cannot share the heads or the tokens equally.
+    """
+    for what, number in {**heads, "number of tokens": num_tokens}.items():
+        if number % num_ranks:
+            raise ValueError(
+                f"the {what}, {number}, cannot be shared equally by sequence_parallel="
+                f"{num_ranks} ranks; take a number of ranks that divides it"
+            )
+    return num_tokens // num_ranks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
+from mg.type_checks import check_structure
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["DiffusersConfig", "known_fields"]
 
@@ -71,33 +75,13 @@ class DiffusersConfig:
     scaling_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            self._check_type(field.name, field.default)
+        check_structure(self)
         wrong = [width for width in self.block_out_channels if width % self.norm_num_groups]
         if wrong or not self.block_out_channels:
             raise ValueError(
                 f"block_out_channels={list(self.block_out_channels)}; expected multiples of "
                 f"norm_num_groups={self.norm_num_groups}, one for each level"
             )
-
-    def _check_type(self, name: str, default: Any) -> None:
-        value = getattr(self, name)
-        if isinstance(default, tuple):
-            if isinstance(value, str) or not isinstance(value, Iterable):
-                raise ValueError(f"{name}={value!r}; expected a list of whole numbers")
-            value = tuple(value)
-            object.__setattr__(self, name, value)
-            right, kind = all(_is_size(item) for item in value), "a list of whole numbers"
-        elif isinstance(default, bool):
-            right, kind = isinstance(value, bool), "true or false"
-        elif isinstance(default, int):
-            right, kind = _is_size(value), "a whole number of 1 or more"
-        elif isinstance(default, float):
-            right, kind = isinstance(value, int | float) and type(value) is not bool, "a number"
-        else:  # None: what is stated, if anything, is a number or a list of numbers
-            right, kind = value is None or isinstance(value, int | float | list | tuple), "numbers"
-        if not right:
-            raise ValueError(f"{name}={value!r}; expected {kind}")
 
     @property
     def num_levels(self) -> int:
@@ -122,7 +106,7 @@ class DiffusersConfig:
         )
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Self":
         """Return the config that the fields of a config.json describe.
 
         Fields that it lacks have their defaults; unknown ones are warned about and ignored, as in
@@ -160,7 +144,3 @@ class DiffusersConfig:
             **dataclasses.asdict(self),
         }
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 1

@@ -2,10 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.known_names import check_known
-from mg.models.denoiser_config import TextInput, grid_of_patches, text_input
+from mg.models.denoiser_config import TextInput, equal_share, grid_of_patches, text_input
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["DiffusersTransformerConfig"]
 
@@ -30,7 +33,7 @@ class DiffusersTransformerConfig:
     attention_head_dim: int
 
     @classmethod
-    def presets(cls) -> Mapping[str, Self]:
+    def presets(cls) -> "Mapping[str, Self]":
         """Return configs by the name of a preset."""
         raise NotImplementedError
 
@@ -80,20 +83,15 @@ class DiffusersTransformerConfig:
         return grid_of_patches(latent_shape, self.latent_channels, self.patch)
 
     def tokens_per_rank(self, num_tokens: int, num_ranks: int) -> int:
-        """Return how many tokens each rank has; only one rank can have them all.
+        """Return how many of the video's tokens each of so many ranks has (sequence parallel).
 
         Raises:
-            ValueError: more than one rank.
+            ValueError: they cannot share the tokens, or the network's heads, equally.
         """
-        if num_ranks != 1:
-            raise ValueError(
-                f"sequence_parallel={num_ranks}: text and video attend to each other jointly in "
-                "this network, which ranks cannot share; use 1"
-            )
-        return num_tokens
+        return equal_share(num_tokens, num_ranks, num_attention_heads=self.num_attention_heads)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any] | Self) -> Self:
+    def from_mapping(cls, mapping: "Mapping[str, Any] | Self") -> "Self":
         """Return the config that a config.json, or the settings of a run, describes.
 
         Keys that begin with an underscore only say who wrote a file. `latent_channels`,

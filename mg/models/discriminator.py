@@ -20,8 +20,8 @@ from mindspore.common.initializer import Normal, initializer
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.models.layers.convolution import Conv2d
 from mg.models.layers.frames import fold_frames, unfold_frames
-from mg.models.tae.layers import GroupNorm
-from mg.models.tae.resampling import TemporalDownsample
+from mg.models.layers.normalisation import GammaGroupNorm
+from mg.models.layers.time_resampling import TemporalDownsample
 
 __all__ = ["Discriminator"]
 
@@ -58,7 +58,7 @@ class PatchLayer(nn.Cell):
             self.conv_temp = TemporalDownsample(out_channels)
             # All taps count from the start, and the signal stays as large as it is.
             _draw_normal(self.conv_temp.conv.weight, std=1 / math.sqrt(3 * out_channels))
-        self.norm = GroupNorm(out_channels, norm_groups) if norm_groups else None
+        self.norm = GammaGroupNorm(out_channels, norm_groups) if norm_groups else None
         self.activation = nn.LeakyReLU(LEAKY_SLOPE)
 
     def construct(self, x: Tensor, num_frames: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mg.file_names import WEIGHTS_FILE
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.models.denoiser_config import DenoiserConfig
@@ -34,6 +35,7 @@ __all__ = [
     "denoiser_family",
     "denoiser_of_class",
     "same_size",
+    "stated_class",
     "with_conditions",
 ]
 
@@ -57,6 +59,10 @@ DENOISERS = {
 
 Shapes = Mapping[str, tuple[int, ...]]
 Tensors = Mapping[str, np.ndarray]
+Inflate = Callable[
+    [Tensors, Mapping[str, Any] | None, Mapping[str, Any], str],
+    tuple[dict[str, np.ndarray], dict[str, Any]],
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +74,7 @@ class AutoencoderFamily:
         class_names: `_class_name` in the config.json; the first is what is written.
         network: module and class of the network, "package.module:Class"; its constructor takes the
             config, and the options of `mg.models.autoencoder.Autoencoder` by name.
-        read_config: from a mapping, as config.json or the settings of a run have it, to a config.
+        from_fields: from the fields of a config to the config; for all others it is `read_config`.
         is_own: whether tensors with these names and shapes are of the family.
         complete: from the fields of a checkpoint's config.json (None if there is none) and its
             tensors to all fields. What neither tells is assumed, and a warning names it.
@@ -76,23 +82,43 @@ class AutoencoderFamily:
         temporal: patterns of the names of the parameters that work along time.
         weights_file: name of the weights beside config.json.
         starts_from: other families whose weights can be inflated into it.
+        inflate: from an image VAE's tensors, the fields of a config to fit (None takes what the
+            tensors suggest), what the image VAE's config.json states and a method to tensors and
+            fields of this family; None where `mg.vaes.reading` knows how.
         parameter_shapes: of the network of a config, where they are known without building it.
         rescaled: from a config and a spec to the config that states the spec's scale, where the
             config's own fields can.
+        stored_spec: from a config and the network's tensors to the spec, where the tensors hold
+            the latents' scale; it counts more than the config's.
     """
 
     name: str
     class_names: tuple[str, ...]
     network: str
-    read_config: Callable[[Mapping[str, Any]], "AutoencoderSettings"]
+    from_fields: Callable[[Mapping[str, Any]], "AutoencoderSettings"]
     is_own: Callable[[Shapes], bool]
     complete: Callable[[Mapping[str, Any] | None, Tensors], dict[str, Any]]
     description: str
     temporal: tuple[str, ...] = ()
-    weights_file: str = "diffusion_pytorch_model.safetensors"
+    weights_file: str = WEIGHTS_FILE
     starts_from: tuple[str, ...] = ()
+    inflate: Inflate | None = None
     parameter_shapes: Callable[[Any], Shapes] | None = None
     rescaled: Callable[[Any, LatentSpec], Any] | None = None
+    stored_spec: Callable[[Any, Tensors], LatentSpec] | None = None
+
+    def spec(self, config: "AutoencoderSettings", tensors: Tensors) -> LatentSpec:
+        """Return the spec of the latents of a network with these weights."""
+        return config.spec if self.stored_spec is None else self.stored_spec(config, tensors)
+
+    def read_config(self, mapping: Mapping[str, Any]) -> "AutoencoderSettings":
+        """Return the config of fields, as config.json or the settings of a run have them.
+
+        Raises:
+            ValueError: the fields are of another class, or no network can be built from them.
+        """
+        _check_class(mapping, self.name, self.class_names)
+        return self.from_fields(mapping)
 
     def build(
         self,
@@ -131,24 +157,37 @@ class DenoiserFamily:
         class_name: `_class_name` in the config.json and in the generator's index.
         network: module and class of the network, "package.module:Class"; its constructor takes the
             config, and `dtype`, `recompute_every` and `sequence` by name.
-        read_config: from a mapping, as config.json or the settings of a run have it, to a config.
+        from_fields: from the fields of a config to the config; for all others it is `read_config`.
         shapes: {tensor name: shape} of the network of a config; allocates nothing.
         default_fields: of the config, where the settings of a run say nothing.
         grow: from the tensors of a network and its config to those of a larger config, where a
             later stage of training may start from an earlier one.
         prediction: what the network predicts, one of `mg.flow.parametrisation.PREDICTIONS`.
         frames_first: whether its published pipeline has latents as (B, T, C, H, W).
+        published_configs: from the shapes of tensors, by the network's names, to the configs of the
+            published sizes that they may be of; for weights of a first publication, which come
+            without config.json.
     """
 
     name: str
     class_name: str
     network: str
-    read_config: Callable[[Mapping[str, Any]], DenoiserConfig]
+    from_fields: Callable[[Mapping[str, Any]], DenoiserConfig]
     shapes: Callable[[Any], Shapes]
     default_fields: Mapping[str, Any]
     grow: Callable[[Tensors, Any, Any], dict[str, np.ndarray]]
     prediction: str = "velocity"
     frames_first: bool = False
+    published_configs: Callable[[Shapes], list[DenoiserConfig]] | None = None
+
+    def read_config(self, mapping: Mapping[str, Any]) -> DenoiserConfig:
+        """Return the config of fields, as config.json or the settings of a run have them.
+
+        Raises:
+            ValueError: the fields are of another class, or no network can be built from them.
+        """
+        _check_class(mapping, self.name, (self.class_name,))
+        return self.from_fields(mapping)
 
     def build(self, config: DenoiserConfig, **options: Any) -> "Denoiser":
         """Return the network of a config, with random weights.
@@ -189,6 +228,23 @@ def autoencoder_of_class(class_name: object) -> AutoencoderFamily:
     if not isinstance(class_name, str) or class_name not in families:
         raise ValueError(f"the config is of class {class_name!r}; known are {', '.join(families)}")
     return families[class_name]
+
+
+def stated_class(fields: Mapping[str, Any]) -> object:
+    """Return the class that the fields of a config.json state, whoever wrote it; None for none."""
+    architectures = fields.get("architectures")
+    first = next(iter(architectures), None) if isinstance(architectures, list | tuple) else None
+    return fields.get("_class_name") or first or fields.get("model_type")
+
+
+def _check_class(fields: object, family: str, class_names: tuple[str, ...]) -> None:
+    """Raise ValueError if fields are those of a class that is none of a family's."""
+    stated = stated_class(fields) if isinstance(fields, Mapping) else None
+    if stated is not None and stated not in class_names:
+        raise ValueError(
+            f"the config is of class {stated!r}, but the family {family!r} has "
+            f"{' or '.join(class_names)}; take the config.json of such a network, or another family"
+        )
 
 
 def denoiser_family(name: str) -> DenoiserFamily:

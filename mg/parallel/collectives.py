@@ -14,16 +14,14 @@ unequally long, let them meet in `Ranks.barrier` first.
 from collections.abc import Sequence
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 
 from mg.parallel.ranks import Ranks
-from mg.parameters import set_values
 
 __all__ = [
     "GradientMean",
     "ScalarMean",
     "broadcast_array",
-    "broadcast_parameters",
 ]
 
 
@@ -95,12 +93,3 @@ def broadcast_array(array: np.ndarray, ranks: Ranks, *, root: int = 0) -> np.nda
     if ranks.size == 1:
         return array
     return ops.Broadcast(root)((Tensor(np.ascontiguousarray(array)),))[0].asnumpy()
-
-
-def broadcast_parameters(parameters: Sequence[Parameter], ranks: Ranks) -> None:
-    """Set the parameters of all ranks to those of rank 0; all ranks must call it."""
-    if ranks.size == 1:
-        return
-    ranks.barrier()
-    for parameter in parameters:
-        set_values(parameter, broadcast_array(parameter.asnumpy(), ranks))

@@ -2,6 +2,7 @@
 
 Each rank has a part of the tokens. Around self-attention, where each token meets all others, the
 ranks exchange (all-to-all) tokens for heads: there each has all tokens of a part of the heads.
+Where text tokens attend together with those of the video, each rank has all of the text.
 """
 
 from mindspore import Tensor, nn, ops
@@ -9,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from mg.parallel.device_collectives import AllToAll, Group, GroupGather
 from mg.parallel.ranks import Ranks
 
-__all__ = ["SequenceParallel", "data_ranks"]
+__all__ = ["JointExchange", "SequenceParallel", "data_ranks"]
 
 
 def data_ranks(ranks: Ranks, size: int) -> Ranks:
@@ -76,6 +77,69 @@ class SequenceParallel(nn.Cell):
         mixed = mixed.reshape(batch, length, own_heads, width // own_heads)
         mixed = self.heads_to_tokens(mixed)  # (B, L / size, H, d)
         return mixed.reshape(batch, length // self.size, width * self.size)
+
+
+class JointExchange(nn.Cell):
+    """The exchanges around attention of the video's tokens and the text's to all of them.
+
+    Outside of attention a rank has its part of the video's tokens and all of the text's. In it, it
+    has all of both, of its heads; afterwards it needs what the other ranks' heads gave the text.
+
+    Gradients: the text is the same on each rank, its gradient there a part of the whole: what
+    comes through the rank's own video tokens and heads. Like those of parameters these parts are
+    `size` times as large, and their mean over the ranks is the whole. In between, the exchange
+    back gives each rank the sum of all parts for its heads.
+
+    Args:
+        sequence: the ranks.
+        num_heads: H, of all ranks.
+        text_first: whether the text's tokens come before the video's, or after them.
+    """
+
+    def __init__(self, sequence: SequenceParallel, num_heads: int, *, text_first: bool) -> None:
+        super().__init__(auto_prefix=False)
+        self.sequence = sequence
+        self.size, self.num_heads, self.text_first = sequence.size, num_heads, text_first
+        own_heads = num_heads // sequence.size
+        self.first, self.last = sequence.rank * own_heads, (sequence.rank + 1) * own_heads
+
+    def to_heads(
+        self, query: Tensor, key: Tensor, value: Tensor, num_text: int
+    ) -> tuple[Tensor, ...]:
+        """Return all three as (B, L + L_t, H / size, d); they are (B, L / size + L_t, H, d)."""
+        joined = ops.concat((query, key, value), axis=0)
+        video, text = self.apart(joined, num_text)
+        video = self.sequence.tokens_to_heads(video)
+        joined = self.together(video, text[:, :, self.first : self.last])
+        return ops.split(joined, query.shape[0], axis=0)
+
+    def to_tokens(self, mixed: Tensor, num_text: int) -> Tensor:
+        """Return (B, L / size + L_t, D) of what attention gave for this rank's heads.
+
+        Args:
+            mixed: (B, L + L_t, D / size).
+            num_text: L_t.
+        """
+        video, text = self.apart(mixed, num_text)
+        batch, length, width = video.shape
+        # As one exchange: to each rank its part of the video, and all of the text.
+        parts = video.reshape(batch, self.size, length // self.size, width)
+        copies = ops.broadcast_to(
+            text.reshape(batch, 1, num_text, width), (batch, self.size, num_text, width)
+        )
+        mixed = ops.concat((copies, parts) if self.text_first else (parts, copies), axis=2)
+        return self.sequence.to_tokens(mixed.reshape(batch, -1, width), self.num_heads)
+
+    def apart(self, tokens: Tensor, num_text: int) -> tuple[Tensor, Tensor]:
+        """Return the tokens of the video and of the text, of both in a row."""
+        if self.text_first:
+            return tokens[:, num_text:], tokens[:, :num_text]
+        num_video = tokens.shape[1] - num_text
+        return tokens[:, :num_video], tokens[:, num_video:]
+
+    def together(self, video: Tensor, text: Tensor) -> Tensor:
+        """Return both in a row; undoes `apart`."""
+        return ops.concat((text, video) if self.text_first else (video, text), axis=1)
 
 
 class _GatherTokens(nn.Cell):

@@ -22,6 +22,7 @@ __all__ = [
     "AutoencoderConfig",
     "check_latent_config",
     "config_hash",
+    "framewise_settings",
     "load_autoencoder",
     "tensors_hash",
     "weights_hash",
@@ -49,12 +50,15 @@ class AutoencoderConfig(DeviceConfig):
             dc_ae; auto recognises it, local too, and never asks the network.
         inflate_method: how a 2-D VAE is inflated into a TAE: central, replicate or average; with
             none it codes frame by frame.
-        key: the weights to take from a file that holds several, such as ema_state_dict.
+        key: the weights to take from a file that holds several, such as state_dict; null takes
+            those averaged over training, if it has some.
         model_config: YAML or JSON file with the fields of the network's config; null takes the
             config that is stored with the weights.
         enable_tile: cut frames into overlapping tiles too, to save memory.
         tiling: sizes of the tiles in frames and pixels; those of Movie Gen where they are not set,
             or what is next to them that fits the latents.
+        framewise: whether the networks of CogVideoX, Wan and HunyuanVideo code clips in time as
+            published, in chunks or tiles of a few frames; false codes tiles of tiling.frames.
         memory_budget_gb: with enable_tile, choose the tiles so that this much memory is enough.
         encode_dtype: precision of the encoder, float32, float16 or bfloat16.
         decode_dtype: precision of the decoder, float32, float16 or bfloat16.
@@ -67,6 +71,7 @@ class AutoencoderConfig(DeviceConfig):
     model_config: str | None = None
     enable_tile: bool = False
     tiling: Tiling = dataclasses.field(default_factory=Tiling)
+    framewise: bool = True
     memory_budget_gb: float | None = None
     encode_dtype: str = "float32"
     decode_dtype: str = "float32"
@@ -98,12 +103,15 @@ def load_autoencoder(config: AutoencoderConfig) -> "Autoencoder":
     # Sizes that nobody set are those that fit the latents.
     tiling = Tiling.default(parts.spec) if config.tiling == Tiling() else config.tiling
     tiling.check(parts.spec)
-    return parts.build(
+    network = parts.build(
         use_tile=config.enable_tile,
         tiling=tiling,
         encode_dtype=config.encode_dtype,
         decode_dtype=config.decode_dtype,
     )
+    if not config.framewise:
+        network.set_framewise(False)
+    return network
 
 
 def _read_model_config(path: str | None) -> dict[str, Any] | None:
@@ -117,6 +125,14 @@ def _read_model_config(path: str | None) -> dict[str, Any] | None:
     if not isinstance(mapping, dict):
         raise ValueError(f"model_config {path}: expected a mapping of the config's fields")
     return mapping
+
+
+def framewise_settings(autoencoder: "Autoencoder") -> dict[str, Any]:
+    """Return what to record of the way clips are coded in time; {} where there is no choice."""
+    if autoencoder.framewise is False:
+        return {"framewise": False}
+    tiles = autoencoder.frame_tiles
+    return {} if tiles is None else {"frame_tiles": list(tiles)}
 
 
 def config_hash(config: "AutoencoderSettings") -> str:

@@ -19,7 +19,12 @@ from mg.data.video_writer import VideoWriter
 from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
-from mg.pipelines.autoencoder import check_latent_config, config_hash, weights_hash
+from mg.pipelines.autoencoder import (
+    check_latent_config,
+    config_hash,
+    framewise_settings,
+    weights_hash,
+)
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.output_record import input_state, is_finished, mark_begun, mark_finished
@@ -145,7 +150,11 @@ def _describe_all(
             "input": source,
             "weights_hash": own_weights,
             "config_hash": config_hash(autoencoder.config),
-            "settings": {"tiling": sizes, "decode_dtype": str(autoencoder.decode_dtype)},
+            "settings": {
+                "tiling": sizes,
+                "decode_dtype": str(autoencoder.decode_dtype),
+                **framewise_settings(autoencoder),
+            },
         }
     return origins
 

@@ -210,7 +210,10 @@ def _parts(folder: Path, index: Mapping[str, Any], pipeline: Pipeline) -> set[st
         if not (folder / name).is_dir():
             hint = ""
             if name in pipeline.text_parts:
-                hint = f", or write [null, null] for {name} there and give prompt_embeds"
+                hint = (
+                    f", or write [null, null] for {name} there and give prompt_embeds in Python (a "
+                    "command needs the text encoders)"
+                )
             raise FileNotFoundError(
                 f"{folder} lacks the folder {name}, which {place.name} names; copy the folder as "
                 f"a whole{hint}"

@@ -26,7 +26,7 @@ from mg.latent_spec import LatentSpec
 from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
-from mg.pipelines.autoencoder import config_hash, weights_hash
+from mg.pipelines.autoencoder import config_hash, framewise_settings, weights_hash
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.output_record import clip_state, refuse_others
@@ -177,6 +177,7 @@ def _describe_all(
                 size = bucket_of_video(Bucket(clip.num_frames, clip.height, clip.width), buckets)
             settings = {RESIZE: "cover"} if is_rescaled else {}
             settings |= _settings(autoencoder, size, memory_budget_gb)
+            settings |= framewise_settings(autoencoder)
             settings["input"] = clip_state(clip)
         except (ValueError, OSError) as error:
             outcome.failed[clip.name] = str(error)

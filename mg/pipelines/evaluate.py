@@ -37,14 +37,15 @@ def find_pairs(
 
     Args:
         real: folder of the originals, or one file.
-        generated: folder of the videos made of them; one file belongs to one file whatever their
-            names.
+        generated: folder of the videos made of them, or what `mg reconstruct` wrote; one file
+            belongs to one file whatever their names.
         subset_size: the first so many pairs; None takes all.
 
     Raises:
         FileNotFoundError: no such folder or file.
         ValueError: no name is in both, or nothing in one of them can be read.
     """
+    generated = _folder_of_videos(generated)
     manifests = [build_manifest(video_folder=folder) for folder in (real, generated)]
     if Path(real).is_file() and Path(generated).is_file():
         clips = [manifest.clips[0] for manifest in manifests]
@@ -57,6 +58,12 @@ def find_pairs(
             "names, without suffix, say what belongs together"
         )
     return pairs[:subset_size], left_out
+
+
+def _folder_of_videos(folder: str | os.PathLike) -> str | os.PathLike:
+    """Return the folder itself, or of what `mg reconstruct` wrote the part with the videos."""
+    clips = Path(folder) / "clips"
+    return clips if clips.is_dir() and (Path(folder) / "report.json").is_file() else folder
 
 
 def _some_names(manifest: Manifest) -> str:

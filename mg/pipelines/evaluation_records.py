@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from mg.files import write_text
+from mg.json_file import read_json
 
 __all__ = ["Record", "read_record", "write_record"]
 
+LARGEST_RECORD = 1 << 28  # bytes; it has some figures of each frame
 # JSON has no infinity and no NaN; they are written as these words.
 WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
@@ -104,8 +106,8 @@ def read_record(path: Path, made_by: dict[str, str], weights: dict[str, str]) ->
     if not path.exists():
         return None
     try:
-        record = Record.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        record = Record.from_dict(read_json(path, max_bytes=LARGEST_RECORD))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a record of an evaluation ({error}); delete it, or --overwrite"
         ) from error

@@ -21,6 +21,7 @@ from mg import __version__
 from mg.data.image_writer import write_png
 from mg.data.latent_files import LatentInfo, LatentWriter, read_latent_info
 from mg.data.video_writer import write_video
+from mg.device import device_in_use
 from mg.files import check_writable_folder, read_bytes, remove_abandoned
 from mg.latent_spec import LOGVAR_MIN
 from mg.pipelines.autoencoder import config_hash, weights_hash
@@ -304,7 +305,7 @@ def about_generator(generator: "TextToVideo") -> dict[str, Any]:
         "dtype": generator.dtype,
         "decode_dtype": generator.decode_dtype,
         "text_encoders": [encoder.identity for encoder in generator.text_encoders],
-        "device": ms.get_context("device_target"),
+        "device": device_in_use(),
         "versions": {
             "mg": __version__,
             "mindspore": ms.__version__,

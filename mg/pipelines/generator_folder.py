@@ -16,6 +16,7 @@ transformer, tae and text; they are read as before. Nothing here imports MindSpo
 import dataclasses
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from mg.conditions.text.build import absolute_spec, build_text_encoder, build_te
 from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.visual import NO_CHANNELS, ChannelConditions
 from mg.console import one_line
+from mg.file_names import CONFIG_FILE, WEIGHTS_FILE
 from mg.files import sha256_of_file, write_text
 from mg.flow.scheduler_config import build_scheduler
 from mg.json_file import read_json_object
@@ -53,7 +55,8 @@ from mg.pipelines.training_scope import TrainingScope
 from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.load import check_tensors
-from mg.weights.lora_file import merge_lora, read_lora
+from mg.weights.lora_file import find_lora, merge_lora, read_lora
+from mg.weights.publishing import CARD_NAME, model_card, write_card
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import vae_metadata
 
@@ -66,15 +69,13 @@ __all__ = [
     "GeneratorDefaults",
     "GeneratorParts",
     "load_generator",
-    "lora_record",
     "save_generator",
     "with_lora",
+    "with_lora_record",
 ]
 
 CLASS_NAME = "TextToVideo"
 INDEX_FILE = "model_index.json"
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 # The folders, and their names in generators of before.
 FOLDERS = ("denoiser", "autoencoder", "conditions")
 OLDER_FOLDERS = ("transformer", "tae", "text")
@@ -100,6 +101,8 @@ def save_generator(
     overwrite: bool = False,
 ) -> None:
     """Write a generator's folder: all of it, or nothing.
+
+    A README.md that is there stays; else one is written, a model card.
 
     Args:
         folder: to write; its parents are made.
@@ -156,9 +159,40 @@ def save_generator(
         if scope is not None:
             index["trained_on"] = dataclasses.asdict(scope)
         _write_json(new / INDEX_FILE, index)
+        if (folder / CARD_NAME).exists():
+            shutil.copyfile(folder / CARD_NAME, new / CARD_NAME)
+        write_card(new, _card(family, config, transformer_tensors, defaults, scope))
         if folder.exists():
             os.replace(folder, Path(scratch) / "old")
         os.replace(new, folder)
+
+
+def _card(
+    family: DenoiserFamily,
+    config: DenoiserConfig,
+    tensors: Mapping[str, np.ndarray],
+    defaults: GeneratorDefaults,
+    scope: TrainingScope | None,
+) -> str:
+    """Return the model card of a generator."""
+    num_parameters = sum(tensor.size for tensor in tensors.values())
+    height, width = defaults.size
+    about = (
+        f"A generator of videos of {defaults.num_frames} frames of {height}x{width} pixels, with a "
+        f"denoiser of the family `{family.name}` of {num_parameters:,} parameters."
+    )
+    prompt = "..."
+    if scope is not None and scope.examples:
+        prompt = scope.examples[0]
+        about += f" It was trained on captions like {prompt!r}."
+    return model_card(
+        "Video generator",
+        pipeline_tag="text-to-video",
+        about=about,
+        usage="from mg import TextToVideo\n\ngenerator = TextToVideo.from_pretrained('FOLDER')\n"
+        f"videos = generator({prompt!r}, seed=0)",
+        config=config.to_dict(),
+    )
 
 
 def load_generator(folder: str | os.PathLike) -> GeneratorParts:
@@ -193,10 +227,12 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     is_older = "families" not in index
     denoiser, coder, text = OLDER_FOLDERS if is_older else FOLDERS
     weights = _weights(OLDER_FOLDERS if is_older else FOLDERS)
-    _check_weights(folder, index, weights)
     family = _family(folder / denoiser)
-    config = _stated(folder / denoiser, family.read_config)
     coder_family = _autoencoder_family(folder / coder)
+    if not is_older:
+        _check_families(folder, index["families"], (family.name, coder_family.name))
+    _check_weights(folder, index, weights)
+    config = _stated(folder / denoiser, family.read_config)
     coder_config = _stated(folder / coder, coder_family.read_config)
     encoders = _read_encoders(folder / text)
     scheduler = read_scheduler(folder) if (folder / SCHEDULER_FOLDER).is_dir() else None
@@ -204,7 +240,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         conditions = NO_CHANNELS
         if "conditions" in index:
             conditions = ChannelConditions.from_mapping(index["conditions"])
-        spec = coder_config.spec
+        spec = coder_config.spec  # older folders have a TAE, whose config states the scale
         if "latents" in index:
             spec = LatentSpec.from_mapping(index["latents"])
         check_fit(config, spec, encoders, conditions)
@@ -243,7 +279,7 @@ def with_lora(
 
     Args:
         parts: of the generator.
-        path: of the LoRA, see `mg.weights.lora_file`.
+        path: of the LoRA, a file or a folder that holds one, see `mg.weights.lora_file`.
         weight: how much of it; 1 is what was trained.
 
     Raises:
@@ -254,13 +290,25 @@ def with_lora(
     except ValueError as error:
         raise ValueError(f"lora={path}: {error}") from error
     return dataclasses.replace(
-        parts, transformer_tensors=tensors, sha256={**parts.sha256, **lora_record(path, weight)}
+        parts, transformer_tensors=tensors, sha256=with_lora_record(parts.sha256, path, weight)
     )
 
 
-def lora_record(path: str | os.PathLike, weight: float) -> dict[str, str]:
-    """Return what stands beside the SHA-256 of a generator's weights for a LoRA."""
-    return {f"lora x {weight:g}": sha256_of_file(path)}
+def with_lora_record(
+    sha256: Mapping[str, str], path: str | os.PathLike, weight: float
+) -> dict[str, str]:
+    """Return the SHA-256 of a generator's weights with that of one more LoRA.
+
+    Args:
+        sha256: of the weights, and of the LoRAs that were merged before.
+        path: of the LoRA.
+        weight: how much of it was merged.
+    """
+    number = 1 + sum(name.startswith("lora ") for name in sha256)
+    amount = f"{weight:g}" if float(f"{weight:g}") == weight else repr(float(weight))
+    # The first one has no number, so that records of before are still known.
+    key = f"lora x {amount}" if number == 1 else f"lora {number} x {amount}"
+    return {**sha256, key: sha256_of_file(find_lora(path))}
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:
@@ -322,6 +370,16 @@ def _autoencoder_family(folder: Path) -> AutoencoderFamily:
         return autoencoder_of_class(_read_json(path).get("_class_name", OLDER_AUTOENCODER))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_families(folder: Path, stated: object, found: tuple[str, str]) -> None:
+    """Raise ValueError unless the index names the families that the config.json of both state."""
+    expected = dict(zip(FOLDERS, found, strict=False))
+    if stated != expected:
+        raise ValueError(
+            f"{folder / INDEX_FILE} has families={one_line(repr(stated))}, but by {CONFIG_FILE} in "
+            f"each folder they are {expected}; copy the folder as a whole"
+        )
 
 
 def _entry(encoder: TextEncoder) -> dict[str, str]:

@@ -24,7 +24,7 @@ from mg.metrics.report import QualityReport
 from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
-from mg.pipelines.autoencoder import config_hash, weights_hash
+from mg.pipelines.autoencoder import config_hash, framewise_settings, weights_hash
 from mg.pipelines.clip_results import build_measures, numbers_of_record, numbers_to_json
 from mg.pipelines.decode import DEFAULT_FPS
 from mg.pipelines.encode import frame_size
@@ -170,6 +170,7 @@ class _Job:
             "decode_dtype": str(autoencoder.decode_dtype),
             "use_tile": autoencoder.use_tile,
             "tiling": dataclasses.asdict(autoencoder.tiling) if tiles_count else None,
+            **framewise_settings(autoencoder),
         }
         # All that the numbers and videos depend on but for the clip, as JSON can hold it.
         lpips = self.measures.weights().get(f"lpips_{self.protocol.metrics.lpips_net}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.text.prompts import with_fps
 from mg.conditions.visual import ChannelConditions
+from mg.console import one_line
 from mg.flow.scheduler_config import build_scheduler
 from mg.flow.schedulers import FlowEuler
 from mg.pipelines.generator_parts import GeneratorParts
@@ -85,10 +86,11 @@ def check_request(
     shape = settings.latent_shape(generator.transformer_config, generator.autoencoder.spec)
     _check_patches(generator, settings, inputs, shape)
     texts = [] if embeds is not None else list(prompts)
-    needs_negative = embeds is None or embeds.negative is None
-    if settings.branch_scale(generator.defaults) != 1 and needs_negative:
+    has_negative = embeds is not None and embeds.negative is not None
+    drops_text = settings.branch_scale(generator.defaults) != 1 and "text" in settings.dropped
+    if drops_text and not has_negative:
         texts.append(settings.negative_prompt)
-    _check_encoders(generator, settings, texts)
+    _check_encoders(generator, texts, embeds, drops_text=drops_text)
     _check_template(generator, settings, texts)
     texts = texts_of(texts, settings, fps_prefix=generator.defaults.fps_prefix)
     for encoder in encoders_of(generator, settings) if texts else []:
@@ -127,6 +129,11 @@ def _check_guidance(
     has_negative = embeds is not None and embeds.negative is not None
     if settings.negative_prompt and has_negative:
         raise ValueError("negative_prompt and negative_prompt_embeds are the same; give one")
+    if has_negative and "text" not in settings.dropped:
+        raise ValueError(
+            f"negative_prompt_embeds has no effect with guidance_drops={settings.guidance_drops!r},"
+            " which keeps the text in both branches; add text to it"
+        )
     is_embedded = generator.defaults.embedded_guidance
     if settings.true_cfg_scale != 1 and not is_embedded:
         raise ValueError(
@@ -169,20 +176,37 @@ def _check_patches(
 
 
 def _check_encoders(
-    generator: "GeneratorParts | TextToVideo", settings: SamplingSettings, texts: Sequence[str]
+    generator: "GeneratorParts | TextToVideo",
+    texts: Sequence[str],
+    embeds: PromptEmbeds | None,
+    *,
+    drops_text: bool,
 ) -> None:
+    """Raise ValueError for texts to embed where the generator has no text encoder.
+
+    Args:
+        generator: of the videos.
+        texts: to embed.
+        embeds: of the prompts, if they were embedded elsewhere; then Python asks, no command.
+        drops_text: whether a second branch runs without the text.
+    """
     inputs = generator.transformer_config.text_encoders
-    if texts and inputs and not generator.text_encoders:
-        names = " and ".join(encoder.name for encoder in inputs)
-        negative = ""
-        if settings.branch_scale(generator.defaults) != 1:
-            is_embedded = generator.defaults.embedded_guidance
-            off = "true_cfg_scale=1" if is_embedded else "guidance=1"
-            negative = f" (and negative_prompt_embeds, or {off})"
-        raise ValueError(
-            f"this generator has no text encoder ({names}) for {texts[0]!r}: give prompt_embeds"
-            f"{negative}"
+    if not texts or not inputs or generator.text_encoders:
+        return
+    off = "true_cfg_scale=1" if generator.defaults.embedded_guidance else "guidance=1"
+    negative = f"negative_prompt_embeds, or {off}"
+    if embeds is not None:
+        advice = f"give {negative}"
+    else:
+        advice = (
+            "add it to the generator's folder (text_encoder and tokenizer, named in "
+            "model_index.json; in folders written here `encoders` in conditions/config.json), or "
+            f"in Python give prompt_embeds{f' (and {negative})' if drops_text else ''}"
         )
+    names = " and ".join(encoder.name for encoder in inputs)
+    raise ValueError(
+        f"this generator has no text encoder ({names}) for {one_line(repr(texts[0]))}: {advice}"
+    )
 
 
 def _check_template(
@@ -224,7 +248,7 @@ def _check_inputs(
         )
     mode = inputs.frame_mode
     if mode is not None and mode not in conditions.frame_modes:
-        known = " and ".join(name for name in inputs.given() if name != "source")
+        known = " and ".join(name for name in inputs.given() if name not in ("source", "mask"))
         modes = ", ".join(conditions.frame_modes) or "none"
         raise ValueError(
             f"{known}: this generator was not trained with that (it takes {takes}; known frames: "

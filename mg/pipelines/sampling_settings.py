@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +22,33 @@ from mg.pipelines.generator_defaults import (
     dropped_conditions,
 )
 
-__all__ = ["SCHEDULES", "SamplingSettings"]
+__all__ = ["SCHEDULES", "SamplingSettings", "check_ranges"]
 
 MAX_STEPS = 100_000
+
+
+def check_ranges(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a number among settings of sampling that cannot be.
+
+    Args:
+        values: by the names of `SamplingSettings`; some of them will do.
+    """
+    for name in ("num_frames", "height", "width", "steps"):
+        value = values.get(name, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r}; expected a whole number of 1 or more")
+    for name in ("steps", "num_reference_steps"):
+        if values.get(name, 1) > MAX_STEPS:
+            raise ValueError(f"{name}={values[name]}; at most {MAX_STEPS} are taken")
+    for name, least, expected in (
+        ("guidance", 0, "0 or more (1 turns guidance off)"),
+        ("fps", 0.5, "frames per second, 1 or more"),
+        ("true_cfg_scale", 1, "1 (none) or more"),
+    ):
+        value = values.get(name, 1)
+        if not (math.isfinite(value) and value >= least):
+            raise ValueError(f"{name}={value}; expected {expected}")
+    check_strength(values.get("strength", 1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,19 +103,7 @@ class SamplingSettings:
     prompt_template: PromptTemplate | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "height", "width", "steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r}; expected a whole number of 1 or more")
-        for name in ("steps", "num_reference_steps"):
-            if getattr(self, name) > MAX_STEPS:
-                raise ValueError(f"{name}={getattr(self, name)}; at most {MAX_STEPS} are taken")
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise ValueError(f"guidance={self.guidance}; expected 0 or more (1 turns guidance off)")
-        if not (math.isfinite(self.fps) and self.fps >= 0.5):
-            raise ValueError(f"fps={self.fps}; expected frames per second, 1 or more")
-        if not (math.isfinite(self.true_cfg_scale) and self.true_cfg_scale >= 1):
-            raise ValueError(f"true_cfg_scale={self.true_cfg_scale}; expected 1 (none) or more")
+        check_ranges(vars(self))
         if self.guidance == 1 and self.true_cfg_scale == 1:
             idle = [name for name in ("negative_prompt", "two_passes") if getattr(self, name)]
             if idle:
@@ -154,7 +168,6 @@ class SamplingSettings:
         With schedule=published the scheduler has times of its own, as many.
         """
         if self.schedule == "published":
-            check_strength(self.strength)
             return linear_schedule(self.steps)[self.first_step :]
         if self.schedule != "linear_quadratic":
             times = linear_schedule(self.steps)

@@ -2,19 +2,20 @@
 
 One tile in time is held at once, whatever the length. The results are those of
 `Autoencoder.encode` and `decode` with `use_tile`, bit for bit. Networks that code piece after piece
-(`piece_frames`) need no tiles in time: theirs are those of coding in one piece.
+(`piece_frames`) need no tiles in time: theirs are those of coding in one piece. Those that are
+published with tiles in time (`frame_tiles`) are coded in these.
 """
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from mg.data.manifest import Clip
 from mg.data.transforms import resize_and_crop, to_model_range
+from mg.latent_spec import LatentSpec
 from mg.models.autoencoder import Autoencoder
+from mg.tiling.frame_tiles import completed, decode_frame_tiles, encode_frame_tiles
 from mg.tiling.pieces import cut_into_pieces, decode_pieces, encode_pieces, latent_pieces
-from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import (
     MapFunction,
     blend_in_time,
@@ -55,17 +56,25 @@ def encode_frames(
     Raises:
         ValueError: a size that the network cannot take, or a result that is not a number.
     """
-    spec, tiling = autoencoder.spec, _tiling(autoencoder)
-    autoencoder.tiling.check(spec)
-    videos = _checked_videos(autoencoder, frames)
-    coded = (
-        encode_tiles(autoencoder.moments, videos, tiling, spec, map_tiles=map_tiles)
-        if autoencoder.piece_frames is None
-        else encode_pieces(autoencoder, videos, tiling, map_tiles=map_tiles)
-    )
-    for mean, logvar in coded:
+    autoencoder.tiling.check(autoencoder.spec)
+    for mean, logvar in _encoded(autoencoder, frames, map_tiles):
         check_finite(mean, "encoder")
         yield mean[0], logvar[0]
+
+
+def _encoded(
+    autoencoder: Autoencoder, frames: Iterable[np.ndarray], map_tiles: MapFunction
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield mean and logvar (1, C, t, H', W') piece by piece."""
+    spec, tiling = autoencoder.spec, autoencoder.used_tiling
+    moments, tiles = autoencoder.moments, autoencoder.frame_tiles
+    if tiles is not None:
+        videos = (_as_video(frame[np.newaxis], spec) for frame in completed(frames, spec))
+        return encode_frame_tiles(moments, videos, tiles, tiling, spec, map_tiles=map_tiles)
+    videos = _checked_videos(autoencoder, frames)
+    if autoencoder.piece_frames is not None:
+        return encode_pieces(autoencoder, videos, tiling, map_tiles=map_tiles)
+    return encode_tiles(moments, videos, tiling, spec, map_tiles=map_tiles)
 
 
 def _checked_videos(autoencoder: Autoencoder, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -82,15 +91,14 @@ def _checked_videos(autoencoder: Autoencoder, frames: Iterable[np.ndarray]) -> I
     for number, tile in enumerate(tiles):
         before = spec.head if lengths is not None and number else 0  # frames of earlier pieces
         missing = spec.valid_frames(before + len(tile)) - before - len(tile)
-        video = to_model_range(np.concatenate((tile, *[tile[-1:]] * missing)))[np.newaxis]
-        spec.check_video(video.shape)
-        yield video
+        yield _as_video(np.concatenate((tile, *[tile[-1:]] * missing)), spec)
 
 
-def _tiling(autoencoder: Autoencoder) -> Tiling:
-    """Return the tiles of `autoencoder`; without `use_tile` frames are not cut."""
-    tiling = autoencoder.tiling
-    return tiling if autoencoder.use_tile else dataclasses.replace(tiling, height=0, width=0)
+def _as_video(frames: np.ndarray, spec: LatentSpec) -> np.ndarray:
+    """Return frames, uint8 (T, H, W, 3), as float32 (1, 3, T, H, W) in [-1, 1], checked."""
+    video = to_model_range(frames)[np.newaxis]
+    spec.check_video(video.shape)
+    return video
 
 
 def decode_latents(
@@ -133,7 +141,16 @@ def _decoded(
     map_tiles: MapFunction,
 ) -> Iterator[np.ndarray]:
     """Yield the video (1, 3, t, H, W) piece by piece, tiles blended."""
-    spec, tiling = autoencoder.spec, _tiling(autoencoder)
+    spec, tiling = autoencoder.spec, autoencoder.used_tiling
+    if autoencoder.frame_tiles is not None:
+        return decode_frame_tiles(
+            autoencoder.frames_from,
+            parts,
+            autoencoder.frame_tiles,
+            tiling,
+            spec,
+            map_tiles=map_tiles,
+        )
     if autoencoder.piece_frames is not None:
         return decode_pieces(autoencoder, parts, tiling, map_tiles=map_tiles)
     tiles = decode_tiles(
@@ -147,7 +164,9 @@ def _checked_latents(
 ) -> Iterator[np.ndarray]:
     """Yield tiles in time, or pieces, (1, C, t, H', W') of the parts (C, t, H', W') of a latent."""
     spec, lengths = autoencoder.spec, autoencoder.piece_frames
-    if lengths is None:
+    if autoencoder.frame_tiles is not None:
+        tiles = latents  # which are cut later
+    elif lengths is None:
         tiles = _overlapping_tiles(latents, *decoder_tile(autoencoder.tiling, spec), axis=1)
     else:
         tiles = cut_into_pieces(latents, latent_pieces(lengths, spec, num_latents), axis=1)

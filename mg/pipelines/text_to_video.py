@@ -26,8 +26,8 @@ from mg.pipelines.generator_folder import (
     GeneratorDefaults,
     GeneratorParts,
     load_generator,
-    lora_record,
     save_generator,
+    with_lora_record,
 )
 from mg.pipelines.latent_sampler import LatentSampler, OnStepEnd
 from mg.pipelines.prompt_embeds import PromptEmbeds, texts_of_call
@@ -38,13 +38,14 @@ from mg.pipelines.streaming import decode_latents
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs, check_known_frames, encode_clip
 from mg.tiling.sizes import Tiling
 from mg.weights.lora_file import merge_lora, read_lora
+from mg.weights.publishing import Publishable
 
 __all__ = ["GeneratedVideos", "TextToVideo", "seeds_of"]
 
 logger = logging.getLogger("mg")
 
 
-class TextToVideo:
+class TextToVideo(Publishable):
     """A video generator: call it with prompts.
 
     A video depends on the weights, its prompt, its seed and the settings. It does not depend on
@@ -126,7 +127,8 @@ class TextToVideo:
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write the generator's folder, LoRAs merged; `from_pretrained` reads it back.
 
-        Pretrained text encoders stay where they are, and the folder has their paths.
+        A README.md that is there stays; else one is written, a model card. Pretrained text
+        encoders stay where they are, and the folder has their paths.
 
         Args:
             folder: to write, all of it or nothing.
@@ -153,7 +155,8 @@ class TextToVideo:
         """Merge a LoRA into the transformer; a second one is added to the first.
 
         Args:
-            path: a .safetensors file under diffusers' names (`mg.weights.lora_file`).
+            path: a .safetensors file under diffusers' names (`mg.weights.lora_file`), or a folder
+                that holds one.
             weight: how much of it; 1 is what was trained, and -1 takes it away again.
 
         Raises:
@@ -161,7 +164,7 @@ class TextToVideo:
         """
         merged = merge_lora(self.transformer.tensors(), read_lora(path), weight=weight)
         self.transformer.load_tensors(merged)
-        self.sha256 |= lora_record(path, weight)
+        self.sha256 = with_lora_record(self.sha256, path, weight)
 
     def __call__(
         self,
@@ -171,6 +174,8 @@ class TextToVideo:
         first_frame: np.ndarray | str | os.PathLike | None = None,
         prefix: np.ndarray | str | os.PathLike | None = None,
         suffix: np.ndarray | str | os.PathLike | None = None,
+        known_frames: np.ndarray | str | os.PathLike | None = None,
+        mask: str | Sequence[bool] | np.ndarray | None = None,
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -214,6 +219,8 @@ class TextToVideo:
                 trained with one, or with a `strength` below 1 for any.
             first_frame, prefix, suffix: what the video begins or ends with, as `VisualInputs`, for
                 a generator that was trained so.
+            known_frames, mask: a video of which some frames are kept, and which, such as
+                "0-7,24-31", for a generator that was trained with masks.
             seed: one for each video; or one number, which the first video gets, and each further
                 one a number more. None is 0.
             batch_size: videos sampled together. They are decoded one by one.
@@ -269,11 +276,12 @@ class TextToVideo:
         if latents is not None:
             latents = with_published_layout(np.asarray(latents), self.family)
         seeds = seeds_of(0 if seed is None else seed, len(texts))
+        given = VisualInputs(source, first_frame, prefix, suffix, known_frames, mask)
         sampled = self.latents(
             texts,
             seeds,
             settings=settings,
-            inputs=[VisualInputs(source, first_frame, prefix, suffix)] * len(texts),
+            inputs=[given] * len(texts),
             embeds=embeds,
             noise=SamplingNoise(seeds, generators=generator, first=latents),
             batch_size=batch_size,

@@ -5,6 +5,8 @@ import hashlib
 import itertools
 import logging
 import os
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,14 +26,18 @@ __all__ = [
     "check_known_frames",
     "encode_clip",
     "encode_known_frames",
+    "frames_of_mask",
 ]
 
 logger = logging.getLogger("mg")
 
 Frames = np.ndarray | str | os.PathLike
 
+# Known frames by their place in the video.
+PLACES = ("first_frame", "prefix", "suffix")
 # Frames may be so much wider or higher than the video, as a share, before a crop is reported.
 ASPECT_TOLERANCE = 0.02
+NUM_SHOWN = 8  # ranges in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +48,32 @@ class VisualInputs:
         source: the video to be edited, uint8 RGB (T, H, W, 3).
         first_frame: the picture that the video begins with, (H, W, 3).
         prefix, suffix: frames that it begins or ends with, (t, H, W, 3).
+        known_frames: a video of the same length, (T, H, W, 3), of which some frames are kept.
+        mask: which of them: ranges counted from 0, as "0-7,24-31", or a bool for each frame.
     """
 
     source: Frames | None = None
     first_frame: Frames | None = None
     prefix: Frames | None = None
     suffix: Frames | None = None
+    known_frames: Frames | None = None
+    mask: str | Sequence[bool] | np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.first_frame is not None and self.prefix is not None:
             raise ValueError("first_frame and prefix both say how the video begins; give one")
+        if (self.known_frames is None) != (self.mask is None):
+            given, missing = ("mask", "known_frames")[:: 1 if self.known_frames is None else -1]
+            raise ValueError(
+                f"{given} without {missing}: known_frames is a video, and mask says which of its "
+                'frames are kept, such as "0-7,24-31"; give both'
+            )
+        others = [name for name in PLACES if getattr(self, name) is not None]
+        if others and self.known_frames is not None:
+            raise ValueError(
+                f"{others[0]} and known_frames both say what is known; put all of it into "
+                "known_frames and mask"
+            )
 
     def given(self) -> dict[str, Frames]:
         """Return what there is, by the attribute's name."""
@@ -61,7 +83,9 @@ class VisualInputs:
     @property
     def frame_mode(self) -> str | None:
         """Which of `FRAME_MODES` the known frames are; None where none is known."""
-        known = [name for name in ("first_frame", "prefix", "suffix") if name in self.given()]
+        known = [name for name in PLACES if name in self.given()]
+        if self.known_frames is not None:
+            return "mask"
         return None if not known else known[0] if len(known) == 1 else "mask"
 
     def fitted(self, settings: SamplingSettings) -> "VisualInputs":
@@ -74,11 +98,15 @@ class VisualInputs:
             FileNotFoundError: no such file.
             ValueError: it is not a video, or has fewer or more frames than can be.
         """
-        fitted = {}
-        for name, value in self.given().items():
+        given, fitted = self.given(), {}
+        if "mask" in given:
+            fitted["mask"] = frames_of_mask(given.pop("mask"), settings.num_frames)
+        for name, value in given.items():
             frames = _frames_of(value, name, settings.num_frames)
             fitted[name] = _resized(frames, name, (settings.height, settings.width))
-        num_known = sum(len(frames) for name, frames in fitted.items() if name != "source")
+        num_known = sum(len(fitted[name]) for name in PLACES if name in fitted)
+        if "mask" in fitted:
+            num_known = int(fitted["mask"].sum())
         if num_known >= settings.num_frames:
             raise ValueError(
                 f"{num_known} frames are known of a video of num_frames={settings.num_frames}; "
@@ -94,6 +122,45 @@ class VisualInputs:
 NO_INPUTS = VisualInputs()
 
 
+def frames_of_mask(mask: str | Sequence[bool] | np.ndarray, num_frames: int) -> np.ndarray:
+    """Return which frames of a video a mask keeps, bool (T,).
+
+    Args:
+        mask: ranges of frames counted from 0, both ends included, as "0-7,24-31" or "0,8-15"; or
+            a bool for each frame.
+        num_frames: of the video.
+
+    Raises:
+        ValueError: another text, a frame that the video has not, or no frame at all.
+    """
+    if not isinstance(mask, str):
+        kept = np.asarray(mask)
+        if kept.dtype != bool or kept.shape != (num_frames,):
+            raise ValueError(
+                f"mask: expected a bool for each of {num_frames} frames, got {kept.dtype} "
+                f"{kept.shape}"
+            )
+    else:
+        kept = np.zeros(num_frames, bool)
+        for part in mask.split(","):
+            match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part)
+            begin, end = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+            if end < begin:
+                raise ValueError(
+                    f"mask={mask!r}: {part!r} is not a range of frames; expected such as "
+                    "0-7,24-31, counted from 0"
+                )
+            if end >= num_frames:
+                raise ValueError(
+                    f"mask={mask!r}: there is no frame {end}; the video has frames 0 to "
+                    f"{num_frames - 1}"
+                )
+            kept[begin : end + 1] = True
+    if not kept.any():
+        raise ValueError("mask keeps no frame; leave known_frames and mask out")
+    return kept
+
+
 def _frames_of(value: Frames, name: str, num_frames: int) -> np.ndarray:
     """Return what the frames of an input are, uint8 (T, H, W, 3), cut to what is needed."""
     if isinstance(value, str | os.PathLike):
@@ -107,13 +174,16 @@ def _frames_of(value: Frames, name: str, num_frames: int) -> np.ndarray:
             raise ValueError(
                 f"{name}: expected uint8 frames (T, H, W, 3), got {frames.dtype} {frames.shape}"
             )
-    num_needed = {"source": num_frames, "first_frame": 1}.get(name, min(len(frames), num_frames))
+    is_whole = name in ("source", "known_frames")  # as long as the video
+    num_needed = num_frames if is_whole else min(len(frames), num_frames)
+    if name == "first_frame":
+        num_needed = 1
     if len(frames) < max(1, num_needed):
         raise ValueError(
             f"{name} has {len(frames)} frames and the video is to have {num_frames}; give "
             f"num_frames={max(1, len(frames))}, or a longer {name}"
         )
-    if len(frames) > num_needed and name == "source":
+    if len(frames) > num_needed and is_whole:
         logger.info("%s is longer than the video: its first %d frames count", name, num_frames)
     return frames[-num_needed:] if name == "suffix" else frames[:num_needed]
 
@@ -189,8 +259,11 @@ def encode_known_frames(
         image = encode_clip(autoencoder, inputs.first_frame)  # (C, 1, H', W')
         return KnownLatent(np.repeat(image, len(mask), axis=1), mask)
     known = _known_of_video(inputs, num_frames)
-    begin = inputs.prefix if inputs.prefix is not None else inputs.first_frame
-    parts = [part for part in (begin, inputs.suffix) if part is not None]
+    if inputs.known_frames is not None:
+        parts = [inputs.known_frames[known]]
+    else:
+        begin = inputs.prefix if inputs.prefix is not None else inputs.first_frame
+        parts = [part for part in (begin, inputs.suffix) if part is not None]
     frames = np.concatenate(parts)  # those that are known, in order
     places = np.flatnonzero(known)
     nearest = np.abs(np.arange(num_frames)[:, np.newaxis] - places).argmin(axis=1)
@@ -199,6 +272,8 @@ def encode_known_frames(
 
 def _known_of_video(inputs: VisualInputs, num_frames: int) -> np.ndarray:
     """Return which frames of the video are known, bool (T,)."""
+    if inputs.mask is not None:
+        return np.asarray(inputs.mask)
     known = np.zeros(num_frames, bool)
     for frames in (inputs.first_frame, inputs.prefix):
         if frames is not None:
@@ -225,6 +300,11 @@ def _known_of_latent(inputs: VisualInputs, spec: LatentSpec, num_frames: int) ->
     for number in range(len(mask)):
         mask[number] = known[part_of == number].all()
     split = known & ~mask[part_of]
+    if split.any() and inputs.mask is not None:
+        raise ValueError(
+            f"mask: frame {np.flatnonzero(split)[0]} is kept without those that it shares a frame "
+            f"of the latent with; whole are {_whole_ranges(part_of)}"
+        )
     if split.any():
         head = "the first frame by itself, then " if spec.head else ""
         raise ValueError(
@@ -234,3 +314,19 @@ def _known_of_latent(inputs: VisualInputs, spec: LatentSpec, num_frames: int) ->
             f"and a suffix {spec.t} or a multiple"
         )
     return mask
+
+
+def _whole_ranges(part_of: np.ndarray) -> str:
+    """Return the frames of the video that frames of the latent stand for, as ranges.
+
+    Args:
+        part_of: of which frame of the latent each frame of the video is a part.
+    """
+    ranges = []
+    for number in np.unique(part_of):
+        places = np.flatnonzero(part_of == number)
+        begin, end = places[0], places[-1]
+        ranges.append(str(begin) if begin == end else f"{begin}-{end}")
+    if len(ranges) > NUM_SHOWN:
+        ranges = [*ranges[: NUM_SHOWN - 1], "...", ranges[-1]]
+    return ", ".join(ranges) + ", and any of them together"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mg.latent_spec import LatentSpec
 
-__all__ = ["Tiling"]
+__all__ = ["Tiling", "nearest_multiples"]
 
 # What tiles have where a spec allows it: those of Movie Gen's TAE.
 FRAMES = 32
@@ -113,15 +113,28 @@ class Tiling:
         for name, factor in factors.items():
             size = getattr(self, name)
             if size % factor:
+                least = 0 if name.startswith("overlap") else factor
                 raise ValueError(
                     f"tiling {name}={size} is not a multiple of {factor}, the network's "
-                    f"compression; use {max(size // factor, 1) * factor}"
+                    f"compression; use {nearest_multiples(size, factor, least)}"
                 )
         if spec.chunk and self.overlap_frames:
             raise ValueError(
                 f"tiling overlap_frames={self.overlap_frames}: this network codes every "
                 f"{spec.chunk} frames by themselves, and nothing overlaps; use 0"
             )
+
+
+def nearest_multiples(size: int, unit: int, least: int) -> str:
+    """Return the multiples of a unit on both sides of a size, "24 or 32", as far as they are legal.
+
+    Args:
+        size: no multiple, or less than `least`.
+        unit: what must be whole.
+        least: the smallest legal one, a multiple itself.
+    """
+    below = size // unit * unit
+    return f"{below} or {below + unit}" if below >= least else f"{least}"
 
 
 def frames_unit(spec: LatentSpec) -> int:

@@ -1,17 +1,46 @@
 """Which parameters train, and at which learning rate, by patterns of their names.
 
 A pattern is shell style (`decoder.up.*.norm1.*`), the name of a part, which stands for all that
-is in it (`encoder`, `decoder.mid`), or an alias that the network offers (`temporal`).
+is in it (`encoder`, `decoder.mid`), or an alias that the network offers (`temporal`,
+`vae_encoder`, `vae_decoder`).
 """
 
-import difflib
 import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["group_table", "learning_rate_multipliers", "matching_names", "trainable_names"]
+from mg.known_names import did_you_mean
+
+__all__ = [
+    "autoencoder_halves",
+    "group_table",
+    "has_match",
+    "learning_rate_multipliers",
+    "matching_names",
+    "trainable_names",
+]
 
 Aliases = Mapping[str, Sequence[str]]
+
+
+def autoencoder_halves(prefix: str = "") -> dict[str, list[str]]:
+    """Return the aliases of the two halves of an autoencoder of any family.
+
+    Every parameter that can train is in one of them: `quant_conv` follows the encoder,
+    `post_quant_conv` precedes the decoder.
+
+    Args:
+        prefix: what stands before the names of the autoencoder's parameters, e.g. "vae.".
+    """
+    parts = {
+        "vae_encoder": ("encoder", "quant_conv"),
+        "vae_decoder": ("decoder", "post_quant_conv"),
+    }
+    places = prefix, f"{prefix}*."
+    return {
+        half: [f"{place}{part}.*" for part in names for place in places]
+        for half, names in parts.items()
+    }
 
 
 def matching_names(names: Sequence[str], pattern: str, *, aliases: Aliases) -> set[str]:
@@ -30,10 +59,15 @@ def matching_names(names: Sequence[str], pattern: str, *, aliases: Aliases) -> s
         raise ValueError(f"the network has no parameter that {pattern!r} stands for")
     if not found:
         parts = {".".join(name.split(".")[:n]) for name in names for n in (1, 2, 3)}
-        near = difflib.get_close_matches(pattern, [*names, *parts, *aliases], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"names are like {names[0]!r}"
+        known = [*names, *parts, *aliases]
+        hint = did_you_mean(pattern, known, f"names are like {names[0]!r}")
         raise ValueError(f"no parameter matches {pattern!r}; {hint}")
     return found
+
+
+def has_match(names: Sequence[str], patterns: Iterable[str]) -> bool:
+    """Return whether any of the names of parameters fits one of the patterns."""
+    return bool(_found(names, patterns))
 
 
 def _found(names: Sequence[str], patterns: Iterable[str]) -> set[str]:

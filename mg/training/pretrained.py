@@ -5,18 +5,18 @@ and `lr_multipliers`.
 """
 
 import dataclasses
-import difflib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from mg.known_names import did_you_mean
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import PhaseSettings, RunSettings
 from mg.weights.hub import fetch
 from mg.weights.hub_models import find_model, is_hub_name, nearest_name
-from mg.weights.inflation import METHODS as INFLATE_METHODS
+from mg.weights.inflation import METHODS
 
 __all__ = [
     "PretrainedSettings",
@@ -33,7 +33,8 @@ logger = logging.getLogger("mg")
 
 Run = TypeVar("Run", bound=RunSettings)
 
-METHODS = ("auto", "local", *AUTOENCODERS)
+FAMILIES = ("auto", "local", *AUTOENCODERS)
+INFLATE_METHODS = (*METHODS, "tail")
 PARTS = ("vae_encoder", "vae_decoder", "unet")
 
 
@@ -45,11 +46,13 @@ class PretrainedVAESettings:
         enabled: whether they are used.
         model_name: a weight file, a folder with one, or a name that
             `mg download --list` shows.
-        key: the weights to take from a file that holds several, such as ema_state_dict.
+        key: the weights to take from a file that holds several, such as state_dict; null takes
+            those averaged over training, if it has some.
         method: what the weights are: tae, sd (a 2-D VAE), or another family of
             `mg.models.families.AUTOENCODERS`; auto recognises it; local does, too, and never asks
             the network.
-        inflate_method: inflation of a 2-D VAE: central, replicate or average.
+        inflate_method: inflation of a 2-D VAE: central, replicate or average; in a causal network
+            central is the last tap in time, and tail another name of it.
         freeze_epochs: epochs for which what comes from the weights stays as it is.
         parts: patterns of the parameters that come from the weights, such as [encoder]; the others
             start anew, and fields of `model` replace those of the weights' config, so that a
@@ -67,7 +70,7 @@ class PretrainedVAESettings:
     def __post_init__(self) -> None:
         check_types(self, "pretrained.vae.")
         require(self.parts != [], "pretrained.vae.parts=[] takes nothing; null takes all")
-        for name, known in (("method", METHODS), ("inflate_method", INFLATE_METHODS)):
+        for name, known in (("method", FAMILIES), ("inflate_method", INFLATE_METHODS)):
             value = getattr(self, name)
             require(
                 value in known,
@@ -302,8 +305,7 @@ def _warnings_when_off(settings: PretrainedSettings) -> tuple[str, ...]:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+    return did_you_mean(name, known, f"expected one of {', '.join(known)}")
 
 
 def apply_pretrained(config: Run, target: PretrainedTarget, *, steps_per_epoch: int) -> Run:

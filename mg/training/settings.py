@@ -33,6 +33,7 @@ class DataSettings:
         sample_n_frames: frames per clip.
         size: side of the square crop, or [height, width], in pixels: multiples of 8.
         sample_stride: take every n-th source frame.
+        random_stride: draw n anew for each clip, from 1 to sample_stride.
         short_side_range: [min, max] pixels the short side is scaled to before the crop; null for
             just large enough.
         crop: center or random.
@@ -48,6 +49,7 @@ class DataSettings:
     sample_n_frames: int = 16
     size: int | tuple[int, int] = 256
     sample_stride: int = 1
+    random_stride: bool = False
     short_side_range: tuple[int, int] | None = None
     crop: str = "random"
     flip: bool = True

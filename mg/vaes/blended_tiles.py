@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from mindspore import Tensor, ops
 
+from mg.tiling.sizes import nearest_multiples
+
 __all__ = ["Tile", "check_tile", "coded_in_frame_tiles", "coded_in_tiles", "default_tile"]
 
 Code = Callable[[Tensor], Tensor]
@@ -38,12 +40,20 @@ def check_tile(name: str, size: int, overlap: int, factor: int) -> Tile:
         factor: the network's compression along the axis.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not; the nearest that are legal are named.
     """
-    if size < factor or size % factor or overlap % factor or not 0 <= overlap < size:
+    legal = []
+    if size < factor or size % factor:
+        legal.append(f"{name} {nearest_multiples(size, factor, factor)}")
+    if overlap < 0 or overlap % factor:
+        legal.append(f"an overlap of {nearest_multiples(overlap, factor, 0)}")
+    elif overlap >= size:
+        legal.append(f"an overlap of at most {max(size // factor - 1, 0) * factor}")
+    if legal:
         raise ValueError(
             f"tiles of {name} {size} that overlap by {overlap}: expected multiples of {factor}, "
-            "the network's compression, and an overlap smaller than the tile"
+            "the network's compression, and an overlap smaller than the tile; use "
+            + " and ".join(legal)
         )
     return Tile(size, size - overlap)
 

@@ -14,6 +14,7 @@ from mindspore import Tensor, ops
 
 from mg.latent_spec import LOGVAR_MIN, LatentSpec
 from mg.models.dc_ae.network import VideoDCAE as VideoDCAENetwork
+from mg.tiling.sizes import nearest_multiples
 from mg.type_checks import check_types
 from mg.vaes.blended_tiles import Tile, coded_in_frame_tiles, coded_in_tiles
 from mg.vaes.video_vae import VideoVAE
@@ -77,11 +78,10 @@ class DCAETiles:
         part = Fraction(self.tile_overlap_factor).limit_denominator(LARGEST_DENOMINATOR)
         unit = compression * part.denominator
         if size < unit or size % unit:
-            below = size // unit * unit
-            legal = f"{below} or {below + unit}" if below else f"{unit}"
             raise ValueError(
                 f"{name}={size} with tile_overlap_factor={self.tile_overlap_factor}: expected a "
-                f"multiple of {unit}, so that tile and overlap are whole latents; use {legal}"
+                f"multiple of {unit}, so that tile and overlap are whole latents; use "
+                f"{nearest_multiples(size, unit, unit)}"
             )
         num_latents = size // compression
         return Tile(num_latents, int(num_latents * (1 - part)))

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mg.file_names import CONFIG_FILE
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
 from mg.weights.assumed_config import shapes_of
-from mg.weights.causal_vae import read_causal_vae
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.hub import fetch, find_model
@@ -34,8 +34,7 @@ __all__ = ["INFLATE_METHODS", "ReadVAE", "read_autoencoder", "read_vae"]
 
 logger = logging.getLogger("mg")
 
-CONFIG_FILE = "config.json"
-INFLATE_METHODS = (*METHODS, "none")
+INFLATE_METHODS = (*METHODS, "tail", "none")  # tail is of causal networks
 
 
 class ReadVAE(NamedTuple):
@@ -68,7 +67,7 @@ def read_autoencoder(name_or_path: str | os.PathLike, **options: Any) -> Autoenc
         name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
         for name, array in read.tensors.items()
     }
-    return AutoencoderParts(family, config, tensors, config.spec)
+    return AutoencoderParts(family, config, tensors, family.spec(config, tensors))
 
 
 def read_vae(
@@ -80,12 +79,15 @@ def read_vae(
     config: Mapping[str, Any] | str | os.PathLike | None = None,
     cache_folder: str | os.PathLike | None = None,
     key: str | None = None,
+    into: str | None = None,
 ) -> ReadVAE:
     """Return what a checkpoint holds, recognised and checked; nothing is built.
 
     This is the one road from a name, a folder or a file to an autoencoder's weights.
 
-    Args and Raises: as `VideoVAE.from_pretrained`.
+    Args and Raises: as `VideoVAE.from_pretrained`, and
+        into: the family that is wanted, whose weights these must be, or be inflated into; None
+            takes any, and inflates a 2-D VAE into what `config` is of, else into a TAE.
     """
     for argument, given, known in (
         ("method", method, ("auto", "local", *AUTOENCODERS)),
@@ -95,15 +97,24 @@ def read_vae(
             raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
     file = find_weights(_on_disk(name_or_path, method, cache_folder))
     stated = _read_config(config, file)
-    if stated and stated.get("_class_name") == "CausalVAEModel":
-        loaded = read_causal_vae(file, key=key)
-    else:
-        loaded = read_weights(file, key=key)
+    loaded = read_weights(file, key=key)
     try:
         tensors = _renamed(own_tensors(loaded))
         shapes = shapes_of(tensors)
-        if stated and family_of_config(stated) == "tae" and family_of_shapes(shapes) == "sd":
+        found = family_of_shapes(shapes)
+        by_config = family_of_config(stated) if stated else None
+        _check_wanted(found, into)
+        if found == "sd" and by_config == "tae":
             return _inflated_as(tensors, stated, file, inflate_method)
+        target = into or by_config
+        if found == "sd" and inflate_method != "none" and target not in (None, "sd", "tae"):
+            if method not in ("auto", "local", "sd", target) or inflate_options:
+                raise ValueError(
+                    f"method={method!r} with inflate_options={inflate_options}: a 2-D VAE becomes "
+                    f"a network of family {target!r}, whose fields stand in config"
+                )
+            fields = None if by_config == "sd" else stated
+            return _inflated_into(target, tensors, fields, file, inflate_method)
         family = recognise(stated, shapes)
         if method not in ("auto", "local", family):
             raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
@@ -160,6 +171,22 @@ def _read_config(
     return read_config(file.parent / CONFIG_FILE if config is None else config)
 
 
+def _check_wanted(found: str | None, wanted: str | None) -> None:
+    """Raise ValueError if weights of the family found cannot become one of the family wanted."""
+    if None in (found, wanted):
+        return
+    record = autoencoder_family(wanted)
+    if found not in (wanted, *record.starts_from):
+        takes = "; ".join(
+            f"{name} ({autoencoder_family(name).description})"
+            for name in (wanted, *record.starts_from)
+        )
+        raise ValueError(
+            f"it holds weights of family {found!r} ({autoencoder_family(found).description}), but "
+            f"the network is of family {wanted!r}, which takes: {takes}"
+        )
+
+
 def _renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return tensors under the names of their networks here."""
     if is_tae(tensors):
@@ -193,3 +220,20 @@ def _inflated_as(
     inflated = _inflated(tensors, {}, method, fields)
     check_tae_config(inflated.tensors, config, inflated.config)
     return ReadVAE("tae", inflated.tensors, dict(config))
+
+
+def _inflated_into(
+    family: str,
+    tensors: Mapping[str, np.ndarray],
+    config: Mapping[str, Any] | None,
+    file: Path,
+    method: str,
+) -> ReadVAE:
+    """Return a 2-D VAE as a network of a family, of the fields given or those that suit it."""
+    inflate = autoencoder_family(family).inflate
+    if inflate is None:
+        raise ValueError(
+            f"these are weights of family 'sd', a 2-D VAE, which is not inflated into {family!r}"
+        )
+    inflated, fields = inflate(tensors, config, stored_vae_fields(file) or {}, method)
+    return ReadVAE(family, inflated, fields)

@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mg.models.families import AUTOENCODERS, autoencoder_families, autoencoder_of_class
+from mg.models.families import (
+    AUTOENCODERS,
+    autoencoder_families,
+    autoencoder_of_class,
+    stated_class,
+)
 from mg.weights.families import FAMILIES as KNOWN_WEIGHTS
 from mg.weights.families import guess_family
 
@@ -45,9 +50,7 @@ def family_of_config(config: Mapping[str, Any]) -> str | None:
     Raises:
         ValueError: it is the config of a class of no known family.
     """
-    architectures = config.get("architectures")
-    first = next(iter(architectures), None) if isinstance(architectures, list | tuple) else None
-    stated = config.get("_class_name") or first or config.get("model_type")
+    stated = stated_class(config)
     if stated is not None:
         return autoencoder_of_class(stated).name
     return "tae" if "ch_mult" in config and "temporal_downsample_level" in config else None

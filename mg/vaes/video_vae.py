@@ -8,26 +8,22 @@ Layouts
 
 import dataclasses
 import importlib
-import json
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
-from mg.files import write_text
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder import Autoencoder
+from mg.models.autoencoder_folder import write_autoencoder
 from mg.models.families import autoencoder_family
 from mg.tiling.sizes import Tiling
 from mg.vaes.posterior import Posterior
-from mg.vaes.reading import CONFIG_FILE, read_vae
-from mg.weights.publishing import CARD_NAME, model_card, push_folder
-from mg.weights.safetensors_file import write_safetensors
+from mg.vaes.reading import read_vae
+from mg.weights.publishing import Publishable
 
 __all__ = ["CLASSES", "Compression", "VideoVAE", "family_class"]
 
@@ -54,7 +50,7 @@ class Compression(NamedTuple):
     w: int
 
 
-class VideoVAE:
+class VideoVAE(Publishable):
     """A video autoencoder of any family: video -> posterior over latents -> video.
 
     Get one with `VideoVAE.from_pretrained`. A family whose publishers code in tiles of their own
@@ -132,6 +128,13 @@ class VideoVAE:
         """Encode and decode in one piece again."""
         self.network.use_tile = False
 
+    def set_framewise(self, framewise: bool) -> None:
+        """Code clips in time as the publisher does (the default), or without that.
+
+        Args and Raises: as `mg.models.autoencoder.Autoencoder.set_framewise`.
+        """
+        self.network.set_framewise(framewise)
+
     def stored_config(self) -> dict[str, Any]:
         """Return the fields of the `config.json` that `save_pretrained` writes."""
         stated = {key: value for key, value in self.config.items() if key != "_class_name"}
@@ -196,15 +199,17 @@ class VideoVAE:
             method: the family, one of `mg.models.families.AUTOENCODERS`. `auto` recognises it from
                 the config and the tensors; `local` does so too, for a path on disk alone.
             inflate_method: of a 2-D VAE (family sd): central, replicate or average inflates it
-                into a Temporal Autoencoder (`mg.weights.inflation`); none keeps it as it is and
-                codes frame by frame.
+                into a Temporal Autoencoder (`mg.weights.inflation`), or, where `config` is that of
+                a CausalVideoVAE, into one (`mg.models.causal_vae.inflation`; there central is the
+                last tap, also called tail); none keeps it as it is and codes frame by frame.
             inflate_options: fields of the config of the Temporal Autoencoder to come, such as
                 `{"norm_per_frame": True}`: temporal_padding, or one of
                 `mg.weights.inflation.STRUCTURE_KEYS`.
             config: fields, or a JSON file, to use in place of the checkpoint's config.json.
                 Without any, sizes are read off the tensors, and a warning names what is assumed.
             cache_folder: where downloads are kept; None takes the default.
-            key: the weights to take from a file that holds several, such as `ema_state_dict`.
+            key: the weights to take from a file that holds several, such as `state_dict`; None
+                takes those averaged over training, if it has some.
 
         Raises:
             FileNotFoundError: the path, or weights in the folder, do not exist.
@@ -233,53 +238,14 @@ class VideoVAE:
         Raises:
             FileExistsError: one of them is there already and `overwrite` is false.
         """
-        folder = Path(folder)
-        there = [name for name in (CONFIG_FILE, self.weights_file) if (folder / name).exists()]
-        if there and not overwrite:
-            raise FileExistsError(
-                f"{folder} holds {there[0]} already; choose another folder or pass overwrite=True"
-            )
-        text = json.dumps(self.stored_config(), indent=2) + "\n"
-        write_safetensors(
-            folder / self.weights_file,
+        write_autoencoder(
+            folder,
+            autoencoder_family(self.family),
+            self.stored_config(),
             self.tensors(),
+            self.spec,
             metadata=self.weights_metadata(),
             overwrite=overwrite,
-        )
-        write_text(folder / CONFIG_FILE, text, overwrite=overwrite)
-        if not (folder / CARD_NAME).exists():
-            write_text(folder / CARD_NAME, self._card())
-
-    def push_to_hub(
-        self,
-        repository: str,
-        *,
-        private: bool = False,
-        commit_message: str = "Upload the model",
-    ) -> str:
-        """Return the address of a repository at the model hub, after saving the VAE there.
-
-        Args:
-            repository, private, commit_message: as `mg.weights.publishing.push_folder`.
-
-        Raises:
-            ValueError, PermissionError, ConnectionError: as `push_folder`.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            return push_folder(folder, repository, private=private, commit_message=commit_message)
-
-    def _card(self) -> str:
-        spec = self.spec
-        num_parameters = sum(tensor.size for tensor in self.tensors().values())
-        return model_card(
-            f"Video autoencoder ({self.family})",
-            pipeline_tag="image-to-image",
-            about=f"An autoencoder of the family `{self.family}`, {num_parameters:,} parameters. "
-            f"{spec.t}x{spec.h}x{spec.w} pixels (frames, rows, columns) become one of a latent of "
-            f"{spec.channels} channels.",
-            usage="from mg import VideoVAE\n\nvae = VideoVAE.from_pretrained('FOLDER')",
-            config=self.stored_config(),
         )
 
     def encode(self, video: Tensor | np.ndarray, *, complete: bool = True) -> Posterior:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from mg.file_names import WEIGHTS_FILE
 from mg.input_files import check_input_file
 from mg.shipped import find_shipped
 from mg.weights.mindspore_ckpt import list_mindspore_ckpt, read_mindspore_ckpt, write_mindspore_ckpt
@@ -54,7 +55,7 @@ WRITABLE_SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in 
 # What to look for in a folder, best first: diffusers' names, then any safetensors, then others.
 FOLDER_PATTERNS = (
     f"diffusion_pytorch_model{INDEX_SUFFIX}",
-    "diffusion_pytorch_model.safetensors",
+    WEIGHTS_FILE,
     f"*{INDEX_SUFFIX}",
     "*.safetensors",
     "*.ckpt",
@@ -78,7 +79,8 @@ def read_weights(path: str | os.PathLike, *, key: str | None = None) -> dict[str
         path: a safetensors, PyTorch, MindSpore or `.npz` file, a `*.safetensors.index.json` of
             shards, or a folder that holds one of these (safetensors are preferred).
         key: the weights to take from a file that holds several: the name of a dict in a PyTorch
-            file, such as `ema_state_dict`, or what the names of the tensors begin with.
+            file, such as `state_dict`, or what the names of the tensors begin with. None takes
+            those averaged over training where a PyTorch file holds some beside others.
 
     Raises:
         FileNotFoundError: no such file, or nothing usable in the folder.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["FAMILIES", "guess_family"]
+__all__ = ["FAMILIES", "guess_family", "prefixes_of"]
 
 ANY = None  # a size that does not matter
 
@@ -58,7 +58,7 @@ FAMILIES: dict[str, Family] = {
     "causalvae": Family(
         "Open-Sora-Plan's CausalVideoVAE (4 channels)",
         {
-            "encoder.mid.block_1.conv1.conv.weight": CONV3D,
+            "encoder.mid.block_1.norm1.weight": (ANY,),
             "decoder.conv_in.conv.weight": (ANY, 4, 3, 3, 3),
         },
     ),
@@ -118,11 +118,26 @@ FAMILIES: dict[str, Family] = {
             "transformer_blocks.0.norm1.linear.weight": (ANY, ANY),
         },
     ),
+    "cogvideox-transformer-original": Family(
+        "CogVideoX's transformer, names of its first publication (SAT)",
+        {
+            "transformer.layers.0.attention.query_key_value.weight": (ANY, ANY),
+            "mixins.final_layer.adaLN_modulation.1.weight": (ANY, ANY),
+        },
+    ),
     "hunyuanvideo-transformer": Family(
         "HunyuanVideo's transformer, diffusers names",
         {
             "x_embedder.proj.weight": (ANY, ANY, ANY, ANY, ANY),
             "context_embedder.proj_in.weight": (ANY, ANY),
+        },
+    ),
+    "hunyuanvideo-transformer-original": Family(
+        "HunyuanVideo's transformer, names of its first publication",
+        {
+            "double_blocks.0.img_attn_qkv.weight": (ANY, ANY),
+            "single_blocks.0.linear1.weight": (ANY, ANY),
+            "txt_in.individual_token_refiner.blocks.0.self_attn_qkv.weight": (ANY, ANY),
         },
     ),
     "t5": Family(
@@ -145,19 +160,26 @@ def guess_family(shapes: Mapping[str, Sequence[int]]) -> str | None:
     Args:
         shapes: the shape of each tensor by its name.
     """
-    return next((name for name, family in FAMILIES.items() if _fits(shapes, family.marks)), None)
+    return next((key for key in FAMILIES if prefixes_of(shapes, key)), None)
 
 
-def _fits(shapes: Mapping[str, Sequence[int]], marks: Mapping[str, tuple[int | None, ...]]) -> bool:
-    """Return whether all marks are among the tensors, behind one prefix."""
+def prefixes_of(shapes: Mapping[str, Sequence[int]], key: str) -> list[str]:
+    """Return what stands before the tensors of each network of a family in a file.
+
+    Args:
+        shapes: the shape of each tensor by its name.
+        key: of the family, one of `FAMILIES`.
+    """
+    marks = FAMILIES[key].marks
     first = next(iter(marks))
     prefixes = [
         name.removesuffix(first) for name in shapes if name == first or name.endswith("." + first)
     ]
-    return any(
-        all(_matches(shapes.get(prefix + mark), wanted) for mark, wanted in marks.items())
+    return [
+        prefix
         for prefix in prefixes
-    )
+        if all(_matches(shapes.get(prefix + mark), wanted) for mark, wanted in marks.items())
+    ]
 
 
 def _matches(shape: Sequence[int] | None, wanted: tuple[int | None, ...]) -> bool:

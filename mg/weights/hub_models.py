@@ -1,7 +1,9 @@
 """The public weights that can be fetched by name: what each is, and where its files are."""
 
 import dataclasses
-import difflib
+
+from mg.file_names import CONFIG_FILE, WEIGHTS_FILE
+from mg.known_names import nearest
 
 __all__ = ["HUB_MODELS", "HubModel", "find_model", "is_hub_name", "nearest_name"]
 
@@ -27,7 +29,7 @@ class HubModel:
     repository: str
     other_repositories: tuple[str, ...] = ()
     subfolder: str = ""
-    files: tuple[str, ...] = ("config.json", "diffusion_pytorch_model.safetensors")
+    files: tuple[str, ...] = (CONFIG_FILE, WEIGHTS_FILE)
     family: str
     megabytes: int
     licence: str
@@ -48,7 +50,7 @@ HUB_MODELS = (
     HubModel(
         name="opensora",
         repository="hpcai-tech/OpenSora-VAE-v1.2",
-        files=("config.json", "model.safetensors"),  # the spatial VAE's weights are in it, too
+        files=(CONFIG_FILE, "model.safetensors"),  # the spatial VAE's weights are in it, too
         family="opensora",
         megabytes=1570,
         licence="Apache-2.0",
@@ -78,7 +80,7 @@ HUB_MODELS = (
         name="hunyuan",
         repository="tencent/HunyuanVideo",
         subfolder="hunyuan-video-t2v-720p/vae",
-        files=("config.json", "pytorch_model.pt"),
+        files=(CONFIG_FILE, "pytorch_model.pt"),
         family="hunyuan",
         megabytes=990,
         licence="Tencent Hunyuan Community (not for the EU, the UK and South Korea)",
@@ -125,7 +127,7 @@ HUB_MODELS = (
         name="causal-vae-1.2",
         repository="LanguageBind/Open-Sora-Plan-v1.2.0",
         subfolder="vae",
-        files=("config.json", "checkpoint.ckpt"),
+        files=(CONFIG_FILE, "checkpoint.ckpt"),
         family="causal_vae",
         megabytes=2000,
         licence="MIT",
@@ -186,5 +188,5 @@ def is_hub_name(name: str) -> bool:
 def nearest_name(name: str) -> str | None:
     """Return the known name that is most like another one; None if none is."""
     known = {known.lower(): known for model in HUB_MODELS for known in model.names}
-    near = difflib.get_close_matches(name.lower(), known, n=1)
-    return known[near[0]] if near else None
+    near = nearest(name.lower(), known)
+    return None if near is None else known[near]

@@ -17,6 +17,7 @@ from mg.weights.families import FAMILIES, guess_family
 from mg.weights.own_tensors import own_names
 from mg.weights.safetensors_file import safetensors_files
 from mg.weights.tensor_entry import TensorEntry
+from mg.weights.transformer_names import find_original
 
 __all__ = ["CheckpointReport", "inspect_checkpoint"]
 
@@ -133,7 +134,21 @@ def _own_lines(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     lines = [f"prefix      {_printable(prefix)} (taken off by loading)" for prefix in prefixes]
     if len(names) < len(shapes):
         lines.append(f"beside it   {len(shapes) - len(names)} tensors (left out by loading)")
-    return lines
+    return lines + _original_lines({own: shapes[name] for name, own in names.items()})
+
+
+def _original_lines(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return a line about what becomes of a transformer under its original names."""
+    try:
+        original = find_original(shapes)
+    except ValueError as error:
+        return [f"names       {error}"]
+    if original is None:
+        return []
+    return [
+        f"names       original; loading and conversion give {len(original.parts)} tensors under "
+        "diffusers' names"
+    ]
 
 
 def _tree_lines(tensors: Mapping[str, TensorEntry]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from mg.files import sha256_of_file, write_text
 from mg.json_file import read_json_object
 
-__all__ = ["LOCK_NAME", "file_record", "read_lock", "verify_file", "verify_folder", "write_lock"]
+__all__ = ["LOCK_NAME", "file_record", "read_lock", "verify_file", "write_lock"]
 
 LOCK_NAME = "mg_lock.json"
 
@@ -74,14 +74,3 @@ def verify_file(path: str | os.PathLike, expected: dict[str, Any]) -> None:
         f"{path} is not the file that was fetched: {fault}. Delete it and fetch it again; if you "
         f"have changed it on purpose, delete {path.parent / LOCK_NAME}"
     )
-
-
-def verify_folder(folder: str | os.PathLike) -> None:
-    """Raise ValueError if a file of a folder differs from the folder's lock file.
-
-    A folder without lock file, and files that it does not name, pass.
-    """
-    folder = Path(folder)
-    for name, expected in read_lock(folder).items():
-        if (folder / name).is_file():
-            verify_file(folder / name, expected)

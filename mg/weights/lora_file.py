@@ -12,17 +12,27 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from mg.json_file import parse_json
 from mg.weights.safetensors_file import (
+    find_in_folder,
     read_safetensors,
     read_safetensors_metadata,
     write_safetensors,
 )
 
-__all__ = ["LORA_FILE", "LORA_PARAMETERS", "LowRankMap", "merge_lora", "read_lora", "write_lora"]
+__all__ = [
+    "LORA_FILE",
+    "LORA_PARAMETERS",
+    "LowRankMap",
+    "find_lora",
+    "merge_lora",
+    "read_lora",
+    "write_lora",
+]
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 # Patterns of its parameters in a network that trains.
@@ -76,16 +86,28 @@ def write_lora(
     write_safetensors(path, tensors, metadata=metadata, overwrite=overwrite)
 
 
+def find_lora(path: str | os.PathLike) -> Path:
+    """Return the file of a LoRA: the path itself, or the one in the folder that it names.
+
+    Raises:
+        FileNotFoundError: the folder holds none.
+        ValueError: it holds several, none of which is called `LORA_FILE`.
+    """
+    path = Path(path)
+    return find_in_folder(path, (LORA_FILE, "*.safetensors")) if path.is_dir() else path
+
+
 def read_lora(path: str | os.PathLike) -> dict[str, LowRankMap]:
     """Return the changes of a file by the names of the maps.
 
     Args:
-        path: of a .safetensors file, or a folder that holds one.
+        path: of a .safetensors file, or a folder that holds one (`find_lora`).
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file holds something else.
     """
+    path = find_lora(path)
     tensors = {name.removeprefix(PREFIX): a for name, a in read_safetensors(path).items()}
     stated = _stated_alpha(path)
     maps = {}

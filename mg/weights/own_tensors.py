@@ -26,6 +26,7 @@ Tensor = TypeVar("Tensor")  # an array, or anything with a shape
 WRAPPERS = (
     *("module", "_orig_mod", "network", "model", "autoencoder", "_backbone", "net", "vae"),
     *("state_dict", "first_stage_model", "gen_model", "generator", "ema", "ema_model"),
+    "diffusion_model",
 )
 WRAPPERS_RUN = re.compile(rf"(?:(?:{'|'.join(WRAPPERS)})\.)*")
 # The first layer of each family's encoder: it shows where a VAE stands in a larger file.

@@ -6,11 +6,14 @@ the token of `hf auth login` is taken.
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CARD_NAME", "model_card", "push_folder"]
+from mg.files import write_text
+
+__all__ = ["CARD_NAME", "Publishable", "model_card", "push_folder", "write_card"]
 
 CARD_NAME = "README.md"
 MAX_SHOWN = 40  # entries of a config that a card lists
@@ -52,6 +55,36 @@ def model_card(
             "",
         ]
     )
+
+
+def write_card(folder: str | os.PathLike, card: str) -> None:
+    """Write a model card into a folder, unless one is there already: its author's stays."""
+    if not (Path(folder) / CARD_NAME).exists():
+        write_text(Path(folder) / CARD_NAME, card)
+
+
+class Publishable:
+    """What has `save_pretrained` can be given to the model hub."""
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        commit_message: str = "Upload the model",
+    ) -> str:
+        """Return the address of a repository at the model hub, after saving the model there.
+
+        Args:
+            repository, private, commit_message: as `mg.weights.publishing.push_folder`.
+
+        Raises:
+            ValueError, PermissionError, ConnectionError: as `push_folder`.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "model"
+            self.save_pretrained(folder)
+            return push_folder(folder, repository, private=private, commit_message=commit_message)
 
 
 def push_folder(

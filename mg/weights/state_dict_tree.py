@@ -32,6 +32,8 @@ WRAPPER_KEYS = (
     "weights",
     "vae",
 )
+# Of several sets of weights, those averaged over training are the ones that are meant to be used.
+AVERAGED_KEYS = ("ema_state_dict", "params_ema", "ema_model", "model_ema", "ema")
 MAX_DEPTH = 8
 MAX_ITEMS = 100_000  # of the state dict
 MAX_LOOKED_AT = 400_000  # items, while looking for it
@@ -43,8 +45,9 @@ def select_tensors(tree: Any, leaf_type: type[Leaf], *, key: str | None = None) 
     """Return the tensors of a saved object by name, in its order.
 
     If a dict has tensors under one of `WRAPPER_KEYS`, that is where the weights are, and the same
-    question is asked of it. Otherwise it is the state dict itself. Names of dicts that remain
-    inside it are joined with dots. What is left out is logged.
+    question is asked of it. Otherwise it is the state dict itself. Of several sets of weights the
+    one under one of `AVERAGED_KEYS` is taken. Names of dicts that remain inside it are joined with
+    dots. What is left out is logged.
 
     Args:
         tree: dicts, lists and anything else, as saved.
@@ -52,8 +55,8 @@ def select_tensors(tree: Any, leaf_type: type[Leaf], *, key: str | None = None) 
         key: the dict to begin with instead of the whole, such as `ema_state_dict`.
 
     Raises:
-        ValueError: several candidates, no tensors, no such key, or more dicts inside dicts, items
-            or longer names than a state dict has.
+        ValueError: several candidates of which none is an average, no tensors, no such key, or more
+            dicts inside dicts, items or longer names than a state dict has.
     """
     if isinstance(tree, leaf_type):
         raise ValueError("it holds a single tensor without a name, not a state dict")
@@ -87,20 +90,36 @@ def _unwrap(tree: Any, leaf_type: type, begin: list[str]) -> tuple[Any, str, lis
             break
         if len(path) == MAX_DEPTH:
             raise ValueError(f"it has more than {MAX_DEPTH} dicts inside one another")
-        if len(wrappers) > 1:
-            choices = ", ".join(".".join([*path, key]) for key in wrappers)
-            first = ".".join([*path, wrappers[0]])
-            raise ValueError(
-                f"it holds several sets of weights: {choices}; say which with key={first!r}"
-            )
+        chosen = _choose(wrappers, path)
         left_out += [
             _described(".".join([*path, str(key)[:MAX_NAME_LENGTH]]), value)
             for key, value in tree.items()
-            if key != wrappers[0]
+            if key != chosen
         ]
-        path.append(wrappers[0])
-        tree = tree[wrappers[0]]
+        path.append(chosen)
+        tree = tree[chosen]
     return tree, ".".join(path), left_out
+
+
+def _choose(wrappers: list[str], path: list[str]) -> str:
+    """Return the key of the weights to take: the only one, or that of the averaged ones."""
+    if len(wrappers) == 1:
+        return wrappers[0]
+    keys = [".".join([*path, key]) for key in wrappers]
+    averaged = [key for key in wrappers if key in AVERAGED_KEYS]
+    if len(averaged) != 1:
+        first = ".".join([*path, (averaged or wrappers)[0]])
+        raise ValueError(
+            f"it holds several sets of weights: {', '.join(keys)}; say which with key={first!r}"
+        )
+    others = ".".join([*path, next(key for key in wrappers if key != averaged[0])])
+    logger.info(
+        "of the sets of weights %s the averaged ones are taken, %s (key=%r takes others)",
+        ", ".join(keys),
+        averaged[0],
+        others,
+    )
+    return averaged[0]
 
 
 def _look_for_leaf(value: Any, leaf_type: type, budget: int) -> tuple[bool, int]:

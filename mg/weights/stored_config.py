@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mg.file_names import CONFIG_FILE
 from mg.files import write_text
 from mg.json_file import parse_json, read_json
 from mg.weights.checkpoint_file import write_weights
@@ -130,7 +131,7 @@ def stored_vae_fields(path: str | os.PathLike) -> dict[str, Any] | None:
         ValueError: the config is not JSON, or states what a TAE cannot have.
     """
     path = Path(path)
-    beside = (path if path.is_dir() else path.parent) / "config.json"
+    beside = (path if path.is_dir() else path.parent) / CONFIG_FILE
     if not beside.exists():
         return None
     stated = read_config(beside)

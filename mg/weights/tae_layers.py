@@ -13,7 +13,6 @@ __all__ = [
     "Layer",
     "block_volume",
     "image_vae_shapes",
-    "image_vae_to_tae_names",
     "patch_volume",
     "tae_layers",
     "tae_shapes",
@@ -120,15 +119,6 @@ def image_vae_shapes(config: Mapping[str, Any]) -> Shapes:
         f"{layer.source}{suffix}": shape
         for layer in tae_layers(config)
         for suffix, shape in layer.source_shapes().items()
-    }
-
-
-def image_vae_to_tae_names(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return {name in the image VAE (diffusers naming): name in the TAE} for this config."""
-    return {
-        f"{layer.source}{suffix}": layer.name + layer.target_suffix(suffix)
-        for layer in tae_layers(config)
-        for suffix in layer.source_shapes()
     }
 
 

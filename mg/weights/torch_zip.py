@@ -47,13 +47,14 @@ def read_torch_zip(
     are views of it.
 
     A training checkpoint holds more than weights. If the tensors lie in a dict under one of the
-    usual names (`state_dict`, `module`, `model`, `ema_state_dict`, ...), that dict is returned;
-    everything else that is left out is logged. Names of dicts inside dicts are joined with dots.
+    usual names (`state_dict`, `module`, `model`, `ema_state_dict`, ...), that dict is returned, of
+    several the one with averaged weights; everything else that is left out is logged. Names of
+    dicts inside dicts are joined with dots.
 
     Args:
         path: the file.
         key: where to begin, with dots between names of dicts inside dicts: `state_dict.gen_model`.
-            Needed when there are several dicts of tensors.
+            Needed when there are several dicts of tensors and none or two are averages.
         verify: whether the checksum of each storage is checked. This reads all of the data once;
             without it the arrays read what they need, when they need it, and a damaged file can
             give wrong numbers.

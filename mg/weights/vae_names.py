@@ -12,7 +12,7 @@ import numpy as np
 
 from mg.weights.own_tensors import own_tensors
 
-__all__ = ["to_diffusers_names"]
+__all__ = ["from_ldm", "to_diffusers_names"]
 
 FORMER_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 LDM_ATTENTION = {
@@ -22,6 +22,9 @@ LDM_ATTENTION = {
     "v": "to_v",
     "proj_out": "to_out.0",
 }
+# What names of CausalVideoVAE have in which LDM's are short of: convolutions inside another cell,
+# where it is not a sampler's, and samplers of time.
+OF_VIDEO = re.compile(r"(?<!sample)\.conv\.(?:weight|bias)$|\.time_(?:down|up)sample\.")
 # What follows a level, in the middle of an LDM name.
 LDM_LAYERS = {
     "block.": "resnets.",
@@ -51,7 +54,7 @@ def to_diffusers_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     for name, array in tensors.items():
         new = _from_former_diffusers(name)
         if num_levels:
-            new = _from_ldm(name, num_levels, is_3d="encoder.conv_in.conv.weight" in tensors)
+            new = from_ldm(name, num_levels, is_3d="encoder.conv_in.conv.weight" in tensors)
             if ".attentions." in new and array.ndim == 4:
                 array = array.reshape(array.shape[:2])  # (C, C, 1, 1) -> (C, C)
         if new in renamed:
@@ -65,14 +68,14 @@ def to_diffusers_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 def _num_ldm_levels(names: Iterable[str]) -> int:
     """Return how many levels the decoder of a VAE with LDM names has; 0 for other names.
 
-    The names of the TAE, of 3-D VAEs with attention (CausalVideoVAE, which may begin with 2-D
-    layers) and of others resemble LDM's; only what the renaming is right for counts.
+    The names of the TAE, of 3-D VAEs with attention (CausalVideoVAE, any part of which may be 2-D)
+    and of others resemble LDM's; only what the renaming is right for counts.
     """
     names = set(names)
     is_2d = (
         "encoder.conv_in.weight" in names
         and "encoder.down.0.block.0.conv1.weight" in names
-        and "encoder.mid.block_1.conv1.conv.weight" not in names
+        and not any(map(OF_VIDEO.search, names))
     )
     is_cogvideox = (
         "encoder.down.0.block.0.conv1.conv.weight" in names
@@ -91,11 +94,16 @@ def _from_former_diffusers(name: str) -> str:
     return f"{match[1]}{FORMER_ATTENTION[match[2]]}{match[3]}"
 
 
-def _from_ldm(name: str, num_levels: int, *, is_3d: bool) -> str:
+def from_ldm(name: str, num_levels: int, *, is_3d: bool = False) -> str:
     """Return diffusers' name for an LDM name.
 
     LDM numbers the levels of the decoder from the output side, diffusers in the order in which
     they run. CogVideoX keeps `norm_out`, which the 2-D VAE calls `conv_norm_out`.
+
+    Args:
+        name: of a tensor.
+        num_levels: of the decoder.
+        is_3d: whether it is CogVideoX's.
     """
     if not is_3d:
         name = re.sub(r"^(encoder|decoder)\.norm_out\.", r"\1.conv_norm_out.", name)

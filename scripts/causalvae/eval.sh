@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Measure generated videos against the originals with the call of Open-Sora-Plan's eval.sh.
-# Any flag of scripts/evaluate.py can be added or overridden; flolpips also needs --pwcnet_path:
+# Measure generated videos against the originals with the call of Open-Sora-Plan's eval.sh, through
+# `mg evaluate`; flolpips also needs --pwcnet_path:
 #   bash scripts/causalvae/eval.sh --real_video_dir A --generated_video_dir B --metric ssim
-# The original's --sample_fps had no effect; here it would choose frames by time, so it is left out.
+# Any setting of scripts/evaluate.py can be added or overridden but --sample_fps: it had no effect
+# in the original, and has none here.
 set -euo pipefail
-exec "${PYTHON:-python}" "$(dirname "$0")/../evaluate.py" \
+root="$(cd "$(dirname "$0")/../.." && pwd)"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" \
+    -m mg.commands.open_sora_plan_flags eval \
     --protocol open_sora_plan \
     --batch_size 2 \
     --real_video_dir "${REAL_VIDEO_DIR:-../test_eval/release/origin}" \

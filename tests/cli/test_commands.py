@@ -12,6 +12,7 @@ import pytest
 
 from mg import commands
 from mg.commands import COMMANDS, doctor
+from mg.versions import PACKAGES, PYTHONS, version_numbers
 
 ROOT = Path(__file__).parents[2]
 DOORS = [
@@ -96,11 +97,24 @@ def test_doctor_finds_this_machine_fine(capsys, monkeypatch):
         assert re.search(rf"^ok +{subject}", report, re.MULTILINE), subject
 
 
+def test_doctor_wants_what_is_installed_with_the_package():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for name, (lowest, below, tested) in PACKAGES.items():
+        bounds = f">={lowest}" + (f",<{below}" if below else "")
+        assert re.search(rf'^    "{name}{re.escape(bounds)}",', text, re.MULTILINE), name
+        numbers = version_numbers(tested)
+        assert version_numbers(lowest) <= numbers < version_numbers(below or "999")
+    lowest, below = (f"{major}.{minor}" for major, minor in PYTHONS)
+    assert f'requires-python = ">={lowest},<{below}"' in text
+
+
 def test_doctor_names_what_is_wrong():
-    found = doctor.package_finding("numpy", "2.1.0", "1.20", "2", "1.26.4")
-    assert not found.is_fine and "pip install 'numpy>=1.20,<2'" in found.text
-    assert not doctor.package_finding("av", None, "17.1", None, "18.1.0").is_fine
-    assert doctor.package_finding("av", "17.2.0", "17.1", None, "18.1.0").is_fine
+    found = doctor.package_finding("numpy", "2.1.0", PACKAGES["numpy"])
+    assert not found.is_fine and "pip install 'numpy>=1.26,<2'" in found.text
+    assert not doctor.package_finding("numpy", "1.20", PACKAGES["numpy"]).is_fine
+    assert not doctor.package_finding("av", None, PACKAGES["av"]).is_fine
+    assert doctor.package_finding("av", "17.2.0", PACKAGES["av"]).is_fine
+    assert doctor.package_finding("opencv-python", "4.13.0", PACKAGES["opencv-python"]).is_fine
     assert not doctor.python_finding((3, 9)).is_fine
     assert not doctor.memory_finding(1.0).is_fine
 

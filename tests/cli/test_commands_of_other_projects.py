@@ -1,6 +1,8 @@
 """Open-Sora's and Open-Sora-Plan's commands for video VAEs, as in docs/vae.md, at tiny sizes."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mg.commands.open_sora_plan_flags import DOORS, translated
+from mg.commands.train_vae import parse
 from mg.data.video import probe_video
 from mg.data.video_writer import write_video
 from mg.vaes import CausalVAEModel, VideoVAE
+from mg.weights.checkpoint_file import find_weights, read_weights
 from tests.tiny import AUTOENCODERS as TINY
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
@@ -69,25 +72,94 @@ def test_open_soras_two_stages_and_its_inference(videos, tmp_path):
     assert (info.num_frames, info.height, info.width) == (8, 16, 32)
 
 
+def run_script(name, arguments):
+    """Run a script of `scripts/causalvae`; return what it said."""
+    done = subprocess.run(
+        ["bash", ROOT / "scripts" / "causalvae" / f"{name}.sh", *map(str, arguments)],
+        env={**os.environ, "PYTHON": sys.executable},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
 def test_open_sora_plans_scripts(videos, tmp_path):
     config = {
         "_class_name": "CausalVAEModel",
         **TINY["causal_vae"],
+        "loss_type": "opensora.models.ae.videobase.losses.LPIPSWithDiscriminator",
         "loss_params": {"disc_start": 1, "kl_weight": 1e-6, "disc_weight": 0.5},
         "lr": 1e-4,
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    flags = ["--model_config", tmp_path / "config.json", "--video_path", videos]
-    flags += ["--resolution", "16", "--num_frames", "5", "--output_dir", tmp_path / "run"]
-    arguments = translated("train", [*map(str, flags), "--mix_precision", "fp32"])
-    rest = [*SMALL, *SMALL_DISCRIMINATOR, "--recompute", "false"]
-    run(DOORS["train"].command, [*arguments, *rest])
+    flags = ["--model_config", tmp_path / "config.json", "--video_path", videos, "--ema"]
+    flags += ["--resolution", "16", "--num_frames", "5", "--sample_rate", "1"]
+    flags += ["--ckpt_dir", tmp_path, "--exp_name", "run", "--mix_precision", "fp32"]
+    flags += ["--max_steps", "2", "--epochs", "1", "--perceptual_weight", "0"]
+    said = run_script(
+        "train", [*flags, *SMALL[:6], "--data.num_workers", "0", *SMALL_DISCRIMINATOR]
+    )
+    assert "--epochs has no effect" in said and "sets optim.lr=0.0001" in said
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert len(log) == 2 and log[1]["adv_weight"] > 0 and log[1]["lr"] == pytest.approx(1e-4)
     vae = CausalVAEModel.from_pretrained(tmp_path / "run" / "vae")
     assert vae.network.config.hidden_size == TINY["causal_vae"]["hidden_size"]
 
-    flags = ["--ckpt", tmp_path / "run" / "vae", "--real_video_dir", videos]
-    flags += ["--generated_video_dir", tmp_path / "out", "--resolution", "16", "--num_frames", "5"]
-    arguments = translated("gen_video", list(map(str, flags)))
-    run(DOORS["gen_video"].command, [*arguments, "--mode", "pynative"])
+    pair = ["--real_video_dir", videos, "--generated_video_dir", tmp_path / "out"]
+    size = ["--resolution", "16", "--crop_size", "16", "--num_frames", "5", "--device", "cuda"]
+    flags = ["--ckpt", tmp_path / "run" / "vae", *pair, *size, "--sample_fps", "10"]
+    said = run_script("gen_video", [*flags, "--mode", "pynative"])
+    assert "--device auto" in said
     info = probe_video(tmp_path / "out" / "clips" / "1.mp4")
     assert (info.num_frames, info.height, info.width) == (5, 16, 16)
+
+    flags = [*pair, *size, "--sample_fps", "10", "--metric", "psnr"]
+    run_script("eval", [*flags, "--output_path", tmp_path / "figures"])
+    measured = json.loads((tmp_path / "figures" / "report.json").read_text())
+    made = json.loads((tmp_path / "out" / "report.json").read_text())
+    # The videos that were written are measured, after their compression.
+    assert [clip["psnr"] for clip in measured["clips"]] == pytest.approx(
+        [clip["psnr"] for clip in made["clips"]], abs=2
+    )
+
+
+def test_open_soras_config_for_hunyuanvideo(videos, tmp_path):
+    """With its flag for other weights; tiles are as large as in the config."""
+    flags = ["--config", CONFIGS / "inference" / "hunyuanvideo_vae.yaml"]
+    flags += ["--save-dir", tmp_path / "out", "--dataset.data_path", videos]
+    weights = ROOT / "tests" / "fixtures" / "vaes" / "hyvae"
+    flags += ["--model.from_pretrained", weights, "--num_frames", "5", "--image_size", "16"]
+    run("reconstruct", [*flags, "--mode", "pynative", "--device", "CPU"])
+    info = probe_video(tmp_path / "out" / "clips" / "1.mp4")
+    assert (info.num_frames, info.height, info.width) == (5, 16, 32)
+
+
+def test_the_recipe_of_two_stages(videos, tmp_path):
+    """The commands of docs/vae.md, at tiny sizes."""
+    page = (ROOT / "docs" / "vae.md").read_text(encoding="utf-8")
+    block = page.split("# two stages")[1].split("```")[0].split("\n", 1)[1]
+    commands = [shlex.split(text) for text in block.replace("\\\n", " ").strip().split("\n")]
+    assert [command[:2] for command in commands] == [["mg", "train-vae"]] * 2
+    network = ["--model", json.dumps({"family": "causal_vae", **TINY["causal_vae"]})]
+    for command, more in zip(commands, (network, []), strict=True):
+        flags = [
+            part.replace("FOLDER", str(videos)).replace("outputs", str(tmp_path))
+            for part in command[2:]
+        ]
+        flags += ["--data.size", "16", "--data.sample_n_frames", "5", "--recompute", "false"]
+        flags += ["--adversarial.start_step", "1", *more]
+        run("train-vae", [*flags, *SMALL, *SMALL_DISCRIMINATOR])
+    stages = [read_weights(find_weights(tmp_path / f"stage_{n}" / "vae")) for n in (1, 2)]
+    changed = {name for name in stages[0] if not np.array_equal(*(s[name] for s in stages))}
+    assert {name.split(".")[0] for name in changed} == {"decoder", "post_quant_conv"}
+
+
+def test_trackers_take_the_place_of_a_switch(tmp_path, monkeypatch):
+    flags = ["--config", str(CONFIGS / "train" / "video_dc_ae.yaml"), "--video_folder", "clips"]
+    with pytest.raises(ValueError, match="unknown setting 'wandb'; did you mean 'trackers'"):
+        parse([*flags, "--wandb", "True"])
+    (tmp_path / "wandb.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert parse([*flags, "--trackers=[wandb]"]).tracker_names == ["wandb"]

@@ -61,6 +61,19 @@ def test_a_device_that_was_asked_for_is_not_replaced(monkeypatch, set_devices):
     assert set_devices == []
 
 
+@pytest.mark.parametrize(("version", "warns"), [("2.10.0", 0), ("2.10.1", 0), ("2.11.0", 1)])
+def test_an_untested_mindspore_is_told_in_one_line(
+    monkeypatch, set_devices, caplog, version, warns
+):
+    pretend(monkeypatch, "CPU")
+    monkeypatch.setattr(ms, "__version__", version)
+    with caplog.at_level(logging.WARNING, "mg"):
+        setup_device(DeviceConfig())
+    assert [f"MindSpore {version} is not what" in text for text in caplog.messages] == [
+        True
+    ] * warns
+
+
 def test_asking_for_a_device_is_quiet_and_leaves_logging_as_it_was(monkeypatch, caplog, capfd):
     class Missing:
         @staticmethod

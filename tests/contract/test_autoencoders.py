@@ -1,5 +1,6 @@
 """What every family of autoencoders keeps: one contract, a test for each of its points."""
 
+import dataclasses
 import json
 
 import mindspore as ms
@@ -7,14 +8,16 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mg.data.latent_files import read_latent
+from mg.data.latent_files import read_latent, read_latent_info
 from mg.data.manifest import build_manifest
 from mg.data.video import iterate_frames
 from mg.data.video_writer import write_video
-from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.models.autoencoder_parts import AutoencoderParts
+from mg.models.families import AUTOENCODERS, autoencoder_family, denoiser_family
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.decode import decode_latent_files
 from mg.pipelines.encode import encode_videos
+from mg.pipelines.generator_folder import load_generator, save_generator
 from mg.pipelines.reconstruct import reconstruct_videos
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import decode_latents, encode_frames
@@ -28,12 +31,19 @@ from mg.training.autoencoder.autoencoder_config import (
 )
 from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.vaes import VideoVAE
+from mg.vaes.reading import read_autoencoder
 from mg.vaes.video_vae import family_class
+from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.tiny import AUTOENCODERS as TINY
+from tests.tiny import TEXT, TRANSFORMER
 
 # Families whose run is compiled; compiling the others takes a minute each. That their steps
 # compile, too, the networks' own tests and those of the Ascend audit show.
 COMPILED = ("dc_ae", "sd")
+# Families whose networks see a clip as a whole; the others code any length piece by piece, as
+# published.
+WHOLE_CLIPS = ("tae", "causal_vae", "dc_ae")
+FRAMEWISE = ("cogvideox", "hunyuan", "wan")  # of the others, those that can do without
 SIDE = 16  # pixels, a multiple of every compression
 families = pytest.mark.parametrize("family", AUTOENCODERS)
 
@@ -96,6 +106,27 @@ def test_a_clip_comes_back_in_the_shapes_of_the_spec(family, networks):
 
 
 @families
+def test_a_config_of_another_class_is_refused_in_one_line(family):
+    record = autoencoder_family(family)
+    for other in AUTOENCODERS:
+        for name in autoencoder_family(other).class_names:
+            fields = {"_class_name": name, **TINY[family]}
+            if other == family:
+                assert record.read_config(fields).spec == record.read_config(TINY[family]).spec
+                continue
+            message = f"of class '{name}', but the family '{family}' has {record.class_names[0]}"
+            with pytest.raises(ValueError, match=message) as caught:
+                record.read_config(fields)
+            assert "\n" not in str(caught.value)
+            with pytest.raises(ValueError, match=f"^model: the config is {message}"):
+                TrainVAEConfig(
+                    output_path="out",
+                    video_folder="clips",
+                    model={"family": family, "_class_name": name},
+                )
+
+
+@families
 def test_unscaling_undoes_scaling(family, networks):
     spec = networks[family].spec
     latent = np.random.default_rng(0).standard_normal((2, spec.channels, 2, 3, 3), np.float32)
@@ -139,6 +170,65 @@ def test_saved_and_loaded_it_is_the_same(family, networks, tmp_path):
     assert (loaded.family, loaded.spec) == (family, networks[family].spec)
 
 
+def generator_folder(folder, autoencoder, channels):
+    """Return a folder with a generator around an autoencoder with latents of so many channels."""
+    denoiser = denoiser_family("movie_gen")
+    config = denoiser.read_config(
+        TRANSFORMER | {"latent_channels": channels, "text_encoders": TEXT}
+    )
+    save_generator(
+        folder,
+        transformer_tensors=denoiser.build(config).tensors(),
+        transformer_config=config,
+        autoencoder=autoencoder,
+        text_encoders=["word,width=32,max_tokens=4"],
+        defaults={"num_frames": 4, "size": [8, 8], "fps": 8, "guidance": 1.0, "steps": 1},
+    )
+    return folder
+
+
+@families
+def test_a_generator_hands_its_autoencoder_on_bit_for_bit(family, networks, tmp_path):
+    network = networks[family]
+    parts = load_generator(
+        generator_folder(tmp_path / "generator", network, network.spec.channels)
+    ).autoencoder
+    assert (parts.family.name, parts.config, parts.spec) == (family, network.config, network.spec)
+    back = parts.build()
+    assert back.spec == network.spec
+    tensors = network.tensors()
+    assert back.tensors().keys() == tensors.keys()
+    for name, array in back.tensors().items():
+        np.testing.assert_array_equal(array, tensors[name])
+
+
+@pytest.mark.usefixtures("pynative_mode")
+def test_a_stored_scale_counts_more_than_the_config_through_every_door(networks, clip, tmp_path):
+    """Open-Sora's weights hold the scale; its config.json states one, too."""
+    folder = tmp_path / "weights"
+    vae = family_class("opensora")(networks["opensora"])
+    vae.save_pretrained(folder)
+    tensors = read_safetensors(folder / vae.weights_file)
+    tensors["scale"], tensors["shift"] = 2 * tensors["scale"], tensors["shift"] - 1
+    write_safetensors(folder / vae.weights_file, tensors, overwrite=True)
+
+    spec = VideoVAE.from_pretrained(folder).spec
+    stated = networks["opensora"].config.spec
+    np.testing.assert_allclose(spec.factor, np.array(stated.factor) / 2, rtol=1e-6)
+    np.testing.assert_allclose(
+        spec.offset, (np.array(stated.offset) + stated.factor) / 2, rtol=1e-6
+    )
+    network = load_autoencoder(AutoencoderConfig(ckpt_path=str(folder)))
+    parts = read_autoencoder(folder)
+    assert network.spec == parts.spec == parts.build().spec == spec
+    assert AutoencoderParts.of_network(network).spec == spec
+    generator = load_generator(generator_folder(tmp_path / "generator", folder, 4))
+    assert generator.autoencoder.spec == generator.autoencoder.build().spec == spec
+    manifest = build_manifest(video_folder=clip.parent)
+    encode_videos(network, manifest, tmp_path / "latents", image_size=SIDE, max_frames=1)
+    assert read_latent_info(tmp_path / "latents" / "clip.safetensors").latent_spec == spec
+
+
 @families
 @pytest.mark.usefixtures("pynative_mode")
 def test_one_tile_is_no_tile(family, networks):
@@ -178,6 +268,56 @@ def test_streaming_is_coding_in_tiles_of_time(family, networks):
         network.use_tile, network.tiling = False, Tiling.default(spec)
     np.testing.assert_allclose(means, mean.asnumpy()[0], rtol=0, atol=1e-5)
     np.testing.assert_allclose(np.concatenate(pieces, 1), whole, rtol=0, atol=1e-5)
+
+
+def coded_by_both(family, network, num_frames):
+    """Return means and videos of a clip, by `VideoVAE` and by the pipelines of files."""
+    frames = np.random.default_rng(2).integers(0, 256, (num_frames, SIDE, SIDE, 3), np.uint8)
+    video = np.float32(frames.transpose(3, 0, 1, 2)[None]) / 127.5 - 1
+    vae = family_class(family)(network)
+    posterior = vae.encode(video)
+    mean, decoded = posterior.mean.asnumpy()[0], vae.decode(posterior).asnumpy()[0]
+    means = np.concatenate([mean for mean, _ in encode_frames(network, iter(frames))], 1)
+    pieces = decode_latents(network, [mean], num_frames)
+    return (mean, decoded), (means, np.concatenate(list(pieces), 1))
+
+
+@families
+@pytest.mark.usefixtures("pynative_mode")
+def test_files_are_coded_as_clips_are(family, networks):
+    """Of more than one piece; networks of whole clips get tiles that are as long."""
+    network = networks[family]
+    default = network.tiling
+    if family in WHOLE_CLIPS:
+        network.tiling = dataclasses.replace(default, frames=64)
+    try:
+        by_clip, by_file = coded_by_both(family, network, 38)
+    finally:
+        network.tiling = default
+    for found, right in zip(by_file, by_clip, strict=True):
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-5)
+
+
+@families
+@pytest.mark.usefixtures("pynative_mode")
+def test_coding_framewise_is_a_switch_where_there_is_a_choice(family, networks):
+    network = networks[family]
+    assert (network.framewise is not None) == (family in FRAMEWISE)
+    if family not in FRAMEWISE:
+        with pytest.raises(ValueError, match="no effect"):
+            network.set_framewise(False)
+        return
+    (mean, _), _ = coded_by_both(family, network, 21)
+    network.set_framewise(False)
+    try:
+        assert network.piece_frames is None and network.frame_tiles is None
+        by_clip, by_file = coded_by_both(family, network, 21)
+    finally:
+        network.set_framewise(True)
+    for found, right in zip(by_file, by_clip, strict=True):  # one tile
+        np.testing.assert_allclose(found, right, rtol=0, atol=1e-5)
+    difference = np.abs(by_clip[0] - mean).max()
+    assert difference < 1e-5 if family == "wan" else difference > 1e-4
 
 
 @families

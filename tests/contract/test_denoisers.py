@@ -90,6 +90,30 @@ def test_velocity_has_the_latents_shape_and_heeds_time_and_text(name):
 
 
 @families
+def test_arrays_of_numpy_are_taken_as_tensors(name):
+    _, network = build(name)
+    arguments = inputs(network.config)
+    expected = network(*arguments).asnumpy()
+    found = network(*[x.asnumpy() for x in arguments]).asnumpy()
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(TypeError, match="latent is list; expected a MindSpore tensor or a numpy"):
+        network([1.0], *arguments[1:])
+
+
+@families
+def test_a_config_of_another_class_is_refused(name):
+    family = denoiser_family(name)
+    fields = {**TINY[name], "latent_channels": CHANNELS}
+    for other in DENOISERS:
+        if other != name:
+            stated = {"_class_name": denoiser_family(other).class_name, **fields}
+            with pytest.raises(
+                ValueError, match=f"but the family '{name}' has {family.class_name}"
+            ):
+                family.read_config(stated)
+
+
+@families
 def test_a_few_updates_lower_the_error(name):
     family, network = build(name)
     velocity = network

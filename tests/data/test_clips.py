@@ -61,6 +61,18 @@ def test_frames_follow_each_other_at_the_stride(clips):
     assert len(starts) > 30
 
 
+def test_strides_may_be_drawn(clips):
+    data = dataset(clips, sample_stride=3, random_stride=True)
+    strides = collections.Counter()
+    for step in range(90):
+        numbers = data.sample(step, 0)[0][:, 0, 0, 1].astype(int)
+        (stride,) = set(np.diff(numbers).tolist())
+        strides[stride] += 1
+    assert set(strides) == {1, 2, 3} and min(strides.values()) > 15
+    with pytest.raises(ValueError, match="random_stride has no effect with sample_stride=1"):
+        dataset(clips, random_stride=True)
+
+
 def test_first_and_last_frames_are_reached(clips):
     data = dataset(clips, sample_n_frames=20)
     starts = collections.defaultdict(set)

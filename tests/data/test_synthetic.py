@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mg.commands import make_sample_videos
+from mg.data.captions import read_captions
 from mg.data.contact_sheet import contact_sheet, write_contact_sheet
 from mg.data.manifest import build_manifest
 from mg.data.synthetic import (
@@ -23,6 +24,7 @@ from mg.data.synthetic import (
     NEW_COLOUR,
     SHAPES,
     Combination,
+    captioned_clip,
     combinations,
     parse_caption,
     synthetic_clip,
@@ -241,6 +243,39 @@ def test_tool_replaces_nothing_unless_asked(tmp_path, capsys):
     assert make_sample_videos.main([*flags, "--overwrite"]) == 0
     assert make_sample_videos.main([*flags, "--overwrite", "--num_videos", "0"]) == 1
     assert "num_videos must be at least 1" in capsys.readouterr().err
+
+
+def test_tool_draws_what_captions_say(tmp_path, capsys):
+    captions = [
+        "a red line rotating on a gray background",
+        "A blue circle moving up on a black background",
+    ]
+    flags = ["--output_folder", str(tmp_path / "clips"), "--size", "16", "--num_frames", "4"]
+    assert make_sample_videos.main([*flags, "--captions", *captions, "--num_videos", "3"]) == 0
+    videos = read_captions(tmp_path / "clips" / "captions.csv").videos
+    assert [video.caption for video in videos] == [captions[0], captions[1].lower(), captions[0]]
+    clips = []
+    for video in videos:
+        with VideoReader(video.path) as reader:
+            clips.append(reader.read(range(4)))
+    assert not np.array_equal(clips[0], clips[2])  # another clip of the same caption
+    np.testing.assert_array_equal(
+        clips[1], captioned_clip(captions[1], 1, size=16, num_frames=4)[1]
+    )
+    for more, message in (
+        (["--captions", "a red dog"], "is not a caption of the synthetic clips"),
+        (["--table", "a.txt"], "--table a.txt: expected a name that ends in .csv or .json"),
+        (["--table", "../a.csv"], "expected a name"),
+    ):
+        assert make_sample_videos.main([*flags, "--overwrite", *more]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_tool_writes_tables_of_pairs_as_json(tmp_path):
+    flags = ["--output_folder", str(tmp_path), "--num_videos", "2", "--size", "16"]
+    assert make_sample_videos.main([*flags, "--pairs", "--table", "pairs.json"]) == 0
+    videos = read_captions(tmp_path / "pairs.json").videos
+    assert [video.source for video in videos] == [f"train_0000{i}_source.mp4" for i in (0, 1)]
 
 
 def test_contact_sheet_shows_frames_and_captions():

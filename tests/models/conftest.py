@@ -5,16 +5,9 @@ import pytest
 from mindspore import Tensor
 
 from mg.models.tae.tae import TemporalAutoencoder
+from tests.tiny import TAE
 
-# Two times smaller along each axis.
-TINY = {
-    "ch": 32,
-    "ch_mult": [1, 1],
-    "num_res_blocks": 1,
-    "z_channels": 4,
-    "temporal_downsample_level": [0],
-    "temporal_upsample_level": [1],
-}
+TINY = TAE.to_dict()  # two times smaller along each axis
 
 
 def random_tae(changes=None, *, seed=0, base=TINY, **options):

@@ -16,16 +16,19 @@ from mg.models.causal_vae.network import CausalVideoVAE
 from mg.models.causal_vae.samplers import make_sampler
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.vaes.causal_vae import CausalVideoVAE as CausalVideoVAEOfUsers
-from mg.weights.causal_vae import read_causal_vae
+from mg.weights.own_tensors import read_own_tensors
 from mg.weights.vae_names import to_diffusers_names
 from tests.networks import network_shapes
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FOLDER = FIXTURES / "causal_vae"
-VERSIONS = ("v1.0", "v1.1", "v1.2")
+# With 32 groups, as published, and v1.2 with the modules of v1.1: of the gradients the small ones.
+IN_PART = ("v1.0_32_groups", "v1.2_mixed")
+VERSIONS = ("v1.0", "v1.1", "v1.2", *IN_PART)
 TILES = {
     "v1.0": {"height": 32, "width": 32, "overlap_pixels": 8, "frames": None},
     "v1.1": {"height": 32, "width": 32, "overlap_pixels": 8, "frames": 8},
+    "v1.2": {"height": 64, "width": 64, "overlap_pixels": 8, "frames": 8, "latent_frames": 2},
 }
 # Two levels with most kinds of modules in them.
 MIXED = {
@@ -55,7 +58,7 @@ def networks():
     built = {}
     for version in VERSIONS:
         built[version] = CausalVideoVAE(config_of(version))
-        built[version].load_tensors(read_causal_vae(FOLDER / version))
+        built[version].load_tensors(read_own_tensors(FOLDER / version))
     return built
 
 
@@ -85,26 +88,43 @@ def coded(network, video):
     return outputs, dict(zip(named, (g.asnumpy() for g in gradients), strict=True))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_numbers_and_every_gradient_are_the_references(
-    networks, references, version, pynative_mode
-):
-    reference = references[version]
-    outputs, gradients = coded(networks[version], Tensor(reference["i:x"][:, :, :9]))
+def check_numbers(network, reference):
+    """Compare outputs to 1e-4 of the largest, gradients to 2e-3 of the largest of each."""
+    outputs, gradients = coded(network, Tensor(reference["i:x"][:, :, :9]))
     for output, key in zip(outputs, ("loss", "o:mean_T9", "o:logvar_T9", "o:y_T9"), strict=True):
         assert_near(output, reference[key])
     right = {key[2:]: array for key, array in reference.items() if key[:2] == "g:"}
-    assert set(gradients) == set(right)
     largest = max(np.abs(array).max() for array in right.values())
     for name, array in right.items():
         tolerance = 2e-3 * np.abs(array).max() + 1e-5 * largest
         np.testing.assert_allclose(gradients[name], array, rtol=0, atol=tolerance, err_msg=name)
+    return set(right), set(gradients)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_numbers_and_every_gradient_are_the_references(
+    networks, references, version, pynative_mode
+):
+    right, gradients = check_numbers(networks[version], references[version])
+    if version in IN_PART:
+        assert len(right) > len(gradients) / 2 and right < gradients
+    else:
+        assert right == gradients
+
+
+def test_the_compiled_network_is_the_reference(networks, references):
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        check_numbers(networks["v1.0_32_groups"], references["v1.0_32_groups"])
+    finally:
+        ms.set_context(mode=before)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_clips_of_other_lengths_are_the_references(networks, references, version, pynative_mode):
     network, reference = networks[version], references[version]
-    for num_frames in (1, 5, 17):
+    for num_frames in (1, 5) if version in IN_PART else (1, 5, 17):
         mean, logvar = network.moments(Tensor(reference["i:x"][:, :, :num_frames]))
         assert_near(mean, reference[f"o:mean_T{num_frames}"])
         assert_near(logvar, reference[f"o:logvar_T{num_frames}"])
@@ -128,8 +148,17 @@ def test_a_tile_that_is_no_whole_latents_is_refused(networks):
     vae = CausalVideoVAEOfUsers(networks["v1.0"], config_of("v1.0"))
     with pytest.raises(ValueError, match=r"height 32 that overlap by 4: expected multiples of 8"):
         vae.enable_tiling(height=32, width=32, overlap_pixels=4)
-    with pytest.raises(ValueError, match=r"frames 9 .* multiples of 4"):
-        vae.enable_tiling(frames=9)
+    for sizes, legal in (
+        ({"height": 33}, "use height 32 or 40"),
+        ({"width": 4, "overlap_pixels": 0}, "use width 8"),
+        ({"overlap_pixels": 12}, "use an overlap of 8 or 16"),
+        ({"height": 36, "overlap_pixels": 4}, "use height 32 or 40 and an overlap of 0 or 8"),
+        ({"overlap_pixels": 40}, "use an overlap of at most 24"),
+        ({"frames": 9}, r"frames 9 .* multiples of 4, .* use frames 8 or 12"),
+        ({"frames": 2}, "use frames 4"),
+    ):
+        with pytest.raises(ValueError, match=f"{legal}$"):
+            vae.enable_tiling(**{"height": 32, "width": 32, "overlap_pixels": 8, **sizes})
     assert vae.tiles is None
 
 
@@ -194,7 +223,7 @@ def test_attention_stands_where_levels_have_the_resolutions_named():
 
 def test_the_averaged_weights_of_v1_2_are_taken_unless_others_are_asked_for(networks):
     own = networks["v1.2"].tensors()
-    plain = read_causal_vae(FOLDER / "v1.2", key="state_dict")
+    plain = read_own_tensors(FOLDER / "v1.2", key="state_dict")
     assert plain.keys() == own.keys()
     assert (
         np.abs(plain["decoder.conv_in.conv.weight"] - own["decoder.conv_in.conv.weight"]).max()
@@ -215,7 +244,7 @@ def test_weights_come_back_as_they_were(networks):
 
 def test_the_losses_tensors_stay_behind(networks):
     for version, number in (("v1.0", 248), ("v1.1", 260), ("v1.2", 180)):
-        assert read_causal_vae(FOLDER / version).keys() == networks[version].tensors().keys()
+        assert read_own_tensors(FOLDER / version).keys() == networks[version].tensors().keys()
         assert len(networks[version].tensors()) == number
 
 

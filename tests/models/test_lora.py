@@ -9,7 +9,15 @@ from mg.models.families import denoiser_family
 from mg.models.lora import add_lora, lora_maps
 from mg.parameters import set_values
 from mg.training.parameter_groups import trainable_names
-from mg.weights.lora_file import LORA_PARAMETERS, LowRankMap, merge_lora, read_lora, write_lora
+from mg.weights.lora_file import (
+    LORA_FILE,
+    LORA_PARAMETERS,
+    LowRankMap,
+    find_lora,
+    merge_lora,
+    read_lora,
+    write_lora,
+)
 from mg.weights.safetensors_file import (
     read_safetensors,
     read_safetensors_metadata,
@@ -107,6 +115,20 @@ def test_files_without_metadata_are_read(tmp_path, alpha, scale):
     write_safetensors(tmp_path / "a.safetensors", tensors)
     maps = read_lora(tmp_path / "a.safetensors")
     assert maps["x"].scale == scale and maps["x"].down.dtype == np.float32
+
+
+def test_a_folder_is_read_by_its_file(tmp_path):
+    change = LowRankMap(np.ones((2, 4), np.float32), np.ones((6, 2), np.float32), 0.5)
+    with pytest.raises(FileNotFoundError, match="holds no weights"):
+        read_lora(tmp_path)
+    write_lora(tmp_path / "a.safetensors", {"x": change})
+    assert read_lora(tmp_path)["x"].scale == 0.5  # stated in its metadata
+    assert find_lora(tmp_path) == find_lora(tmp_path / "a.safetensors")
+    write_lora(tmp_path / "b.safetensors", {"x": change})
+    with pytest.raises(ValueError, match=r"holds several weight files: a\.safe.*; name one"):
+        read_lora(tmp_path)
+    write_lora(tmp_path / LORA_FILE, {"y": change})
+    assert read_lora(tmp_path).keys() == {"y"}
 
 
 @pytest.mark.parametrize(

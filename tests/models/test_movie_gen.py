@@ -232,7 +232,7 @@ def test_flash_attention_is_given_what_plain_attention_computes(pynative_mode, m
 
 def test_flash_attention_is_for_half_precision_on_ascend(monkeypatch):
     assert not tokens.has_flash_attention(ms.float16)
-    monkeypatch.setattr(tokens.ms, "get_context", {"device_target": "Ascend"}.get)
+    monkeypatch.setattr(tokens, "device_in_use", lambda: "Ascend")
     assert tokens.has_flash_attention(ms.float16)
     assert tokens.has_flash_attention(ms.bfloat16)
     assert not tokens.has_flash_attention(ms.float32)

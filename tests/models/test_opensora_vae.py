@@ -370,7 +370,7 @@ def test_one_chunk_without_a_size():
     ("changes", "message"),
     [
         ({"filters": 100}, "multiples of num_groups=32"),
-        ({"filters": 0}, "filters=0; expected a value like 128"),
+        ({"filters": 0}, "filters=0; expected a whole number of 1 or more"),
         ({"channel_multipliers": []}, "channel_multipliers is empty"),
         ({"channel_multipliers": 4}, "expected a list"),
         ({"temporal_downsample": [True]}, "there are 3 places"),

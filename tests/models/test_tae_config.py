@@ -82,7 +82,7 @@ def test_compression_follows_from_the_levels(change, temporal, spatial):
         ({"num_res_blocks": 1.5}, "num_res_blocks=1.5; expected a whole number"),
         ({"ch": "128"}, "ch='128'; expected a whole number"),
         ({"ch_mult": 4}, "ch_mult=4; expected a list of whole numbers"),
-        ({"dropout": "0.1"}, "dropout='0.1'; expected a number"),
+        ({"dropout": "0.1"}, "dropout='0.1'; expected a finite number"),
         ({"double_z": "no"}, "double_z='no'; expected true or false"),
         ({"attn_resolutions": [7]}, r"no level has the resolution \[7\].*\[256, 128, 64, 32\]"),
         ({"attn_type": "flash"}, "attn_type='flash'; expected 'vanilla' or 'spat_only'"),

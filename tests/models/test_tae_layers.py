@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, ops
 
-from mg.models.layers import convolution
+from mg.models.layers import convolution, normalisation, time_resampling
 from mg.models.layers.cpu.normalisation import NormaliseWithStatistics
 from mg.models.layers.frames import fold_frames, unfold_frames
-from mg.models.tae import layers, resampling
+from mg.models.tae import layers
 from mg.models.tae.tae import TemporalAutoencoder
 
 RNG = np.random.default_rng(0)
@@ -229,8 +229,8 @@ def test_temporal_kernels_start_centric():
     np.testing.assert_array_equal(weight, expected)
     np.testing.assert_array_equal(convolution.centric_kernel(8, 3), expected)
     for cell in (
-        resampling.TemporalDownsample(8),
-        resampling.TemporalUpsample(8, temporal_padding="published"),
+        time_resampling.TemporalDownsample(8),
+        time_resampling.TemporalUpsample(8, temporal_padding="published"),
     ):
         np.testing.assert_array_equal(cell.conv.weight.asnumpy(), expected)
         assert not cell.conv.bias.asnumpy().any()
@@ -239,7 +239,11 @@ def test_temporal_kernels_start_centric():
 @pytest.mark.parametrize("channels", [8, 32, 48])
 @every_size
 def test_group_norm(channels, batch, frames):
-    check(randomise(layers.GroupNorm(channels, GROUPS)), group_norm, video(batch, channels, frames))
+    check(
+        randomise(normalisation.GammaGroupNorm(channels, GROUPS)),
+        group_norm,
+        video(batch, channels, frames),
+    )
 
 
 @every_size
@@ -247,13 +251,13 @@ def test_group_norm_per_frame(batch, frames):
     def reference(x, w):
         return np.concatenate([group_norm(x[:, :, [t]], w) for t in range(frames)], axis=2)
 
-    cell = randomise(layers.GroupNorm(32, GROUPS, per_frame=True))
+    cell = randomise(normalisation.GammaGroupNorm(32, GROUPS, per_frame=True))
     check(cell, reference, video(batch, 32, frames))
 
 
 @pytest.mark.parametrize(("mean", "std"), [(100, 1), (-3, 0.1), (0, 1e-4), (0, 1e4)])
 def test_group_norm_of_unusual_inputs(mean, std):
-    cell = randomise(layers.GroupNorm(16, GROUPS))
+    cell = randomise(normalisation.GammaGroupNorm(16, GROUPS))
     x = (mean + std * video(2, 16, 3, 16, 16)).astype(np.float32)
     y = unfold_frames(cell(fold_frames(Tensor(x)), 3), 3).asnumpy()
     assert_close(y, group_norm(x.astype(np.float64), weights_of(cell)))
@@ -262,7 +266,7 @@ def test_group_norm_of_unusual_inputs(mean, std):
 @pytest.mark.parametrize(("mean", "tolerance"), [(3, 1e-5), (30, 1e-4)])
 def test_gradients_of_group_norm_far_from_zero(mean, tolerance):
     x = mean + video(2, 16, 3, 16, 16)
-    check(randomise(layers.GroupNorm(16, GROUPS)), group_norm, x, tolerance=tolerance)
+    check(randomise(normalisation.GammaGroupNorm(16, GROUPS)), group_norm, x, tolerance=tolerance)
 
 
 def test_gradients_of_the_statistics_of_group_norm():
@@ -294,7 +298,7 @@ def test_gradients_of_the_statistics_of_group_norm():
 
 
 def test_group_norm_of_a_constant_is_its_shift():
-    cell = randomise(layers.GroupNorm(32, GROUPS))
+    cell = randomise(normalisation.GammaGroupNorm(32, GROUPS))
     y = cell(ops.ones((2, 32, 4, 4)) * 7.0, 2).asnumpy()
     expected = np.broadcast_to(cell.beta.asnumpy().reshape(-1, 1, 1), y.shape)
     np.testing.assert_allclose(y, expected, atol=1e-2)  # eps 1e-6 magnifies rounding of the mean
@@ -337,13 +341,13 @@ def test_temporal_attention(batch, frames):
 @every_size
 def test_spatial_resampling(batch, frames):
     x = video(batch, 8, frames, 6, 4)
-    check(randomise(resampling.SpatialDownsample(8)), spatial_down, x, takes_frames=False)
-    check(randomise(resampling.SpatialUpsample(8)), spatial_up, x, takes_frames=False)
+    check(randomise(layers.SpatialDownsample(8)), spatial_down, x, takes_frames=False)
+    check(randomise(layers.SpatialUpsample(8)), spatial_up, x, takes_frames=False)
 
 
 @pytest.mark.parametrize(("batch", "frames"), [*SIZES, (1, 5), (2, 6)])
 def test_temporal_downsampling(batch, frames):
-    cell = randomise(resampling.TemporalDownsample(8))
+    cell = randomise(time_resampling.TemporalDownsample(8))
     x = video(batch, 8, frames)
     assert temporal_down(x, weights_of(cell)).shape[2] == (frames + 1) // 2
     check(cell, temporal_down, x)
@@ -352,7 +356,7 @@ def test_temporal_downsampling(batch, frames):
 @both_paddings
 @every_size
 def test_temporal_upsampling(padding, batch, frames):
-    cell = randomise(resampling.TemporalUpsample(8, temporal_padding=padding))
+    cell = randomise(time_resampling.TemporalUpsample(8, temporal_padding=padding))
     check(cell, temporal_up(padding), video(batch, 8, frames))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mg.models.tae.layers import GroupNorm
+from mg.models.layers.normalisation import GammaGroupNorm
 from mg.training.autoencoder.autoencoder_config import LossSettings, OptimSettings
 from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
 from mg.training.step import TrainStep
@@ -108,7 +108,7 @@ def test_recompute_changes_no_gradient(run_case, compiled, mode, request):
 
 
 def test_norm_per_frame_in_both_modes(request, make_video):
-    cell = GroupNorm(3, 1, per_frame=True)
+    cell = GammaGroupNorm(3, 1, per_frame=True)
     x = make_video(6, 8, 8).transpose(0, 2, 1, 3, 4)[0]  # two clips of three frames, folded
     results = []
 

@@ -8,10 +8,10 @@ from mindspore import Tensor
 from mg.data.transforms import from_model_range, to_model_range
 from mg.models.layers.convolution import Conv2_5d
 from mg.models.layers.frames import fold_frames
+from mg.models.layers.patches import fold_patches, unfold_patches
 from mg.models.tae.config import TAEConfig
 from mg.models.tae.layers import ResnetBlock
 from mg.models.tae.memory import estimated_memory_gb
-from mg.models.tae.patches import fold_patches, unfold_patches
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.streaming import decode_latents, encode_frames
 from mg.tiling.sizes import Tiling

@@ -1,5 +1,7 @@
 """The 3-D U-Net: shapes, what reaches what, gradients, other structures, refused configs."""
 
+import types
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -138,3 +140,8 @@ def test_presets_are_counted_without_memory():
 def test_configs_of_no_network_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         UNet3DConfig.from_mapping(fields)
+
+
+def test_ranks_that_are_to_share_the_frames_are_refused():
+    with pytest.raises(ValueError, match="sequence_parallel=2: ranks cannot share the frames of a"):
+        UNet3D(FIELDS, sequence=types.SimpleNamespace(size=2))

@@ -156,7 +156,14 @@ def test_configs_are_written_as_they_are_read(family):
             "must be a multiple of 16",
         ),
         (lambda: CogVideoXConfig().token_grid((1, 16, 2, 7, 8)), "height 7 is not a multiple of"),
-        (lambda: CogVideoXConfig().tokens_per_rank(8, 2), "sequence_parallel=2: .* use 1"),
+        (
+            lambda: CogVideoXConfig(num_attention_heads=30).tokens_per_rank(8, 4),
+            "the num_attention_heads, 30, cannot be shared equally by sequence_parallel=4 ranks",
+        ),
+        (
+            lambda: HunyuanVideoConfig().tokens_per_rank(9, 2),
+            "the number of tokens, 9, cannot be shared equally by sequence_parallel=2 ranks",
+        ),
         (lambda: HunyuanVideoConfig(rope_axes_dim=(16, 16, 16)), "sums to 48; expected attention"),
         (lambda: HunyuanVideoConfig.from_mapping({"qk_norm": None}), "qk_norm=None is not implem"),
         (

@@ -1,5 +1,6 @@
 """Wan's VAEs: numbers, gradients and tiles of diffusers, clips in pieces, names, configs."""
 
+import dataclasses
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from mg.models.wan_vae.config import WAN22_STATISTICS, WanVAEConfig
 from mg.models.wan_vae.network import WanVAE
 from mg.models.wan_vae.rearranging import patchify, unpatchify
 from mg.vaes.blended_tiles import Tile, coded_in_tiles
+from mg.vaes.wan import WanVAE as WanVAEOfUsers
 from mg.weights.safetensors_file import read_safetensors
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "wan"
@@ -59,7 +61,7 @@ def recorded():
 @pytest.fixture(scope="module")
 def networks():
     """Return the networks, which code clips in one piece."""
-    return {version: loaded(version, chunked=False) for version in VERSIONS}
+    return {version: loaded(version, framewise=False) for version in VERSIONS}
 
 
 def assert_near(found, right, share=2e-5):
@@ -98,6 +100,16 @@ def test_latents_decode_clipped_and_not(version, recorded, networks, pynative_mo
     frames = clipping.decode(z[:, :, :1]).asnumpy()
     assert_near(frames, reference["o:dec_z1_x8"])
     assert np.mean(np.abs(frames) == 1) > 0.05
+    by_config = dataclasses.replace(network.config, clip_output=True)
+    vae = WanVAEOfUsers(WanVAE(by_config), {})
+    assert vae.clip_output and not WanVAE(by_config, clip_output=False).clip_output
+    vae.network.load_tensors(louder)
+    np.testing.assert_array_equal(vae.decode(z[:, :, :1]).asnumpy(), frames)
+    vae.clip_output = False
+    assert np.abs(vae.decode(z[:, :, :1]).asnumpy()).max() > 1
+    clipping.set_train(True)  # clipped frames would have no gradient
+    assert np.abs(clipping.decode(z[:, :, :1]).asnumpy()).max() > 1
+    clipping.set_train(False)
     clipping.clip_output = False
     unclipped = clipping.decode(z[:, :, :1]).asnumpy()
     np.testing.assert_array_equal(np.clip(unclipped, -1, 1), frames)
@@ -268,6 +280,15 @@ def test_configs_before_wan_22_and_with_channels_of_pixels_are_read():
     stored = read_config("wan22")
     of_pixels = {**stored, "in_channels": 3, "out_channels": 3, "clip_output": False}
     assert WanVAEConfig.from_mapping(of_pixels) == WanVAEConfig.from_mapping(stored)
+
+
+def test_a_config_may_ask_for_clipped_frames():
+    config = WanVAEConfig.from_mapping({**read_config("wan22"), "clip_output": True})
+    assert config.clip_output and config.to_dict()["clip_output"] is True
+    assert WanVAEConfig.from_mapping(config.to_dict()) == config
+    assert "clip_output" not in WanVAEConfig().to_dict()
+    with pytest.raises(ValueError, match="clip_output=1; expected true or false"):
+        WanVAEConfig(clip_output=1)
 
 
 @pytest.mark.parametrize(

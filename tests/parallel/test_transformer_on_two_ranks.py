@@ -13,7 +13,13 @@ from mg.parallel.ranks import ONE_RANK
 
 PROGRAM = Path(__file__).parent / "programs" / "train_transformer.py"
 # Each way to share the work, and what one rank does in its place.
-WAYS = {"sequence": "data", "sequence_zero3": "data", "cogvideox_zero3": "cogvideox"}
+WAYS = {
+    "sequence": "data",
+    "sequence_zero3": "data",
+    "cogvideox_zero3": "cogvideox",
+    "cogvideox_sequence": "cogvideox",
+    "hunyuan_sequence_zero3": "hunyuan",
+}
 LIMIT = 1e-5
 
 

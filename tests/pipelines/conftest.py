@@ -13,17 +13,10 @@ from mg.pipelines.generator_folder import save_generator
 from mg.tiling.sizes import Tiling
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import config_metadata
+from tests.tiny import TAE
 
 # Two times smaller along each axis: quick, and not the compression of the full size.
-CONFIG = {
-    "ch": 32,
-    "ch_mult": [1, 1],
-    "num_res_blocks": 1,
-    "z_channels": 4,
-    "attn_type": "spat_only",
-    "temporal_downsample_level": [0],
-    "temporal_upsample_level": [1],
-}
+CONFIG = TAE.to_dict() | {"attn_type": "spat_only"}
 TILING = Tiling(frames=8, overlap_frames=4, height=16, width=16, overlap_pixels=8)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mg.commands.generate import GenerateConfig
 from mg.data.video import probe_video
 from mg.pipelines.generated_files import numbered_paths, write_generated
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -75,6 +76,24 @@ def test_a_folder_of_prompts_is_finished_by_another_run(generator_folder, tmp_pa
     other = run("generate", *flags, "--num_frames=2", "--steps=2")
     assert other.returncode == 1
     assert "0000.json exists, but was made otherwise (steps differ)" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"strength": 2.0}, "strength=2.0; expected more than 0 and at most 1"),
+        ({"strength": 0.0}, "strength=0.0; expected more than 0"),
+        ({"guidance": -1.0}, "guidance=-1.0; expected 0 or more"),
+        ({"guidance": float("nan")}, "guidance=nan; expected 0 or more"),
+        ({"true_cfg_scale": 0.5}, "true_cfg_scale=0.5; expected 1"),
+        ({"fps": 0.0}, "fps=0.0; expected frames per second"),
+        ({"steps": 0}, "steps=0; expected a whole number"),
+        ({"num_frames": -4}, "num_frames=-4; expected a whole number"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_weights_are_read(setting, message):
+    with pytest.raises(ValueError, match=message):
+        GenerateConfig(prompt="a", output="a.mp4", checkpoint="nowhere", **setting)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,16 @@ import pytest
 from mg.conditions.text.build import build_text_encoder
 from mg.files import sha256_of_file
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.pipelines.generator_folder import GeneratorDefaults, load_generator, save_generator
+from mg.pipelines.generated_files import describe_videos
+from mg.pipelines.generator_folder import (
+    GeneratorDefaults,
+    load_generator,
+    save_generator,
+    with_lora,
+)
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.tiling.sizes import Tiling
+from mg.weights.lora_file import LORA_FILE, LowRankMap, write_lora
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -177,6 +185,12 @@ def test_a_pretrained_text_encoder_that_was_moved_is_named(copy):
         ("conditions/config.json", {"encoders": []}, "no text encoder is given"),
         ("model_index.json", {"sha256": {}}, "expected `sha256` of"),
         ("model_index.json", {"defaults": {}}, "missing keys"),
+        ("model_index.json", {"families": None}, "has families=None, but by config.json"),
+        (
+            "model_index.json",
+            {"families": {"denoiser": "unet", "autoencoder": "tae"}},
+            "they are {'denoiser': 'movie_gen', 'autoencoder': 'tae'}",
+        ),
     ],
 )
 def test_wrong_contents_are_refused_by_the_name_of_the_file(copy, file, changes, message):
@@ -211,3 +225,31 @@ def test_guidance_without_what_is_no_condition_is_refused_at_once(drops):
     assert SamplingSettings.of(defaults).dropped == ("text", "source")
     with pytest.raises(ValueError, match="expected some of text, source, frames"):
         SamplingSettings.of(defaults, guidance_drops=drops)
+
+
+def test_the_record_tells_loras_of_one_weight_apart(generator_folder, tmp_path):
+    parts = load_generator(generator_folder)
+    for name, number in (("a", 0.1), ("b", 0.2)):
+        change = LowRankMap(np.full((1, 32), number, np.float32), np.ones((32, 1), np.float32), 1)
+        write_lora(tmp_path / name / LORA_FILE, {"blocks.0.self_attention.value": change})
+    hashes = {name: sha256_of_file(tmp_path / name / LORA_FILE) for name in "ab"}
+    once = with_lora(parts, tmp_path / "a")  # by its folder
+    assert once.sha256 == {**parts.sha256, "lora x 1": hashes["a"]}
+    assert with_lora(parts, tmp_path / "a" / LORA_FILE).sha256 == once.sha256
+    both = with_lora(once, tmp_path / "b")
+    assert both.sha256 == {**once.sha256, "lora 2 x 1": hashes["b"]}
+    twice = with_lora(once, tmp_path / "a")
+    close = [with_lora(parts, tmp_path / "a", weight=w) for w in (0.12345678, 0.12345679)]
+    records = [
+        describe_videos(
+            each,
+            ["a"],
+            [0],
+            SamplingSettings.of(parts.defaults),
+            dtype="float32",
+            decode_dtype="float32",
+            tiling=Tiling(),
+        )[0]["sha256"]
+        for each in (parts, once, with_lora(parts, tmp_path / "b"), both, twice, *close)
+    ]
+    assert all(a != b for i, a in enumerate(records) for b in records[:i])

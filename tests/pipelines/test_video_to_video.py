@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from mg.conditions.visual import ChannelConditions
 from mg.data.video_writer import write_video
 from mg.flow.noise import initial_noise
 from mg.flow.path import noisy_latent
 from mg.pipelines.generated_files import describe_videos, unfinished, write_generated
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.text_to_video import TextToVideo
 from mg.pipelines.video_to_video import VideoToVideo
 from mg.pipelines.visual_inputs import VisualInputs, encode_clip
 from tests.pipelines.conftest import smooth_frames, stand_in_frames, stand_in_moments
@@ -177,3 +180,25 @@ def test_generate_takes_a_source(generator_folder, source, tmp_path):
     assert result.returncode == 0, result.stderr
     record = json.loads((tmp_path / "edited.json").read_text())
     assert record["strength"] == 0.6 and set(record["inputs"]) == {"source"}
+
+
+def test_embedded_texts_need_no_encoder_where_guidance_keeps_them(
+    make_square_generator, tmp_path, pynative_mode
+):
+    folder = make_square_generator(ChannelConditions(has_source=True))
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    (bare / "conditions" / "config.json").write_text(json.dumps({"encoders": None}))
+    whole, bare = TextToVideo.from_pretrained(folder), TextToVideo.from_pretrained(bare)
+    for generator in (whole, bare):
+        generator.autoencoder.moments = stand_in_moments
+    text = whole.text_encoders[0].encode(["a red circle"])
+    embeds = {"prompt_embeds": text.values, "prompt_attention_mask": text.mask}
+    call = {"source": smooth_frames(8, 16, 16), "output_type": "latent"}
+    found = bare(**embeds, **call, guidance_drops="source")
+    expected = whole("a red circle", **call, guidance_drops="source")
+    np.testing.assert_allclose(found.frames, expected.frames, atol=1e-5)
+    with pytest.raises(ValueError, match=r"for '': give negative_prompt_embeds, or guidance=1$"):
+        bare(**embeds, **call)
+    negative = {f"negative_{name}": array for name, array in embeds.items()}
+    with pytest.raises(ValueError, match="negative_prompt_embeds has no effect with guidance_dro"):
+        bare(**embeds, **negative, **call, guidance_drops="source")

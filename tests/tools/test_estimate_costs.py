@@ -19,7 +19,7 @@ def test_the_tables_of_the_documentation_are_what_the_command_prints():
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert len(rows) == (2 + 6) + (2 + 9) + (2 + 6)
-    document = (ROOT / "docs" / "movie_gen.md").read_text(encoding="utf-8").splitlines()
+    document = (ROOT / "docs" / "costs.md").read_text(encoding="utf-8").splitlines()
     assert [row for row in rows if row not in document] == []
 
 

@@ -33,6 +33,8 @@ from mg.weights.tae_layers import tae_shapes
 from tests.tiny import DENOISERS, TAE, TRANSFORMER
 
 NUM_PAIRS, NUM_STEPS = 24, 40
+# HunyuanVideo has a second text input, of one token for the whole caption.
+TEXTS = {"hunyuan": ["word,width=32,max_tokens=256", "text,width=32"]}
 
 
 def write_latent(folder, tensors, name, mean):
@@ -292,12 +294,23 @@ def test_a_lora_that_cannot_be_trained_is_refused(data, tmp_path, changes, messa
         make_config(data, tmp_path / "o", ConditionSettings(), **settings)
 
 
-@pytest.mark.parametrize("family", ["cogvideox", "unet"])
+def test_texts_of_another_length_are_refused_before_training(data, tmp_path):
+    config = dataclasses.replace(
+        make_config(data, tmp_path / "out", ConditionSettings()),
+        model={"family": "hunyuan", "preset": "tiny"},
+        text=TextSettings(encoders=["word,max_tokens=16", "text"]),
+    )
+    with pytest.raises(ValueError, match=r"give \(width, tokens\) .*16.*; the transformer takes "):
+        DenoiserTask(config, ONE_RANK)
+
+
+@pytest.mark.parametrize("family", ["cogvideox", "hunyuan", "unet"])
 def test_other_families_train_export_and_edit(family, data, tmp_path, pynative_mode):
     fields = {name: v for name, v in DENOISERS[family].items() if name != "text_encoders"}
     config = dataclasses.replace(
         make_config(data, tmp_path / "out", ConditionSettings(source=True), steps=2),
         model={"family": family, **fields},
+        text=TextSettings(encoders=TEXTS.get(family, ["word,width=32"]), dropout=0.1),
         mode="pynative",
     )
     trainer = DenoiserTrainer(config)

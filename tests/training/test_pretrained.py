@@ -85,7 +85,7 @@ def parse(tmp_path, content, *flags) -> TrainTAEConfig:
 def test_two_phases_train_the_temporal_layers_and_then_all():
     resolved = resolve(section())
     assert resolved.phases == [PhaseSettings(steps=80, train=["temporal"]), PhaseSettings()]
-    assert resolved.lr_multipliers == {"encoder": 0.1, "decoder": 0.2}
+    assert resolved.lr_multipliers == {"vae_encoder": 0.1, "vae_decoder": 0.2}
     assert resolved.vae == dataclasses.replace(section().vae, freeze_epochs=0)
     assert len(resolved.warnings) == 2
     assert "freeze_epochs=5 has no effect: two_phase_training is on" in resolved.warnings[0]
@@ -139,7 +139,7 @@ def test_resolved_settings_are_plain_ones_and_stay_as_they_are(tmp_path, caplog)
         resolved = apply_pretrained(config, TAE, steps_per_epoch=8)
     assert len(caplog.records) == 2
     assert resolved.phases == [PhaseSettings(steps=80, train=["temporal"]), PhaseSettings()]
-    assert resolved.lr_multipliers == {"encoder": 0.1, "decoder": 0.2}
+    assert resolved.lr_multipliers == {"vae_encoder": 0.1, "vae_decoder": 0.2}
     assert resolved.start_weights() == dataclasses.replace(config.start_weights(), freeze_epochs=0)
     assert apply_pretrained(resolved, TAE, steps_per_epoch=3) == resolved
     off = dataclasses.replace(config, pretrained=section(use_pretrained=False))
@@ -172,7 +172,7 @@ def test_the_shipped_example():
     config = parse_config(TrainTAEConfig, flags, description="")
     resolved = apply_pretrained(config, TAE, steps_per_epoch=100)
     assert resolved.phases == [PhaseSettings(steps=1000, train=["temporal"]), PhaseSettings()]
-    assert resolved.lr_multipliers == {"encoder": 0.1}
+    assert resolved.lr_multipliers == {"vae_encoder": 0.1}
     assert resolved.start_weights().model_name == "stabilityai/sd-vae-ft-mse"
 
 
@@ -331,7 +331,7 @@ def test_a_run_saves_what_the_section_became(make_config, image_vae, tmp_path, m
     trainer.run()
     path = tmp_path / "out" / "config.yaml"
     saved = yaml.safe_load(path.read_text())
-    assert saved["lr_multipliers"] == {"encoder": 0.1, "decoder": 0.2}
+    assert saved["lr_multipliers"] == {"vae_encoder": 0.1, "vae_decoder": 0.2}
     assert [phase["steps"] for phase in saved["phases"]] == [2, None]
     assert saved["pretrained"]["vae"]["model_name"] == image_vae
     again = parse_config(TrainTAEConfig, ["--config", str(path)], description="")

@@ -2,7 +2,10 @@
 
 import dataclasses
 import pickle
+import runpy
 import shutil
+import sys
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -11,6 +14,7 @@ import yaml
 from mindspore import Tensor, nn, ops
 
 from mg.cli import config_of_mapping, config_to_yaml
+from mg.commands import train
 from mg.commands.train import has_pretrained_section
 from mg.data.edit_pairs import EditPairDataset, find_edit_pairs
 from mg.data.video_writer import write_video
@@ -22,6 +26,7 @@ from mg.pipelines.video_to_video import VideoToVideo
 from mg.shipped import find_shipped
 from mg.training.denoiser.flow_loss import FlowLoss
 from mg.training.run.checkpoint import save_final_weights
+from mg.training.run.checkpoint_store import CheckpointStore
 from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings
 from mg.training.step import TrainStep
@@ -32,12 +37,14 @@ from mg.training.video_to_video.video_to_video_model import VideoToVideoDiffusio
 from mg.training.video_to_video.video_to_video_task import VideoToVideoTask
 from mg.training.video_to_video.video_to_video_trainer import VideoToVideoTrainer
 from mg.vaes import VideoVAE
+from mg.vaes.reading import read_autoencoder
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import vae_metadata
 from mg.yaml_file import read_yaml
 from tests.contract.exercise.family import FAMILY as EXERCISE
-from tests.tiny import TAE_OF_ONE_LEVEL, TRANSFORMER
+from tests.tiny import DENOISERS, TAE_OF_ONE_LEVEL, TRANSFORMER
 
+ROOT = Path(__file__).parents[2]
 NUM_PAIRS, NUM_FRAMES, SIZE = 4, 4, 8
 
 
@@ -355,6 +362,78 @@ def test_the_config_file_is_one_of_this_training():
     config = config_of_mapping(TrainVideoToVideoConfig, read_yaml(path))
     assert config.pretrained.frozen_epochs == ("phase1_epochs", 10)
     assert config.data.height_width == (128, 128)
+
+
+GUIDE = """
+pretrained:
+  use_pretrained: true  # Enable pretrained weights
+
+  vae:
+    enabled: true
+    model_name: '{vae}'
+    method: 'auto'
+    inflate_method: 'central'  # For SD VAE only
+    freeze_epochs: 5  # Freeze VAE for first N epochs
+
+  two_phase_training: true  # Recommended
+  phase1_epochs: 2  # Train U-Net only first
+
+  layer_lr_multipliers:
+    vae_encoder: 0.1  # 10% of base LR
+    vae_decoder: 0.1
+    unet: 1.0  # 100% of base LR
+
+data:
+  batch_size: 2
+  resolution: [8, 8]
+  sample_n_frames: 2
+
+model:
+  latent_dim: 4  # Match pretrained VAE
+  in_channels: 3
+  {unet}
+
+csv_path: {table}
+output_path: out
+steps: 6
+checkpoint_interval: 4
+keep_checkpoints: 2
+mode: pynative
+device: CPU
+text: {{encoders: ["word,width=32,max_tokens=4"]}}
+optim: {{lr: 1.0e-3, ema_decay: null}}
+"""
+
+
+def test_the_guides_command_and_section(data, tmp_path, monkeypatch, caplog, pynative_mode):
+    """`train.py --config config/train_config.yaml`; an epoch has two steps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "setup_device", lambda config: "CPU")  # it is set up already
+    fields = {name: value for name, value in DENOISERS["unet"].items() if name != "text_encoders"}
+    text = GUIDE.format(
+        vae=data / "vae.safetensors",
+        table=data / "pairs.csv",
+        unet="\n  ".join(f"{name}: {value}" for name, value in fields.items()),
+    )
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "train_config.yaml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config", "config/train_config.yaml"])
+    with caplog.at_level("INFO", "mg"):
+        runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
+    assert "freeze_epochs=5 has no effect: two_phase_training is on" in caplog.text
+    log = read_log(tmp_path / "out" / "log.jsonl")
+    assert ["vae_loss" in entry for entry in log] == [False] * 4 + [True] * 2
+    written = read_yaml(tmp_path / "out" / "config.yaml")
+    assert written["lr_multipliers"] == {"vae_encoder": 0.1, "vae_decoder": 0.1, "unet": 1.0}
+    start = read_autoencoder(data / "vae.safetensors").tensors
+    store = CheckpointStore(tmp_path / "out" / "checkpoints", keep=2)
+    assert len(same(start, store.load(4).tensors("vae"))) == len(start)
+    end = store.load(6).tensors("vae")
+    assert len(same(start, end)) == 0
+    # Adam's first steps are about as long as the learning rate, of which the VAE has a tenth.
+    assert 0 < max(np.abs(end[name] - start[name]).max() for name in start) < 3 * 0.1 * 1e-3
+    made = VideoToVideo.from_pretrained(tmp_path / "out" / "generator")
+    assert made.family.name == "unet"
 
 
 def test_a_resumed_run_of_both_is_the_unbroken_one(data, tmp_path, exercise, in_graph_mode):

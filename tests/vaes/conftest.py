@@ -7,6 +7,7 @@ import pytest
 
 from mg.vaes import VideoVAE
 from mg.vaes.tae import TAEVideoVAE
+from tests.tiny import AUTOENCODERS
 
 VAES = Path(__file__).parents[1] / "fixtures" / "vaes"
 
@@ -14,12 +15,8 @@ VAES = Path(__file__).parents[1] / "fixtures" / "vaes"
 FIXTURES = {"sd": "kl", "cogvideox": "cogvae", "hunyuan": "hyvae"}
 
 TINY_TAE = {
-    "z_channels": 4,
-    "ch": 8,
-    "ch_mult": [1, 2],
-    "num_res_blocks": 1,
-    "norm_groups": 4,
-    "temporal_downsample_level": [0],
+    **AUTOENCODERS["tae"],
+    "attn_type": "vanilla",
     "temporal_upsample_level": [1],
     "temporal_padding": "replicate",
     "scaling_factor": 0.5,

@@ -9,8 +9,8 @@ import pytest
 from mindspore import Tensor
 
 from mg.vaes import VideoVAE
-from mg.weights.causal_vae import read_causal_vae
 from mg.weights.checkpoint_file import write_weights
+from mg.weights.own_tensors import read_own_tensors
 from mg.weights.safetensors_file import read_safetensors
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
@@ -53,7 +53,7 @@ def test_a_folder_is_recognised_coded_and_saved_again(folder, family, tmp_path):
 def test_averaged_weights_are_taken_unless_others_are_asked_for():
     averaged = VideoVAE.from_pretrained(CAUSAL / "v1.2").tensors()
     trained = VideoVAE.from_pretrained(CAUSAL / "v1.2", key="state_dict").tensors()
-    right = read_causal_vae(CAUSAL / "v1.2")
+    right = read_own_tensors(CAUSAL / "v1.2")
     name = next(name for name in right if name.endswith("conv.weight"))
     assert np.array_equal(averaged[name], right[name])
     assert not np.array_equal(trained[name], right[name])

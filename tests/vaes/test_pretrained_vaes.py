@@ -100,8 +100,10 @@ def test_wrong_method_is_refused_with_what_was_recognised():
         VideoVAE.from_pretrained("THUDM/CogVideoX-2b", "sd")
     with pytest.raises(ValueError, match="method='vae'; expected one of auto, local, tae"):
         VideoVAE.from_pretrained(VAES / "cogvae", "vae")
-    with pytest.raises(ValueError, match="inflate_method='tail'; expected one of central"):
-        VideoVAE.from_pretrained(VAES / "cogvae", inflate_method="tail")
+    with pytest.raises(ValueError, match="inflate_method='tails'; expected one of central"):
+        VideoVAE.from_pretrained(VAES / "cogvae", inflate_method="tails")
+    with pytest.raises(ValueError, match="'tail'; choose one of central, replicate, average"):
+        VideoVAE.from_pretrained(VAES / "kl", inflate_method="tail")  # a TAE is not causal
     with pytest.raises(ValueError, match=r"inflate_method='average' .* family 'cogvideox'"):
         VideoVAE.from_pretrained(VAES / "cogvae", inflate_method="average")
     with pytest.raises(ValueError, match="nothing is inflated here"):

@@ -88,8 +88,16 @@ def test_frame_tiles_of_hunyuanvideo_are_a_switch(new_vae):
     assert np.array_equal(vae.encode(video).mean.asnumpy(), whole)  # 21 frames: one tile
     vae.enable_frame_tiles()
     assert np.array_equal(vae.encode(video).mean.asnumpy(), tiled)
-    with pytest.raises(ValueError, match="frames 18"):
+    with pytest.raises(ValueError, match=r"frames 18 .* use frames 16 or 20$"):
         vae.enable_frame_tiles(frames=18)
+    with pytest.raises(ValueError, match=r"frames 15 .* use frames 12 or 16$"):
+        vae.enable_tiling(frames=15)
+    assert vae.tiles is None
+    vae.enable_tiling(frames=24)
+    assert np.array_equal(vae.encode(video).mean.asnumpy(), whole)
+    vae.disable_frame_tiles()
+    vae.enable_tiling()  # which leaves time as it is
+    assert vae.frame_tile is None
 
 
 @pytest.mark.parametrize("family", ["tae", "sd", "cogvideox", "hunyuan"])

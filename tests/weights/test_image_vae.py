@@ -16,8 +16,9 @@ from mg.weights.image_vae import (
     temporal_levels,
 )
 from mg.weights.inflation import inflate_image_vae
-from mg.weights.tae_layers import image_vae_to_tae_names, tae_shapes
+from mg.weights.tae_layers import tae_shapes
 from mg.weights.vae_names import to_diffusers_names
+from tests.image_vae_names import image_vae_to_tae_names
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 KL_FOLDER = FIXTURES / "vaes" / "kl"

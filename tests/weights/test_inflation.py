@@ -9,7 +9,8 @@ import pytest
 
 from mg.weights.inflation import inflate_image_vae
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
-from mg.weights.tae_layers import image_vae_to_tae_names, tae_shapes
+from mg.weights.tae_layers import tae_shapes
+from tests.image_vae_names import image_vae_to_tae_names
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VAE = read_safetensors(FIXTURES / "sd35_vae_tiny.safetensors")

@@ -14,7 +14,7 @@ from mg.models.tae.tae import TemporalAutoencoder
 from mg.weights.checkpoint_file import read_weights, write_weights
 from mg.weights.inflation import inflate_image_vae
 from mg.weights.stored_config import config_metadata, stored_vae_fields
-from mg.weights.tae_layers import image_vae_to_tae_names
+from tests.image_vae_names import image_vae_to_tae_names
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SD35_PATH = FIXTURES / "sd35_vae_tiny.safetensors"

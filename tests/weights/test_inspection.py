@@ -132,3 +132,13 @@ def test_safetensors_are_preferred_in_folders(tmp_path):
         else:
             write_weights(tmp_path / name, tensors)
         assert read_weights(tmp_path)["w"].tolist() == [number]
+
+
+def test_of_a_training_checkpoint_the_averaged_weights_are_shown():
+    path = VAES.parent / "causal_vae" / "v1.2"
+    report = inspect_checkpoint(path)
+    assert report.family == "causalvae"
+    assert "prefix      module. (taken off by loading)" in str(report)
+    assert all(name.startswith("module.") for name in report.tensors)
+    plain = inspect_checkpoint(path, key="state_dict")
+    assert "encoder.conv_in.weight" in plain.tensors

@@ -8,11 +8,15 @@ import threading
 import numpy as np
 import pytest
 
+from mg.models.denoiser import Denoiser
+from mg.models.families import denoiser_family
 from mg.models.tae.tae import TemporalAutoencoder
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.text_to_video import TextToVideo
 from mg.vaes.tae import TAEVideoVAE
 from mg.vaes.video_vae import VideoVAE
 from mg.weights.publishing import model_card, push_folder
-from tests.tiny import TAE
+from tests.tiny import DENOISERS, TAE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -144,6 +148,52 @@ def test_a_vae_with_its_card_comes_back_the_same(hub, tmp_path, vae):
     assert again.family == "tae"
     for name, tensor in vae.tensors().items():
         np.testing.assert_array_equal(again.tensors()[name], tensor)
+
+
+def test_a_tae_with_its_card_comes_back_the_same(hub, tmp_path, pynative_mode):
+    tae = TemporalAutoencoder(TAE)
+    tae.push_to_hub("me/model")
+    for name, content in hub.files.items():
+        (tmp_path / name).write_bytes(content)
+    assert (tmp_path / "README.md").read_text().startswith("---\nlibrary_name: mg\n")
+    for again in (
+        TemporalAutoencoder.from_pretrained(tmp_path),
+        VideoVAE.from_pretrained(tmp_path),
+    ):
+        assert again.tensors().keys() == tae.tensors().keys()
+        for name, tensor in tae.tensors().items():
+            np.testing.assert_array_equal(again.tensors()[name], tensor)
+    with pytest.raises(FileExistsError, match=r"config\.json already"):
+        tae.save_pretrained(tmp_path)
+
+
+def test_a_denoiser_with_its_card_comes_back_the_same(hub, tmp_path, pynative_mode):
+    family = denoiser_family("unet")
+    network = family.build(family.read_config({**DENOISERS["unet"], "latent_channels": 4}))
+    network.push_to_hub("me/model")
+    for name, content in hub.files.items():
+        (tmp_path / name).write_bytes(content)
+    assert "Denoiser.from_pretrained" in (tmp_path / "README.md").read_text()
+    again = Denoiser.from_pretrained(tmp_path)
+    for name, tensor in network.tensors().items():
+        np.testing.assert_array_equal(again.tensors()[name], tensor)
+
+
+def test_a_generator_with_its_card_comes_back_the_same(hub, tmp_path, pynative_mode):
+    generator = TextToVideo.from_pretrained("assets/shapes_generator")
+    generator.push_to_hub("me/model")
+    for name, content in hub.files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: mg\npipeline_tag: text-to-video\n")
+    assert "captions like 'a blue circle moving down on a black background'" in card
+    again = load_generator(tmp_path)
+    for name, tensor in generator.transformer.tensors().items():
+        np.testing.assert_array_equal(again.transformer_tensors[name], tensor)
+    (tmp_path / "README.md").write_text("mine")
+    generator.save_pretrained(tmp_path, overwrite=True)
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_a_card_that_is_there_stays(tmp_path, vae):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mg.weights.tae_layers import image_vae_shapes, image_vae_to_tae_names, tae_shapes
+from mg.weights.tae_layers import image_vae_shapes, tae_shapes
 from mg.weights.tae_names import (
     check_tensors,
     explain_config_mismatch,
@@ -14,6 +14,7 @@ from mg.weights.tae_names import (
     is_tae,
     tae_from_published,
 )
+from tests.image_vae_names import image_vae_to_tae_names
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 IN_SHAPES = {

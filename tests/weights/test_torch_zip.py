@@ -280,7 +280,7 @@ def test_an_average_converts_to_clean_names(tmp_path):
         "ema_state_dict": table({**average, "module.loss.logvar": tensor(0, (), ())}),
     }
     path = write_archive(tmp_path / "a.ckpt", table(tree))
-    for key, expected in (("ema_state_dict", [5, 5]), ("state_dict", [1, 2])):
+    for key, expected in ((None, [5, 5]), ("ema_state_dict", [5, 5]), ("state_dict", [1, 2])):
         target = tmp_path / f"{key}.safetensors"
         convert_weights(path, target, key=key)
         converted = read_safetensors(target)
@@ -288,12 +288,26 @@ def test_an_average_converts_to_clean_names(tmp_path):
         assert [converted[name].item() for name in generator] == expected
 
 
-def test_a_choice_is_the_callers(tmp_path):
+def test_averaged_weights_are_taken_unless_others_are_asked_for(tmp_path, caplog):
     tree = {"state_dict": table({"w": one(1)}), "ema_state_dict": table({"w": one(2)})}
     path = write_archive(tmp_path / "a.pt", table(tree))
-    with pytest.raises(ValueError, match=r"several sets of weights: state_dict, ema_state_dict; s"):
+    with caplog.at_level("INFO"):
+        assert read_torch_zip(path)["w"].item() == 2
+    assert "the averaged ones are taken, ema_state_dict (key='state_dict' takes" in caplog.text
+    assert read_torch_zip(path, key="state_dict")["w"].item() == 1
+    without = {**tree, "ema_state_dict": table({})}
+    assert read_torch_zip(write_archive(tmp_path / "b.pt", table(without)))["w"].item() == 1
+
+
+def test_a_choice_is_the_callers(tmp_path):
+    path = write_archive(
+        tmp_path / "a.pt", table({"model": table({"w": one(1)}), "vae": table({"w": one(2)})})
+    )
+    with pytest.raises(ValueError, match=r"several sets of weights: model, vae; .* key='model'"):
         read_torch_zip(path)
-    assert read_torch_zip(path, key="ema_state_dict")["w"].item() == 2
+    tree = {name: table({"w": one(1)}) for name in ("state_dict", "ema", "ema_model")}
+    with pytest.raises(ValueError, match=r"state_dict, ema_model, ema; .* key='ema_model'"):
+        read_torch_zip(write_archive(tmp_path / "b.pt", table(tree)))
 
 
 def test_names_of_layers_are_no_wrappers(tmp_path):

@@ -167,8 +167,8 @@ def _refusals(given: list[list[Any]]) -> list[str | None]:
 
 EXPERIMENTS = {
     "flip_log_bits": Experiment(
-        "One flipped bit in log.jsonl or validation.jsonl: told, the run resumes, only the damaged "
-        "line is lost",
+        "One flipped bit in log.jsonl or validation.jsonl: reported, the run resumes, only the "
+        "damaged line is lost",
         2000,
         flip_log_bits,
     ),

@@ -36,7 +36,6 @@ __all__ = [
     "TextCache",
     "cached_encoders",
     "fill_text_cache",
-    "read_text_embedding",
 ]
 
 logger = logging.getLogger("mg")
@@ -201,21 +200,6 @@ def _read_info(file: Path) -> EncoderInfo:
     if file.parent.name != _encoder_key(info.identity):
         raise ValueError(f"{file} describes another encoder than its folder is named after")
     return info
-
-
-def read_text_embedding(folder: str | os.PathLike, text: str, identity: str) -> TextEmbedding:
-    """Return one cached embedding: values (L, D), mask (L,). For many, open a `TextCache` once.
-
-    Args:
-        folder: that mg encode-text wrote.
-        text: as it was encoded, with its FPS prefix.
-        identity: of the encoder.
-
-    Raises:
-        FileNotFoundError: no embeddings, or none of this text.
-        ValueError: made by another encoder, or damaged.
-    """
-    return TextCache.open(folder, identity).read(text)
 
 
 def fill_text_cache(

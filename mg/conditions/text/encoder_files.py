@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mg.console import one_line
+from mg.file_names import CONFIG_FILE
 from mg.files import sha256_of_file
 from mg.json_file import read_json, read_json_object
 from mg.weights.checkpoint_file import find_weights, list_tensors, read_weights
@@ -20,7 +21,6 @@ from mg.weights.safetensors_file import (
 from mg.weights.tensor_entry import TensorEntry
 
 __all__ = [
-    "CONFIG_FILE",
     "config_number",
     "encoder_tensors",
     "list_encoder_tensors",
@@ -29,7 +29,6 @@ __all__ = [
     "weight_files",
 ]
 
-CONFIG_FILE = "config.json"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 MAX_SIZE = 1 << 20  # of width, vocabulary and positions
 

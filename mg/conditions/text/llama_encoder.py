@@ -16,7 +16,6 @@ import numpy as np
 
 from mg.conditions.text.encoder import TextEncoder, check_max_tokens
 from mg.conditions.text.encoder_files import (
-    CONFIG_FILE,
     encoder_tensors,
     list_encoder_tensors,
     read_encoder_config,
@@ -27,6 +26,7 @@ from mg.conditions.text.llama_config import LlamaConfig, own_llama_names
 from mg.conditions.text.prompt_template import PromptTemplate
 from mg.conditions.text.tokenizers import load_tokenizer, tokenizer_files, tokenizer_folder
 from mg.console import one_line
+from mg.file_names import CONFIG_FILE
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.tae_names import check_tensors
 

@@ -23,7 +23,7 @@ from mindspore.common.initializer import initializer
 from mindspore.nn.utils import no_init_parameters
 
 from mg.conditions.text.llama_config import LlamaConfig
-from mg.device import runs_on_cpu
+from mg.dtypes import refuse_bfloat16_on_cpu
 from mg.models.layers.tokens import MASKED_LOGIT, Linear, RMSNorm, attend
 from mg.vaes.mindone_networks import pynative_mode
 
@@ -180,11 +180,8 @@ def build_llama(config: LlamaConfig, *, num_layers: int, dtype: str = "float32")
     Raises:
         ValueError: a precision that this device lacks.
     """
-    if dtype == "bfloat16" and runs_on_cpu():
-        raise ValueError(
-            "the text encoder in bfloat16: MindSpore's CPU kernels have no bf16 matrix product; "
-            "use float32 or float16"
-        )
+    what = "the text encoder in bfloat16"
+    refuse_bfloat16_on_cpu(dtype, what, operation="matrix product")
     with no_init_parameters():
         network = Llama(config, num_layers)
     set_precision(network, dtype)

@@ -15,7 +15,6 @@ import numpy as np
 
 from mg.conditions.text.encoder import TextEncoder, check_max_tokens
 from mg.conditions.text.encoder_files import (
-    CONFIG_FILE,
     config_number,
     encoder_tensors,
     list_encoder_tensors,
@@ -28,6 +27,7 @@ from mg.conditions.text.tokenizers import (
     tokenizer_files,
     tokenizer_folder,
 )
+from mg.file_names import CONFIG_FILE
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.own_tensors import own_tensors
 

@@ -8,12 +8,15 @@ import dataclasses
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.models.diffusers_config import known_fields
 from mg.type_checks import check_types
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["DOWNSAMPLERS", "UPSAMPLERS", "CausalVAEConfig"]
 
@@ -62,7 +65,7 @@ MODULES = {
     "decoder_mid_resnet": RESNET_BLOCKS,
 }
 # Losses that a config may name by their last part; what stands before it is a package.
-LOSSES = ("LPIPSWithDiscriminator", "LPIPSWithDiscriminator3D")
+LOSSES = ("LPIPSWithDiscriminator", "LPIPSWithDiscriminator3D", "SimpleLPIPS")
 # Modules with this suffix are the same ones, computed again in the backward pass.
 RECOMPUTED = "_GC"
 # Fields with one right value here.
@@ -209,7 +212,7 @@ class CausalVAEConfig:
         )
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Self":
         """Return the config that the fields of a config.json describe.
 
         Fields that it lacks have their defaults. Unknown ones are warned about and ignored, as the

@@ -10,10 +10,12 @@ import numpy as np
 
 from mg.models.causal_vae.config import CausalVAEConfig
 
-__all__ = ["completed", "explain_names"]
+__all__ = ["MIX", "MIX_ADVANCED", "completed", "explain_names"]
 
 Shape = tuple[int, ...]
 
+# What the mixing of `Time*Res2x` and of `Time*ResAdv2x` starts from.
+MIX, MIX_ADVANCED = 2.0, 1.5
 # sigmoid of it is 1 in float32, with a gradient of 0: x alone is kept, nothing is mixed in.
 MIX_NOTHING = 100.0
 # Where a tensor stands -> the field of the config that decides whether it is there, and its rank.

@@ -12,6 +12,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops import constexpr
 
 from mg.models.causal_vae.blocks import CausalConv, TemporalAttention, make_resnet_block
+from mg.models.causal_vae.names import MIX, MIX_ADVANCED
 from mg.models.layers.convolution import Conv2d
 from mg.models.layers.convolution3d import CausalConv3d, Conv3d
 from mg.models.layers.devices import operations
@@ -20,9 +21,6 @@ from mg.models.layers.normalisation import GroupNorm
 from mg.models.layers.resampling import DoubledConv2d, linear_weights, resize_linear
 
 __all__ = ["make_sampler"]
-
-# What the mixing of `Time*Res2x` and of `Time*ResAdv2x` starts from.
-MIX, MIX_ADVANCED = 2.0, 1.5
 
 
 class ImageDownsample(nn.Cell):

@@ -32,6 +32,7 @@ from mg.models.layers.tokens import (
     rotate_pairs,
     time_waves,
 )
+from mg.parallel.sequence import JointExchange, SequenceParallel
 
 __all__ = ["CogVideoXTransformer"]
 
@@ -48,9 +49,12 @@ class CogVideoXTransformer(Denoiser):
             and softmax are float32 in any case.
         recompute_every: in training, compute the insides of every n-th block again in the backward
             pass instead of keeping them: less memory, more time. 1 is all blocks, 0 is none.
+        sequence: the ranks that share the video's tokens, and each have all of the text's; None:
+            all are computed here. Input and output are whole, and the same, on each of these ranks.
 
     Raises:
-        ValueError: a config that no network can be built from, a precision that the device lacks.
+        ValueError: a config that no network can be built from, a precision that the device lacks,
+            heads that the ranks cannot share equally.
     """
 
     family = "cogvideox"
@@ -61,10 +65,14 @@ class CogVideoXTransformer(Denoiser):
         *,
         dtype: str = "float32",
         recompute_every: int = 0,
-        sequence: None = None,
+        sequence: SequenceParallel | None = None,
     ) -> None:
         config = CogVideoXConfig.from_mapping(config)
         super().__init__(config, dtype=dtype, recompute_every=recompute_every)
+        self.sequence = sequence
+        self.tokens_per_rank = constexpr(config.tokens_per_rank)
+        if sequence is not None:
+            config.tokens_per_rank(0, sequence.size)
         self.check_inputs = constexpr(config.check_inputs)
         self.positions = constexpr(_positions_of(config))
         self.patch_embed = PatchEmbedding(config)
@@ -77,7 +85,7 @@ class CogVideoXTransformer(Denoiser):
         self.is_rotary = config.use_rotary_positional_embeddings
         flash = has_flash_attention(self.dtype)
         self.transformer_blocks = nn.CellList(
-            [Block(config, flash=flash) for _ in range(config.num_layers)]
+            [Block(config, flash=flash, sequence=sequence) for _ in range(config.num_layers)]
         )
         self.norm_final = LayerNorm(config.dim, config.norm_eps)
         self.norm_out = NormOut(config)
@@ -104,8 +112,15 @@ class CogVideoXTransformer(Denoiser):
         text, beside = conditions[0], None
         if self.has_condition:
             beside, conditions = conditions[-1].astype(self.dtype), conditions[:-1]
-        x, text = self.patch_embed(latent.astype(self.dtype), text.astype(self.dtype), beside)
+        patches = patches_of(latent.astype(self.dtype), self.patch)  # (B, L, C pt p p)
+        beside = None if beside is None else patches_of(beside, self.patch)
         waves, cos, sin = self.positions(grid, text.shape[1])
+        if self.sequence is not None:  # from here on L is this rank's part
+            num_tokens = self.tokens_per_rank(patches.shape[1], self.sequence.size)
+            patches = self.sequence.own(patches, num_tokens)
+            beside = None if beside is None else self.sequence.own(beside, num_tokens)
+            waves = waves if self.is_rotary else self.sequence.own(waves, num_tokens)
+        x, text = self.patch_embed(patches, text.astype(self.dtype), beside)
         if not self.is_rotary:
             x = x + waves.astype(self.dtype)
         time = self.time_embedding(time_waves(t, self.time_width))  # (B, time_embed_dim) fp32
@@ -115,6 +130,8 @@ class CogVideoXTransformer(Denoiser):
         for number in range(len(self.transformer_blocks)):
             x, text = self.transformer_blocks[number](x, text, time, cos, sin)
         y = self.proj_out(self.norm_out(self.norm_final(x), time))
+        if self.sequence is not None:
+            y = self.sequence.gather(y)
         return latent_of_patches(y, grid, self.patch).astype(ms.float32)
 
 
@@ -143,7 +160,6 @@ class PatchEmbedding(nn.Cell):
     def __init__(self, config: CogVideoXConfig) -> None:
         super().__init__()
         pt, p, _ = config.patch
-        self.patch = config.patch
         is_convolution = config.patch_size_t is None  # with stride = kernel, and stored as one
         self.proj = PatchLinear(
             config.latent_channels * pt * p * p,
@@ -155,11 +171,10 @@ class PatchEmbedding(nn.Cell):
         self.text_proj = Linear(config.text_embed_dim, config.dim)
 
     def construct(
-        self, latent: Tensor, text: Tensor, beside: Tensor | None = None
+        self, patches: Tensor, text: Tensor, beside: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the tokens of the latent (B, L, D) and of the text (B, L_text, D)."""
-        patches = None if beside is None else patches_of(beside, self.patch)
-        return self.proj(patches_of(latent, self.patch), patches), self.text_proj(text)
+        """Return the tokens of the patches (B, L, D) and of the text (B, L_text, D)."""
+        return self.proj(patches, beside), self.text_proj(text)
 
 
 class TimeEmbedding(nn.Cell):
@@ -196,11 +211,16 @@ class ModulatedNorm(nn.Cell):
 class JointAttention(nn.Cell):
     """Attention of all tokens, video and text, to all; positions turn those of the video."""
 
-    def __init__(self, config: CogVideoXConfig, *, flash: bool) -> None:
+    def __init__(
+        self, config: CogVideoXConfig, *, flash: bool, sequence: SequenceParallel | None
+    ) -> None:
         super().__init__()
         dim = config.dim
         self.heads = config.num_attention_heads
         self.flash = flash
+        self.exchange = None
+        if sequence is not None:
+            self.exchange = JointExchange(sequence, self.heads, text_first=True)
         self.is_rotary = config.use_rotary_positional_embeddings
         self.norm_q = LayerNorm(config.attention_head_dim, QK_NORM_EPS)
         self.norm_k = LayerNorm(config.attention_head_dim, QK_NORM_EPS)
@@ -216,19 +236,26 @@ class JointAttention(nn.Cell):
         query = self.norm_q(self.to_q(x).reshape(shape))
         key = self.norm_k(self.to_k(x).reshape(shape))
         value = self.to_v(x).reshape(shape)
+        if self.exchange is not None:  # all tokens of a part of the heads, for the time being
+            query, key, value = self.exchange.to_heads(query, key, value, num_text)
         if self.is_rotary:
             query, key = rotate_pairs(query, cos, sin), rotate_pairs(key, cos, sin)
-        y = self.to_out[0](attend(query, key, value, flash=self.flash))
+        mixed = attend(query, key, value, flash=self.flash)
+        if self.exchange is not None:
+            mixed = self.exchange.to_tokens(mixed, num_text)
+        y = self.to_out[0](mixed)
         return y[:, num_text:], y[:, :num_text]
 
 
 class Block(nn.Cell):
     """x + gate attention(norm(x)), then x + gate feed_forward(norm(x)); for the text alike."""
 
-    def __init__(self, config: CogVideoXConfig, *, flash: bool) -> None:
+    def __init__(
+        self, config: CogVideoXConfig, *, flash: bool, sequence: SequenceParallel | None
+    ) -> None:
         super().__init__()
         self.norm1 = ModulatedNorm(config)
-        self.attn1 = JointAttention(config, flash=flash)
+        self.attn1 = JointAttention(config, flash=flash, sequence=sequence)
         self.norm2 = ModulatedNorm(config)
         self.ff = GeluFeedForward(config.dim, 4 * config.dim)
 

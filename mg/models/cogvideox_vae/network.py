@@ -169,7 +169,7 @@ class CogVideoXVAE(Autoencoder):
 
     Args:
         config: the structure; None takes the published network's.
-        chunked: whether chunks of 8 frames are coded one by one, as the weights were trained and
+        framewise: whether chunks of 8 frames are coded one by one, as the weights were trained and
             diffusers codes; else all frames together, whose normalisation then sees all of them.
         options: as of `Autoencoder`.
     """
@@ -178,15 +178,18 @@ class CogVideoXVAE(Autoencoder):
     recomputed = (ResnetBlock,)
 
     def __init__(
-        self, config: CogVideoXVAEConfig | None = None, *, chunked: bool = True, **options: Any
+        self, config: CogVideoXVAEConfig | None = None, *, framewise: bool = True, **options: Any
     ) -> None:
         config = CogVideoXVAEConfig() if config is None else config
         super().__init__(config, **options)
-        self.chunked = chunked
-        # The first chunk takes what is over: of 8k + 1 frames, one.
-        self.piece_frames = PieceLengths(FRAMES_AT_ONCE + 1, FRAMES_AT_ONCE) if chunked else None
+        self.framewise = framewise
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
+    @property
+    def piece_frames(self) -> PieceLengths | None:
+        """Lengths of the chunks; the first takes what is over: of 8k + 1 frames, one."""
+        return PieceLengths(FRAMES_AT_ONCE + 1, FRAMES_AT_ONCE) if self.framewise else None
 
     def encode_piece(self, video: Tensor, past: Past = ()) -> tuple[Tensor, Tensor, Past]:
         results = self.encoder(video.astype(self.encode_dtype), True, *past)
@@ -198,12 +201,12 @@ class CogVideoXVAE(Autoencoder):
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, T', H', W') in fp32 of a video (B, 3, T, H, W)."""
-        lengths = _lengths(video.shape[2], FRAMES_AT_ONCE if self.chunked else None)
+        lengths = _lengths(video.shape[2], FRAMES_AT_ONCE if self.framewise else None)
         return split_moments(_in_chunks(self.encoder, video.astype(self.encode_dtype), lengths))
 
     def frames_from(self, latent: Tensor, num_frames: int | None = None) -> Tensor:
         """Return the video (B, 3, T, H, W) in fp32 of an unscaled latent (B, C, T', H', W')."""
-        lengths = _lengths(latent.shape[2], LATENTS_AT_ONCE if self.chunked else None)
+        lengths = _lengths(latent.shape[2], LATENTS_AT_ONCE if self.framewise else None)
         frames = _in_chunks(self.decoder, latent.astype(self.decode_dtype), lengths)
         return frames.astype(ms.float32)
 
@@ -211,7 +214,7 @@ class CogVideoXVAE(Autoencoder):
         """Return what the decoder's last convolution takes, (B*T, C, H, W), and T."""
         z = z.astype(self.decode_dtype)
         parts, past, start, total = [], (), 0, 0
-        for length in _lengths(z.shape[2], LATENTS_AT_ONCE if self.chunked else None):
+        for length in _lengths(z.shape[2], LATENTS_AT_ONCE if self.framewise else None):
             x, decoded, past = self.decoder.features(z[:, :, start : start + length], True, past)
             parts.append(unfold_frames(x, decoded))
             start, total = start + length, total + decoded

@@ -8,11 +8,14 @@ published weights.
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.type_checks import check_types
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["PUBLISHED", "VideoDCAEConfig", "fields_of_shapes"]
 
@@ -122,7 +125,7 @@ class VideoDCAEConfig:
         )
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Self":
         """Return the config that a mapping describes; fields that it lacks have their defaults.
 
         Args:

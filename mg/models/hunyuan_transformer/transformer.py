@@ -36,6 +36,7 @@ from mg.models.layers.tokens import (
     patches_of,
     rotate_pairs,
 )
+from mg.parallel.sequence import JointExchange, SequenceParallel
 
 __all__ = ["HunyuanVideoTransformer"]
 
@@ -51,9 +52,12 @@ class HunyuanVideoTransformer(Denoiser):
             and softmax are float32 in any case.
         recompute_every: in training, compute the insides of every n-th block again in the backward
             pass instead of keeping them: less memory, more time. 1 is all blocks, 0 is none.
+        sequence: the ranks that share the video's tokens, and each have all of the text's; None:
+            all are computed here. Input and output are whole, and the same, on each of these ranks.
 
     Raises:
-        ValueError: a config that no network can be built from, a precision that the device lacks.
+        ValueError: a config that no network can be built from, a precision that the device lacks,
+            heads that the ranks cannot share equally.
     """
 
     family = "hunyuan"
@@ -64,12 +68,17 @@ class HunyuanVideoTransformer(Denoiser):
         *,
         dtype: str = "float32",
         recompute_every: int = 0,
-        sequence: None = None,
+        sequence: SequenceParallel | None = None,
     ) -> None:
         config = HunyuanVideoConfig.from_mapping(config)
         super().__init__(config, dtype=dtype, recompute_every=recompute_every)
         self.flash = has_flash_attention(self.dtype)
-        self.num_heads = config.num_attention_heads
+        self.sequence = sequence
+        self.tokens_per_rank = constexpr(config.tokens_per_rank)
+        self.num_heads = config.num_attention_heads  # that attend here
+        if sequence is not None:
+            config.tokens_per_rank(0, sequence.size)
+            self.num_heads //= sequence.size
         self.attention_mask = AttentionMask()
         self.patch = config.patch
         self.check_inputs = constexpr(config.check_inputs)
@@ -80,10 +89,16 @@ class HunyuanVideoTransformer(Denoiser):
         self.context_embedder = TextRefiner(config)
         self.time_text_embed = Conditions(config)
         self.transformer_blocks = nn.CellList(
-            [DoubleBlock(config, flash=self.flash) for _ in range(config.num_layers)]
+            [
+                DoubleBlock(config, flash=self.flash, sequence=sequence)
+                for _ in range(config.num_layers)
+            ]
         )
         self.single_transformer_blocks = nn.CellList(
-            [SingleBlock(config, flash=self.flash) for _ in range(config.num_single_layers)]
+            [
+                SingleBlock(config, flash=self.flash, sequence=sequence)
+                for _ in range(config.num_single_layers)
+            ]
         )
         self.norm_out = NormOut(config)
         values = config.out_channels * config.patch_size_t * config.patch_size**2
@@ -111,18 +126,26 @@ class HunyuanVideoTransformer(Denoiser):
             beside, conditions = conditions[-1].astype(self.dtype), conditions[:-1]
         text, mask, pooled = conditions[0].astype(self.dtype), conditions[1], conditions[2]
         guidance = conditions[4] if len(conditions) > 4 else t * 0 + PUBLISHED_GUIDANCE
-        x = self.x_embedder(latent.astype(self.dtype), beside)  # (B, L, D)
+        patches = patches_of(latent.astype(self.dtype), self.patch)  # (B, L, C pt p p)
+        beside = None if beside is None else patches_of(beside, self.patch)
+        logits = self.key_mask(mask, patches.shape[1])
+        if self.sequence is not None:  # from here on L is this rank's part
+            num_tokens = self.tokens_per_rank(patches.shape[1], self.sequence.size)
+            patches = self.sequence.own(patches, num_tokens)
+            beside = None if beside is None else self.sequence.own(beside, num_tokens)
+        x = self.x_embedder(patches, beside)  # (B, L, D)
         text = self.context_embedder(text, t, mask)  # (B, L_t, D)
         time = self.time_text_embed(t, pooled, guidance)  # (B, D) fp32
         cos, sin = self.rotations(grid, text.shape[1])
-        logits = self.key_mask(mask, x.shape[1])
         for number in range(len(self.transformer_blocks)):
             x, text = self.transformer_blocks[number](x, text, time, logits, cos, sin)
-        num_tokens = x.shape[1]
+        num_tokens, num_text = x.shape[1], text.shape[1]
         x = ops.concat((x, text), axis=1)
         for number in range(len(self.single_transformer_blocks)):
-            x = self.single_transformer_blocks[number](x, time, logits, cos, sin)
+            x = self.single_transformer_blocks[number](x, num_text, time, logits, cos, sin)
         y = self.proj_out(self.norm_out(x[:, :num_tokens], time))
+        if self.sequence is not None:
+            y = self.sequence.gather(y)
         return latent_of_patches(y, grid, self.patch).astype(ms.float32)
 
     def key_mask(self, mask: Tensor, num_tokens: int) -> Tensor:
@@ -164,7 +187,7 @@ class PatchEmbedding(nn.Cell):
 
     def __init__(self, config: HunyuanVideoConfig) -> None:
         super().__init__()
-        pt, p, _ = self.patch = config.patch
+        pt, p, _ = config.patch
         self.proj = PatchLinear(  # stored as the convolution that it is, with stride = kernel
             config.latent_channels * pt * p * p,
             config.condition_channels * pt * p * p,
@@ -172,10 +195,9 @@ class PatchEmbedding(nn.Cell):
             weight_shape=(config.dim, config.in_channels, pt, p, p),
         )
 
-    def construct(self, latent: Tensor, beside: Tensor | None = None) -> Tensor:
-        """Return tokens (B, L, D) of (B, C, T, H, W), and of (B, C_c, T, H, W) beside it."""
-        patches = None if beside is None else patches_of(beside, self.patch)
-        return self.proj(patches_of(latent, self.patch), patches)
+    def construct(self, patches: Tensor, beside: Tensor | None = None) -> Tensor:
+        """Return tokens (B, L, D) of the latent's patches, and of those of what lies beside it."""
+        return self.proj(patches, beside)
 
 
 class Modulation(nn.Cell):
@@ -195,27 +217,64 @@ class Modulation(nn.Cell):
 class SharedAttention(nn.Cell):
     """Attention of all tokens with the same maps; positions turn those of the video."""
 
-    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
+    def __init__(
+        self, config: HunyuanVideoConfig, *, flash: bool, sequence: SequenceParallel | None
+    ) -> None:
         super().__init__()
         dim, head = config.dim, config.attention_head_dim
         self.heads = config.num_attention_heads
         self.flash = flash
+        self.exchange = None
+        if sequence is not None:
+            self.exchange = JointExchange(sequence, self.heads, text_first=False)
         self.norm_q, self.norm_k = RMSNorm(head, NORM_EPS), RMSNorm(head, NORM_EPS)
         self.to_q, self.to_k, self.to_v = Linear(dim, dim), Linear(dim, dim), Linear(dim, dim)
 
-    def construct(self, x: Tensor, logits: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def mix(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        num_text: int,
+        logits: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        """Return what attention gives, (B, L, D), for queries, keys and values (B, L, H, d).
+
+        Where ranks share the video's tokens, L are this rank's and those of the text, while
+        logits, cos and sin are of all tokens.
+
+        Args:
+            query, key, value: of the video's tokens, then of the text's.
+            num_text: tokens of the text.
+            logits: what to add to logits, or what else `AttentionMask` returns.
+            cos, sin: of the angles to turn by.
+        """
+        if self.exchange is not None:  # all tokens of a part of the heads, for the time being
+            query, key, value = self.exchange.to_heads(query, key, value, num_text)
+        query, key = rotate_pairs(query, cos, sin), rotate_pairs(key, cos, sin)
+        mixed = attend(query, key, value, logits, flash=self.flash)
+        return mixed if self.exchange is None else self.exchange.to_tokens(mixed, num_text)
+
+    def construct(
+        self, x: Tensor, num_text: int, logits: Tensor, cos: Tensor, sin: Tensor
+    ) -> Tensor:
         batch, length, dim = x.shape
         shape = (batch, length, self.heads, dim // self.heads)
-        query = rotate_pairs(self.norm_q(self.to_q(x).reshape(shape)), cos, sin)
-        key = rotate_pairs(self.norm_k(self.to_k(x).reshape(shape)), cos, sin)
-        return attend(query, key, self.to_v(x).reshape(shape), logits, flash=self.flash)
+        query = self.norm_q(self.to_q(x).reshape(shape))
+        key = self.norm_k(self.to_k(x).reshape(shape))
+        value = self.to_v(x).reshape(shape)
+        return self.mix(query, key, value, num_text, logits, cos, sin)
 
 
 class JointAttention(SharedAttention):
     """Attention of video and text tokens, each with maps of their own, to all of them."""
 
-    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
-        super().__init__(config, flash=flash)
+    def __init__(
+        self, config: HunyuanVideoConfig, *, flash: bool, sequence: SequenceParallel | None
+    ) -> None:
+        super().__init__(config, flash=flash, sequence=sequence)
         dim, head = config.dim, config.attention_head_dim
         self.add_k_proj, self.add_v_proj = Linear(dim, dim), Linear(dim, dim)
         self.add_q_proj = Linear(dim, dim)
@@ -234,21 +293,23 @@ class JointAttention(SharedAttention):
         )
         text_query = self.norm_added_q(self.add_q_proj(text).reshape(shape))
         text_key = self.norm_added_k(self.add_k_proj(text).reshape(shape))
-        query = rotate_pairs(ops.concat((query, text_query), axis=1), cos, sin)
-        key = rotate_pairs(ops.concat((key, text_key), axis=1), cos, sin)
+        query = ops.concat((query, text_query), axis=1)
+        key = ops.concat((key, text_key), axis=1)
         value = ops.concat((self.to_v(x), self.add_v_proj(text)), axis=1).reshape(shape)
-        mixed = attend(query, key, value, logits, flash=self.flash)
+        mixed = self.mix(query, key, value, text.shape[1], logits, cos, sin)
         return self.to_out[0](mixed[:, :length]), self.to_add_out(mixed[:, length:])
 
 
 class DoubleBlock(nn.Cell):
     """Video and text attend to each other; all else they have apart."""
 
-    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
+    def __init__(
+        self, config: HunyuanVideoConfig, *, flash: bool, sequence: SequenceParallel | None
+    ) -> None:
         super().__init__()
         self.norm1 = Modulation(config, num_values=6)
         self.norm1_context = Modulation(config, num_values=6)
-        self.attn = JointAttention(config, flash=flash)
+        self.attn = JointAttention(config, flash=flash, sequence=sequence)
         self.norm2 = LayerNorm(config.dim, NORM_EPS, has_weights=False)
         self.ff = GeluFeedForward(config.dim, config.mlp_dim)
         self.norm2_context = LayerNorm(config.dim, NORM_EPS, has_weights=False)
@@ -278,21 +339,24 @@ class DoubleBlock(nn.Cell):
 class SingleBlock(nn.Cell):
     """x + gate W [attention(norm(x)), gelu(W' norm(x))] of all tokens alike."""
 
-    def __init__(self, config: HunyuanVideoConfig, *, flash: bool) -> None:
+    def __init__(
+        self, config: HunyuanVideoConfig, *, flash: bool, sequence: SequenceParallel | None
+    ) -> None:
         super().__init__()
-        self.attn = SharedAttention(config, flash=flash)
+        self.attn = SharedAttention(config, flash=flash, sequence=sequence)
         self.norm = Modulation(config, num_values=3)
         self.proj_mlp = Linear(config.dim, config.mlp_dim)
         self.gelu = operations().GeLU()
         self.proj_out = Linear(config.dim + config.mlp_dim, config.dim)
 
     def construct(
-        self, x: Tensor, time: Tensor, logits: Tensor, cos: Tensor, sin: Tensor
+        self, x: Tensor, num_text: int, time: Tensor, logits: Tensor, cos: Tensor, sin: Tensor
     ) -> Tensor:
+        """Return the tokens (B, L, D) after this layer; the last `num_text` are the text's."""
         shift, scale, gate = self.norm.values(time)
         y = modulate(self.norm.norm(x), shift, scale)
         mlp = self.gelu(self.proj_mlp(y))
-        mixed = self.attn(y, logits, cos, sin)
+        mixed = self.attn(y, num_text, logits, cos, sin)
         return x + gate_tokens(self.proj_out(ops.concat((mixed, mlp), axis=2)), gate)
 
 

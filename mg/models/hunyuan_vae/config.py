@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.models.diffusers_config import DiffusersConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["HunyuanVideoVAEConfig"]
 
@@ -57,7 +60,7 @@ class HunyuanVideoVAEConfig(DiffusersConfig):
         return (1, 2), (2, 2), (2, 2), None
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Self":
         """Return the config that the fields of a config.json describe, the original's too."""
         if not isinstance(mapping, cls):
             mapping = in_the_terms_of_diffusers(mapping)

@@ -25,6 +25,7 @@ from mg.models.layers.devices import operations
 from mg.models.layers.frames import fold_frames, take_frames, unfold_frames
 from mg.models.layers.moments import split_moments
 from mg.models.layers.normalisation import GroupNorm
+from mg.tiling.frame_tiles import FrameTiles
 
 __all__ = ["HunyuanVideoVAE"]
 
@@ -241,24 +242,40 @@ class Decoder(nn.Cell):
 
 
 class HunyuanVideoVAE(Autoencoder):
-    """HunyuanVideo's autoencoder: 4x8x8, clips of 4k + 1 frames in one piece.
+    """HunyuanVideo's autoencoder: 4x8x8, clips of 4k + 1 frames.
+
+    `encode` and `decode` take clips of more than 16 frames in tiles of 17 that overlap, as
+    diffusers does; within a graph (`moments`, `frames_from`) a clip is in one piece.
 
     Args:
         config: the structure; None takes the published network's.
+        framewise: whether there are such tiles.
         options: as of `Autoencoder`.
     """
 
     family = "hunyuan"
     recomputed = (ResnetBlock,)
 
-    def __init__(self, config: HunyuanVideoVAEConfig | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        config: HunyuanVideoVAEConfig | None = None,
+        *,
+        framewise: bool = True,
+        **options: Any,
+    ) -> None:
         config = HunyuanVideoVAEConfig() if config is None else config
         super().__init__(config, **options)
         channels = config.latent_channels
+        self.framewise, self.sizes_of_tiles = framewise, FrameTiles(16, 12)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quant_conv = Conv3d(2 * channels, 2 * channels, kernel_size=1)
         self.post_quant_conv = Conv3d(channels, channels, kernel_size=1)
+
+    @property
+    def frame_tiles(self) -> FrameTiles | None:
+        """Tiles in time, in frames of video."""
+        return self.sizes_of_tiles if self.framewise else None
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, k+1, H', W') in fp32 of a video (B, 3, 4k+1, H, W)."""

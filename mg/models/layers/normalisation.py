@@ -6,7 +6,7 @@ from mindspore import Parameter, Tensor, nn
 
 from mg.models.layers.devices import operations
 
-__all__ = ["GroupNorm", "GroupNormOfClips"]
+__all__ = ["GammaGroupNorm", "GroupNorm", "GroupNormOfClips"]
 
 EPSILON = 1e-6
 
@@ -49,3 +49,17 @@ class GroupNorm(GroupNormOfClips):
 
     def construct(self, x: Tensor, num_frames: int = 1) -> Tensor:
         return self.with_weights(x, num_frames, self.weight, self.bias)
+
+
+class GammaGroupNorm(GroupNormOfClips):
+    """`GroupNorm` whose scale and shift are called `gamma` and `beta`, as MindSpore names them."""
+
+    def __init__(
+        self, channels: int, num_groups: int, *, epsilon: float = EPSILON, per_frame: bool = False
+    ) -> None:
+        super().__init__(channels, num_groups, epsilon=epsilon, per_frame=per_frame)
+        self.gamma = _filled(channels, 1.0)
+        self.beta = _filled(channels, 0.0)
+
+    def construct(self, x: Tensor, num_frames: int) -> Tensor:
+        return self.with_weights(x, num_frames, self.gamma, self.beta)

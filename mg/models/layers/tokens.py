@@ -15,6 +15,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import Uniform, Zero, initializer
 from mindspore.ops import constexpr
 
+from mg.device import device_in_use
 from mg.models.layers.devices import operations
 
 __all__ = [
@@ -42,7 +43,7 @@ MASKED_LOGIT = -1e9
 
 def has_flash_attention(dtype: ms.Type) -> bool:
     """Return whether Ascend's flash attention is to be used: it takes half precision alone."""
-    return ms.get_context("device_target") == "Ascend" and dtype != ms.float32
+    return device_in_use() == "Ascend" and dtype != ms.float32
 
 
 class Linear(nn.Cell):

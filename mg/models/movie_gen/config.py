@@ -11,6 +11,7 @@ from mg.known_names import check_known
 from mg.models.denoiser_config import (
     TextInput,
     check_whole,
+    equal_share,
     grid_and_text,
     grid_of_patches,
     text_input,
@@ -157,13 +158,7 @@ class MovieGenConfig:
         Raises:
             ValueError: they cannot share the tokens, or the network's heads, equally.
         """
-        for what, number in (("num_heads", self.num_heads), ("number of tokens", num_tokens)):
-            if number % num_ranks:
-                raise ValueError(
-                    f"the {what}, {number}, cannot be shared equally by sequence_parallel="
-                    f"{num_ranks} ranks; take a number of ranks that divides it"
-                )
-        return num_tokens // num_ranks
+        return equal_share(num_tokens, num_ranks, num_heads=self.num_heads)
 
     def check_inputs(
         self, latent: Sequence[int], t: Sequence[int], *conditions: Sequence[int]

@@ -5,7 +5,7 @@ checkpoints' config.json uses. The defaults are those of the published weights.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy as np
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_kl.config import AutoencoderKLConfig
+from mg.type_checks import check_structure
 
-__all__ = ["OPENSORA_CONFIG", "OpenSoraVAEConfig", "TemporalVAEConfig", "scaling_of"]
+__all__ = ["OPENSORA_CONFIG", "OpenSoraVAEConfig", "TemporalVAEConfig", "stored_spec"]
 
 # The published checkpoint's fields that matter here; a config that lacks one gets it from here.
 # Its `micro_batch_size`, frames that go through the 2-D VAE together, would only change memory.
@@ -70,8 +71,7 @@ class TemporalVAEConfig:
     activation_fn: str = "swish"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            self._check_type(field.name, field.default)
+        check_structure(self, any_whole=("channel_multipliers",))
         if not self.channel_multipliers:
             raise ValueError("channel_multipliers is empty: a network needs at least one level")
         if len(self.temporal_downsample) != self.num_levels - 1:
@@ -94,22 +94,6 @@ class TemporalVAEConfig:
                 f"activation_fn={self.activation_fn!r}; the published weights use 'swish', and "
                 "no other is supported"
             )
-
-    def _check_type(self, name: str, default: Any) -> None:
-        value = getattr(self, name)
-        if isinstance(default, tuple):
-            kind = type(default[0])
-            if isinstance(value, str) or not isinstance(value, Iterable):
-                raise ValueError(f"{name}={value!r}; expected a list like {list(default)}")
-            object.__setattr__(self, name, tuple(value))
-            right = all(type(item) is kind for item in value)
-        elif isinstance(default, int):
-            right = type(value) is int and value >= 1
-        else:
-            right = isinstance(value, type(default))
-        if not right:
-            example = list(default) if isinstance(default, tuple) else default
-            raise ValueError(f"{name}={value!r}; expected a value like {example!r}")
 
     @property
     def num_levels(self) -> int:
@@ -165,7 +149,7 @@ class OpenSoraVAEConfig:
             h=self.spatial.spatial_compression,
             w=self.spatial.spatial_compression,
             chunk=self.micro_frame_size,
-            **scaling_of(**self.stated_scaling()),
+            **_scaling(**self.stated_scaling()),
         )
 
     def stated_scaling(self) -> dict[str, np.ndarray]:
@@ -242,7 +226,18 @@ def _temporal_config(config: Mapping[str, Any], channels: int) -> TemporalVAECon
     return temporal
 
 
-def scaling_of(scale: np.ndarray, shift: np.ndarray) -> dict[str, float | list[float]]:
+def stored_spec(config: OpenSoraVAEConfig, tensors: Mapping[str, np.ndarray]) -> LatentSpec:
+    """Return the spec of the latents, with the scale that is stored among the weights.
+
+    Weights that lack it, which no network takes, leave the config's.
+    """
+    if not {"scale", "shift"} <= tensors.keys():
+        return config.spec
+    scaling = _scaling(tensors["scale"], tensors["shift"])
+    return dataclasses.replace(config.spec, **scaling)
+
+
+def _scaling(scale: np.ndarray, shift: np.ndarray) -> dict[str, float | list[float]]:
     """Return factor and offset of a `LatentSpec` for scaled latents (z - shift) / scale."""
     scale, shift = np.float64(scale), np.float64(shift)
     pair = {"factor": 1 / scale, "offset": -shift / scale}

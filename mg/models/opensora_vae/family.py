@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mg.models.families import AutoencoderFamily, Shapes, Tensors
-from mg.models.opensora_vae.config import OPENSORA_CONFIG, OpenSoraVAEConfig
+from mg.models.opensora_vae.config import OPENSORA_CONFIG, OpenSoraVAEConfig, stored_spec
 from mg.weights.assumed_config import warn_of_assumed
 
 __all__ = ["FAMILY"]
@@ -24,10 +24,11 @@ FAMILY = AutoencoderFamily(
     name="opensora",
     class_names=("VideoAutoencoderPipeline",),
     network="mg.models.opensora_vae.network:OpenSoraNetwork",
-    read_config=OpenSoraVAEConfig.from_mapping,
+    from_fields=OpenSoraVAEConfig.from_mapping,
     is_own=is_own,
     complete=complete,
     description="the VAE of Open-Sora v1.2",
     temporal=("temporal_vae.*",),
     weights_file="model.safetensors",  # as the transformers package names it
+    stored_spec=stored_spec,
 )

@@ -10,7 +10,6 @@ posterior; here it takes its mean, so that a video has one posterior (the noise 
 this posterior is narrow).
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from mg.latent_spec import LatentSpec
 from mg.models.autoencoder import Autoencoder
 from mg.models.autoencoder_kl.network import AutoencoderKL
 from mg.models.opensora_vae.chunks import chunk_lengths, latent_lengths
-from mg.models.opensora_vae.config import OpenSoraVAEConfig, scaling_of
+from mg.models.opensora_vae.config import OpenSoraVAEConfig, stored_spec
 from mg.models.opensora_vae.layers import ResBlock as TemporalBlock
 from mg.models.opensora_vae.temporal_vae import TemporalVAE
 
@@ -69,8 +68,7 @@ class OpenSoraNetwork(Autoencoder):
     def load_tensors(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Set all parameters; the latents' scale is the one that is stored among them."""
         super().load_tensors(tensors)
-        scaling = scaling_of(**{name: self._params[name].asnumpy() for name in self.constants})
-        self.spec = dataclasses.replace(self.spec, **scaling)
+        self.spec = stored_spec(self.config, tensors)
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, T', H', W') in fp32 of a video (B, 3, T, H, W)."""

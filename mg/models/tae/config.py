@@ -5,7 +5,7 @@ image VAE.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from mg.known_names import check_known
 from mg.latent_spec import LatentSpec
@@ -15,11 +15,13 @@ from mg.size_limits import (
     check_num_parameters,
     check_sizes,
 )
+from mg.type_checks import check_structure
 
 __all__ = ["TAE_CONFIG", "TEMPORAL_LAYERS", "TAEConfig"]
 
 MAX_FACTOR = 1e9  # of scaling_factor and shift_factor; infinity and NaN are beyond it too
 MAX_LEVELS = 16  # each halves height and width
+TEMPORAL_LEVELS = ("temporal_downsample_level", "temporal_upsample_level")
 CHANNEL_FIELDS = ("z_channels", "in_channels", "out_ch", "ch", "ch_mult")
 
 # Patterns of the names of the parameters that work along time; an image VAE has none of them.
@@ -30,10 +32,6 @@ TEMPORAL_LAYERS = (
     "*.attn_1.1.*",
     "*.attn.*.1.*",
 )
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +83,8 @@ class TAEConfig:
     decoder_ch: int | None = None
 
     def __post_init__(self) -> None:
-        self._check_types()
+        self._check_factors()
+        check_structure(self, any_whole=("ch_mult", "attn_resolutions", *TEMPORAL_LEVELS))
         if not self.ch_mult:
             raise ValueError("ch_mult is empty: a network needs at least one level")
         self._check_sizes()
@@ -121,31 +120,11 @@ class TAEConfig:
                 f"GroupNorm needs multiples of norm_groups={self.norm_groups}"
             )
 
-    def _check_types(self) -> None:
-        for field in dataclasses.fields(self):
-            name, value, default = field.name, getattr(self, field.name), field.default
-            if isinstance(default, tuple):
-                if isinstance(value, str) or not isinstance(value, Iterable):
-                    raise ValueError(f"{name}={value!r}; expected a list of whole numbers")
-                value = tuple(value)
-                object.__setattr__(self, name, value)
-                right = all(_is_int(item) for item in value)
-            elif isinstance(default, bool | str):
-                right = isinstance(value, type(default))
-            elif name == "decoder_ch":
-                right, default = value is None or (_is_int(value) and value >= 1), 1
-            elif isinstance(default, int):
-                right = _is_int(value) and value >= 1
-            else:
-                right = (_is_int(value) or isinstance(value, float)) and abs(value) < MAX_FACTOR
-            if not right:
-                kind = {
-                    int: "a whole number of 1 or more",
-                    float: f"a number within {MAX_FACTOR:g}",
-                    bool: "true or false",
-                }
-                expected = kind.get(type(default), "text like " + repr(default))
-                raise ValueError(f"{name}={value!r}; expected {expected}")
+    def _check_factors(self) -> None:
+        for name in ("scaling_factor", "shift_factor"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not abs(value) < MAX_FACTOR:
+                raise ValueError(f"{name}={value!r}; expected a number within {MAX_FACTOR:g}")
 
     def _check_sizes(self) -> None:
         if self.num_levels > MAX_LEVELS:
@@ -160,7 +139,7 @@ class TAEConfig:
 
     def _check_temporal_levels(self) -> None:
         levels = range(self.num_levels)
-        for field in ("temporal_downsample_level", "temporal_upsample_level"):
+        for field in TEMPORAL_LEVELS:
             value = getattr(self, field)
             if len(set(value)) != len(value) or any(level not in levels for level in value):
                 raise ValueError(

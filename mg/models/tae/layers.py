@@ -1,40 +1,27 @@
-"""The parts of the TAE: residual block, attention over space and over time.
+"""The parts of the TAE: residual block, attention over space and over time, sampling in space.
 
 Layouts and precision: see `mg.models.layers`.
 
 Source: Movie Gen (arXiv 2410.13720) section 3.1.1.
 """
 
-import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Tensor, nn
 
 from mg.models.layers.attention import attend
 from mg.models.layers.convolution import Conv2_5d, Conv2d
 from mg.models.layers.devices import operations
 from mg.models.layers.linear import Linear
-from mg.models.layers.normalisation import GroupNormOfClips
+from mg.models.layers.normalisation import GammaGroupNorm
+from mg.models.layers.resampling import DoubledConv2d
 
 __all__ = [
-    "GroupNorm",
     "ResnetBlock",
     "SpatialAttention",
+    "SpatialDownsample",
+    "SpatialUpsample",
     "TemporalAttention",
     "make_attention",
 ]
-
-
-class GroupNorm(GroupNormOfClips):
-    """Group normalisation whose scale and shift are called `gamma` and `beta`, as published."""
-
-    def __init__(
-        self, channels: int, num_groups: int, *, epsilon: float = 1e-6, per_frame: bool = False
-    ) -> None:
-        super().__init__(channels, num_groups, epsilon=epsilon, per_frame=per_frame)
-        self.gamma = Parameter(Tensor(np.ones(channels, np.float32)), name="gamma")
-        self.beta = Parameter(Tensor(np.zeros(channels, np.float32)), name="beta")
-
-    def construct(self, x: Tensor, num_frames: int) -> Tensor:
-        return self.with_weights(x, num_frames, self.gamma, self.beta)
 
 
 class ResnetBlock(nn.Cell):
@@ -53,9 +40,9 @@ class ResnetBlock(nn.Cell):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(in_channels, norm_groups, per_frame=norm_per_frame)
+        self.norm1 = GammaGroupNorm(in_channels, norm_groups, per_frame=norm_per_frame)
         self.conv1 = Conv2_5d(in_channels, out_channels)
-        self.norm2 = GroupNorm(out_channels, norm_groups, per_frame=norm_per_frame)
+        self.norm2 = GammaGroupNorm(out_channels, norm_groups, per_frame=norm_per_frame)
         self.conv2 = Conv2_5d(out_channels, out_channels, starts_at_zero=True)
         self.silu = operations().SiLU()
         self.dropout = nn.Dropout(p=dropout) if dropout > 0 else None
@@ -81,7 +68,7 @@ class SpatialAttention(nn.Cell):
 
     def __init__(self, channels: int, *, norm_groups: int, norm_per_frame: bool = False) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels, norm_groups, per_frame=norm_per_frame)
+        self.norm = GammaGroupNorm(channels, norm_groups, per_frame=norm_per_frame)
         self.q = Conv2d(channels, channels, kernel_size=1)
         self.k = Conv2d(channels, channels, kernel_size=1)
         self.v = Conv2d(channels, channels, kernel_size=1)
@@ -103,7 +90,7 @@ class TemporalAttention(nn.Cell):
 
     def __init__(self, channels: int, *, norm_groups: int, norm_per_frame: bool = False) -> None:
         super().__init__()
-        self.norm = GroupNorm(channels, norm_groups, per_frame=norm_per_frame)
+        self.norm = GammaGroupNorm(channels, norm_groups, per_frame=norm_per_frame)
         self.to_q = Linear(channels, channels)
         self.to_k = Linear(channels, channels)
         self.to_v = Linear(channels, channels)
@@ -131,3 +118,25 @@ def make_attention(
     return nn.CellList(
         [kind(channels, norm_groups=norm_groups, norm_per_frame=norm_per_frame) for kind in kinds]
     )
+
+
+class SpatialDownsample(nn.Cell):
+    """Halve H and W: pad one zero right and bottom, 3x3 convolution with stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(channels, channels, kernel_size=3, stride=2, padding=(0, 1, 0, 1))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # (B*T, C, H/2, W/2)
+
+
+class SpatialUpsample(nn.Cell):
+    """Double H and W: nearest neighbour, then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = DoubledConv2d(channels, channels)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.conv(x)  # (B*T, C, 2H, 2W)

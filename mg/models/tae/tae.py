@@ -8,6 +8,7 @@ Source: Movie Gen (arXiv 2410.13720) section 3.1.1.
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import mindspore as ms
 import numpy as np
@@ -15,20 +16,26 @@ from mindspore import Parameter, Tensor, ops
 
 from mg.latent_spec import LOGVAR_MAX, LOGVAR_MIN
 from mg.models.autoencoder import Autoencoder
+from mg.models.autoencoder_folder import write_autoencoder
+from mg.models.families import autoencoder_family
 from mg.models.layers.convolution import Conv2d
 from mg.models.layers.frames import fold_frames, unfold_frames
 from mg.models.tae.config import TAE_CONFIG, TAEConfig
-from mg.models.tae.decoder import Decoder
-from mg.models.tae.encoder import Encoder
 from mg.models.tae.layers import ResnetBlock
 from mg.models.tae.memory import estimated_memory_gb
+from mg.models.tae.network import Decoder, Encoder
 from mg.tiling.sizes import Tiling
 from mg.weights.load import explain_config_mismatch, load_tae_tensors
+from mg.weights.publishing import Publishable
+from mg.weights.stored_config import config_metadata
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["TAE_CONFIG", "TemporalAutoencoder"]
 
 
-class TemporalAutoencoder(Autoencoder):
+class TemporalAutoencoder(Autoencoder, Publishable):
     """The TAE: `encode` gives (z, mean, logvar), `decode` the video, calling it both in a row.
 
     Args:
@@ -46,7 +53,7 @@ class TemporalAutoencoder(Autoencoder):
         recompute: in training, compute the residual blocks' insides again in the backward pass
             instead of keeping them: less memory, more time.
         key: with `pretrained`, the weights to take from a file that holds several, such as
-            `ema_state_dict`.
+            `state_dict`; None takes those averaged over training, if it has some.
 
     Raises:
         ValueError: a config that no network can be built from, or weights that do not fit it.
@@ -95,6 +102,41 @@ class TemporalAutoencoder(Autoencoder):
             self.recompute_blocks()
         if tensors is not None:
             self.load_tensors(tensors)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike, **options: Any) -> "Self":
+        """Return `TemporalAutoencoder(pretrained=name_or_path, **options)`, for inference.
+
+        `mg.VideoVAE.from_pretrained` opens the autoencoders of all families.
+
+        Args:
+            name_or_path: a weight file, or a folder with one.
+            options: as of the constructor.
+
+        Raises:
+            ValueError, FileNotFoundError: as the constructor.
+        """
+        return cls(pretrained=name_or_path, **options).set_train(False)
+
+    def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
+        """Write config.json, the weights and, if there is none, a model card into a folder.
+
+        `from_pretrained` reads it back, here and of `mg.VideoVAE`.
+
+        Raises:
+            FileExistsError: an autoencoder is there already and `overwrite` is false.
+        """
+        family, config = autoencoder_family(self.family), self.config.to_dict()
+        fields = {"_class_name": family.class_names[0], **config}
+        write_autoencoder(
+            folder,
+            family,
+            fields,
+            self.tensors(),
+            self.spec,
+            metadata=config_metadata(config),
+            overwrite=overwrite,
+        )
 
     def explain_mismatch(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
         return explain_config_mismatch(tensors, self.config.to_dict())

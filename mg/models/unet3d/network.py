@@ -31,6 +31,7 @@ from mg.models.layers.tokens import (
 )
 from mg.models.movie_gen.conditions import TextInputs, TimeEmbedding
 from mg.models.unet3d.config import UNet3DConfig
+from mg.parallel.sequence import SequenceParallel
 
 __all__ = ["UNet3D"]
 
@@ -48,7 +49,8 @@ class UNet3D(Denoiser):
         sequence: must be None: ranks cannot share the frames.
 
     Raises:
-        ValueError: a config that no network can be built from, a precision that the device lacks.
+        ValueError: a config that no network can be built from, a precision that the device lacks,
+            ranks that are to share the frames.
     """
 
     family = "unet"
@@ -59,10 +61,12 @@ class UNet3D(Denoiser):
         *,
         dtype: str = "float32",
         recompute_every: int = 0,
-        sequence: None = None,
+        sequence: SequenceParallel | None = None,
     ) -> None:
         config = UNet3DConfig.from_mapping(config)
         super().__init__(config, dtype=dtype, recompute_every=recompute_every)
+        if sequence is not None:
+            config.tokens_per_rank(0, sequence.size)  # which refuses
         self.check_inputs = constexpr(config.check_inputs)
         widths = config.widths
         self.time_embedding = TimeEmbedding(config)

@@ -2,11 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mg.latent_spec import LatentSpec, diffusers_scaling
 from mg.models.diffusers_config import known_fields
+from mg.type_checks import check_structure
 from mg.weights.wan_names import wan_config_fields
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["WAN21_STATISTICS", "WAN22_STATISTICS", "WanVAEConfig"]
 
@@ -57,18 +61,16 @@ class WanVAEConfig:
         is_residual: whether levels have shortcuts without parameters, as in Wan 2.2.
         patch_size: side of the squares of pixels that are taken as channels; None takes pixels.
         in_channels, out_channels: of the patches, 3 * patch_size^2.
+        clip_output: whether decoded frames are clipped to [-1, 1], as diffusers does; not while
+            training, where clipped ones would have no gradient.
 
     Raises:
         ValueError: a value that no network can be built from, with what was expected.
     """
 
     FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"attn_scales": ([],), "dropout": (0,)}
-    # Said by the structure, or by whoever decodes.
-    IGNORED: ClassVar[tuple[str, ...]] = (
-        "scale_factor_temporal",
-        "scale_factor_spatial",
-        "clip_output",
-    )
+    # Said by the structure.
+    IGNORED: ClassVar[tuple[str, ...]] = ("scale_factor_temporal", "scale_factor_spatial")
 
     base_dim: int = 96
     decoder_base_dim: int | None = None
@@ -82,9 +84,12 @@ class WanVAEConfig:
     in_channels: int = 3
     out_channels: int = 3
     patch_size: int | None = None
+    clip_output: bool = False
 
     def __post_init__(self) -> None:
-        self._check_types()
+        check_structure(self)
+        if not self.dim_mult:
+            raise ValueError("dim_mult=[]; expected one whole number for each level")
         for name in ("in_channels", "out_channels"):
             channels = 3 * self.patch**2
             # Some configs count the channels before pixels are taken together.
@@ -115,34 +120,6 @@ class WanVAEConfig:
                 "halves its channels, and must have 2 or more"
             )
         _ = self.spec  # checks the statistics
-
-    def _check_types(self) -> None:
-        for name in ("base_dim", "z_dim", "num_res_blocks", "in_channels", "out_channels"):
-            if not _is_size(getattr(self, name)):
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r}; expected a whole number of 1 or more"
-                )
-        for name in ("decoder_base_dim", "patch_size"):
-            value = getattr(self, name)
-            if value is not None and not _is_size(value):
-                raise ValueError(f"{name}={value!r}; expected null or a whole number of 1 or more")
-        lists = {
-            "dim_mult": (_is_size, "whole numbers of 1 or more, one for each level"),
-            "temperal_downsample": (_is_bool, "true or false, one between each two levels"),
-            "latents_mean": (_is_number, "numbers, one for each channel"),
-            "latents_std": (_is_number, "numbers, one for each channel"),
-        }
-        for name, (is_right, kind) in lists.items():
-            value = getattr(self, name)
-            if value is None and name.startswith("latents_"):
-                continue
-            if not isinstance(value, list | tuple) or not all(map(is_right, value)):
-                raise ValueError(f"{name}={value!r}; expected a list of {kind}")
-            object.__setattr__(self, name, tuple(value))
-        if not self.dim_mult:
-            raise ValueError("dim_mult=[]; expected one whole number for each level")
-        if type(self.is_residual) is not bool:
-            raise ValueError(f"is_residual={self.is_residual!r}; expected true or false")
 
     def _check_shortcuts(self) -> None:
         """Raise ValueError unless the shortcuts can average and repeat whole channels."""
@@ -197,7 +174,7 @@ class WanVAEConfig:
         return LatentSpec(self.z_dim, t=time, h=side, w=side, head=1, step=time, **scaling)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Self":
         """Return the config that the fields of a config.json describe.
 
         Fields that it lacks have their defaults; unknown ones are warned about and ignored, as in
@@ -214,7 +191,7 @@ class WanVAEConfig:
         return cls(**known_fields(mapping, cls, fixed=cls.FIXED, ignored=cls.IGNORED))
 
     @classmethod
-    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> Self:
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]]) -> "Self":
         """Return the config of weights without one; the latents' statistics are assumed.
 
         They are the published ones of networks with as many channels; there are none for others.
@@ -231,23 +208,16 @@ class WanVAEConfig:
         return cls(**fields, **published.get(fields["z_dim"], unscaled))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values (lists for tuples) that JSON can hold, all that diffusers writes."""
+        """Return plain values (lists for tuples) that JSON can hold, all that diffusers writes.
+
+        `clip_output`, which diffusers' class does not have, is there if it is true.
+        """
         fields = {
             **{name: allowed[0] for name, allowed in self.FIXED.items()},
             **dataclasses.asdict(self),
             "scale_factor_temporal": self.spec.t,
             "scale_factor_spatial": self.spec.h,
         }
+        if not self.clip_output:
+            del fields["clip_output"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 1
-
-
-def _is_bool(value: Any) -> bool:
-    return type(value) is bool
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)

@@ -245,10 +245,10 @@ class WanVAE(Autoencoder):
 
     Args:
         config: the structure; None takes Wan 2.1's.
-        chunked: whether clips are coded piece after piece, in constant memory, where the network
+        framewise: whether clips are coded piece after piece, in constant memory, where the network
             is not in training; the result is the same.
-        clip_output: whether decoded frames are clipped to [-1, 1], as diffusers does. Where they
-            are, they have no gradient.
+        clip_output: whether decoded frames are clipped to [-1, 1] where the network is not in
+            training; None takes what the config says.
         options: as of `Autoencoder`.
     """
 
@@ -259,19 +259,24 @@ class WanVAE(Autoencoder):
         self,
         config: WanVAEConfig | None = None,
         *,
-        chunked: bool = True,
-        clip_output: bool = False,
+        framewise: bool = True,
+        clip_output: bool | None = None,
         **options: Any,
     ) -> None:
         config = WanVAEConfig() if config is None else config
         super().__init__(config, **options)
-        self.chunked, self.clip_output = chunked, clip_output
-        self.piece_frames = PieceLengths(1, FRAMES_AT_ONCE) if chunked else None
+        self.framewise = framewise
+        self.clip_output = config.clip_output if clip_output is None else clip_output
         channels = config.z_dim
         self.encoder = Encoder(config)
         self.quant_conv = Conv3d(2 * channels, 2 * channels, kernel_size=1)
         self.post_quant_conv = Conv3d(channels, channels, kernel_size=1)
         self.decoder = Decoder(config)
+
+    @property
+    def piece_frames(self) -> PieceLengths | None:
+        """Lengths of the pieces."""
+        return PieceLengths(1, FRAMES_AT_ONCE) if self.framewise else None
 
     def explain_mismatch(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
         try:
@@ -323,13 +328,15 @@ class WanVAE(Autoencoder):
 
     def finished(self, frames: Tensor) -> Tensor:
         frames = frames.astype(ms.float32)
-        return ops.clamp(frames, -1.0, 1.0) if self.clip_output else frames
+        if self.clip_output and not self.training:
+            return ops.clamp(frames, -1.0, 1.0)
+        return frames
 
     # -- inside compiled graphs: tensors in, tensors out, no checks ------------------------------
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and logvar (B, C, k + 1, H', W') in fp32 of a video (B, 3, 4k + 1, H, W)."""
-        if self.training or not self.chunked:
+        if self.training or not self.framewise:
             mean, logvar, _ = self.encode_piece(video, keeps_past=False)
             return mean, logvar
         means, logvars, past = [], [], ()
@@ -341,7 +348,7 @@ class WanVAE(Autoencoder):
 
     def frames_from(self, z: Tensor, num_frames: int | None = None) -> Tensor:
         """Return the video (B, 3, 4k + 1, H, W) in fp32 of a latent (B, C, k + 1, H', W')."""
-        if self.training or not self.chunked:
+        if self.training or not self.framewise:
             return self.decode_piece(z, keeps_past=False)[0]
         parts, past = [], ()
         for start, stop in _pieces(z.shape[2], LATENTS_AT_ONCE):

@@ -1,7 +1,6 @@
 """Every setting of a training run of an autoencoder, checked before anything is built."""
 
 import dataclasses
-import difflib
 import logging
 import math
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mg.data.bucket_config import ClipBucket
 from mg.data.buckets import Bucket
 from mg.data.media_rules import Reading
+from mg.known_names import did_you_mean
 from mg.latent_spec import LatentSpec
 from mg.models.families import AUTOENCODERS, AutoencoderFamily, autoencoder_family
 from mg.models.tae.config import TAEConfig
@@ -159,7 +159,7 @@ class TrainAutoencoderConfig(RunSettings):
         return PretrainedTarget(
             families=(family.name, *family.starts_from),
             trained_first=("temporal",),
-            parts={"vae_encoder": "encoder", "vae_decoder": "decoder"},
+            parts={half: half for half in ("vae_encoder", "vae_decoder")},
         )
 
     def start_weights(self) -> PretrainedVAESettings | None:
@@ -218,8 +218,7 @@ class TrainAutoencoderConfig(RunSettings):
         names = [field.name for field in dataclasses.fields(LossSettings)]
         for name in phase.loss:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"expected one of {names}"
+                hint = did_you_mean(name, names, f"expected one of {names}")
                 raise ValueError(f"phases: loss has no field {name!r}; {hint}")
             require(
                 not name.startswith("lpips_"),
@@ -257,7 +256,8 @@ class TrainVAEConfig(TrainAutoencoderConfig):
         model: the network: `family`, and fields of that family's config or `config`, the path of a
             config.json with them; without either it is the one stored with pretrained, or the
             family's default. `from_pretrained` is another way to write `pretrained`;
-            `disc_off_grad_ckpt`, Open-Sora's, has nothing to do here.
+            `disc_off_grad_ckpt`, Open-Sora's, has nothing to do here. What a CausalVideoVAE's
+            config says of its training is that of the run (docs/vae.md).
     """
 
     model: dict[str, Any]

@@ -30,14 +30,16 @@ from mg.training.autoencoder.autoencoder_weights import (
     load_start_weights,
     load_teacher,
     metadata_of,
+    name_aliases,
 )
 from mg.training.autoencoder.discriminator_loss import DISCRIMINATOR_TERMS, DiscriminatorLoss
 from mg.training.autoencoder.perceptual import compared_frames, load_perceptual
 from mg.training.autoencoder.validation import Validation, naming_validation
 from mg.training.optimizers.optimizer import averaged_weights
 from mg.training.optimizers.schedule import learning_rate
+from mg.training.parameter_groups import has_match, matching_names
 from mg.training.phases import phase_step, trained_in
-from mg.training.pretrained import apply_pretrained
+from mg.training.pretrained import PretrainedSettings, apply_pretrained
 from mg.training.run.guards import NO_LIMIT
 from mg.training.stages import Stage, plan_stages
 from mg.training.step import TrainStep
@@ -68,13 +70,14 @@ class AutoencoderTask(Task):
         self._check_sources()
         self.perceptual = self._load_perceptual()
         start = load_start_weights(config)
+        self._check_patterns(start[1])
         self.dataset = _build_dataset(config, ranks)
         num_batches = self.dataset.num_batches_per_epoch(config.batch_size)
         steps_per_epoch = math.ceil(num_batches / config.optim.accumulation_steps)
         config = apply_pretrained(config, config.target(), steps_per_epoch=steps_per_epoch)
         self.config = config
         self.family = config.model_to_train().family
-        self.aliases = {"temporal": self.family.temporal} if self.family.temporal else {}
+        self.aliases = name_aliases(self.family)
         adversarial = config.adversarial
         self.stages = plan_stages(
             config, discriminator_start=adversarial.start_step if adversarial else None
@@ -101,6 +104,34 @@ class AutoencoderTask(Task):
             with naming_validation():
                 check_sources(*held_out)
 
+    def _check_patterns(self, network_config: AutoencoderSettings) -> None:
+        """Raise ValueError if a pattern of parameters that train or stay stands for none."""
+        config, family = self.config, self.config.model_to_train().family
+        section = config.pretrained
+        asked = {"train": config.train or [], "freeze": config.freeze}
+        for phase in config.phases:
+            asked["phases.train"] = [*asked.get("phases.train", []), *(phase.train or [])]
+            asked["phases.freeze"] = [*asked.get("phases.freeze", []), *phase.freeze]
+        if isinstance(section, PretrainedSettings) and section.is_used:
+            setting, num_epochs = section.frozen_epochs
+            first = config.target().trained_first if num_epochs else ()
+            asked[f"pretrained.{setting}={num_epochs}"] = list(first)
+        if not any(asked.values()):
+            return
+        names = list(family.shapes(network_config))
+        for setting, patterns in asked.items():
+            for pattern in patterns:
+                if pattern == "temporal" and not has_match(names, family.temporal):
+                    raise ValueError(
+                        f"{setting}: 'temporal' stands for layers that work along time alone, and "
+                        f"this network of the family {family.name!r} has none; name parts to train "
+                        "or to freeze, such as decoder (train, freeze or phases)"
+                    )
+                try:
+                    matching_names(names, pattern, aliases=name_aliases(family))
+                except ValueError as error:
+                    raise ValueError(f"{setting}: {error}") from error
+
     def _build_networks(
         self, tensors: dict[str, np.ndarray] | None, network_config: AutoencoderSettings
     ) -> None:
@@ -115,7 +146,10 @@ class AutoencoderTask(Task):
         if tensors is not None:
             start = config.start_weights()
             others = {} if start.parts is None else self.autoencoder.tensors()
-            self.autoencoder.load_tensors({**others, **tensors})
+            try:
+                self.autoencoder.load_tensors({**others, **tensors})
+            except ValueError as error:
+                raise ValueError(f"{start.model_name}: {error}") from error
         only_images = config.data.clip_config().mixed_strategy == "image_only"
         for size in config.clip_sizes():
             num_frames = 1 if only_images else size.num_frames
@@ -311,7 +345,10 @@ class AutoencoderTask(Task):
         return {self.family.name: metadata_of(self.autoencoder)}
 
     def next_command(self, weights: Path) -> str:
-        size = str(self.config.validation.size).replace("(", "[").replace(")", "]")
+        validation = self.config.validation
+        is_validated = validation.csv_path or validation.video_folder
+        size = validation.size if is_validated else self.config.data.size
+        size = str(size).replace("(", "[").replace(")", "]")
         return (
             f"mg reconstruct --ckpt_path {weights} "
             f"--video_folder FOLDER_OF_YOUR_VIDEOS --image_size {shlex.quote(size)}"

@@ -1,6 +1,7 @@
 """The weights that the training of an autoencoder starts from, and those that it ends with."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from mg.models.autoencoder import Autoencoder, AutoencoderSettings
 from mg.models.families import AutoencoderFamily, autoencoder_family
 from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
-from mg.training.parameter_groups import matching_names
+from mg.training.parameter_groups import autoencoder_halves, matching_names
 from mg.training.pretrained import PretrainedVAESettings, find_start_weights
 from mg.training.run.checkpoint import save_final_weights
 from mg.vaes.reading import ReadVAE, read_vae
@@ -22,6 +23,7 @@ __all__ = [
     "load_start_weights",
     "load_teacher",
     "metadata_of",
+    "name_aliases",
 ]
 
 
@@ -40,15 +42,23 @@ def load_start_weights(
     family = model.family
     if start is None:
         return None, model.config or family.read_config({})
-    read = _read(start, family, None if model.config is None else model.config.to_dict())
+    stated = None if model.config is None else model.config.to_dict()
+    if stated is not None and not family.starts_from:  # the class says how some files are read
+        stated = {"_class_name": family.class_names[0], **stated}
+    read = _read(start, family, stated)
     if start.parts is None:
         return read.tensors, model.config or family.read_config(read.config)
-    aliases = {"temporal": family.temporal} if family.temporal else {}
+    aliases = name_aliases(family)
     chosen = set()
     for pattern in start.parts:
         chosen |= matching_names(list(read.tensors), pattern, aliases=aliases)
     network_config = family.read_config({**read.config, **model.changes})
     return {name: read.tensors[name] for name in sorted(chosen)}, network_config
+
+
+def name_aliases(family: AutoencoderFamily) -> dict[str, Sequence[str]]:
+    """Return what short names in patterns of a family's parameters stand for."""
+    return {"temporal": family.temporal, **autoencoder_halves()}
 
 
 def load_teacher(config: TrainAutoencoderConfig) -> Autoencoder:
@@ -67,7 +77,10 @@ def load_teacher(config: TrainAutoencoderConfig) -> Autoencoder:
         encode_dtype=config.dtype,
         decode_dtype=config.dtype,
     )
-    teacher.load_tensors(read.tensors)
+    try:
+        teacher.load_tensors(read.tensors)
+    except ValueError as error:
+        raise ValueError(f"{config.start_weights().model_name}: {error}") from error
     for parameter in teacher.get_parameters():
         parameter.requires_grad = False
         parameter.name = f"teacher.{parameter.name}"
@@ -82,18 +95,14 @@ def _read(
     inflate_method = start.inflate_method
     if inflate_method == "central" and not family.starts_from:  # the default, of what inflates
         inflate_method = "none"
-    read = read_vae(
+    return read_vae(
         path,
         method=start.method,
         inflate_method=inflate_method,
         config=stated,
         key=start.key,
+        into=family.name,
     )
-    if read.family != family.name:
-        raise ValueError(
-            f"{path} holds weights of family {read.family!r}, but model.family is {family.name!r}"
-        )
-    return read
 
 
 def exported_path(folder: Path, family: AutoencoderFamily) -> Path:

@@ -192,7 +192,7 @@ class LoraSettings:
     """Train low-rank maps beside the network's linear maps, and nothing else.
 
     Args:
-        rank: of the maps; 4 to 64 are usual.
+        rank: rank of the maps; 4 to 64 are usual.
         alpha: alpha / rank is the factor on what they add; null for the rank, a factor of 1.
         targets: patterns of the linear maps' names, such as "*.self_attention.query"; null for
             those of attention and feed-forward layers.

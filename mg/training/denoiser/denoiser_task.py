@@ -27,6 +27,7 @@ from mg.pipelines.generator_folder import (
     load_generator,
     save_generator,
 )
+from mg.pipelines.generator_parts import check_fit
 from mg.training.denoiser.denoiser_config import LoraSettings, TrainDenoiserConfig
 from mg.training.denoiser.denoiser_data import (
     build_datasets,
@@ -118,7 +119,7 @@ class DenoiserTask(Task):
         return start
 
     def _model(self, start: GeneratorParts | None) -> DenoiserConfig:
-        """Return the network's config, which must take all latents."""
+        """Return the network's config, which must take all latents and the texts."""
         manifest = self.dataset.manifest
         sizes = sample_sizes(manifest)
         if start is not None:  # positions follow from the sizes, so they stay as they were
@@ -130,6 +131,7 @@ class DenoiserTask(Task):
             condition_channels=self.conditions.num_channels(manifest.spec.channels),
             sizes=sizes,
         )
+        check_fit(model, manifest.spec, self.text_encoders, self.conditions)
         for bucket in manifest.buckets():
             try:
                 size = bucket.num_frames, bucket.height, bucket.width

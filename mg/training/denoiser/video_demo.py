@@ -20,8 +20,22 @@ TABLE = "captions.csv"
 ENCODERS = {"hunyuan": ["word,max_tokens=256", "text"]}
 
 
-def write_clips(folder: Path, num_videos: int, *, overwrite: bool = False) -> None:
+def write_clips(
+    folder: Path,
+    num_videos: int,
+    *,
+    size: int = 64,
+    num_frames: int = 16,
+    overwrite: bool = False,
+) -> None:
     """Write clips of shapes that move, grow, shrink or rotate, and a table of their captions.
+
+    Args:
+        folder: for all of it.
+        num_videos: how many.
+        size: side of the frames in pixels.
+        num_frames: per clip.
+        overwrite: replace what is there.
 
     Raises:
         FileExistsError: a file is there and `overwrite` is false.
@@ -29,7 +43,9 @@ def write_clips(folder: Path, num_videos: int, *, overwrite: bool = False) -> No
     rows = []
     for index in tqdm(range(num_videos), desc="drawing clips", disable=None):
         split = "changing" if index % 2 else "train"
-        combination, frames = synthetic_clip(index // 2, split=split)
+        combination, frames = synthetic_clip(
+            index // 2, split=split, size=size, num_frames=num_frames
+        )
         name = f"{index:05d}.mp4"
         write_video(folder / name, frames, fps=FPS, overwrite=overwrite, lossless=True)
         rows.append((name, combination.caption))

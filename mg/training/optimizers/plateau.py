@@ -16,7 +16,7 @@ class PlateauSettings:
     Args:
         num_validations: validations in a row without improvement after which it falls.
         min_improvement: share of the best loss by which a new one must be lower to count.
-        factor: on the learning rate each time.
+        factor: what the learning rate is multiplied by each time.
         min_multiplier: the smallest product of these factors.
     """
 

@@ -80,7 +80,7 @@ def read_manifest(folder: Path) -> Manifest:
     except FileNotFoundError as error:
         raise ValueError(f"{MANIFEST} is missing") from error
     try:
-        content = json.loads(raw)
+        content = json.loads(raw)  # sealed, and a score may be NaN, which `read_json` refuses
         del content["sha256"]
         is_intact = _sealed_text(content).encode() == raw
     except (ValueError, KeyError, TypeError) as error:

@@ -76,7 +76,7 @@ class StoredCheckpoint:
         Raises:
             ValueError: there is no such file in this checkpoint, or it has changed since.
         """
-        return json.loads(self._read(f"{name}.json"))
+        return json.loads(self._read(f"{name}.json"))  # sealed: what was written, NaN included
 
     def _read(self, name: str) -> bytes:
         return read_verified(self.path, name, manifest=self.manifest)

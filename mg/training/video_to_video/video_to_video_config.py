@@ -17,7 +17,7 @@ __all__ = ["PairDataSettings", "PairValidationSettings", "TrainVideoToVideoConfi
 TARGET = PretrainedTarget(
     families=tuple(AUTOENCODERS),
     trained_first=("unet",),
-    parts={"vae_encoder": "vae.*encoder.*", "vae_decoder": "vae.*decoder.*", "unet": "unet"},
+    parts={part: part for part in ("vae_encoder", "vae_decoder", "unet")},
 )
 
 

@@ -24,13 +24,14 @@ from mg.training.setting_checks import require
 from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
 from mg.vaes.reading import read_autoencoder
 from mg.vaes.video_vae import VideoVAE
+from mg.weights.publishing import Publishable
 
 __all__ = ["VideoToVideoDiffusion"]
 
 FPS = 16.0  # of a generator whose videos do not tell
 
 
-class VideoToVideoDiffusion:
+class VideoToVideoDiffusion(Publishable):
     """A VAE and a denoiser under texts and source videos.
 
     Attributes:

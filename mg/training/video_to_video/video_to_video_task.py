@@ -33,6 +33,7 @@ from mg.training.denoiser.flow_loss import FlowLoss
 from mg.training.metric import FLOW_LOSS
 from mg.training.optimizers.optimizer import averaged_weights
 from mg.training.parameter_groups import (
+    autoencoder_halves,
     group_table,
     learning_rate_multipliers,
     trainable_names,
@@ -49,7 +50,7 @@ __all__ = ["VideoToVideoTask"]
 
 logger = logging.getLogger("mg")
 
-NO_ALIASES: dict[str, list[str]] = {}
+ALIASES = autoencoder_halves("vae.")
 
 
 class VideoToVideoTask(Task):
@@ -161,10 +162,10 @@ class VideoToVideoTask(Task):
         names = list(parameters)
         train = config.train if phase.train is None else phase.train
         freeze = [*config.freeze, *phase.freeze]
-        trained = trainable_names(names, train, freeze, aliases=NO_ALIASES)
+        trained = trainable_names(names, train, freeze, aliases=ALIASES)
         if not any(name.startswith("unet.") for name in trained):
             raise ValueError("train and freeze leave nothing of the denoiser (unet) to train")
-        factors = learning_rate_multipliers(names, config.lr_multipliers, aliases=NO_ALIASES)
+        factors = learning_rate_multipliers(names, config.lr_multipliers, aliases=ALIASES)
         sizes = {name: parameter.size for name, parameter in parameters.items()}
         logger.info("Phase %d:\n%s", stage.phase_number, group_table(sizes, trained, factors))
         return set(trained), {name: f * phase.lr_multiplier for name, f in factors.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mg.conditions.text.build import build_text_encoder
-from mg.conditions.text.cache import TextCache, cached_encoders, read_text_embedding
+from mg.conditions.text.cache import TextCache, cached_encoders
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "encode_text.py"
 
@@ -45,7 +45,7 @@ def test_captions_of_a_table_by_two_encoders(tmp_path, captions):
     for info in infos:
         expected = build_text_encoder(info.spec).encode([*texts, "noise", ""])
         for i, text in enumerate([*texts, "noise", ""]):
-            found = read_text_embedding(tmp_path / "text", text, info.identity)
+            found = TextCache.open(tmp_path / "text", info.identity).read(text)
             assert (found.values == expected.values[i]).all()
             assert (found.mask == expected.mask[i]).all()
     assert "0 embedded (0 of them truncated), 6 there already" in encode(*flags, cwd=tmp_path)
@@ -72,10 +72,10 @@ def test_the_command_for_a_missing_text_makes_it(tmp_path):
     (info,) = cached_encoders(tmp_path / "text")
     text = '--it\'s a "dog"'
     with pytest.raises(FileNotFoundError, match="run: mg encode-text") as caught:
-        read_text_embedding(tmp_path / "text", text, info.identity)
+        TextCache.open(tmp_path / "text", info.identity).read(text)
     command = str(caught.value).split("mg encode-text ")[1].split(" (or")[0]
     assert run(*shlex.split(command), cwd=tmp_path).returncode == 0
-    assert read_text_embedding(tmp_path / "text", text, info.identity).mask.sum() == 10
+    assert TextCache.open(tmp_path / "text", info.identity).read(text).mask.sum() == 10
 
 
 def test_too_long_captions_are_cut_only_when_asked(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mg.conditions.text.build import absolute_spec, build_text_encoder
-from mg.conditions.text.cache import fill_text_cache, read_text_embedding
+from mg.conditions.text.cache import TextCache, fill_text_cache
 from mg.conditions.text.llama_config import LlamaConfig
 from mg.conditions.text.llama_encoder import LlamaEncoder
 from mg.conditions.text.prompt_template import PromptTemplate
@@ -271,7 +271,7 @@ def test_clip_pooled_is_the_state_of_the_end(clip_folder, reference, tmp_path):
     with pytest.raises(ValueError, match="9 tokens, at most 8 fit"):
         encoder.check_lengths(["w10 w11 w12 w13 w14 w15 w16"])
     fill_text_cache(tmp_path / "cache", encoder, ["w6 w7 w8 w9"])
-    cached = read_text_embedding(tmp_path / "cache", "w6 w7 w8 w9", encoder.identity)
+    cached = TextCache.open(tmp_path / "cache", encoder.identity).read("w6 w7 w8 w9")
     np.testing.assert_array_equal(cached.values, embedding.values[0])
     for spec in (f"t5:{clip_folder},pooled", f"clip:{clip_folder},pooled,pooled"):
         with pytest.raises(ValueError, match="unknown text encoder"):

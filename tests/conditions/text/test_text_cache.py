@@ -14,7 +14,6 @@ from mg.conditions.text.cache import (
     TextCache,
     cached_encoders,
     fill_text_cache,
-    read_text_embedding,
 )
 from mg.conditions.text.encoder import TextEmbedding
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
@@ -44,7 +43,7 @@ def test_what_was_stored_is_read(tmp_path, encoder):
     assert counts == FillCounts(written=3, skipped=0, truncated=0)  # with the empty text
     for text in {*TEXTS, ""}:
         found, expected = (
-            read_text_embedding(tmp_path, text, encoder.identity),
+            TextCache.open(tmp_path, encoder.identity).read(text),
             encoder.encode([text]),
         )
         np.testing.assert_array_equal(found.values, expected.values[0])
@@ -89,7 +88,7 @@ def test_a_missing_text_names_the_command_that_makes_it(tmp_path, encoder):
     fill_text_cache(folder, encoder, TEXTS)
     text = "it's a 'green' circle"
     with pytest.raises(FileNotFoundError, match=r"has no embedding of .*green") as caught:
-        read_text_embedding(folder, text, encoder.identity)
+        TextCache.open(folder, encoder.identity).read(text)
     command = str(caught.value).split("run: ")[1].split(" (or")[0]
     assert shlex.split(command) == [
         "mg",
@@ -102,14 +101,14 @@ def test_a_missing_text_names_the_command_that_makes_it(tmp_path, encoder):
 
 def test_embeddings_of_another_encoder_are_refused(tmp_path, encoder):
     with pytest.raises(FileNotFoundError, match="holds no text embeddings"):
-        read_text_embedding(tmp_path, "a red circle", encoder.identity)
+        TextCache.open(tmp_path, encoder.identity).read("a red circle")
     fill_text_cache(tmp_path, encoder, TEXTS)
     other = ByteEncoder(unit="word", width=32, max_tokens=7)
     with pytest.raises(ValueError, match=r"not made by the encoder\n  word,width=32,max_tokens=7"):
-        read_text_embedding(tmp_path, "a red circle", other.identity)
+        TextCache.open(tmp_path, other.identity).read("a red circle")
     fill_text_cache(tmp_path, other, TEXTS)
     for each, length in ((encoder, 6), (other, 7)):  # side by side
-        assert read_text_embedding(tmp_path, "a red circle", each.identity).mask.shape == (length,)
+        assert TextCache.open(tmp_path, each.identity).read("a red circle").mask.shape == (length,)
 
 
 def test_new_weights_do_not_find_the_old_ones_embeddings(tmp_path, t5_folder):
@@ -118,7 +117,7 @@ def test_new_weights_do_not_find_the_old_ones_embeddings(tmp_path, t5_folder):
     (t5_folder / "config.json").write_text(text + " ")
     changed = build_text_encoder(f"t5:{t5_folder}")
     with pytest.raises(ValueError, match="were not made by the encoder"):
-        read_text_embedding(tmp_path / "cache", "w5 w6", changed.identity)
+        TextCache.open(tmp_path / "cache", changed.identity).read("w5 w6")
 
 
 def test_a_cache_tells_its_encoders(tmp_path, encoder):

@@ -7,7 +7,7 @@ FAMILY = AutoencoderFamily(
     name="exercise",
     class_names=("ExerciseAutoencoder",),
     network="tests.contract.exercise.network:ExerciseAutoencoder",
-    read_config=ExerciseConfig.from_mapping,
+    from_fields=ExerciseConfig.from_mapping,
     is_own=lambda shapes: set(shapes) == {"down.weight", "down.bias", "up.weight", "up.bias"},
     complete=lambda config, tensors: dict(config or {}),
     description="a family that only a test knows",

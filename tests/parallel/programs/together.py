@@ -5,6 +5,7 @@
 Each part is a function of `ranks`, so that a test calls it with one rank for comparison.
 """
 
+import dataclasses
 import functools
 import json
 import sys
@@ -16,9 +17,8 @@ from mindspore import Tensor, nn, ops
 
 from mg.data.manifest import build_manifest
 from mg.device import DeviceConfig, setup_device
-from mg.models.tae.config import TAEConfig
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.parallel.collectives import broadcast_array, broadcast_parameters
+from mg.parallel.collectives import broadcast_array
 from mg.parallel.ranks import Ranks, init_ranks
 from mg.parallel.work import map_over_ranks
 from mg.parameters import set_values
@@ -29,19 +29,12 @@ from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.tiling.sizes import Tiling
 from mg.training.autoencoder.autoencoder_config import OptimSettings
 from mg.training.step import TrainStep
+from tests import tiny
 
 BATCH_SIZE, NUM_UPDATES, LR = 4, 3, 0.02
 KINDS = {"whole": 0, "zero1": 1, "zero2": 2}  # stages of ZeRO
 SETTINGS = OptimSettings(ema_decay=0.9, clip_grad_norm=0.5, weight_decay=0.1, accumulation_steps=2)
-TAE = TAEConfig(
-    ch=32,
-    ch_mult=(1, 1),
-    num_res_blocks=1,
-    z_channels=3,
-    attn_type="spat_only",
-    temporal_downsample_level=(0,),
-    temporal_upsample_level=(1,),
-)
+TAE = dataclasses.replace(tiny.TAE, z_channels=3, attn_type="spat_only")
 TILING = Tiling(frames=8, overlap_frames=4, height=16, width=16, overlap_pixels=8)
 
 
@@ -67,7 +60,9 @@ class SmallLoss(nn.Cell):
 
 def make_step(ranks: Ranks, *, zero_stage: int) -> TrainStep:
     loss = SmallLoss(seed=ranks.rank)  # other weights on each rank, until they are broadcast
-    broadcast_parameters(loss.trainable_params(), ranks)
+    ranks.barrier()
+    for parameter in loss.trainable_params():
+        set_values(parameter, broadcast_array(parameter.asnumpy(), ranks))
     return TrainStep(loss, SETTINGS, ranks=ranks, zero_stage=zero_stage).set_train()
 
 

@@ -38,8 +38,8 @@ MODELS = {
         "rope": True,
         **TEXT,
     },
-    "cogvideox": {
-        "num_layers": 1,
+    "cogvideox": {  # of its last layer the text goes nowhere
+        "num_layers": 2,
         "num_attention_heads": 2,
         "attention_head_dim": 16,
         "time_embed_dim": 8,
@@ -47,6 +47,18 @@ MODELS = {
         "sample_height": 8,
         "sample_frames": 9,
         **TEXT,
+    },
+    "hunyuan": {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "num_refiner_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "mlp_ratio": 2.0,
+        "rope_axes_dim": [4, 6, 6],
+        "guidance_embeds": False,
+        **TEXT,
+        "text_encoders": [*TEXT["text_encoders"], {"name": "b", "width": 10, "max_tokens": 1}],
     },
 }
 BATCH_SIZE, NUM_UPDATES, LR = 4, 2, 1e-2
@@ -66,11 +78,14 @@ class Way:
 WAYS = {
     "data": Way(),
     "cogvideox": Way("cogvideox"),
+    "hunyuan": Way("hunyuan"),
     "sequence": Way(sequence_parallel=2, zero_stage=2),
     "sequence_zero3": Way(sequence_parallel=2, zero_stage=3, recompute_every=1),
     "cogvideox_zero3": Way("cogvideox", zero_stage=3),
+    "cogvideox_sequence": Way("cogvideox", sequence_parallel=2),
+    "hunyuan_sequence_zero3": Way("hunyuan", sequence_parallel=2, zero_stage=3, recompute_every=1),
 }
-ALONE = ("data", "cogvideox")  # what one rank does
+ALONE = ("data", "cogvideox", "hunyuan")  # what one rank does
 
 
 def make_step(ranks: Ranks, way: Way) -> TrainStep:
@@ -94,8 +109,8 @@ def make_step(ranks: Ranks, way: Way) -> TrainStep:
     return step.set_train()
 
 
-def batch_of(number: int, place: Ranks) -> list[Tensor]:
-    """Return a group of ranks' share of a batch."""
+def batch_of(number: int, place: Ranks, num_texts: int) -> list[Tensor]:
+    """Return a group of ranks' share of a batch; a second text is one token."""
     rng = np.random.default_rng(number)
     shape = (BATCH_SIZE, 4, 3, 8, 4)
     mean, posterior_noise, noise = (rng.standard_normal(shape, np.float32) for _ in range(3))
@@ -103,7 +118,8 @@ def batch_of(number: int, place: Ranks) -> list[Tensor]:
     t = rng.uniform(size=BATCH_SIZE).astype(np.float32)
     text = rng.standard_normal((BATCH_SIZE, 6, 10), np.float32)
     mask = np.arange(6) < rng.integers(1, 7, (BATCH_SIZE, 1))
-    whole = (mean, std, posterior_noise, noise, t, text, mask)
+    texts = (text, mask, text[:, :1], mask[:, :1])[: 2 * num_texts]
+    whole = (mean, std, posterior_noise, noise, t, *texts)
     return [Tensor(np.ascontiguousarray(x[place.rank :: place.size])) for x in whole]
 
 
@@ -112,10 +128,11 @@ def run(ranks: Ranks, folder: Path, name: str) -> None:
     way = WAYS[name]
     step = make_step(ranks, way)
     place = data_ranks(ranks, way.sequence_parallel)
+    num_texts = len(MODELS[way.family]["text_encoders"])
     log = []
     for number in range(NUM_UPDATES):
         scalars = (Tensor(value, ms.float32) for value in (LR, 1.0, 3e38))
-        loss, _, norm, _ = step(*scalars, True, *batch_of(number, place))
+        loss, _, norm, _ = step(*scalars, True, *batch_of(number, place, num_texts))
         log.append([float(loss.asnumpy()), float(norm.asnumpy())])
     state = step.state()
     moments = (*adamw(step).first_moment, *adamw(step).second_moment)

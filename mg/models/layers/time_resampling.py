@@ -1,6 +1,6 @@
-"""Halving and doubling a video in space and in time, in the folded layout.
+"""Halving and doubling a clip in time by convolutions over time, in the folded layout.
 
-Layouts and precision are those of `mg.models.layers`.
+Layouts and precision: see `mg.models.layers`.
 
 Source: Movie Gen (arXiv 2410.13720) section 3.1.1.
 """
@@ -9,33 +9,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops import constexpr
 
-from mg.models.layers.convolution import Conv2d, TemporalConv
+from mg.models.layers.convolution import TemporalConv
 from mg.models.layers.frames import channel_rows, folded_frames
-from mg.models.layers.resampling import DoubledConv2d
 
-__all__ = ["SpatialDownsample", "SpatialUpsample", "TemporalDownsample", "TemporalUpsample"]
-
-
-class SpatialDownsample(nn.Cell):
-    """Halve H and W: pad one zero right and bottom, 3x3 convolution with stride 2."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = Conv2d(channels, channels, kernel_size=3, stride=2, padding=(0, 1, 0, 1))
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.conv(x)  # (B*T, C, H/2, W/2)
-
-
-class SpatialUpsample(nn.Cell):
-    """Double H and W: nearest neighbour, then a 3x3 convolution."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = DoubledConv2d(channels, channels)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.conv(x)  # (B*T, C, 2H, 2W)
+__all__ = ["TemporalDownsample", "TemporalUpsample"]
 
 
 class TemporalDownsample(nn.Cell):

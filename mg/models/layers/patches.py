@@ -1,6 +1,6 @@
-"""Blocks of pixels and frames into channels and back, around the TAE's layers.
+"""Blocks of pixels and frames into channels and back.
 
-Not in the paper, where a patch is one pixel of one frame. Layouts are those of `mg.models.layers`.
+Layouts: see `mg.models.layers`.
 """
 
 from mindspore import Tensor, ops
