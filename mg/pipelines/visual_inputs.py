@@ -65,7 +65,7 @@ class VisualInputs:
         if (self.known_frames is None) != (self.mask is None):
             alone = "mask" if self.known_frames is None else "known_frames"
             raise ValueError(
-                f"{alone} by itself: known_frames is a video, and mask says which of its frames are "
+                f"{alone} by itself: known_frames is a video, mask says which of its frames are "
                 'kept, such as "0-7,24-31"; give both'
             )
         others = [name for name in PLACES if getattr(self, name) is not None]
