@@ -63,10 +63,10 @@ class VisualInputs:
         if self.first_frame is not None and self.prefix is not None:
             raise ValueError("first_frame and prefix both say how the video begins; give one")
         if (self.known_frames is None) != (self.mask is None):
-            given, missing = ("mask", "known_frames")[:: 1 if self.known_frames is None else -1]
+            alone = "mask" if self.known_frames is None else "known_frames"
             raise ValueError(
-                f"{given} without {missing}: known_frames is a video, and mask says which of its "
-                'frames are kept, such as "0-7,24-31"; give both'
+                f"{alone} by itself: known_frames is a video, mask says which of its frames are "
+                'kept, such as "0-7,24-31"; give both'
             )
         others = [name for name in PLACES if getattr(self, name) is not None]
         if others and self.known_frames is not None:

@@ -150,8 +150,8 @@ def test_masks_of_causal_latents_and_of_too_little():
     with pytest.raises(ValueError, match="known_frames has 3 frames and the video is to have 8"):
         VisualInputs(known_frames=frames[:3], mask="0-1").fitted(settings(8))
     for given, message in (
-        ({"mask": "0-1"}, "mask without known_frames"),
-        ({"known_frames": frames}, "known_frames without mask"),
+        ({"mask": "0-1"}, "mask by itself"),
+        ({"known_frames": frames}, "known_frames by itself"),
         ({"known_frames": frames, "mask": "0", "suffix": frames}, "suffix and known_frames both"),
     ):
         with pytest.raises(ValueError, match=message):
