@@ -2,15 +2,18 @@
 
     python benchmarks/check_vaes.py
 
-For each family with a reference network in tests/fixtures/vaes, through `VideoVAE`: largest
-absolute differences to the reference implementation in encoding (mean and logvar), in decoding and
-in the gradients of all parameters; and tiled against untiled, as a part of the largest value: with
-centre taps and a repeating pattern, where tiles can be exact, and with the random weights as they
-are, where every tile has borders and statistics of normalisation of its own.
+For each family with a reference network in tests/fixtures, through `VideoVAE`: largest absolute
+differences to the reference implementation in encoding (mean and logvar), in decoding and in the
+gradients of all recorded parameters. Of the first table also tiled against untiled, as a part of
+the largest value: with centre taps and a repeating pattern, where tiles can be exact, and with the
+random weights as they are, where every tile has borders and statistics of normalisation of its own.
+Of the second tiled against what the reference implementation makes of the same tiles.
 """
 
+import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -21,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.vaes import VideoVAE
 
-FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "fixtures" / "vaes"
+ALL_FIXTURES = Path(__file__).resolve().parents[1] / "tests" / "fixtures"
+FIXTURES = ALL_FIXTURES / "vaes"
 # Fixture, network, frames and size of the tiles that are compared.
 CHECKED = (
     ("kl", "SD, SDXL, SD3.5, frame by frame", 2),
@@ -30,6 +34,72 @@ CHECKED = (
 )
 TILES = {"height": 32, "width": 32, "overlap_pixels": 8}
 PATTERN, REPEATS = 16, 4  # pixels; tiles of 32 and strides of 24 all hold whole patterns
+
+
+class Recorded(NamedTuple):
+    """A network whose outputs are recorded.
+
+    Attributes:
+        folder, arrays: with the weights, and the file with the numbers.
+        name: in the table.
+        mean: what the names of recorded latents begin with.
+        tiles: sizes of those that are recorded; None for none.
+        latent, frames: names of the latent that is decoded in tiles, and of the result.
+    """
+
+    folder: str
+    arrays: str
+    name: str
+    mean: str = "mean"
+    tiles: dict | None = None
+    latent: str = "i:tile_z"
+    frames: str = "o:tile_y"
+
+
+SMALL_TILES = {"height": 32, "width": 32, "overlap_pixels": 8}
+RECORDED = (
+    Recorded("wan/wan21", "wan/wan21", "Wan 2.1", tiles={}),
+    Recorded("wan/wan22", "wan/wan22", "Wan 2.2", tiles={}, frames="o:tile_y_px"),
+    Recorded(
+        "causal_vae/v1.0",
+        "causal_vae/v1.0",
+        "CausalVideoVAE v1.0",
+        tiles={**SMALL_TILES, "frames": None},
+    ),
+    Recorded(
+        "causal_vae/v1.0_32_groups",
+        "causal_vae/v1.0_32_groups",
+        "CausalVideoVAE v1.0, 32 groups",
+    ),
+    Recorded(
+        "causal_vae/v1.1",
+        "causal_vae/v1.1",
+        "CausalVideoVAE v1.1",
+        tiles={**SMALL_TILES, "frames": 8},
+    ),
+    Recorded(
+        "causal_vae/v1.2",
+        "causal_vae/v1.2",
+        "CausalVideoVAE v1.2",
+        tiles={
+            **{"height": 64, "width": 64, "overlap_pixels": 8},
+            **{"frames": 8, "latent_frames": 2},
+        },
+    ),
+    Recorded(
+        "dc_ae",
+        "dc_ae/tiny",
+        "Video DC-AE",
+        mean="z",
+        tiles={"spatial_tile_size": 32, "temporal_tile_size": 16},
+        latent="i:tile_lat",
+        frames="o:tile_y_video",
+    ),
+)
+RECORDED_HEADER = (
+    "| family | encode | decode | gradients, relative | tiles, encode and decode |\n"
+    "|---|---|---|---|---|"
+)
 HEADER = (
     "| family | read | encode | decode | gradients | tiles, centre taps | tiles, random weights |\n"
     "|---|---|---|---|---|---|---|"
@@ -50,6 +120,9 @@ def main() -> None:
         figures += [tiling_error(vae, num_frames), random_tiles]
         print(f"| {name} | yes | " + " | ".join(f"{figure:.1e}" for figure in figures) + " |")
     print("| SD, SDXL, SD3.5, inflated, on an image | yes | " + " | ".join(inflated_errors()), "|")
+    print(RECORDED_HEADER)
+    for subject in RECORDED:
+        print(f"| {subject.name} | " + " | ".join(recorded_errors(subject)) + " |", flush=True)
 
 
 def read_reference(name: str) -> dict[str, np.ndarray]:
@@ -122,6 +195,56 @@ def inflated_errors() -> list[str]:
     )
     encode, decode = coding_errors(vae, read_reference("kl"))
     return [f"{encode:.1e}", f"{decode:.1e}", "-", "-", "-"]
+
+
+def recorded_errors(subject: Recorded) -> list[str]:
+    """Return the cells of the row of a network whose outputs are recorded."""
+    vae = VideoVAE.from_pretrained(ALL_FIXTURES / subject.folder)
+    with np.load(ALL_FIXTURES / f"{subject.arrays}.npz", allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    num_frames, kind = int(arrays["loss_T"]), subject.mean
+    video = Tensor(arrays["i:x"][:, :, :num_frames])
+    posterior = vae.encode(video)
+    found = {f"o:{kind}_T{num_frames}": posterior.mean, f"o:logvar_T{num_frames}": posterior.logvar}
+    encode = max(difference(a.asnumpy(), arrays[n]) for n, a in found.items() if n in arrays)
+    frames = vae.decode(posterior.mean, num_frames).asnumpy()
+    decode = difference(frames, arrays[f"o:y_T{num_frames}"])
+    cells = [f"{encode:.1e}", f"{decode:.1e}", f"{recorded_gradient_error(vae, arrays, video):.1e}"]
+    return [*cells, recorded_tiling_error(vae, arrays, subject)]
+
+
+def recorded_gradient_error(vae: VideoVAE, arrays: dict[str, np.ndarray], video: Tensor) -> float:
+    """Return the largest difference in the recorded gradients, as a part of the largest of all."""
+    network = vae.network
+    parameters = dict(network.parameters_and_names())
+
+    def loss() -> Tensor:
+        mean, logvar = network.moments(video)
+        frames = network.frames_from(mean, video.shape[2])
+        spread = logvar if network.has_posterior else mean
+        return ops.square(frames - video).mean() + 0.1 * ops.square(spread).mean()
+
+    gradients = ms.grad(loss, None, ms.ParameterTuple(parameters.values()))()
+    named = zip(parameters, gradients, strict=True)
+    right = {name[2:]: array for name, array in arrays.items() if name.startswith("g:")}
+    errors = (difference(g.asnumpy(), right[name]) for name, g in named if name in right)
+    return max(errors) / max(float(np.abs(array).max()) for array in right.values())
+
+
+def recorded_tiling_error(vae: VideoVAE, arrays: dict[str, np.ndarray], subject: Recorded) -> str:
+    """Return the largest differences of tiled results to the recorded ones, as a table's cell."""
+    if subject.tiles is None:
+        return "-"
+    sizes = subject.tiles
+    if "tile" in arrays and not sizes:  # diffusers' terms
+        stated = json.loads(str(arrays["tile"]))
+        overlap = stated["min_h"] - stated["stride_h"]
+        sizes = {"height": stated["min_h"], "width": stated["min_w"], "overlap_pixels": overlap}
+    vae.enable_tiling(**sizes)
+    mean = vae.encode(arrays["i:tile_x"]).mean.asnumpy()
+    encode = difference(mean, arrays[f"o:tile_{subject.mean}"])
+    decode = difference(vae.decode(arrays[subject.latent]).asnumpy(), arrays[subject.frames])
+    return f"{encode:.1e}, {decode:.1e}"
 
 
 def difference(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -115,6 +115,15 @@ HUB_MODELS = (
         purpose="video autoencoder 4x32x32, 128 channels, of Open-Sora 2.0",
     ),
     HubModel(
+        name="causal-vae-1.0",
+        repository="LanguageBind/Open-Sora-Plan-v1.0.0",
+        subfolder="vae",
+        family="causal_vae",
+        megabytes=990,
+        licence="MIT",
+        purpose="video VAE 4x8x8, 4 channels, of Open-Sora-Plan 1.0",
+    ),
+    HubModel(
         name="causal-vae-1.1",
         repository="LanguageBind/Open-Sora-Plan-v1.1.0",
         subfolder="vae",

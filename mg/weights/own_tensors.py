@@ -3,7 +3,8 @@
 One rule for all families and formats. Where all names share them, the names of wrappers
 (`module.`, `_orig_mod.`, `first_stage_model.` ...) are taken off, in any combination; where a VAE
 stands behind them and something else beside it, such as a whole pipeline, what is beside is left
-out. So are the parts that only training needs: losses, discriminators, optimisers, counters.
+out. So are the parts that only training needs: losses, discriminators, optimisers, counters. Of a
+VAE that is there twice, once averaged over training, the averaged one counts.
 """
 
 import logging
@@ -25,9 +26,10 @@ Tensor = TypeVar("Tensor")  # an array, or anything with a shape
 # What training frameworks, compilers and pipelines put around a network.
 WRAPPERS = (
     *("module", "_orig_mod", "network", "model", "autoencoder", "_backbone", "net", "vae"),
-    *("state_dict", "first_stage_model", "gen_model", "generator", "ema", "ema_model"),
-    "diffusion_model",
+    *("state_dict", "first_stage_model", "gen_model", "generator", "diffusion_model"),
+    *("ema", "ema_model", "ema_state_dict"),
 )
+AVERAGED = frozenset({"ema", "ema_model", "ema_state_dict"})
 WRAPPERS_RUN = re.compile(rf"(?:(?:{'|'.join(WRAPPERS)})\.)*")
 # The first layer of each family's encoder: it shows where a VAE stands in a larger file.
 FIRST_LAYER = re.compile(
@@ -127,12 +129,15 @@ def _is_optimizer_copy(name: str, bare: frozenset[str]) -> bool:
 
 
 def _prefix(names: list[str]) -> str:
-    """Return what to take off: the wrappers that all names share, or those before the only VAE."""
+    """Return what to take off: wrappers that all names share, or those of the one VAE to take."""
     run = WRAPPERS_RUN.match(names[0])[0] if names else ""
     common = os.path.commonprefix([run, *names])
     if "." in common:
         return common[: common.rindex(".") + 1]
     prefixes = sorted({match[1] for name in names if (match := FIRST_LAYER.fullmatch(name))})
+    averaged = [prefix for prefix in prefixes if AVERAGED & set(prefix.split("."))]
+    if len(averaged) == 1:
+        return averaged[0]
     if len(prefixes) > 1:
         raise ValueError(
             f"the file holds {len(prefixes)} VAEs, with the prefixes "

@@ -277,7 +277,7 @@ def test_training_checkpoints_of_every_family(all_vaes, tmp_path, family):
         folder = tmp_path / str(number) / "vae"
         write_weights(folder / name, {**tensors, **others})
         (folder / "config.json").write_text(json.dumps(vae.stored_config()))
-        for key, factor in ((prefix.rstrip("."), 1), ("ema", 2)):
+        for key, factor in ((prefix.rstrip("."), 1), ("ema", 2), (None, 2)):
             loaded = VideoVAE.from_pretrained(folder.parent, "auto", "none", key=key)
             for tensor, array in vae.tensors().items():
                 assert np.array_equal(loaded.tensors()[tensor], factor * array), tensor

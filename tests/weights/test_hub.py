@@ -119,6 +119,7 @@ def test_each_model_has_a_config_weights_and_names_of_its_own():
         "wan-2.1",
         "wan-2.2",
         "video-dc-ae",
+        "causal-vae-1.0",
         "causal-vae-1.1",
         "causal-vae-1.2",
         "sd-vae",

@@ -111,6 +111,16 @@ def test_a_vae_in_a_whole_pipeline():
         own_names({FIRST: (8, 3, 3, 3), "vae." + FIRST: (8, 3, 3, 3)})
 
 
+def test_of_a_vae_and_its_average_the_average_is_taken():
+    twice = {f"{prefix}{n}": s for prefix in ("model.", "ema.module.") for n, s in SHAPES.items()}
+    names = own_names(twice)
+    assert set(names) == {f"ema.module.{name}" for name in SHAPES}
+    assert set(names.values()) == set(SHAPES)
+    both = {f"{prefix}{FIRST}": (8, 3, 3, 3) for prefix in ("ema.", "ema_model.")}
+    with pytest.raises(ValueError, match=r"2 VAEs, with the prefixes 'ema\.', 'ema_model\.'"):
+        own_names(both)
+
+
 def test_random_names_keep_their_ends():
     rng = np.random.default_rng(0)
     parts = (*WRAPPERS, "loss", "disc", "encoder", "conv_in", "weight", "step", "adam_m", "")
