@@ -10,7 +10,8 @@ from build_docs import SETTINGS
 from mg.cli import config_to_yaml, parse_config, run_main, save_config
 from mg.commands import COMMANDS, run_command
 from mg.models.tae.config import TAEConfig
-from mg.setting_names import ONE_NAME, SYNONYMS
+from mg.setting_names import ONE_NAME, is_near
+from mg.setting_synonyms import SYNONYMS
 from mg.settings_table import settings_of
 from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 
@@ -72,7 +73,8 @@ def test_null_is_none():
     ],
 )
 def test_a_mistyped_key_names_the_nearest_right_one(tmp_path, wrong, right):
-    assert fault(f"--{wrong}=3") == f"unknown setting {wrong!r}; did you mean {right!r}?"
+    message = fault(f"--{wrong}=3")
+    assert message.startswith(f"unknown setting {wrong!r}; did you mean {right!r}?")
     assert fault(f"--{wrong}", "3") == fault(f"--{wrong}=3")
     tree = 3
     for key in reversed(wrong.split(".")):
@@ -245,13 +247,95 @@ def test_the_arguments_of_the_process_are_the_default(monkeypatch):
     ],
 )
 def test_names_of_other_projects_are_answered_with_ours(theirs, ours):
-    assert fault(f"--{theirs}=3") == f"unknown setting {theirs!r}; did you mean {ours!r}?"
+    message = fault(f"--{theirs}=3")
+    assert message.startswith(f"unknown setting {theirs!r}; did you mean {ours!r}?")
 
 
 def test_every_synonym_means_a_setting_of_some_command():
     known = {setting.name for config in SETTINGS.values() for setting in settings_of(config)}
-    for name, ours in {**SYNONYMS, **ONE_NAME}.items():
+    for name, ours in ONE_NAME.items():
         assert set(ours) <= known, name
+    elsewhere = {"config", "num_edits", "num_clips", "num_videos", "lr"}  # of smaller commands
+    for synonym in SYNONYMS:
+        assert set(synonym.ours) <= known | elsewhere, synonym
+        assert {synonym.having, synonym.lacking} <= known | {""}, synonym
+        assert synonym.ours or synonym.note, synonym
+
+
+NO_HINT = "--help-all lists the settings"
+EPOCHS = "did you mean 'steps'? steps counts updates; an epoch is"
+UPDATES = "did you mean 'sampling.steps'? steps is the number of updates"
+HINTS = {
+    "train-tae": {
+        "ckpt_path": "did you mean 'pretrained'?",
+        "vae_path": "did you mean 'pretrained'?",
+        "image_height": "did you mean 'data.size'? It is [height, width]",
+        "disc_weight": "did you mean 'adversarial.weight'?",
+        "latent_channels": "did you mean 'model.z_channels'?",
+        "samples": "all clips of the data are used",
+        "num_samples": "all clips of the data are used",
+        "max_tokens": NO_HINT,
+        "chunk_size": NO_HINT,
+        "num_inference_steps": NO_HINT,
+        "epochs": EPOCHS,
+        "max_epochs": EPOCHS,
+        "cfg": "did you mean 'config'? It is a YAML file",
+        "gpu": "did you mean 'device'?",
+        "ema": "did you mean 'optim.ema_decay'?",
+        "wandb": "did you mean 'trackers'? It is a list, such as --trackers '[wandb]'",
+        "fps": "did you mean 'data.sample_stride'?",
+    },
+    "train": {
+        "num_inference_steps": UPDATES,
+        "sampling_steps": UPDATES,
+        "epochs": EPOCHS,
+        "cfg": "did you mean 'sampling.guidance'?",
+        "num_frames": "the length is that of the latents",
+        "width": "the size is that of the latents",
+        "num_gpus": "`mg launch NUM COMMAND ...` runs a command on several devices",
+        "local_rank": "`mg launch NUM COMMAND ...` runs a command on several devices",
+        "vae": "did you mean 'tae'?",
+    },
+    "generate": {
+        "kl_weight": NO_HINT,
+        "patch_size": NO_HINT,
+        "epochs": NO_HINT,
+        "force": "did you mean 'overwrite'?",
+        "model": "did you mean 'checkpoint'?",
+        "num_samples": "did you mean 'prompts_file'? A video is made of each of its lines",
+        "num_inference_steps": "did you mean 'steps'?",
+        "width": "did you mean 'resolution'? It is [height, width]",
+    },
+    "reconstruct": {"tile_size": "did you mean 'tiling.height'? With tiling.width"},
+    "evaluate": {"ckpt_path": NO_HINT, "image_size": "did you mean 'crop_size'?"},
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command, names in HINTS.items() for name in names]
+)
+def test_no_hint_leads_to_another_meaning(command, name):
+    with pytest.raises(ValueError) as caught:
+        parse_config(SETTINGS[command], [f"--{name}=3"], description="")
+    assert str(caught.value).startswith(f"unknown setting {name!r}; {HINTS[command][name]}")
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "expected"),
+    [
+        ("stepps", "steps", True),
+        ("stesp", "steps", True),
+        ("optm.lr", "optim.lr", True),
+        ("batchsize", "batch_size", True),
+        ("fps", "eps", False),
+        ("force", "source", False),
+        ("num_frames", "num_times", False),
+        ("tile_size", "image_size", False),
+        ("max_tokens", "max_restores", False),
+    ],
+)
+def test_only_slips_of_the_pen_are_near(name, other, expected):
+    assert is_near(name, other) is expected
 
 
 def test_one_name_per_thing_is_taken_by_every_command():
