@@ -73,7 +73,8 @@ SYNONYMS = (
     Synonym("device_id gpu_id gpu_ids", (),
             "the environment variable ASCEND_RT_VISIBLE_DEVICES chooses among the devices"),
     Synonym("num_gpus gpus ngpus n_gpus num_devices devices nproc_per_node num_processes "
-            "world_size num_nodes local_rank global_rank node_rank rank_id distributed", (), LAUNCH_NOTE),
+            "world_size num_nodes local_rank global_rank node_rank rank_id distributed", (),
+            LAUNCH_NOTE),
     Synonym("compile torch_compile graph_mode ms_mode", ("mode",), "It is graph or pynative"),
     Synonym("sp_size sequence_parallel_size", ("sequence_parallel",)),
     # Sampling.
