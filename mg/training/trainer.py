@@ -228,12 +228,19 @@ class Trainer:
             if self.step < self.config.steps:
                 self._at_intervals()
 
-    def _told_while_compiling(self, bar: tqdm) -> contextlib.AbstractContextManager:
-        """Return a context that counts the seconds of a step that compiles its graph."""
-        if not self.pace.compiles_next or self.config.mode != "graph" or not self.ranks.is_main:
-            return contextlib.nullcontext()
-        logger.info("Compiling the training step, which can take minutes ...")
-        return counting_seconds("compiling", bar)
+    @contextlib.contextmanager
+    def _told_while_compiling(self, bar: tqdm) -> Iterator[None]:
+        """Count the seconds of a step that compiles its graph."""
+        if not self.pace.compiles_next or self.config.mode != "graph":
+            yield
+            return
+        with self.stop.finishing("the compilation, which can take minutes, and one step"):
+            if not self.ranks.is_main:
+                yield
+                return
+            logger.info("Compiling the training step, which can take minutes ...")
+            with counting_seconds("compiling", bar):
+                yield
 
     def _enter_stage(self) -> None:
         """Build the next stage's steps when the present stage is over, and hand on their state."""
