@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
-__all__ = ["DeviceConfig", "runs_on_cpu", "setup_device"]
+__all__ = ["DeviceConfig", "announce_compilation", "compiles_graphs", "runs_on_cpu", "setup_device"]
 
 logger = logging.getLogger("mg")
 
@@ -83,6 +83,19 @@ def _refuse_stored_graphs() -> None:
             "phases and settings: MS_COMPILER_CACHE_ENABLE has no effect here."
         )
         ms.set_context(enable_compile_cache=False)
+
+
+def compiles_graphs() -> bool:
+    """Return whether networks are compiled before their first run."""
+    import mindspore as ms
+
+    return ms.get_context("mode") == ms.GRAPH_MODE
+
+
+def announce_compilation(what: str, work: Sized) -> None:
+    """Say that the first part of some work, if there is any, compiles `what`."""
+    if len(work) and compiles_graphs():
+        logger.info("Compiling %s, which can take minutes ...", what)
 
 
 def runs_on_cpu() -> bool:

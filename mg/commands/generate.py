@@ -13,6 +13,7 @@ from pathlib import Path
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
 from mg.pipelines.generated_files import (
+    check_output_name,
     check_outputs,
     describe_videos,
     numbered_paths,
@@ -137,6 +138,8 @@ class GenerateConfig(DeviceConfig):
             raise ValueError("lora_weight has no effect without lora")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}; expected 1 or more")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps={self.steps}; expected 1 or more")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed={self.seed}; expected 0 to 2^64 - 1")
 
@@ -147,6 +150,8 @@ def main() -> None:
     prompts = [config.prompt] if config.prompts_file is None else read_prompts(config.prompts_file)
     if config.prompt is not None and not config.prompt.strip():
         logger.warning("The prompt is empty: the video may show anything.")
+    if config.prompts_file is None:
+        check_output_name(config.output)
     parts = load_generator(config.checkpoint).with_text_dtype(config.text_dtype)
     if config.lora is not None:
         parts = with_lora(parts, config.lora, weight=config.lora_weight)

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import FPS, SPLITS, synthetic_clip
@@ -30,6 +29,7 @@ from mg.data.synthetic_crowd import CROWD_CAPTION, crowd_clip
 from mg.data.synthetic_edits import synthetic_edit
 from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video
+from mg.progress import with_progress
 
 NUM_SHOWN = 24
 
@@ -91,7 +91,7 @@ def make_sample_videos(flags: argparse.Namespace) -> None:
     if sheet is not None and sheet.exists() and not flags.overwrite:
         raise FileExistsError(f"{sheet} exists already; choose another name or add --overwrite")
     rows, shown = [], []
-    for index in tqdm(range(flags.num_videos), desc="drawing clips", disable=None):
+    for index in with_progress(range(flags.num_videos), "drawing clips", unit="clip"):
         for name, frames, row in _clips(index, flags):
             write_video(
                 folder / name, frames, fps=FPS, overwrite=flags.overwrite, lossless=not flags.lossy

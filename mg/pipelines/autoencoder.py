@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # MindSpore takes seconds to import; a wrong flag is answered
 
 __all__ = [
     "AutoencoderConfig",
+    "check_autoencoder",
     "check_latent_config",
     "config_hash",
     "load_autoencoder",
@@ -77,6 +78,25 @@ class AutoencoderConfig(DeviceConfig):
             raise ValueError("memory_budget_gb has no effect without enable_tile=True; set both")
         if self.memory_budget_gb is not None and self.memory_budget_gb <= 0:
             raise ValueError(f"memory_budget_gb={self.memory_budget_gb}; expected more than 0")
+
+
+def check_autoencoder(config: AutoencoderConfig, sizes: Iterable[tuple[int, int]] = ()) -> None:
+    """Raise as `load_autoencoder` would, and for sizes, as far as no weights need be read for it.
+
+    Args:
+        config: which autoencoder.
+        sizes: height and width of frames that it is to take.
+    """
+    from mg.vaes.reading import check_checkpoint
+
+    spec = check_checkpoint(
+        config.ckpt_path,
+        method=config.method,
+        inflate_method=config.inflate_method,
+        config=_read_model_config(config.model_config),
+    )
+    for size in sizes if spec is not None else ():
+        spec.check_video((1, spec.video_channels, 1, *size))
 
 
 def load_autoencoder(config: AutoencoderConfig) -> "Autoencoder":

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
@@ -30,7 +31,7 @@ from mg.weights.tae_names import is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 from mg.weights.wan_names import is_original_wan, wan_from_original
 
-__all__ = ["INFLATE_METHODS", "ReadVAE", "read_autoencoder", "read_vae"]
+__all__ = ["INFLATE_METHODS", "ReadVAE", "check_checkpoint", "read_autoencoder", "read_vae"]
 
 logger = logging.getLogger("mg")
 
@@ -71,6 +72,39 @@ def read_autoencoder(name_or_path: str | os.PathLike, **options: Any) -> Autoenc
     return AutoencoderParts(family, config, tensors, config.spec)
 
 
+def check_checkpoint(
+    name_or_path: str | os.PathLike,
+    *,
+    method: str = "auto",
+    inflate_method: str = "central",
+    config: Mapping[str, Any] | str | os.PathLike | None = None,
+) -> LatentSpec | None:
+    """Return the latents of a checkpoint as far as its config tells them; no weights are read.
+
+    Of a 2-D VAE that will be inflated, height and width count. None is for public names, which are
+    not fetched, and for weights without a config.
+
+    Args:
+        name_or_path, method, inflate_method, config: as of `read_vae`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such checkpoint, name or method.
+    """
+    _check_methods(method, inflate_method)
+    path = _local_path(name_or_path, method)
+    if path is None:
+        return None
+    file = find_weights(path)
+    stated = _read_config(config, file)
+    family = family_of_config(stated) if stated else None
+    if family is None:
+        return None
+    try:
+        return autoencoder_family(family).read_config(stated).spec
+    except ValueError:  # reading the weights says what is wrong, or completes what is missing
+        return None
+
+
 def read_vae(
     name_or_path: str | os.PathLike,
     *,
@@ -87,12 +121,7 @@ def read_vae(
 
     Args and Raises: as `VideoVAE.from_pretrained`.
     """
-    for argument, given, known in (
-        ("method", method, ("auto", "local", *AUTOENCODERS)),
-        ("inflate_method", inflate_method, INFLATE_METHODS),
-    ):
-        if given not in known:
-            raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
+    _check_methods(method, inflate_method)
     file = find_weights(_on_disk(name_or_path, method, cache_folder))
     stated = _read_config(config, file)
     if stated and stated.get("_class_name") == "CausalVAEModel":
@@ -122,10 +151,27 @@ def read_vae(
         raise ValueError(f"{file}: {error}") from error
 
 
+def _check_methods(method: str, inflate_method: str) -> None:
+    for argument, given, known in (
+        ("method", method, ("auto", "local", *AUTOENCODERS)),
+        ("inflate_method", inflate_method, INFLATE_METHODS),
+    ):
+        if given not in known:
+            raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
+
+
 def _on_disk(
     name_or_path: str | os.PathLike, method: str, cache_folder: str | os.PathLike | None
 ) -> Path:
     """Return the path, or the folder into which the named checkpoint has been downloaded."""
+    path = _local_path(name_or_path, method)
+    if path is not None:
+        return path
+    return fetch(find_model(str(name_or_path)).name, cache_folder=cache_folder)
+
+
+def _local_path(name_or_path: str | os.PathLike, method: str) -> Path | None:
+    """Return the path of a checkpoint on this machine; None if it is a public name."""
     path = Path(name_or_path).expanduser()
     if path.exists():
         return path
@@ -142,7 +188,7 @@ def _on_disk(
             f"method={method!r}, but {name_or_path} is of family {model.family!r}; leave method "
             "away to have the family recognised"
         )
-    return fetch(model.name, cache_folder=cache_folder)
+    return None
 
 
 def _read_config(
