@@ -6,9 +6,15 @@ import logging
 import os
 from collections.abc import Iterator, Sized
 
+from mg.known_names import one_of
+
 __all__ = ["DeviceConfig", "announce_compilation", "compiles_graphs", "runs_on_cpu", "setup_device"]
 
 logger = logging.getLogger("mg")
+
+DEVICES = ("auto", "Ascend", "GPU", "CPU")
+MODES = ("graph", "pynative")
+JIT_LEVELS = ("default", "O0", "O1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +27,14 @@ class DeviceConfig:
         jit_level: how hard the graph compiler works, O0 or O1; default leaves it to MindSpore.
     """
 
-    device: str = "auto"
-    mode: str = "graph"
-    jit_level: str = "default"
+    device: str = one_of("auto", DEVICES)
+    mode: str = one_of("graph", MODES)
+    jit_level: str = one_of("default", JIT_LEVELS)
 
     def __post_init__(self) -> None:
-        _check("device", self.device, ("auto", "Ascend", "GPU", "CPU"))
-        _check("mode", self.mode, ("graph", "pynative"))
-        _check("jit_level", self.jit_level, ("default", "O0", "O1"))
+        _check("device", self.device, DEVICES)
+        _check("mode", self.mode, MODES)
+        _check("jit_level", self.jit_level, JIT_LEVELS)
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,11 +1,23 @@
 """Names in configs that come from outside: wrong ones are refused with the nearest right one."""
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-__all__ = ["check_known"]
+__all__ = ["check_known", "one_of"]
 
 MAX_SHOWN = 100
+
+
+def one_of(default: str | None, choices: Sequence[str]) -> Any:
+    """Return a dataclass field whose help lists the values that it may have.
+
+    Args:
+        default: of the field.
+        choices: the values; the dataclass checks them itself.
+    """
+    return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
 
 
 def check_known(names: Iterable[str], known: Sequence[str], *, kind: str, place: str) -> None:

@@ -13,6 +13,8 @@ ONE_NAME = {
     "weights": ("ckpt_path", "checkpoint", "pretrained"),
     "input": ("input", "video_folder"),
     "output": ("output", "output_path", "output_folder"),
+    "output_path": ("output_path", "output", "output_folder"),
+    "output_folder": ("output_folder", "output", "output_path"),
     "size": ("image_size", "crop_size", "resolution", "data.size"),
     "num_frames": ("num_frames", "data.sample_n_frames"),
     # Open-Sora's, whose commands are taken as they stand.

@@ -14,6 +14,7 @@ from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
 from mg.data.transforms import height_width
 from mg.device import setup_device
+from mg.known_names import one_of
 from mg.parallel.ranks import init_ranks
 from mg.pipelines.autoencoder import AutoencoderConfig, check_autoencoder, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
@@ -70,7 +71,7 @@ class EncodeConfig(AutoencoderConfig):
     image_size: int | tuple[int, int] | None = None
     buckets: list[str] | None = None
     max_frames: int | None = None
-    format: str = "safetensors"
+    format: str = one_of("safetensors", ("safetensors", "npz"))
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
+from mg.known_names import one_of
 from mg.pipelines.generated_files import (
     check_output_name,
     check_outputs,
@@ -24,7 +25,7 @@ from mg.pipelines.generated_files import (
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator, with_lora
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings
 from mg.pipelines.visual_inputs import VisualInputs, check_known_frames
 from mg.tiling.sizes import Tiling
 
@@ -118,9 +119,9 @@ class GenerateConfig(DeviceConfig):
     prompt_template: str | None = None
     text_dtype: str = "float32"
     seed: int = 0
-    schedule: str | None = None
+    schedule: str | None = one_of(None, SCHEDULES)
     num_reference_steps: int = 250
-    solver: str = "euler"
+    solver: str = one_of("euler", ("euler", "midpoint"))
     two_passes: bool = False
     batch_size: int = 1
     truncate: bool = False

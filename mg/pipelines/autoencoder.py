@@ -11,7 +11,8 @@ import numpy as np
 
 from mg.data.latent_files import LatentInfo
 from mg.device import DeviceConfig
-from mg.models.families import autoencoder_family
+from mg.known_names import one_of
+from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.tiling.sizes import Tiling
 from mg.yaml_file import read_yaml
 
@@ -62,8 +63,8 @@ class AutoencoderConfig(DeviceConfig):
     """
 
     ckpt_path: str
-    method: str = "auto"
-    inflate_method: str = "central"
+    method: str = one_of("auto", ("auto", "local", *AUTOENCODERS))
+    inflate_method: str = one_of("central", ("central", "replicate", "average", "none"))
     key: str | None = None
     model_config: str | None = None
     enable_tile: bool = False

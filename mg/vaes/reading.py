@@ -11,6 +11,7 @@ import numpy as np
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.shipped import short_path
 from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
 from mg.weights.assumed_config import shapes_of
 from mg.weights.causal_vae import read_causal_vae
@@ -136,7 +137,7 @@ def read_vae(
         family = recognise(stated, shapes)
         if method not in ("auto", "local", family):
             raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
-        logger.info("%s holds weights of family %s", file, family)
+        logger.info("%s holds weights of family %s", short_path(file), family)
         check_config_sizes(stated or {}, shapes)
         completed = autoencoder_family(family).complete(stated, tensors)
         if family == "sd" and inflate_method != "none":

@@ -344,6 +344,52 @@ def test_one_name_per_thing_is_taken_by_every_command():
     assert config.pretrained == "a.ckpt" and config.video_folder == "videos"
 
 
+def test_one_name_per_thing_is_taken_in_files_with_a_notice(tmp_path, caplog):
+    caplog.set_level("INFO", logger="mg")
+    text = "size: 64\nnum_frames: 8\nweights: a.ckpt\nsteps: 1e3\ndata: {flip: true}\n"
+    path = write(tmp_path, text + "dataset: {data_path: clips.csv}\n")
+    config = parse(f"--config={path}")
+    assert (config.data.size, config.data.sample_n_frames, config.data.flip) == (64, 8, True)
+    assert (config.pretrained, config.csv_path, config.steps) == ("a.ckpt", "clips.csv", 1000)
+    assert "size is taken as data.size, its name in this command." in caplog.messages
+    assert parse("--config", str(path), "--steps", "2e3").steps == 2000
+    path = write(tmp_path, "size: 64\ndata: {size: 32}\n")
+    assert "size and data.size both stand there" in fault(f"--config={path}")
+    assert "steps: expected int" in fault("--steps=1.5e0")
+    assert fault("--trackers=wandb").endswith("a list is written --trackers '[wandb]'")
+
+
+def test_a_command_takes_the_output_names_of_the_others(caplog):
+    caplog.set_level("INFO", logger="mg")
+    config = parse_config(
+        SETTINGS["generate"], ["--prompt=a", "--output_path", "a.mp4"], description=""
+    )
+    assert config.output == "a.mp4"
+    assert caplog.messages == ["output_path is taken as output, its name in this command."]
+
+
+def test_help_of_families_lists_their_fields(capsys):
+    def help_of(command, *argv):
+        with pytest.raises(SystemExit):
+            parse_config(SETTINGS[command], argv, description="")
+        return capsys.readouterr().out
+
+    text = help_of("train-vae", "--model.help")
+    assert "families of autoencoders, --model.family: tae, " in text
+    assert "fields of dc_ae:" in text and "--model.width_list" in text
+    text = help_of("train", "--model.help", "--model.family=cogvideox")
+    assert "fields of cogvideox:" in text and "fields of unet:" not in text
+    assert "--model.preset {" in text
+
+
+def test_help_shows_choices_and_what_a_file_sets(capsys, tmp_path):
+    path = write(tmp_path, "output_path: there\nsteps: 7\n")
+    text = shown(capsys, "--config", str(path), "--help")
+    assert "--device {auto,Ascend,GPU,CPU}  (default auto)" in text
+    assert "--dtype {float32,float16,bfloat16}  (default float32)" in text
+    assert "--steps  (int; default 7)" in text and "--output_path VALUE" not in text
+
+
 def test_open_soras_flags_are_taken_as_they_stand():
     config = parse("--dataset.data_path=videos", "--save_dir", "out", "--grad_checkpoint")
     assert (config.video_folder, config.csv_path, config.recompute) == ("videos", None, True)

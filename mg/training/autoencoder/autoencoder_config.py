@@ -264,7 +264,7 @@ class TrainVAEConfig(TrainAutoencoderConfig):
             `disc_off_grad_ckpt`, Open-Sora's, has nothing to do here.
     """
 
-    model: dict[str, Any]
+    model: dict[str, Any] = dataclasses.field(metadata={"families": "autoencoders"})
 
     def __post_init__(self) -> None:
         fields = {name: value for name, value in self.model.items() if value is not None}
