@@ -3,15 +3,16 @@
 mg convert vae/diffusion_pytorch_model.bin vae.safetensors --dtype float16
 """
 
-import argparse
 from pathlib import Path
 
+from mg.argument_parser import CommandParser
 from mg.weights.conversion import DTYPES, convert_weights
 from mg.weights.inspection import inspect_checkpoint
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = {"input": "src", "weights": "src", "output": "dst", "output_path": "dst"}
+    parser = CommandParser(__doc__, names=names)
     parser.add_argument(
         "src",
         type=Path,

@@ -21,6 +21,22 @@ from mg.pipelines.prompt_evaluation import (
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings
 
+# What --help shows.
+COMMON = (
+    "checkpoint",
+    "lora",
+    "split",
+    "output_folder",
+    "num_prompts",
+    "videos_per_prompt",
+    "seed",
+    "steps",
+    "guidance",
+    "batch_size",
+    "overwrite",
+    "device",
+)
+
 HELD_OUT_SPLITS = ("held_out", "new_colour_held_out")
 
 
@@ -75,7 +91,7 @@ class EvalPromptsConfig(DeviceConfig):
 
 def main() -> None:
     """Parse, check, load, evaluate."""
-    config = parse_config(EvalPromptsConfig, description=__doc__)
+    config = parse_config(EvalPromptsConfig, description=__doc__, common=COMMON)
     wanted = wanted_clips(config.num_prompts, config.videos_per_prompt, split=config.split)
     parts = load_generator(config.checkpoint)
     if config.lora is not None:

@@ -1,13 +1,14 @@
 """Generate videos from prompts: an mp4 for one prompt, or a folder for a file of prompts.
 
-mg generate --prompt "a red circle moving left on a black background" \
+mg generate --prompt "a red circle moving left on a black background" \\
     --output red_circle.mp4
-python mg/commands/generate.py --source clip.mp4 --strength 0.6 --prompt "a blue circle ..." \
+mg edit --source clip.mp4 --strength 0.6 --prompt "a blue circle ..." \\
     --output edited.mp4
 """
 
 import dataclasses
 import logging
+import sys
 from pathlib import Path
 
 from mg.cli import parse_config
@@ -53,8 +54,8 @@ class GenerateConfig(DeviceConfig):
     """Generates videos from prompts. What is null is the generator's default.
 
     Args:
-        checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
-            the one that ships here, of moving shapes.
+        checkpoint: folder of a generator (model_index.json, denoiser, autoencoder, conditions); by
+            default the one that ships here, of moving shapes.
         lora: LoRA file (.safetensors) to merge into the generator.
         lora_weight: how much of it; 1 is what was trained.
         prompt: what the video is to show.
@@ -148,6 +149,8 @@ class GenerateConfig(DeviceConfig):
 def main() -> None:
     """Parse, check, load, generate."""
     config = parse_config(GenerateConfig, description=__doc__, common=COMMON)
+    if sys.argv[0] == "mg edit" and config.source is None:
+        raise ValueError("mg edit needs --source VIDEO; mg generate takes a prompt alone")
     prompts = [config.prompt] if config.prompts_file is None else read_prompts(config.prompts_file)
     if config.prompt is not None and not config.prompt.strip():
         logger.warning("The prompt is empty: the video may show anything.")

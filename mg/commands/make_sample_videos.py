@@ -1,7 +1,7 @@
 """Make captioned clips of a moving shape, to train and test a text-to-video model on.
 
     mg make-samples --output_folder datasets/shapes --num_videos 1000
-    mg make-samples --output_folder datasets/shapes_held_out --split held_out \
+    mg make-samples --output_folder datasets/shapes_held_out --split held_out \\
         --num_videos 48
     mg make-samples --output_folder datasets/edits --pairs --num_videos 1000
     mg make-samples --output_folder datasets/crowds --crowd --num_videos 1000
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mg.argument_parser import CommandParser
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import FPS, SPLITS, synthetic_clip
 from mg.data.synthetic_crowd import CROWD_CAPTION, crowd_clip
@@ -36,9 +37,7 @@ NUM_SHOWN = 24
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     parser.add_argument("--output_folder", required=True, type=Path, help="folder of the clips")
     parser.add_argument("--num_videos", type=int, default=1000, help="(default: %(default)s)")
     parser.add_argument(
