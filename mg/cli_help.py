@@ -13,6 +13,7 @@ from mg.yaml_file import read_yaml
 __all__ = ["wanted_help"]
 
 WIDTH = 100
+TIED = "\xa0"  # a space at which no line ends
 
 
 def wanted_help(
@@ -114,14 +115,21 @@ def _families_text(config_class: type, section: str, chosen: str | None) -> str 
 
 def _text(settings: list[Setting], shown: list[Setting], title: str, description: str) -> str:
     required = [
-        f"--{s.name} VALUE" for s in settings if s.default == REQUIRED and "." not in s.name
+        f"--{s.name}{TIED}VALUE" for s in settings if s.default == REQUIRED and "." not in s.name
     ]
     program = os.path.basename(sys.argv[0])
     usage = textwrap.fill(
-        " ".join([f"usage: {program}", *required, "[--config FILE] [--setting VALUE ...]"]),
+        " ".join(
+            [
+                f"usage: {program}",
+                *required,
+                f"[--config{TIED}FILE]",
+                f"[--setting{TIED}VALUE{TIED}...]",
+            ]
+        ),
         WIDTH,
         subsequent_indent="    ",
-    )
+    ).replace(TIED, " ")
     notes = (
         "--config FILE reads settings from a YAML file; flags win over it. A setting of true or\n"
         "false may stand without a value: --overwrite."
