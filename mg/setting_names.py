@@ -65,6 +65,7 @@ def _hint(name: str, known: Sequence[str]) -> str:
         near = [n for s in SYNONYMS for n in s.theirs.split() if is_near(last, n)]
         meant = (
             [setting for setting in known if is_near(name, setting)]
+            or _in_this_section(name, known)
             or _in_other_sections(last, known)
             or [setting for setting in known if is_near(last, setting.rsplit(".", 1)[-1])]
         )
@@ -80,6 +81,13 @@ def _question(meant: Sequence[str]) -> str:
     if not meant:
         return "--help-all lists the settings"
     return f"did you mean {' or '.join(map(repr, meant[:MAX_HINTS]))}?"
+
+
+def _in_this_section(name: str, known: Sequence[str]) -> list[str]:
+    """Return the settings of the section named whose last part begins or ends with the name's."""
+    section, _, last = name.rpartition(".")
+    below = [setting for setting in known if section and setting.rpartition(".")[0] == section]
+    return [s for s in below if f"{s}_".startswith(f"{name}_") or s.endswith(f"_{last}")]
 
 
 def _in_other_sections(last: str, known: Sequence[str]) -> list[str]:

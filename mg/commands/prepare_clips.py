@@ -19,7 +19,7 @@ from mg.data.prepared_index import PrepareSettings
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's values."""
-    parser = CommandParser(__doc__)
+    parser = CommandParser(__doc__, names={"size": "short_side"})
     parser.add_argument("--video_folder", help="folder of videos and images, or one file")
     parser.add_argument("--csv_path", help="table with a column `video`, optionally `caption`")
     parser.add_argument("--output_path", required=True, help="folder of the prepared clips")

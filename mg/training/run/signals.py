@@ -108,11 +108,11 @@ class StopRequest:
             number = received[0]
             if number not in SIGNALS:
                 continue
+            if number == signal.SIGTERM and self._interrupt.is_foreign():
+                number = signal.SIGINT  # between two looks; a SIGTERM just then has the same effect
             num_received += 1
             if num_received > 1:
                 os._exit(128 + number)
-            if number == signal.SIGTERM and self._interrupt.is_foreign():
-                number = signal.SIGINT  # between two looks; a SIGTERM just then has the same effect
             self._note(number)
             logger.warning(
                 "%s: finishing %s, then saving. A second one ends at once, without saving.",
