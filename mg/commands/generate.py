@@ -141,7 +141,7 @@ class GenerateConfig(DeviceConfig):
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}; expected 1 or more")
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps={self.steps}; expected 1 or more")
+            raise ValueError(f"steps={self.steps}; expected a whole number of 1 or more")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed={self.seed}; expected 0 to 2^64 - 1")
 

@@ -51,7 +51,11 @@ def nothing_dear(monkeypatch):
         ),
         ("decode", [f"--ckpt_path={TINY}", "--input=/nope"], "no such latent file or folder"),
         ("generate", ["--prompt=a", "--output=x.gif"], "x.gif: expected a name that ends in .mp4"),
-        ("generate", ["--prompt=a", "--output=x.mp4", "--steps=0"], "steps=0; expected 1 or more"),
+        (
+            "generate",
+            ["--prompt=a", "--output=x.mp4", "--steps=0"],
+            "steps=0; expected a whole number",
+        ),
     ],
 )
 def test_cheap_checks_come_first(command, arguments, message, tmp_path, monkeypatch, capsys):
