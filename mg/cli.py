@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import logging
 import math
 import os
 import re
@@ -32,6 +33,8 @@ __all__ = [
     "run_main",
     "save_config",
 ]
+
+logger = logging.getLogger("mg")
 
 Config = TypeVar("Config")
 Completed = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
@@ -79,10 +82,11 @@ def parse_config(
     argv = _with_bare_switches(_with_own_names(argv, settings), settings)
     argv = _with_shipped_configs(argv)
     _check_flags(argv, settings)
+    argv = _with_own_files(argv, settings)
     for name, value in _flags(argv):
         if name == "config":
-            _check_yaml(Path(value), settings)
-        elif _section(settings.get(name)) is not None:
+            continue
+        if _section(settings.get(name)) is not None:
             _check_section_flag(name, value, settings)
     if completed is not None:
         argv = _with_further_settings(argv, completed)
@@ -111,7 +115,8 @@ def config_of_mapping(config_class: type[Config], mapping: Mapping[str, Any]) ->
         ValueError: as `parse_config`.
     """
     settings = _settings(config_class)
-    _check_keys(dict(mapping), settings)
+    mapping = _own_content(dict(mapping), settings)
+    _check_keys(mapping, settings)
     parser = jsonargparse.ArgumentParser(exit_on_error=False, allow_abbrev=False, add_help=False)
     parser.add_class_arguments(config_class, nested_key=None)
     try:
@@ -177,15 +182,100 @@ def _settings(config_class: type, prefix: str = "") -> dict[str, Any]:
 
 
 def _with_own_names(argv: list[str], settings: dict[str, Any]) -> list[str]:
-    """Return the arguments with names that all commands share replaced by the config's own."""
+    """Return the arguments with names that all commands share replaced by the config's own.
+
+    Whole numbers may be written as 1e3.
+    """
     renamed = []
     for argument, after in itertools.pairwise([*argv, ""]):
         flag = re.match(r"--([\w.-]+)(=?)(.*)", argument, re.DOTALL)
         if flag is not None:
             name = own_name(flag[1], settings, flag[3] if flag[2] else after)
-            argument = f"--{name}{argument[flag.end(1) :]}"
+            _say_renamed(flag[1], name)
+            value = flag[3]
+            if flag[2] and _is_whole(settings.get(name)):
+                value = _whole_text(value)
+            argument = f"--{name}{flag[2]}{value}"
+        elif renamed and _is_whole(settings.get(renamed[-1].removeprefix("--"))):
+            argument = _whole_text(argument)
         renamed.append(argument)
     return renamed
+
+
+def _say_renamed(given: str, own: str) -> None:
+    if own != given.replace("-", "_"):
+        logger.info("%s is taken as %s, its name in this command.", given, own)
+
+
+def _is_whole(hint: Any) -> bool:
+    """Return whether a setting takes whole numbers and no others."""
+    kinds = {hint, *typing.get_args(hint)}
+    return int in kinds and float not in kinds
+
+
+def _whole_text(text: str) -> str:
+    """Return a whole number that is written as 1e3 or 2.5e4 with all its digits."""
+    if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d", text) and float(text).is_integer():
+        return str(int(float(text)))
+    return text
+
+
+def _with_own_files(argv: list[str], settings: dict[str, Any]) -> list[str]:
+    """Return the arguments with checked config files; one that is not as the parser needs it
+    (`_own_content`) becomes the text of YAML that is."""
+    own, is_value = [], False
+    for argument in argv:
+        path = argument if is_value else argument.removeprefix("--config=")
+        if is_value or path != argument:
+            content = _checked_yaml(Path(path), settings)
+            if content is not None:
+                argument = argument.removesuffix(path) + yaml.safe_dump(content, sort_keys=False)
+        is_value = argument == "--config"
+        own.append(argument)
+    return own
+
+
+def _own_content(content: dict, settings: dict[str, Any], prefix: str = "") -> dict:
+    """Return settings of a file by the config's own names, whole numbers as such.
+
+    Raises:
+        ValueError: a setting is given under two names.
+    """
+    own: dict[str, Any] = {}
+    renamed: list[tuple[str, str, Any]] = []
+    for key, value in content.items():
+        name, below = f"{prefix}{key}", isinstance(value, dict)
+        if below and not prefix and name not in settings:  # such as `dataset: {data_path: ...}`
+            values = {f"{name}.{k}": v for k, v in value.items()}
+            ours = {given: own_name(given, settings, str(v)) for given, v in values.items()}
+            if all(given != found for given, found in ours.items()):
+                renamed += [(given, ours[given], v) for given, v in values.items()]
+                continue
+        ours = name if prefix else own_name(name, settings, str(value))
+        if _is_whole(settings.get(ours)):
+            value = _whole_value(value)
+        if ours != name:
+            renamed.append((name, ours, value))
+        else:
+            is_section = below and name in settings
+            own[key] = _own_content(value, settings, f"{name}.") if is_section else value
+    for name, ours, value in renamed:
+        _say_renamed(name, ours)
+        *sections, last = ours.split(".")
+        place = own
+        for section in sections:
+            place = place.setdefault(section, {})
+        if not isinstance(place, dict) or last in place:
+            raise ValueError(f"{name} and {ours} both stand there and mean the same; keep {ours}")
+        place[last] = value
+    return own
+
+
+def _whole_value(value: Any) -> Any:
+    if isinstance(value, str):
+        text = _whole_text(value)
+        return value if text == value else int(text)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _with_bare_switches(argv: list[str], settings: dict[str, Any]) -> list[str]:
@@ -280,11 +370,16 @@ def _check_section_flag(name: str, value: str, settings: dict[str, Any]) -> None
     elif value != "null" and str not in typing.get_args(settings[name]):
         prefix = f"{name}."
         below = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
-        _check_yaml(Path(value), below)
+        _checked_yaml(Path(value), below)
 
 
-def _check_yaml(path: Path, settings: dict[str, Any]) -> None:
-    """Refuse a file that is not YAML, or has keys that are not settings."""
+def _checked_yaml(path: Path, settings: dict[str, Any]) -> dict | None:
+    """Return the settings of a file where they are not as they stand there; else None.
+
+    Raises:
+        ValueError: it is not YAML, or has keys that are not settings.
+        FileNotFoundError: there is no such file.
+    """
     try:
         content = read_yaml(path, finite=False)  # below, such a number is named by its setting
     except FileNotFoundError:
@@ -292,9 +387,11 @@ def _check_yaml(path: Path, settings: dict[str, Any]) -> None:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no settings; expected lines like `steps: 1000`")
     try:
-        _check_keys(content, settings)
+        own = _own_content(content, settings)
+        _check_keys(own, settings)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    return None if own == content and str(own) == str(content) else own
 
 
 def _check_keys(content: dict, settings: dict[str, Any], prefix: str = "") -> None:
@@ -350,7 +447,11 @@ def _plain_message(message: str) -> str:
         return (
             f"{stray[1]!r} belongs to no setting; write --name=value (--help-all lists the names)"
         )
-    return " ".join(message.split())
+    message = " ".join(message.split())
+    wants_list = re.fullmatch(r"([\w.]+): expected list, got ([\w./-]+)", message)
+    if wants_list:
+        message += f"; a list is written --{wants_list[1]} '[{wants_list[2]}]'"
+    return message
 
 
 def config_to_yaml(config: Any) -> str:
@@ -387,6 +488,10 @@ def run_main(main: Callable[[], int | None]) -> None:
     set_up_console()
     try:
         code = main()
+    except KeyboardInterrupt:
+        with contextlib.suppress(BrokenPipeError):
+            print("Ended by Ctrl-C.", file=sys.stderr)
+        raise SystemExit(130) from None
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("MG_DEBUG"):
             raise

@@ -4,14 +4,25 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 
+from mg.known_names import one_of
 from mg.versions import untested_mindspore
 
-__all__ = ["DeviceConfig", "device_in_use", "runs_on_cpu", "setup_device"]
+__all__ = [
+    "DeviceConfig",
+    "announce_compilation",
+    "compiles_graphs",
+    "device_in_use",
+    "runs_on_cpu",
+    "setup_device",
+]
 
 logger = logging.getLogger("mg")
 
+DEVICES = ("auto", "Ascend", "GPU", "CPU")
+MODES = ("graph", "pynative")
+JIT_LEVELS = ("default", "O0", "O1")
 GRAPH_CACHE = "MS_COMPILER_CACHE_ENABLE"
 
 
@@ -25,14 +36,14 @@ class DeviceConfig:
         jit_level: how hard the graph compiler works, O0 or O1; default leaves it to MindSpore.
     """
 
-    device: str = "auto"
-    mode: str = "graph"
-    jit_level: str = "default"
+    device: str = one_of("auto", DEVICES)
+    mode: str = one_of("graph", MODES)
+    jit_level: str = one_of("default", JIT_LEVELS)
 
     def __post_init__(self) -> None:
-        _check("device", self.device, ("auto", "Ascend", "GPU", "CPU"))
-        _check("mode", self.mode, ("graph", "pynative"))
-        _check("jit_level", self.jit_level, ("default", "O0", "O1"))
+        _check("device", self.device, DEVICES)
+        _check("mode", self.mode, MODES)
+        _check("jit_level", self.jit_level, JIT_LEVELS)
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -101,6 +112,19 @@ def device_in_use() -> str:
     import mindspore as ms
 
     return ms.get_current_device().device_target
+
+
+def compiles_graphs() -> bool:
+    """Return whether networks are compiled before their first run."""
+    import mindspore as ms
+
+    return ms.get_context("mode") == ms.GRAPH_MODE
+
+
+def announce_compilation(what: str, work: Sized) -> None:
+    """Say that the first part of some work, if there is any, compiles `what`."""
+    if len(work) and compiles_graphs():
+        logger.info("Compiling %s, which can take minutes ...", what)
 
 
 def runs_on_cpu() -> bool:

@@ -1,9 +1,11 @@
 """Names that come from outside: wrong ones are refused with the nearest right one."""
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-__all__ = ["check_known", "did_you_mean", "nearest"]
+__all__ = ["check_known", "did_you_mean", "nearest", "one_of"]
 
 MAX_SHOWN = 100
 
@@ -24,6 +26,16 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, cutoff: flo
     """Return a hint at the known name that may be meant, or `otherwise` if none is alike."""
     near = nearest(name, known, cutoff=cutoff)
     return otherwise if near is None else f"did you mean {near!r}?"
+
+
+def one_of(default: str | None, choices: Sequence[str]) -> Any:
+    """Return a dataclass field whose help lists the values that it may have.
+
+    Args:
+        default: of the field.
+        choices: the values; the dataclass checks them itself.
+    """
+    return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
 
 
 def check_known(names: Iterable[str], known: Sequence[str], *, kind: str, place: str) -> None:

@@ -1,9 +1,10 @@
 """Names of settings: one name per thing in every command, and what other projects call them."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from mg.console import one_line
-from mg.known_names import nearest
+from mg.setting_synonyms import SYNONYMS, synonym_of
 
 __all__ = ["ONE_NAME", "own_name", "unknown_setting"]
 
@@ -12,6 +13,8 @@ ONE_NAME = {
     "weights": ("ckpt_path", "checkpoint", "pretrained"),
     "input": ("input", "video_folder"),
     "output": ("output", "output_path", "output_folder"),
+    "output_path": ("output_path", "output", "output_folder"),
+    "output_folder": ("output_folder", "output", "output_path"),
     "size": ("image_size", "crop_size", "resolution", "data.size"),
     "num_frames": ("num_frames", "data.sample_n_frames"),
     # Open-Sora's, whose commands are taken as they stand.
@@ -22,92 +25,8 @@ ONE_NAME = {
     "model.from_pretrained": ("ckpt_path",),  # of training it is an entry of `model`
 }
 TABLE_SUFFIXES = (".csv", ".jsonl", ".json")  # of a `dataset.data_path`: it is the csv_path then
-# Another project's name for a setting, by its last part: ours, the first that a config has.
-SYNONYMS = {
-    **{name: ("optim.lr",) for name in ("learning_rate", "lr", "base_lr")},
-    **{
-        name: ("dtype", "encode_dtype")
-        for name in (
-            "mixed_precision",
-            "mix_precision",
-            "precision",
-            "fp16",
-            "bf16",
-            "amp",
-            "torch_dtype",
-        )
-    },
-    **{
-        name: ("recompute",)
-        for name in ("gradient_checkpointing", "activation_checkpointing", "grad_checkpoint")
-    },
-    **{
-        name: ("optim.accumulation_steps",)
-        for name in ("gradient_accumulation_steps", "gradient_accumulation", "grad_accum")
-    },
-    **{
-        name: ("steps",)
-        for name in ("max_train_steps", "max_steps", "num_train_steps", "iterations", "epochs")
-    },
-    "num_train_epochs": ("steps",),
-    "num_inference_steps": ("steps", "sampling.steps"),
-    "sampling_steps": ("steps", "sampling.steps"),
-    **{
-        name: ("guidance", "sampling.guidance")
-        for name in ("guidance_scale", "cfg", "cfg_scale", "cfg_weight")
-    },
-    **{
-        name: ("resolution", "image_size", "data.size")
-        for name in ("width", "height", "size", "image_size", "resolution")
-    },
-    **{
-        name: ("num_frames", "data.sample_n_frames")
-        for name in ("num_frames", "frames", "video_length", "max_frames")
-    },
-    **{
-        name: ("batch_size",)
-        for name in ("batch", "train_batch_size", "per_device_train_batch_size", "bs")
-    },
-    **{
-        name: ("output", "output_path", "output_folder")
-        for name in (
-            "output",
-            "output_path",
-            "output_dir",
-            "output_folder",
-            "save_path",
-            "save_dir",
-        )
-    },
-    **{
-        name: ("input", "video_folder", "real_video_dir", "csv_path")
-        for name in ("input", "video_folder", "video_path", "data_path", "train_data_dir", "videos")
-    },
-    **{
-        name: ("ckpt_path", "checkpoint", "pretrained")
-        for name in ("weights", "checkpoint", "model_path", "pretrained_model_name_or_path", "vae")
-    },
-    "generator": ("seed", "checkpoint"),
-    "max_grad_norm": ("optim.clip_grad_norm",),
-    "adam_beta1": ("optim.betas",),
-    "adam_beta2": ("optim.betas",),
-    "lr_scheduler": ("optim.lr_schedule",),
-    "lr_warmup_steps": ("optim.warmup_steps",),
-    "use_ema": ("optim.ema_decay",),
-    "checkpointing_steps": ("checkpoint_interval",),
-    "save_steps": ("checkpoint_interval",),
-    "logging_steps": ("log_interval",),
-    "validation_steps": ("validation.interval",),
-    "resume_from_checkpoint": ("resume",),
-    "enable_tiling": ("enable_tile", "tiling"),
-    "use_tile": ("enable_tile", "tiling"),
-    "dataloader_num_workers": ("data.num_workers",),
-    "report_to": ("trackers",),
-    "wandb": ("trackers",),
-    "lpips": ("loss.perceptual_loss_weight",),
-    "lpips_weight": ("loss.perceptual_loss_weight",),
-    "kl_weight": ("loss.kl_loss_weight",),
-}
+MAX_HINTS = 3
+LONG_WORD, MAX_LETTERS = 6, 40  # letters
 
 
 def own_name(name: str, known: Iterable[str], value: str = "") -> str:
@@ -130,25 +49,87 @@ def own_name(name: str, known: Iterable[str], value: str = "") -> str:
 def unknown_setting(name: str, known: Sequence[str]) -> str:
     """Return the message about a setting that there is not: with the right one, if one is meant.
 
+    Names that are known to mean something come first, then right names in the wrong section, then
+    what is spelt almost alike; a name that is merely similar is no hint.
+
     Args:
         name: as given, dotted.
         known: the names of all settings.
     """
-    meant = _meant(name, known)
-    hint = f"did you mean {meant!r}?" if meant else "--help-all lists the settings"
-    return f"unknown setting {one_line(name)!r}; {hint}"
+    return f"unknown setting {one_line(name)!r}; {_hint(name.lower().replace('-', '_'), known)}"
 
 
-def _meant(name: str, known: Sequence[str]) -> str | None:
+def _hint(name: str, known: Sequence[str]) -> str:
     last = name.rsplit(".", 1)[-1]
-    for ours in SYNONYMS.get(last, ()):
-        if ours in known:
-            return ours
-    by_last = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
-    if last in by_last:  # the right name in the wrong section
-        return by_last[last]
-    near = nearest(name, known, cutoff=0.7)
-    if near is not None:
-        return near
-    near = nearest(last, by_last, cutoff=0.7)
-    return None if near is None else by_last[near]
+    synonym = synonym_of(last, known)
+    if synonym is None:
+        near = [n for s in SYNONYMS for n in s.theirs.split() if is_near(last, n)]
+        meant = (
+            [setting for setting in known if is_near(name, setting)]
+            or _in_this_section(name, known)
+            or _in_other_sections(last, known)
+            or [setting for setting in known if is_near(last, setting.rsplit(".", 1)[-1])]
+        )
+        if meant or not near:
+            return _question(meant)
+        synonym = synonym_of(near[0], known)
+    if synonym.ours:
+        return " ".join(filter(None, [_question(synonym.ours[:1]), synonym.note]))
+    return synonym.note or _question(_in_other_sections(last, known))
+
+
+def _question(meant: Sequence[str]) -> str:
+    if not meant:
+        return "--help-all lists the settings"
+    return f"did you mean {' or '.join(map(repr, meant[:MAX_HINTS]))}?"
+
+
+def _in_this_section(name: str, known: Sequence[str]) -> list[str]:
+    """Return the settings of the section named whose last part begins or ends with the name's."""
+    section, _, last = name.rpartition(".")
+    below = [setting for setting in known if section and setting.rpartition(".")[0] == section]
+    return [s for s in below if f"{s}_".startswith(f"{name}_") or s.endswith(f"_{last}")]
+
+
+def _in_other_sections(last: str, known: Sequence[str]) -> list[str]:
+    """Return the settings whose last part is this, or begins with it if it has several words."""
+    lasts = [(setting, setting.rsplit(".", 1)[-1]) for setting in known]
+    same = [setting for setting, other in lasts if other == last]
+    if same or "_" not in last:
+        return same
+    begun = [setting for setting, other in lasts if other.startswith(f"{last}_")]
+    return begun if len(begun) == 1 else []
+
+
+def is_near(name: str, other: str) -> bool:
+    """Return whether two names are the same words but for a slip or two of the pen.
+
+    A slip is a letter too many, too few, in place of another, or a pair that changed places. Short
+    words allow one, long ones two, and the first letter is right: `fps` is not `eps`.
+    """
+    if name.replace("_", "") == other.replace("_", ""):
+        return True
+    words, others = (re.split(r"[._]", text) for text in (name, other))
+    if len(words) != len(others) or name.count(".") != other.count("."):
+        return False
+    slips = 0
+    for word, right in zip(words, others, strict=True):
+        distance = 0 if word == right else _num_slips(word, right)
+        if distance and (word[:1] != right[:1] or distance > 1 + (len(right) > LONG_WORD)):
+            return False
+        slips += distance
+    return 0 < slips <= 2
+
+
+def _num_slips(word: str, other: str) -> int:
+    """Return how many slips lead from one word to the other (optimal string alignment)."""
+    word, other = word[:MAX_LETTERS], other[:MAX_LETTERS]
+    rows = [list(range(len(other) + 1))]
+    for i, letter in enumerate(word, start=1):
+        row = [i]
+        for j, right in enumerate(other, start=1):
+            row.append(min(row[j - 1], rows[-1][j], rows[-1][j - 1] - (letter == right)) + 1)
+            if i > 1 and j > 1 and letter == other[j - 2] and word[i - 2] == right:
+                row[j] = min(row[j], rows[-2][j - 2] + 1)
+        rows.append(row)
+    return rows[-1][-1]

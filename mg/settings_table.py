@@ -10,11 +10,20 @@ from typing import Any, NamedTuple
 
 from docstring_parser import DocstringStyle, parse
 
-from mg.shipped import shipped_root
+from mg.shipped import short_path
 
-__all__ = ["REQUIRED", "Setting", "section_of", "settings_of"]
+__all__ = [
+    "REQUIRED",
+    "Setting",
+    "field_texts",
+    "section_of",
+    "settings_of",
+    "type_text",
+    "value_text",
+]
 
 REQUIRED = "required"
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 class Setting(NamedTuple):
@@ -22,7 +31,8 @@ class Setting(NamedTuple):
 
     Attributes:
         name: dotted, such as `optim.lr`.
-        type: such as `int or null`; `section` for what has settings below it.
+        type: such as `int or null`, or the choices, such as `{graph,pynative}`; `section` for what
+            has settings below it.
         default: as it is written in YAML, or `REQUIRED`; empty for a section.
         text: what the docstring says about it.
     """
@@ -38,11 +48,11 @@ def settings_of(config_class: type, prefix: str = "") -> list[Setting]:
 
     Settings of the items of a list of sections have the list's name in front.
     """
-    texts, hints = _texts(config_class), typing.get_type_hints(config_class)
+    texts, hints = field_texts(config_class), typing.get_type_hints(config_class)
     settings = []
     for field in dataclasses.fields(config_class):
         section = section_of(hints[field.name])
-        kind = type_text(hints[field.name])
+        kind = choices_text(field, hints[field.name]) or type_text(hints[field.name])
         default = "" if section is not None else default_text(field)
         settings.append(Setting(prefix + field.name, kind, default, texts.get(field.name, "")))
         if section is not None:
@@ -53,6 +63,16 @@ def settings_of(config_class: type, prefix: str = "") -> list[Setting]:
 def section_of(hint: Any) -> type | None:
     """Return the dataclass that a type is, may be, or is a list of."""
     return next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
+
+
+def choices_text(field: dataclasses.Field, hint: Any) -> str:
+    """Return the values that a field may have, such as `{graph,pynative}`; "" if it has no list."""
+    choices = field.metadata.get("choices", ())
+    if not choices and field.name.endswith("dtype") and hint in (str, str | None):
+        choices = DTYPES
+    if not choices:
+        return ""
+    return "{" + ",".join(choices) + "}" + (" or null" if hint == str | None else "")
 
 
 def type_text(hint: Any) -> str:
@@ -84,17 +104,22 @@ def default_text(field: dataclasses.Field) -> str:
         value = field.default_factory()
     else:
         return REQUIRED
+    return value_text(value)
+
+
+def value_text(value: Any) -> str:
+    """Return a value as YAML writes it; shipped files by their short path."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple | list):
-        return "[" + ", ".join(map(str, value)) + "]"
+        return "[" + ", ".join(map(value_text, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
-    text = str(value).removeprefix(f"{shipped_root()}/")
+        return "{" + ", ".join(f"{key}: {value_text(item)}" for key, item in value.items()) + "}"
+    text = short_path(value) if isinstance(value, str | Path) else str(value)
     return text or '""'
 
 
-def _texts(config_class: type) -> dict[str, str]:
+def field_texts(config_class: type) -> dict[str, str]:
     """Return what the docstrings of a dataclass and its bases say about each field."""
     texts = _comments(config_class)
     for base in reversed(config_class.__mro__):

@@ -6,7 +6,7 @@ A wheel holds them in `mg/shipped`, a checkout beside `mg`. Both have the folder
 import os
 from pathlib import Path
 
-__all__ = ["FOLDERS", "find_shipped", "shipped_root"]
+__all__ = ["FOLDERS", "find_shipped", "shipped_root", "short_path"]
 
 FOLDERS = ("assets", "configs", "protocols")
 
@@ -32,3 +32,17 @@ def find_shipped(path: str | os.PathLike) -> str:
         return os.fspath(path)
     shipped = shipped_root().joinpath(*parts)
     return str(shipped) if shipped.exists() else os.fspath(path)
+
+
+def short_path(path: str | os.PathLike) -> str:
+    """Return a path as people are shown it: shipped files and those below the current folder short.
+
+    Args:
+        path: absolute or relative; it comes back as `find_shipped` or the current folder finds it.
+    """
+    text = os.fspath(path)
+    for folder in (os.getcwd(), str(shipped_root())):
+        inside = text.removeprefix(f"{folder}{os.sep}")
+        if inside != text and (folder == os.getcwd() or inside.split(os.sep)[0] in FOLDERS):
+            return inside
+    return text

@@ -1,105 +1,11 @@
-"""Whether a generator obeys its source: 48 held-out edits of moving shapes, judged.
+"""`mg evaluate-edits` from a checkout, without installing: python scripts/eval_edits.py ..."""
 
-python scripts/eval_edits.py --checkpoint outputs/edit_shapes/generator \\
-    --output_folder outputs/judged
-"""
-
-import dataclasses
 import sys
 from pathlib import Path
 
-# From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import parse_config, run_main
-from mg.data.synthetic_edits import SPLITS
-from mg.device import DeviceConfig, setup_device
-from mg.known_names import check_known
-from mg.pipelines.edit_evaluation import (
-    NUM_EDITS,
-    check_edit_evaluation,
-    evaluate_edits,
-    held_out_edits,
-    table_of_edits,
-)
-from mg.pipelines.generator_folder import load_generator
-from mg.pipelines.memory import log_peak_memory
-from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SamplingSettings
-from mg.pipelines.visual_inputs import VisualInputs
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvalEditsConfig(DeviceConfig):
-    """Evaluation on held-out edits. What is null is the generator's default.
-
-    Args:
-        checkpoint: folder of a generator trained on tools/make_sample_videos.py --pairs.
-        output_folder: for report.md, report.json and contact_sheet.png.
-        num_edits: how many; the edited attribute takes turns.
-        split: held_out, edits to combinations that no training pair shows; or train, further pairs
-            of the combinations that training pairs show.
-        seed: of the first video; each further one has a number more.
-        steps: of the sampler.
-        guidance: weight of what the branch that it pushes away from is without.
-        guidance_drops: what that is: text, source, or both with a comma.
-        batch_size: videos sampled together.
-        overwrite: replace an existing report.
-    """
-
-    checkpoint: str
-    output_folder: str = "outputs/edits_judged"
-    num_edits: int = NUM_EDITS
-    split: str = "held_out"
-    seed: int = 0
-    steps: int | None = None
-    guidance: float | None = None
-    guidance_drops: str | None = None
-    batch_size: int = 8
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_known([self.split], SPLITS, kind="split", place="of the edits")
-
-
-def main() -> None:
-    """Parse, check, load, evaluate."""
-    config = parse_config(EvalEditsConfig, description=__doc__)
-    parts = load_generator(config.checkpoint)
-    settings = SamplingSettings.of(
-        parts.defaults,
-        steps=config.steps,
-        guidance=config.guidance,
-        guidance_drops=config.guidance_drops,
-    )
-    check_edit_evaluation(config.output_folder, settings, overwrite=config.overwrite)
-    edits = held_out_edits(
-        config.num_edits,
-        size=settings.height,
-        num_frames=settings.num_frames,
-        split=config.split,
-    )
-    prompts = [edit.instruction for edit, _, _ in edits]
-    inputs = [VisualInputs(source=source) for _, source, _ in edits]
-    check_request(parts, prompts, settings, inputs=inputs)
-    setup_device(config)
-    # MindSpore takes seconds to import; a wrong flag is answered before.
-    from mg.pipelines.text_to_video import TextToVideo
-
-    runs = evaluate_edits(
-        TextToVideo(parts),
-        config.output_folder,
-        settings=settings,
-        num_edits=config.num_edits,
-        split=config.split,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        overwrite=config.overwrite,
-    )
-    print(table_of_edits(runs), end="")
-    log_peak_memory()
-
+from mg.commands import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("evaluate-edits")

@@ -1,90 +1,11 @@
-"""Train a small video generator on clips that are drawn for it: no data needed, a few minutes.
+"""`mg train-demo` from a checkout, without installing: python scripts/train_video_demo.py ..."""
 
-python scripts/train_video_demo.py
-python scripts/train_video_demo.py --family cogvideox --output_path outputs/cogvideox_demo
-"""
-
-import dataclasses
-import logging
 import sys
 from pathlib import Path
 
-# From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.cli import parse_config, run_main
-from mg.device import DeviceConfig, setup_device
-from mg.models.families import denoiser_family
-from mg.pipelines.generator_folder import SHIPPED_AUTOENCODER
-from mg.training.denoiser.video_demo import demo_training, epoch_losses, write_clips
-
-logger = logging.getLogger("mg")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VideoDemoConfig(DeviceConfig):
-    """A demonstration of training.
-
-    Args:
-        family: of the denoiser: movie_gen, cogvideox, hunyuan or unet; its preset `tiny`.
-        output_path: folder for clips, latents, weights and curves.
-        num_videos: clips that are drawn.
-        epochs: how often each is seen.
-        batch_size: clips per step.
-        lr: learning rate.
-        overwrite: replace what is in output_path.
-    """
-
-    family: str = "movie_gen"
-    output_path: str = "outputs/video_demo"
-    num_videos: int = 80
-    epochs: int = 3
-    batch_size: int = 8
-    lr: float = 1e-3
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        denoiser_family(self.family)
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; expected 1 or more")
-        if self.num_videos < self.batch_size:
-            raise ValueError(
-                f"num_videos={self.num_videos} is less than batch_size={self.batch_size}"
-            )
-
-
-def main() -> None:
-    """Draw, encode, train; log the loss of each epoch."""
-    config = parse_config(VideoDemoConfig, description=__doc__)
-    folder = Path(config.output_path)
-    training = demo_training(
-        folder,
-        family=config.family,
-        tae=SHIPPED_AUTOENCODER,
-        steps_per_epoch=config.num_videos // config.batch_size,
-        num_epochs=config.epochs,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        overwrite=config.overwrite,
-        device=config,
-    )
-    write_clips(folder / "clips", config.num_videos, overwrite=config.overwrite)
-    setup_device(config)
-    # MindSpore takes seconds to import; a wrong flag is answered before.
-    from mg.data.manifest import build_manifest
-    from mg.pipelines.encode import encode_videos
-    from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
-    from mg.vaes.reading import read_autoencoder
-
-    autoencoder = read_autoencoder(SHIPPED_AUTOENCODER).build()
-    manifest = build_manifest(csv_path=training.csv_path)
-    encode_videos(autoencoder, manifest, training.latent_folder, overwrite=config.overwrite)
-    DenoiserTrainer(training).run()
-    for epoch, loss in enumerate(epoch_losses(training, config.epochs)):
-        logger.info("Epoch %d: average loss %.4f", epoch, loss)
-
+from mg.commands import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("train-demo")

@@ -20,13 +20,17 @@ from mg.commands import COMMANDS
 from mg.commands.decode import DecodeConfig
 from mg.commands.encode import EncodeConfig
 from mg.commands.encode_text import EncodeTextConfig
+from mg.commands.eval_edits import EvalEditsConfig
+from mg.commands.eval_first_frames import EvalFirstFramesConfig
 from mg.commands.eval_prompts import EvalPromptsConfig
 from mg.commands.evaluate import EvaluateConfig
 from mg.commands.generate import GenerateConfig
 from mg.commands.inference_vae import InferenceConfig
 from mg.commands.page import DemoConfig
+from mg.commands.train_video_demo import VideoDemoConfig
+from mg.family_settings import KINDS, family_settings, settings_with_families
 from mg.setting_names import ONE_NAME
-from mg.settings_table import REQUIRED, settings_of
+from mg.settings_table import REQUIRED, Setting, settings_of
 from mg.training.autoencoder.autoencoder_config import TrainTAEConfig, TrainVAEConfig
 from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
 from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
@@ -46,6 +50,9 @@ SETTINGS = {
     "page": DemoConfig,
     "evaluate": EvaluateConfig,
     "evaluate-prompts": EvalPromptsConfig,
+    "evaluate-edits": EvalEditsConfig,
+    "evaluate-first-frames": EvalFirstFramesConfig,
+    "train-demo": VideoDemoConfig,
     "encode-text": EncodeTextConfig,
 }
 API = {
@@ -165,20 +172,26 @@ def settings() -> str:
         "names; flags win. `mg NAME --help` shows the common ones, `mg NAME --help-all` all.",
     ]
     for name, config in SETTINGS.items():
-        lines += [
-            "",
-            f"## mg {name}",
-            "",
-            "| setting | type | default | meaning |",
-            "|---|---|---|---|",
-        ]
-        for setting in settings_of(config):
-            default = (
-                f"`{setting.default}`" if setting.default not in ("", REQUIRED) else setting.default
-            )
-            text = setting.text.replace("|", "\\|").replace("<", "\\<")
-            lines.append(f"| `{setting.name}` | {setting.type} | {default} | {text} |")
+        lines += ["", f"## mg {name}", "", *table_of(settings_of(config))]
+        for setting, kind in settings_with_families(config).items():
+            lines += ["", f"`{setting}` takes the fields of one of the [{kind}](#{kind})."]
+    for kind, (names, _) in KINDS.items():
+        lines += ["", f"## {kind.capitalize()}", "", f"Fields of `model`, by family of {kind}."]
+        for name in names:
+            lines += ["", f"### {kind}: {name}", "", *table_of(family_settings(kind, name))]
     return "\n".join([*lines, ""])
+
+
+def table_of(settings: list[Setting]) -> list[str]:
+    """Return the lines of a table of settings."""
+    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    for setting in settings:
+        default = (
+            f"`{setting.default}`" if setting.default not in ("", REQUIRED) else setting.default
+        )
+        text = setting.text.replace("|", "\\|").replace("<", "\\<")
+        lines.append(f"| `{setting.name}` | {setting.type} | {default} | {text} |")
+    return lines
 
 
 def api() -> str:

@@ -39,6 +39,10 @@ COMMANDS = {
     "page": Command("page", "generate videos from prompts in the browser"),
     "evaluate": Command("evaluate", "measure two folders of videos by a protocol"),
     "evaluate-prompts": Command("eval_prompts", "measure whether a generator follows its prompts"),
+    "evaluate-edits": Command("eval_edits", "measure whether a generator obeys its source"),
+    "evaluate-first-frames": Command(
+        "eval_first_frames", "measure whether a generator keeps to a first frame"
+    ),
     "prepare": Command("prepare_clips", "decode videos once into clips that training reads fast"),
     "make-shards": Command("make_shards", "pack clips and captions into WebDataset shards"),
     "make-samples": Command("make_sample_videos", "draw captioned clips of moving shapes"),
@@ -46,6 +50,7 @@ COMMANDS = {
     "train-tae": Command("train_tae", "train a temporal autoencoder"),
     "train-vae": Command("train_vae", "train or fine-tune an autoencoder of any family"),
     "train": Command("train", "train a video generator on latents"),
+    "train-demo": Command("train_video_demo", "train a small generator on clips drawn for it"),
     "launch": Command("launch", "run a command on several devices of this machine"),
     "download": Command("download_weights", "fetch public weights by name"),
     "fetch-lpips": Command("fetch_lpips", "fetch the weights of LPIPS"),

@@ -4,16 +4,17 @@ mg convert vae/diffusion_pytorch_model.bin vae.safetensors --dtype float16
 mg convert mp_rank_00_model_states.pt transformer/diffusion_pytorch_model.safetensors
 """
 
-import argparse
 from pathlib import Path
 
+from mg.argument_parser import CommandParser
 from mg.dtypes import DTYPES
 from mg.weights.conversion import convert_weights
 from mg.weights.inspection import inspect_checkpoint
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = {"input": "src", "weights": "src", "output": "dst", "output_path": "dst"}
+    parser = CommandParser(__doc__, names=names)
     parser.add_argument(
         "src",
         type=Path,

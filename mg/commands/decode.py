@@ -7,9 +7,10 @@ import dataclasses
 from pathlib import Path
 
 from mg.cli import parse_config, plain_settings, save_config
+from mg.data.latent_files import list_latent_files
 from mg.device import setup_device
 from mg.parallel.ranks import init_ranks
-from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.pipelines.autoencoder import AutoencoderConfig, check_autoencoder, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.output_record import open_output_folder
 
@@ -49,6 +50,8 @@ def main() -> None:
     open_output_folder(
         config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
     )
+    check_autoencoder(config)
+    list_latent_files(config.input)  # refuses a place without any
     setup_device(config)
     ranks = init_ranks()
     # MindSpore takes seconds to import; a wrong flag is answered before.

@@ -7,10 +7,10 @@ They are kept in ~/.cache/mg (MG_CACHE replaces it). HF_ENDPOINT names a mirror 
 HF_TOKEN a token for weights that ask for consent to their licence.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from mg.argument_parser import CommandParser
 from mg.commands import fetch_lpips
 from mg.console import printable
 from mg.metrics.lpips import lpips_weights_path
@@ -31,9 +31,7 @@ NOTE = (
 
 def main() -> None:
     """Parse, then list or fetch; go on after a failure, and end with exit code 1 if there was."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, names={"weights": "model"})
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--list", action="store_true", help="show what there is, fetch nothing")
     what.add_argument("--model", help="a name of the list, a name at the hub, or all")

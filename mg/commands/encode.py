@@ -12,9 +12,11 @@ from mg.data.buckets import Bucket
 from mg.data.captions import add_captions
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
+from mg.data.transforms import height_width
 from mg.device import setup_device
+from mg.known_names import one_of
 from mg.parallel.ranks import init_ranks
-from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.pipelines.autoencoder import AutoencoderConfig, check_autoencoder, load_autoencoder
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.output_record import open_output_folder
 
@@ -69,7 +71,7 @@ class EncodeConfig(AutoencoderConfig):
     image_size: int | tuple[int, int] | None = None
     buckets: list[str] | None = None
     max_frames: int | None = None
-    format: str = "safetensors"
+    format: str = one_of("safetensors", ("safetensors", "npz"))
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -95,6 +97,10 @@ def main() -> None:
     open_output_folder(
         config.output_path, RECORD, plain_settings(config), overwrite=config.overwrite
     )
+    sizes = [(bucket.height, bucket.width) for bucket in config.parsed_buckets() or ()]
+    if config.image_size is not None:
+        sizes.append(height_width(config.image_size))
+    check_autoencoder(config, sizes)
     manifest = build_manifest(
         csv_path=config.csv_path,
         video_folder=config.input or config.video_folder,

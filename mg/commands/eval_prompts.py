@@ -9,7 +9,7 @@ import dataclasses
 from mg.cli import parse_config
 from mg.data.synthetic import ALL_COLOURS, COLOURS
 from mg.device import DeviceConfig, setup_device
-from mg.known_names import check_known
+from mg.known_names import check_known, one_of
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator, with_lora
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.prompt_evaluation import (
@@ -19,7 +19,23 @@ from mg.pipelines.prompt_evaluation import (
     wanted_clips,
 )
 from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings
+
+# What --help shows.
+COMMON = (
+    "checkpoint",
+    "lora",
+    "split",
+    "output_folder",
+    "num_prompts",
+    "videos_per_prompt",
+    "seed",
+    "steps",
+    "guidance",
+    "batch_size",
+    "overwrite",
+    "device",
+)
 
 HELD_OUT_SPLITS = ("held_out", "new_colour_held_out")
 
@@ -51,15 +67,15 @@ class EvalPromptsConfig(DeviceConfig):
 
     checkpoint: str = str(SHIPPED_GENERATOR)
     lora: str | None = None
-    split: str = "held_out"
+    split: str = one_of("held_out", HELD_OUT_SPLITS)
     output_folder: str = "outputs/prompts"
     num_prompts: int | None = None
     videos_per_prompt: int = 1
     seed: int = 0
     steps: int | None = None
     guidance: float | None = None
-    schedule: str | None = None
-    solver: str = "euler"
+    schedule: str | None = one_of(None, SCHEDULES)
+    solver: str = one_of("euler", ("euler", "midpoint"))
     batch_size: int = 8
     overwrite: bool = False
 
@@ -75,7 +91,7 @@ class EvalPromptsConfig(DeviceConfig):
 
 def main() -> None:
     """Parse, check, load, evaluate."""
-    config = parse_config(EvalPromptsConfig, description=__doc__)
+    config = parse_config(EvalPromptsConfig, description=__doc__, common=COMMON)
     wanted = wanted_clips(config.num_prompts, config.videos_per_prompt, split=config.split)
     parts = load_generator(config.checkpoint)
     if config.lora is not None:

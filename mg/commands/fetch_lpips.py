@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mg.argument_parser import CommandParser
 from mg.commands.pinned_archive import PinnedArchive, download, read_members, unpickle_arrays
 from mg.metrics.lpips import LPIPS_NETS, lpips_weights_path
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
@@ -73,9 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, names={"input": "from_file"})
     parser.add_argument("--net", choices=(*LPIPS_NETS, "all"), default="vgg")
     parser.add_argument(
         "--from_file",

@@ -1,18 +1,21 @@
 """Generate videos from prompts: an mp4 for one prompt, or a folder for a file of prompts.
 
-mg generate --prompt "a red circle moving left on a black background" \
+mg generate --prompt "a red circle moving left on a black background" \\
     --output red_circle.mp4
-python mg/commands/generate.py --source clip.mp4 --strength 0.6 --prompt "a blue circle ..." \
+mg edit --source clip.mp4 --strength 0.6 --prompt "a blue circle ..." \\
     --output edited.mp4
 """
 
 import dataclasses
 import logging
+import sys
 from pathlib import Path
 
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
+from mg.known_names import one_of
 from mg.pipelines.generated_files import (
+    check_output_name,
     check_outputs,
     describe_videos,
     numbered_paths,
@@ -28,7 +31,7 @@ from mg.pipelines.generator_folder import (
 )
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SamplingSettings, check_ranges
+from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings, check_ranges
 from mg.pipelines.visual_inputs import VisualInputs, check_known_frames
 from mg.tiling.sizes import Tiling
 
@@ -60,8 +63,8 @@ class GenerateConfig(DeviceConfig):
     """Generates videos from prompts. What is null is the generator's default.
 
     Args:
-        checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default
-            the one that ships here, of moving shapes.
+        checkpoint: folder of a generator (model_index.json, denoiser, autoencoder, conditions); by
+            default the one that ships here, of moving shapes.
         lora: LoRA file (.safetensors), or its folder, to merge into the generator.
         lora_weight: how much of it; 1 is what was trained.
         prompt: what the video is to show; without it and without anything else to begin with, the
@@ -132,9 +135,9 @@ class GenerateConfig(DeviceConfig):
     prompt_template: str | None = None
     text_dtype: str = "float32"
     seed: int = 0
-    schedule: str | None = None
+    schedule: str | None = one_of(None, SCHEDULES)
     num_reference_steps: int = 250
-    solver: str = "euler"
+    solver: str = one_of("euler", ("euler", "midpoint"))
     two_passes: bool = False
     batch_size: int = 1
     truncate: bool = False
@@ -165,9 +168,13 @@ class GenerateConfig(DeviceConfig):
 def main() -> None:
     """Parse, check, load, generate."""
     config = parse_config(GenerateConfig, description=__doc__, common=COMMON)
+    if sys.argv[0] == "mg edit" and config.source is None:
+        raise ValueError("mg edit needs --source VIDEO; mg generate takes a prompt alone")
     prompts = [] if config.prompts_file is None else read_prompts(config.prompts_file)
     if config.prompt is not None and not config.prompt.strip():
         logger.warning("The prompt is empty: the video may show anything.")
+    if config.prompts_file is None:
+        check_output_name(config.output)
     parts = load_generator(config.checkpoint).with_text_dtype(config.text_dtype)
     if config.prompts_file is None:
         prompts = [_example_prompt(parts) if config.prompt is None else config.prompt]

@@ -1,6 +1,6 @@
 """Reconstruct videos: original | reconstruction as mp4, PSNR, SSIM and LPIPS.
 
-    mg reconstruct --ckpt_path tae.ckpt --video_folder videos \
+    mg reconstruct --ckpt_path tae.ckpt --video_folder videos \\
         --num_frames 16 --image_size 256
 """
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from mg.cli import parse_config, plain_settings, save_config
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
+from mg.data.transforms import height_width
 from mg.device import setup_device
+from mg.metrics.lpips import check_lpips_file
 from mg.parallel.ranks import init_ranks
-from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
+from mg.pipelines.autoencoder import AutoencoderConfig, check_autoencoder, load_autoencoder
 from mg.pipelines.output_record import open_output_folder
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 
@@ -80,6 +82,10 @@ def main() -> None:
         memory_budget_gb=config.memory_budget_gb,
         overwrite=config.overwrite,
     )
+    sizes = [] if config.image_size is None else [height_width(config.image_size)]
+    check_autoencoder(config, sizes)
+    if config.lpips_path is not None:
+        check_lpips_file(config.lpips_path)
     manifest = build_manifest(
         csv_path=config.csv_path,
         video_folder=config.video_folder,

@@ -1,6 +1,6 @@
 """Make a TAE's starting weights from an image VAE (Stable Diffusion's, SDXL's, SD3.5's).
 
-    mg inflate --target models/tae_vae2d.ckpt \
+    mg inflate --target models/tae_vae2d.ckpt \\
         --src /path/to/sd3.5_vae/diffusion_pytorch_model.safetensors
 
 A TAE that was trained on images will do as well. Writes the weights and, beside them, the TAE's
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from mg.argument_parser import CommandParser
 from mg.console import printable
 from mg.files import atomic_path, sha256_of_file
 from mg.weights.checkpoint_file import (
@@ -62,8 +63,9 @@ ASSUMED = (
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = CommandParser(
+        __doc__,
+        names={"input": "src", "weights": "src", "output": "target", "output_path": "target"},
     )
     parser.add_argument(
         "--src",

@@ -3,17 +3,17 @@
 mg inspect vae/diffusion_pytorch_model.safetensors
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+from mg.argument_parser import CommandParser
 from mg.console import printable
 from mg.weights.inspection import inspect_checkpoint
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(__doc__, names={"input": "path", "weights": "path"})
     parser.add_argument(
         "path",
         type=Path,

@@ -1,7 +1,7 @@
 """Make captioned clips of a moving shape, to train and test a text-to-video model on.
 
     mg make-samples --output_folder datasets/shapes --num_videos 1000
-    mg make-samples --output_folder datasets/shapes_held_out --split held_out \
+    mg make-samples --output_folder datasets/shapes_held_out --split held_out \\
         --num_videos 48
     mg make-samples --output_folder datasets/edits --pairs --num_videos 1000
     mg make-samples --output_folder datasets/crowds --crowd --num_videos 1000
@@ -27,23 +27,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from mg.argument_parser import CommandParser
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.synthetic import FPS, SPLITS, captioned_clip, parse_caption, synthetic_clip
 from mg.data.synthetic_crowd import CROWD_CAPTION, crowd_clip
 from mg.data.synthetic_edits import synthetic_edit
 from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video
+from mg.progress import with_progress
 
 NUM_SHOWN = 24
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__)
     parser.add_argument("--output_folder", required=True, type=Path, help="folder of the clips")
     parser.add_argument("--num_videos", type=int, help="(default: 1000, or one per caption)")
     parser.add_argument(
@@ -114,7 +113,7 @@ def make_sample_videos(flags: argparse.Namespace) -> None:
     if sheet is not None and sheet.exists() and not flags.overwrite:
         raise FileExistsError(f"{sheet} exists already; choose another name or add --overwrite")
     rows, shown = [], []
-    for index in tqdm(range(flags.num_videos), desc="drawing clips", disable=None):
+    for index in with_progress(range(flags.num_videos), "drawing clips", unit="clip"):
         for name, frames, row in _clips(index, flags):
             write_video(
                 folder / name, frames, fps=FPS, overwrite=flags.overwrite, lossless=not flags.lossy

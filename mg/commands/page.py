@@ -17,14 +17,17 @@ from mg.tiling.sizes import Tiling
 
 logger = logging.getLogger("mg")
 
+# What --help shows.
+COMMON = ("checkpoint", "output_folder", "host", "port", "dtype", "device")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoConfig(DeviceConfig):
     """A page for one user or a few who trust each other: it asks for no password.
 
     Args:
-        checkpoint: folder of a generator (model_index.json, transformer, tae, text); by default the
-            one that ships here, of moving shapes.
+        checkpoint: folder of a generator (model_index.json, denoiser, autoencoder, conditions); by
+            default the one that ships here, of moving shapes.
         host: address to serve the page at; 127.0.0.1 is seen from this machine only, 0.0.0.0 from
             all that reach it.
         port: port of the address.
@@ -45,7 +48,7 @@ class DemoConfig(DeviceConfig):
 
 def main() -> None:
     """Parse, check, load, serve until Ctrl+C."""
-    config = parse_config(DemoConfig, description=__doc__)
+    config = parse_config(DemoConfig, description=__doc__, common=COMMON)
     check_address(config.host, config.port)
     import_gradio()
     check_writable_folder(config.output_folder)

@@ -9,6 +9,7 @@ Sources that are there already are passed over: start it again after an interrup
 import argparse
 import sys
 
+from mg.argument_parser import CommandParser
 from mg.console import printable
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
@@ -18,9 +19,7 @@ from mg.data.prepared_index import PrepareSettings
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the command line's values."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser(__doc__, names={"size": "short_side"})
     parser.add_argument("--video_folder", help="folder of videos and images, or one file")
     parser.add_argument("--csv_path", help="table with a column `video`, optionally `caption`")
     parser.add_argument("--output_path", required=True, help="folder of the prepared clips")

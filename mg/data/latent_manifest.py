@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mg.data.buckets import Bucket, bucket_of_latent
 from mg.data.captions import CaptionTable
 from mg.data.latent_files import LatentInfo, list_latent_files, read_latent_info
@@ -19,6 +17,7 @@ from mg.data.manifest import Rejected
 from mg.data.media_rules import PREPARED_SUFFIX
 from mg.data.table_names import composed, hint_of_name
 from mg.latent_spec import LatentSpec
+from mg.progress import with_progress
 
 __all__ = ["LatentClip", "LatentManifest", "build_latent_manifest"]
 
@@ -251,7 +250,7 @@ def _normal(name: str) -> str:
 def _read_infos(files: Mapping[str, Path]) -> tuple[dict[str, LatentInfo], list[Rejected]]:
     """Return what the files say about themselves, and those that cannot be read."""
     infos, rejected = {}, []
-    for name, path in tqdm(files.items(), desc="reading latents", disable=None, leave=False):
+    for name, path in with_progress(files.items(), "reading latents", unit="file", leave=False):
         try:
             infos[name] = read_latent_info(path)
         except (OSError, ValueError) as error:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from tqdm import tqdm
 
 from mg.console import one_line
 from mg.data.clip_entries import (
@@ -31,6 +30,7 @@ from mg.data.video import (
     probe_video,
 )
 from mg.data.workers import CallFailedError, SupervisedProcess, reason_of
+from mg.progress import with_progress
 
 __all__ = ["Clip", "Manifest", "Rejected", "build_manifest", "check_sources"]
 
@@ -189,7 +189,7 @@ def build_manifest(
         entries = entries_of_folder(video_folder, passed_over)
     clips, rejected = [], left_out_when_prepared(csv_path, video_folder)
     with _prober(probe_seconds_limit) as probe:
-        for entry in tqdm(entries, desc="probing videos", disable=None, leave=False):
+        for entry in with_progress(entries, "probing videos", unit="file", leave=False):
             if isinstance(entry, Rejected):
                 rejected.append(entry)
                 continue

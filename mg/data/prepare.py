@@ -14,7 +14,6 @@ from typing import IO
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest, build_manifest
 from mg.data.media_source import media_state
@@ -29,6 +28,7 @@ from mg.data.prepared_index import (
 from mg.data.transforms import resize_frame
 from mg.data.video import PREPARED_SUFFIX, BrokenVideoError
 from mg.files import atomic_path, check_writable_folder, remove_abandoned, resolve_under
+from mg.progress import with_progress
 
 __all__ = ["open_prepared", "prepare_clips"]
 
@@ -76,7 +76,7 @@ def prepare_clips(
     remove_abandoned(folder, below=True)
     if (folder / INDEX_NAME).exists():
         index = _reusable_index(folder, settings, overwrite)
-    for clip in tqdm(manifest.clips, desc="preparing clips", disable=None):
+    for clip in with_progress(manifest.clips, "preparing clips", unit="clip"):
         known = index.sources.get(clip.name)
         status = media_state(clip.path)
         if known is not None:

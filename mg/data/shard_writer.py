@@ -8,13 +8,12 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mg.data.manifest import Clip
 from mg.data.media_rules import MEDIA_SUFFIXES, PREPARED_SUFFIX, kind_of_file
 from mg.data.media_source import media_state, open_media
 from mg.data.tar_index import SHARD_SUFFIX
 from mg.files import atomic_path, check_writable_folder, remove_abandoned
+from mg.progress import ProgressBar
 
 __all__ = ["write_shards"]
 
@@ -59,7 +58,7 @@ def write_shards(
         )
     keyed = list(zip(_keys(clips), clips, strict=True))
     paths = []
-    with tqdm(total=len(clips), desc="packing clips", disable=None) as progress:
+    with ProgressBar(len(clips), "packing clips", unit="clip") as progress:
         for number, group in enumerate(_groups(keyed, max_bytes)):
             path = folder / f"{PREFIX}-{number:06d}{SHARD_SUFFIX}"
             with (

@@ -8,6 +8,7 @@ __all__ = [
     "check_image_size",
     "flip_horizontal",
     "from_model_range",
+    "height_width",
     "resize_and_crop",
     "to_model_range",
 ]
@@ -27,6 +28,11 @@ def check_image_size(name: str, size: int | tuple[int, int]) -> None:
         raise ValueError(
             f"{name} must be one or two numbers of pixels from 1 to {MAX_SIDE}, not {size!r}"
         )
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of a size: the side of a square, or both."""
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def resize_and_crop(

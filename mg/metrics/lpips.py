@@ -12,7 +12,14 @@ from mg.metrics.weight_files import cached_weights, load_parameters
 if TYPE_CHECKING:  # MindSpore takes seconds to import; nothing here needs it before a load.
     from mg.models.perceptual import LPIPS, LPIPSConfig
 
-__all__ = ["LPIPS_NETS", "load_lpips", "lpips", "lpips_weights_path", "to_images"]
+__all__ = [
+    "LPIPS_NETS",
+    "check_lpips_file",
+    "load_lpips",
+    "lpips",
+    "lpips_weights_path",
+    "to_images",
+]
 
 LPIPS_NETS = ("vgg", "alex")
 
@@ -28,6 +35,20 @@ def lpips_weights_path(net: str = "vgg") -> Path:
     if net not in LPIPS_NETS:
         raise ValueError(f"LPIPS net must be one of {', '.join(LPIPS_NETS)}, got {net!r}")
     return cached_weights("lpips", net)
+
+
+def check_lpips_file(path: str | os.PathLike, net: str = "vgg") -> None:
+    """Raise FileNotFoundError unless there is a file of LPIPS weights at a path.
+
+    Args:
+        path: as of `load_lpips`.
+        net: "vgg" or "alex", for the message.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"LPIPS weights not found: {path}. Run `mg fetch-lpips --net {net}` once "
+            "(64 MB), or give your own file (lpips_path)"
+        )
 
 
 def load_lpips(
@@ -49,11 +70,7 @@ def load_lpips(
     """
     net = config.net if config else net
     path = lpips_weights_path(net) if path is None else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"LPIPS weights not found: {path}. Run `mg fetch-lpips --net {net}` once "
-            "(64 MB), or give your own file, or set perceptual_loss_weight to 0"
-        )
+    check_lpips_file(path, net)
     from mg.models.perceptual import LPIPS, LPIPSConfig
 
     network = LPIPS(config or LPIPSConfig(net))

@@ -4,14 +4,15 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mg.data.latent_files import LatentInfo
 from mg.device import DeviceConfig
-from mg.models.families import autoencoder_family
+from mg.known_names import one_of
+from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.tiling.sizes import Tiling
 from mg.yaml_file import read_yaml
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # MindSpore takes seconds to import; a wrong flag is answered
 
 __all__ = [
     "AutoencoderConfig",
+    "check_autoencoder",
     "check_latent_config",
     "config_hash",
     "framewise_settings",
@@ -65,8 +67,8 @@ class AutoencoderConfig(DeviceConfig):
     """
 
     ckpt_path: str
-    method: str = "auto"
-    inflate_method: str = "central"
+    method: str = one_of("auto", ("auto", "local", *AUTOENCODERS))
+    inflate_method: str = one_of("central", ("central", "replicate", "average", "none"))
     key: str | None = None
     model_config: str | None = None
     enable_tile: bool = False
@@ -82,6 +84,25 @@ class AutoencoderConfig(DeviceConfig):
             raise ValueError("memory_budget_gb has no effect without enable_tile=True; set both")
         if self.memory_budget_gb is not None and self.memory_budget_gb <= 0:
             raise ValueError(f"memory_budget_gb={self.memory_budget_gb}; expected more than 0")
+
+
+def check_autoencoder(config: AutoencoderConfig, sizes: Iterable[tuple[int, int]] = ()) -> None:
+    """Raise as `load_autoencoder` would, and for sizes, as far as no weights need be read for it.
+
+    Args:
+        config: which autoencoder.
+        sizes: height and width of frames that it is to take.
+    """
+    from mg.vaes.reading import check_checkpoint
+
+    spec = check_checkpoint(
+        config.ckpt_path,
+        method=config.method,
+        inflate_method=config.inflate_method,
+        config=_read_model_config(config.model_config),
+    )
+    for size in sizes if spec is not None else ():
+        spec.check_video((1, spec.video_channels, 1, *size))
 
 
 def load_autoencoder(config: AutoencoderConfig) -> "Autoencoder":

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mg.console import one_line
 from mg.data.latent_files import LatentInfo, list_latent_files, read_latent, read_latent_info
 from mg.data.transforms import from_model_range
 from mg.data.video_writer import VideoWriter
+from mg.device import compiles_graphs
 from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
 from mg.parallel.work import map_over_ranks, share_files
@@ -29,6 +29,7 @@ from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.output_record import input_state, is_finished, mark_begun, mark_finished
 from mg.pipelines.streaming import decode_latents
+from mg.progress import ProgressBar
 from mg.tiling.tiles import decoder_tile
 
 __all__ = ["DEFAULT_FPS", "decode_latent_files"]
@@ -84,6 +85,7 @@ def decode_latent_files(
     finished = set(outcome.finished_before)
     if on_begin is not None:
         on_begin()
+    compiles = "the decoder" if compiles_graphs() else None
     for name in [name for name in origins if name not in finished]:
         autoencoder.tiling = dataclasses.replace(
             autoencoder.tiling, **origins[name]["settings"]["tiling"]
@@ -100,7 +102,8 @@ def decode_latent_files(
             )
             if team.is_main:
                 mark_begun(paths[name], origins[name])
-                _write_video(video, latent.info, paths[name])
+                _write_video(video, latent.info, paths[name], compiles=compiles)
+                compiles = None
                 mark_finished(paths[name], origins[name])
             else:
                 collections.deque(video, maxlen=0)  # compute this rank's tiles
@@ -159,16 +162,18 @@ def _describe_all(
     return origins
 
 
-def _write_video(video: Iterator[np.ndarray], info: LatentInfo, path: Path) -> None:
-    """Write a video that comes in pieces, float32 (3, t, H, W)."""
+def _write_video(
+    video: Iterator[np.ndarray], info: LatentInfo, path: Path, *, compiles: str | None
+) -> None:
+    """Write a video that comes in pieces, float32 (3, t, H, W).
+
+    Args:
+        compiles: what the first piece compiles; None: nothing.
+    """
     with (
         VideoWriter(path, fps=info.fps or DEFAULT_FPS, overwrite=True) as writer,
-        tqdm(
-            total=info.num_frames,
-            desc=one_line(path.name),
-            unit="frame",
-            disable=None,
-            leave=False,
+        ProgressBar(
+            info.num_frames, one_line(path.name), unit="frame", leave=False, compiles=compiles
         ) as progress,
     ):
         for piece in video:

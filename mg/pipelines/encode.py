@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mg.data.buckets import Bucket, bucket_of_video
 from mg.data.latent_files import (
@@ -21,7 +20,8 @@ from mg.data.latent_files import (
     read_latent_info,
 )
 from mg.data.manifest import Clip, Manifest
-from mg.data.transforms import check_image_size
+from mg.data.transforms import check_image_size, height_width
+from mg.device import announce_compilation
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder import Autoencoder
 from mg.parallel.ranks import ONE_RANK, Ranks
@@ -31,6 +31,7 @@ from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.output_record import clip_state, refuse_others
 from mg.pipelines.streaming import encode_frames, read_frames
+from mg.progress import ProgressBar
 
 __all__ = ["encode_videos", "frame_size"]
 
@@ -103,7 +104,8 @@ def encode_videos(
         on_begin()
     map_tiles = functools.partial(map_over_ranks, ranks=team)
     total = sum(infos[name].num_frames for name in todo)
-    with tqdm(total=total, desc="encoding", unit="frame", disable=None) as progress:
+    announce_compilation("the encoder", todo)
+    with ProgressBar(total, "encoding", unit="frame") as progress:
         for name in todo:
             info = infos[name]
             size = info.height, info.width
@@ -147,7 +149,7 @@ def _check_sizes(
         raise ValueError("give either image_size or buckets: a bucket has a size of its own")
     if image_size is not None:
         check_image_size("image_size", image_size)
-        autoencoder.check_video_shape((1, 3, 1, *_height_width(image_size)))
+        autoencoder.check_video_shape((1, 3, 1, *height_width(image_size)))
     for bucket in buckets or ():
         try:
             check_image_size("size", (bucket.height, bucket.width))
@@ -212,7 +214,7 @@ def frame_size(
         ValueError: the clip is smaller than one pixel of the latent.
     """
     if image_size is not None:
-        return _height_width(image_size)
+        return height_width(image_size)
     size = clip.height // spec.h * spec.h, clip.width // spec.w * spec.w
     if not all(size):
         raise ValueError(
@@ -231,10 +233,6 @@ def frame_size(
             spec.h,
         )
     return size
-
-
-def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
 
 
 def _settings(
@@ -261,7 +259,7 @@ def _is_finished(path: Path, info: LatentInfo) -> bool:
     return True
 
 
-def _counted(frames: Iterator[np.ndarray], progress: tqdm) -> Iterator[np.ndarray]:
+def _counted(frames: Iterator[np.ndarray], progress: ProgressBar) -> Iterator[np.ndarray]:
     for frame in frames:
         progress.update()
         yield frame

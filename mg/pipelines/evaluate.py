@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest, build_manifest
 from mg.data.media_source import open_media
@@ -22,6 +21,7 @@ from mg.pipelines.evaluation_records import Record, read_record, write_record
 from mg.pipelines.outcome import Outcome
 from mg.pipelines.output_paths import output_paths
 from mg.pipelines.video_pairs import Pair, load_pair, pair_by_name
+from mg.progress import ProgressBar
 
 __all__ = ["evaluate_pairs", "find_pairs"]
 
@@ -115,7 +115,7 @@ def evaluate_pairs(
     outcome = Outcome(failed=dict(left_out or {}))
     records = {}
     own = ranks.share(list(pairs))
-    with tqdm(total=len(own), desc="measuring", unit="pair", disable=None) as progress:
+    with ProgressBar(len(own), "measuring", unit="pair") as progress:
         for pair in own:
             try:
                 records[pair.name] = job.measure(pair, paths[pair.name], outcome)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VIDEO_SUFFIXES",
     "about_generator",
+    "check_output_name",
     "check_outputs",
     "describe_videos",
     "numbered_paths",
@@ -95,6 +96,15 @@ def numbered_paths(folder: str | os.PathLike, num_videos: int, num_frames: int) 
     return [Path(folder) / f"{number:04d}{suffix}" for number in range(num_videos)]
 
 
+def check_output_name(path: str | os.PathLike) -> None:
+    """Raise ValueError unless a name is that of a video or an image."""
+    if Path(path).suffix.lower() not in (IMAGE_SUFFIX, *VIDEO_SUFFIXES):
+        raise ValueError(
+            f"{path}: expected a name that ends in {', '.join(VIDEO_SUFFIXES)}, or in "
+            f"{IMAGE_SUFFIX} for one frame"
+        )
+
+
 def check_outputs(paths: Sequence[Path], num_frames: int, *, overwrite: bool) -> None:
     """Raise unless all videos, with what stands beside them, may be written under these names.
 
@@ -113,11 +123,7 @@ def check_outputs(paths: Sequence[Path], num_frames: int, *, overwrite: bool) ->
                 f"{path} would be an image, but num_frames={num_frames}; give num_frames=1, or a "
                 f"name that ends in {VIDEO_SUFFIXES[0]}"
             )
-        if suffix not in (IMAGE_SUFFIX, *VIDEO_SUFFIXES):
-            raise ValueError(
-                f"{path}: expected a name that ends in {', '.join(VIDEO_SUFFIXES)}, or in "
-                f"{IMAGE_SUFFIX} for one frame"
-            )
+        check_output_name(path)
     beside = [name for path in paths for name in (path, record_path(path), _latent_path(path))]
     folders = [path for path in beside if path.is_dir()]
     if folders:

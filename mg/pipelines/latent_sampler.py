@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mindspore import Tensor
-from tqdm import tqdm
 
 from mg.conditions.text.condition import TextCondition
+from mg.device import compiles_graphs
 from mg.flow.guidance import guided_velocity
 from mg.flow.path import noisy_latent
 from mg.flow.sampler import sample, sample_with_scheduler
@@ -20,6 +20,7 @@ from mg.pipelines.sampling_noise import SamplingNoise
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import check_finite
 from mg.pipelines.visual_inputs import VisualInputs, encode_clip, encode_known_frames
+from mg.progress import ProgressBar
 
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo
@@ -91,14 +92,23 @@ class LatentSampler:
                 changed = on_step_end(num_done, t, latent.asnumpy())
                 return None if changed is None else Tensor(changed.astype(np.float32))
 
-            steps = dict(total=len(self.settings.times()) - 1, desc=f"video {start + 1}")
-            with tqdm(**steps, unit="step", disable=None, leave=False) as bar:
+            with self._bar(f"video {start + 1}", batch_size) as bar:
                 latents = self._integrated(chosen, visual, Tensor(first), after_step).asnumpy()
             check_finite(latents, "transformer")
             spec = self.generator.autoencoder.spec
             num_in_front = self.shape[1] - spec.latent_frames(self.settings.num_frames)
             for latent in latents[: len(set(chosen)), :, num_in_front:]:
                 yield spec.unscale(latent)
+
+    def _bar(self, desc: str, batch_size: int) -> ProgressBar:
+        """Return the bar of a batch's steps, which says whether the first one compiles."""
+        key = (self.shape, batch_size)
+        is_new, compiles = key not in self.generator.compiled, None
+        self.generator.compiled.add(key)
+        if is_new and compiles_graphs():
+            compiles = "the networks"
+        num_steps = len(self.settings.times()) - 1
+        return ProgressBar(num_steps, desc, unit="step", leave=False, compiles=compiles)
 
     def _first(self, chosen: list[int], visual: list[dict[str, Any]]) -> np.ndarray:
         """Return the latents (B, C, T', H', W') that sampling begins with."""

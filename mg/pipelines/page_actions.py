@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mg.conditions.text.encoder import TRUNCATE_HINT
 from mg.pipelines.page_reconstruction import ReconstructionRequest
 from mg.pipelines.page_request import EditRequest, PageRequest, VideoMaker
 from mg.pipelines.page_uploads import Upload, Uploads
@@ -75,7 +76,7 @@ def build_actions(gr: ModuleType, maker: VideoMaker, uploads: Uploads, folder: P
         try:
             upload = uploads.take(path)
         except (ValueError, OSError) as error:
-            problem = gr.Markdown(as_text(str(error)), visible=True)
+            problem = gr.Markdown(as_text(str(error).replace(TRUNCATE_HINT, "")), visible=True)
             return None, None, "", problem
         return None, upload, as_text(upload.summary()), gr.Markdown("", visible=False)
 
@@ -121,7 +122,7 @@ def _job(
         try:
             request_of(values).settings(maker.generator)
         except (ValueError, OSError) as error:
-            return False, gr.Markdown(as_text(str(error)), visible=True)
+            return False, gr.Markdown(as_text(str(error).replace(TRUNCATE_HINT, "")), visible=True)
         return True, gr.Markdown("", visible=False)
 
     def show(
@@ -295,5 +296,7 @@ def _told_to_the_caller(gr: ModuleType) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
-        message = html.escape(str(error), quote=False)  # the page takes it for HTML
+        message = html.escape(
+            str(error).replace(TRUNCATE_HINT, ""), quote=False
+        )  # the page takes it for HTML
         raise gr.Error(message, duration=None, print_exception=False) from None

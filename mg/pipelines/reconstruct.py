@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from mindspore import Tensor
-from tqdm import tqdm
 
 from mg.data.manifest import Clip, Manifest
 from mg.data.transforms import from_model_range, resize_and_crop, to_model_range
 from mg.data.video_writer import VideoWriter, write_video
+from mg.device import compiles_graphs
 from mg.files import write_text
 from mg.metrics.protocol import DEFINITIONS
 from mg.metrics.report import QualityReport
@@ -40,6 +40,7 @@ from mg.pipelines.output_record import (
 )
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import check_finite, decode_latents, encode_frames, read_frames
+from mg.progress import ProgressBar
 
 __all__ = ["reconstruct_videos"]
 
@@ -92,7 +93,8 @@ def reconstruct_videos(
         on_begin()
     todo = {name: size for name, size in own.items() if name not in measured}
     results = job.stream(todo, outcome) if not settings.num_frames else job.batch(todo, outcome)
-    with tqdm(total=len(todo), desc="reconstructing", unit="clip", disable=None) as progress:
+    compiles = "the network" if compiles_graphs() else None
+    with ProgressBar(len(todo), "reconstructing", unit="clip", compiles=compiles) as progress:
         for name, values in results:
             measured[name] = values
             outcome.done.append(name)

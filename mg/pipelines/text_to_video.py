@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import nn
 
 from mg.conditions.text.encoder import TextEncoder
+from mg.device import compiles_graphs
 from mg.flow.velocity_network import published_network, velocity_network
 from mg.models.denoiser import Denoiser
 from mg.pipelines.diffusers_call import (
@@ -36,6 +37,7 @@ from mg.pipelines.sampling_noise import SamplingNoise
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.streaming import decode_latents
 from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs, check_known_frames, encode_clip
+from mg.progress import ProgressBar
 from mg.tiling.sizes import Tiling
 from mg.weights.lora_file import merge_lora, read_lora
 from mg.weights.publishing import Publishable
@@ -105,6 +107,7 @@ class TextToVideo(Publishable):
         self.family = parts.family
         self.scheduler = parts.scheduler
         self._converted: dict[str, tuple[nn.Cell, nn.Cell]] = {}
+        self.compiled: set[tuple] = set()  # sizes of latents and batches that have been sampled
         self.transformer_config = parts.transformer_config
         self.dtype, self.decode_dtype = dtype, decode_dtype
 
@@ -396,4 +399,14 @@ class TextToVideo(Publishable):
             ValueError: the decoder gave what is not a number.
         """
         pieces = decode_latents(self.autoencoder, [latent], num_frames, num_latents=latent.shape[1])
-        return np.concatenate([finished_frames(piece, output_type) for piece in pieces])
+        compiles = None
+        if latent.shape not in self.compiled and compiles_graphs():
+            compiles = "the decoder"
+        self.compiled.add(latent.shape)
+        finished = []
+        bar = ProgressBar(num_frames, "decoding", unit="frame", leave=False, compiles=compiles)
+        with bar:
+            for piece in pieces:
+                finished.append(finished_frames(piece, output_type))
+                bar.update(len(finished[-1]))
+        return np.concatenate(finished)

@@ -7,6 +7,7 @@ from mg.data.bucket_config import ClipBucket, parse_bucket_config
 from mg.data.clips import ClipConfig
 from mg.data.transforms import check_image_size
 from mg.device import DeviceConfig
+from mg.known_names import one_of
 from mg.training.run.trackers import TRACKERS, missing_package
 from mg.training.setting_checks import check_types, require
 
@@ -51,9 +52,9 @@ class DataSettings:
     sample_stride: int = 1
     random_stride: bool = False
     short_side_range: tuple[int, int] | None = None
-    crop: str = "random"
+    crop: str = one_of("random", ("center", "random"))
     flip: bool = True
-    mixed_strategy: str = "video_only"
+    mixed_strategy: str = one_of("video_only", ("video_only", "image_only", "mixed_video_image"))
     mixed_image_ratio: float = 0.0
     bucket_config: dict[str, Any] | None = None
     num_workers: int = 2
@@ -109,7 +110,7 @@ class OptimSettings:
     """
 
     lr: float = 1e-5
-    lr_schedule: str = "constant"
+    lr_schedule: str = one_of("constant", ("constant", "cosine"))
     lr_end: float = 0.0
     warmup_steps: int = 0
     betas: tuple[float, float] = (0.9, 0.999)

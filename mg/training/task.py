@@ -83,6 +83,11 @@ class Task(abc.ABC):
             is_last: whether the batch completes an update.
         """
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether this rank measures anything that is held out."""
+        return getattr(self, "validation", None) is not None
+
     @abc.abstractmethod
     def validate(
         self, video_path: Path, *, should_stop: Callable[[], bool]

@@ -15,10 +15,11 @@ from mg.cli import save_config
 from mg.data.dataset import Batch
 from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
+from mg.progress import counting_seconds
 from mg.training.optimizers.schedule import learning_rate
 from mg.training.run.checkpoint import Progress
 from mg.training.run.guards import NO_LIMIT, LossScale, StepGuard, Verdict, is_good_step
-from mg.training.run.pace import Pace, counting_seconds
+from mg.training.run.pace import Pace
 from mg.training.run.rank_agreement import check_same_data, check_same_step
 from mg.training.run.reports import (
     bad_step_line,
@@ -81,6 +82,7 @@ class Trainer:
         self.state = RunState(self.output / "checkpoints", config, task, ranks)
         self.step = 0
         self.pace = Pace()
+        self._has_validated = False
         self.batch_offset = 0
         if ranks.size > 1:
             check_same_data(ranks, self.state.settings, task.trained_on())
@@ -228,12 +230,19 @@ class Trainer:
             if self.step < self.config.steps:
                 self._at_intervals()
 
-    def _told_while_compiling(self, bar: tqdm) -> contextlib.AbstractContextManager:
-        """Return a context that counts the seconds of a step that compiles its graph."""
-        if not self.pace.compiles_next or self.config.mode != "graph" or not self.ranks.is_main:
-            return contextlib.nullcontext()
-        logger.info("Compiling the training step, which can take minutes ...")
-        return counting_seconds("compiling", bar)
+    @contextlib.contextmanager
+    def _told_while_compiling(self, bar: tqdm) -> Iterator[None]:
+        """Count the seconds of a step that compiles its graph."""
+        if not self.pace.compiles_next or self.config.mode != "graph":
+            yield
+            return
+        with self.stop.finishing("the compilation, which can take minutes, and one step"):
+            if not self.ranks.is_main:
+                yield
+                return
+            logger.info("Compiling the training step, which can take minutes ...")
+            with counting_seconds("compiling", bar):
+                yield
 
     def _enter_stage(self) -> None:
         """Build the next stage's steps when the present stage is over, and hand on their state."""
@@ -438,7 +447,8 @@ class Trainer:
         None where there are none, on ranks other than 0, and when the run is asked to end.
         """
         video_path = self._validation_video
-        measured = self.task.validate(video_path, should_stop=self._is_asked_to_stop)
+        with self._told_while_validating():
+            measured = self.task.validate(video_path, should_stop=self._is_asked_to_stop)
         if measured is None:
             return None
         entry = {"step": self.step, **measured}
@@ -449,6 +459,19 @@ class Trainer:
         metric = self.task.metric
         logger.info("Step %d: held-out %s", self.step, validation_line(entry, metric))
         return metric.score(entry)
+
+    @contextlib.contextmanager
+    def _told_while_validating(self) -> Iterator[None]:
+        """Count the seconds of the first validation, which compiles its graphs."""
+        is_first, self._has_validated = not self._has_validated, True
+        with self.stop.finishing("the validation"):
+            is_told = is_first and self.task.has_validation and self.ranks.is_main
+            if not is_told or self.config.mode != "graph":
+                yield
+                return
+            logger.info("Compiling the validation, which can take minutes ...")
+            with counting_seconds("compiling and validating"):
+                yield
 
     @property
     def _validation_video(self) -> Path:

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mg.file_names import CONFIG_FILE
+from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.shipped import short_path
 from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
 from mg.weights.assumed_config import shapes_of
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
@@ -30,7 +32,7 @@ from mg.weights.tae_names import is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 from mg.weights.wan_names import is_original_wan, wan_from_original
 
-__all__ = ["INFLATE_METHODS", "ReadVAE", "read_autoencoder", "read_vae"]
+__all__ = ["INFLATE_METHODS", "ReadVAE", "check_checkpoint", "read_autoencoder", "read_vae"]
 
 logger = logging.getLogger("mg")
 
@@ -70,6 +72,39 @@ def read_autoencoder(name_or_path: str | os.PathLike, **options: Any) -> Autoenc
     return AutoencoderParts(family, config, tensors, family.spec(config, tensors))
 
 
+def check_checkpoint(
+    name_or_path: str | os.PathLike,
+    *,
+    method: str = "auto",
+    inflate_method: str = "central",
+    config: Mapping[str, Any] | str | os.PathLike | None = None,
+) -> LatentSpec | None:
+    """Return the latents of a checkpoint as far as its config tells them; no weights are read.
+
+    Of a 2-D VAE that will be inflated, height and width count. None is for public names, which are
+    not fetched, and for weights without a config.
+
+    Args:
+        name_or_path, method, inflate_method, config: as of `read_vae`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such checkpoint, name or method.
+    """
+    _check_methods(method, inflate_method)
+    path = _local_path(name_or_path, method)
+    if path is None:
+        return None
+    file = find_weights(path)
+    stated = _read_config(config, file)
+    family = family_of_config(stated) if stated else None
+    if family is None:
+        return None
+    try:
+        return autoencoder_family(family).read_config(stated).spec
+    except ValueError:  # reading the weights says what is wrong, or completes what is missing
+        return None
+
+
 def read_vae(
     name_or_path: str | os.PathLike,
     *,
@@ -89,12 +124,7 @@ def read_vae(
         into: the family that is wanted, whose weights these must be, or be inflated into; None
             takes any, and inflates a 2-D VAE into what `config` is of, else into a TAE.
     """
-    for argument, given, known in (
-        ("method", method, ("auto", "local", *AUTOENCODERS)),
-        ("inflate_method", inflate_method, INFLATE_METHODS),
-    ):
-        if given not in known:
-            raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
+    _check_methods(method, inflate_method)
     file = find_weights(_on_disk(name_or_path, method, cache_folder))
     stated = _read_config(config, file)
     loaded = read_weights(file, key=key)
@@ -118,7 +148,7 @@ def read_vae(
         family = recognise(stated, shapes)
         if method not in ("auto", "local", family):
             raise ValueError(f"method={method!r}, but these are weights of family {family!r}")
-        logger.info("%s holds weights of family %s", file, family)
+        logger.info("%s holds weights of family %s", short_path(file), family)
         check_config_sizes(stated or {}, shapes)
         completed = autoencoder_family(family).complete(stated, tensors)
         if family == "sd" and inflate_method != "none":
@@ -133,10 +163,27 @@ def read_vae(
         raise ValueError(f"{file}: {error}") from error
 
 
+def _check_methods(method: str, inflate_method: str) -> None:
+    for argument, given, known in (
+        ("method", method, ("auto", "local", *AUTOENCODERS)),
+        ("inflate_method", inflate_method, INFLATE_METHODS),
+    ):
+        if given not in known:
+            raise ValueError(f"{argument}={given!r}; expected one of {', '.join(known)}")
+
+
 def _on_disk(
     name_or_path: str | os.PathLike, method: str, cache_folder: str | os.PathLike | None
 ) -> Path:
     """Return the path, or the folder into which the named checkpoint has been downloaded."""
+    path = _local_path(name_or_path, method)
+    if path is not None:
+        return path
+    return fetch(find_model(str(name_or_path)).name, cache_folder=cache_folder)
+
+
+def _local_path(name_or_path: str | os.PathLike, method: str) -> Path | None:
+    """Return the path of a checkpoint on this machine; None if it is a public name."""
     path = Path(name_or_path).expanduser()
     if path.exists():
         return path
@@ -153,7 +200,7 @@ def _on_disk(
             f"method={method!r}, but {name_or_path} is of family {model.family!r}; leave method "
             "away to have the family recognised"
         )
-    return fetch(model.name, cache_folder=cache_folder)
+    return None
 
 
 def _read_config(

@@ -65,7 +65,7 @@ FOLDER_PATTERNS = (
     "*.npz",
 )
 # Where the autoencoder stands in the folder of a pipeline: diffusers', ours, HunyuanVideo's.
-VAE_FOLDERS = ("vae", "tae", "hunyuan-video-t2v-720p/vae")
+VAE_FOLDERS = ("vae", "autoencoder", "tae", "hunyuan-video-t2v-720p/vae")
 PICKLE_MAGICS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 TAR_MAGIC = (257, b"ustar")
 

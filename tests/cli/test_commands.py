@@ -85,7 +85,7 @@ def test_completion_knows_the_commands():
     script = mg("completion", "bash").stdout
     program = script + "COMP_WORDS=(mg train); COMP_CWORD=1; _mg; echo ${COMPREPLY[@]}"
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == ["train-tae", "train-vae", "train"]
+    assert done.stdout.split() == ["train-tae", "train-vae", "train", "train-demo"]
 
 
 def test_doctor_finds_this_machine_fine(capsys, monkeypatch):

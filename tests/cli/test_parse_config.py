@@ -10,7 +10,8 @@ from build_docs import SETTINGS
 from mg.cli import config_to_yaml, parse_config, run_main, save_config
 from mg.commands import COMMANDS, run_command
 from mg.models.tae.config import TAEConfig
-from mg.setting_names import ONE_NAME, SYNONYMS
+from mg.setting_names import ONE_NAME, is_near
+from mg.setting_synonyms import SYNONYMS
 from mg.settings_table import settings_of
 from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 
@@ -72,7 +73,8 @@ def test_null_is_none():
     ],
 )
 def test_a_mistyped_key_names_the_nearest_right_one(tmp_path, wrong, right):
-    assert fault(f"--{wrong}=3") == f"unknown setting {wrong!r}; did you mean {right!r}?"
+    message = fault(f"--{wrong}=3")
+    assert message.startswith(f"unknown setting {wrong!r}; did you mean {right!r}?")
     assert fault(f"--{wrong}", "3") == fault(f"--{wrong}=3")
     tree = 3
     for key in reversed(wrong.split(".")):
@@ -245,19 +247,147 @@ def test_the_arguments_of_the_process_are_the_default(monkeypatch):
     ],
 )
 def test_names_of_other_projects_are_answered_with_ours(theirs, ours):
-    assert fault(f"--{theirs}=3") == f"unknown setting {theirs!r}; did you mean {ours!r}?"
+    message = fault(f"--{theirs}=3")
+    assert message.startswith(f"unknown setting {theirs!r}; did you mean {ours!r}?")
 
 
 def test_every_synonym_means_a_setting_of_some_command():
     known = {setting.name for config in SETTINGS.values() for setting in settings_of(config)}
-    for name, ours in {**SYNONYMS, **ONE_NAME}.items():
+    for name, ours in ONE_NAME.items():
         assert set(ours) <= known, name
+    elsewhere = {"config", "num_edits", "num_clips", "num_videos", "lr"}  # of smaller commands
+    for synonym in SYNONYMS:
+        assert set(synonym.ours) <= known | elsewhere, synonym
+        assert {synonym.having, synonym.lacking} <= known | {""}, synonym
+        assert synonym.ours or synonym.note, synonym
+
+
+NO_HINT = "--help-all lists the settings"
+EPOCHS = "did you mean 'steps'? steps counts updates; an epoch is"
+UPDATES = "did you mean 'sampling.steps'? steps is the number of updates"
+HINTS = {
+    "train-tae": {
+        "ckpt_path": "did you mean 'pretrained'?",
+        "vae_path": "did you mean 'pretrained'?",
+        "image_height": "did you mean 'data.size'? It is [height, width]",
+        "disc_weight": "did you mean 'adversarial.weight'?",
+        "latent_channels": "did you mean 'model.z_channels'?",
+        "samples": "all clips of the data are used",
+        "num_samples": "all clips of the data are used",
+        "max_tokens": NO_HINT,
+        "chunk_size": NO_HINT,
+        "num_inference_steps": NO_HINT,
+        "epochs": EPOCHS,
+        "max_epochs": EPOCHS,
+        "cfg": "did you mean 'config'? It is a YAML file",
+        "gpu": "did you mean 'device'?",
+        "ema": "did you mean 'optim.ema_decay'?",
+        "wandb": "did you mean 'trackers'? It is a list, such as --trackers '[wandb]'",
+        "fps": "did you mean 'data.sample_stride'?",
+    },
+    "train": {
+        "num_inference_steps": UPDATES,
+        "sampling_steps": UPDATES,
+        "epochs": EPOCHS,
+        "cfg": "did you mean 'sampling.guidance'?",
+        "num_frames": "the length is that of the latents",
+        "width": "the size is that of the latents",
+        "num_gpus": "`mg launch NUM COMMAND ...` runs a command on several devices",
+        "local_rank": "`mg launch NUM COMMAND ...` runs a command on several devices",
+        "vae": "did you mean 'tae'?",
+    },
+    "generate": {
+        "kl_weight": NO_HINT,
+        "patch_size": NO_HINT,
+        "epochs": NO_HINT,
+        "force": "did you mean 'overwrite'?",
+        "model": "did you mean 'checkpoint'?",
+        "num_samples": "did you mean 'prompts_file'? A video is made of each of its lines",
+        "num_inference_steps": "did you mean 'steps'?",
+        "width": "did you mean 'resolution'? It is [height, width]",
+    },
+    "reconstruct": {"tile_size": "did you mean 'tiling.height'? With tiling.width"},
+    "evaluate": {"ckpt_path": NO_HINT, "image_size": "did you mean 'crop_size'?"},
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command, names in HINTS.items() for name in names]
+)
+def test_no_hint_leads_to_another_meaning(command, name):
+    with pytest.raises(ValueError) as caught:
+        parse_config(SETTINGS[command], [f"--{name}=3"], description="")
+    assert str(caught.value).startswith(f"unknown setting {name!r}; {HINTS[command][name]}")
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "expected"),
+    [
+        ("stepps", "steps", True),
+        ("stesp", "steps", True),
+        ("optm.lr", "optim.lr", True),
+        ("batchsize", "batch_size", True),
+        ("fps", "eps", False),
+        ("force", "source", False),
+        ("num_frames", "num_times", False),
+        ("tile_size", "image_size", False),
+        ("max_tokens", "max_restores", False),
+    ],
+)
+def test_only_slips_of_the_pen_are_near(name, other, expected):
+    assert is_near(name, other) is expected
 
 
 def test_one_name_per_thing_is_taken_by_every_command():
     config = parse("--size=64", "--num_frames=8", "--weights=a.ckpt", "--input", "videos")
     assert config.data.size == 64 and config.data.sample_n_frames == 8
     assert config.pretrained == "a.ckpt" and config.video_folder == "videos"
+
+
+def test_one_name_per_thing_is_taken_in_files_with_a_notice(tmp_path, caplog):
+    caplog.set_level("INFO", logger="mg")
+    text = "size: 64\nnum_frames: 8\nweights: a.ckpt\nsteps: 1e3\ndata: {flip: true}\n"
+    path = write(tmp_path, text + "dataset: {data_path: clips.csv}\n")
+    config = parse(f"--config={path}")
+    assert (config.data.size, config.data.sample_n_frames, config.data.flip) == (64, 8, True)
+    assert (config.pretrained, config.csv_path, config.steps) == ("a.ckpt", "clips.csv", 1000)
+    assert "size is taken as data.size, its name in this command." in caplog.messages
+    assert parse("--config", str(path), "--steps", "2e3").steps == 2000
+    path = write(tmp_path, "size: 64\ndata: {size: 32}\n")
+    assert "size and data.size both stand there" in fault(f"--config={path}")
+    assert "steps: expected int" in fault("--steps=1.5e0")
+    assert fault("--trackers=wandb").endswith("a list is written --trackers '[wandb]'")
+
+
+def test_a_command_takes_the_output_names_of_the_others(caplog):
+    caplog.set_level("INFO", logger="mg")
+    config = parse_config(
+        SETTINGS["generate"], ["--prompt=a", "--output_path", "a.mp4"], description=""
+    )
+    assert config.output == "a.mp4"
+    assert caplog.messages == ["output_path is taken as output, its name in this command."]
+
+
+def test_help_of_families_lists_their_fields(capsys):
+    def help_of(command, *argv):
+        with pytest.raises(SystemExit):
+            parse_config(SETTINGS[command], argv, description="")
+        return capsys.readouterr().out
+
+    text = help_of("train-vae", "--model.help")
+    assert "families of autoencoders, --model.family: tae, " in text
+    assert "fields of dc_ae:" in text and "--model.width_list" in text
+    text = help_of("train", "--model.help", "--model.family=cogvideox")
+    assert "fields of cogvideox:" in text and "fields of unet:" not in text
+    assert "--model.preset {" in text
+
+
+def test_help_shows_choices_and_what_a_file_sets(capsys, tmp_path):
+    path = write(tmp_path, "output_path: there\nsteps: 7\n")
+    text = shown(capsys, "--config", str(path), "--help")
+    assert "--device {auto,Ascend,GPU,CPU}  (default auto)" in text
+    assert "--dtype {float32,float16,bfloat16}  (default float32)" in text
+    assert "--steps  (int; default 7)" in text and "--output_path VALUE" not in text
 
 
 def test_open_soras_flags_are_taken_as_they_stand():

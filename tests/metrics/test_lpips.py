@@ -88,7 +88,7 @@ def test_missing_weights_say_what_to_do(monkeypatch, tmp_path):
         load_lpips()
     text = str(caught.value)
     assert "vgg.safetensors" in text and "mg fetch-lpips --net vgg" in text
-    assert "perceptual_loss_weight to 0" in text and "your own file" in text
+    assert "perceptual_loss_weight" not in text and "your own file (lpips_path)" in text
 
 
 def test_loaded_weights_are_the_file_and_frozen(monkeypatch, tmp_path):

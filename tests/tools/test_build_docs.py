@@ -28,6 +28,9 @@ def test_every_setting_has_a_text_and_every_command_a_row():
     for name, config in build_docs.SETTINGS.items():
         without = [s.name for s in settings_of(config) if not s.text and s.type != "section"]
         assert not without, name
+    for heading in ("### autoencoders: dc_ae", "### denoisers: unet"):
+        assert f"\n{heading}\n" in page
+    assert "| `model.width_list` |" in page and "| `model.preset` |" in page
     assert all(f"| `mg {name}` |" in build_docs.commands() for name in COMMANDS)
 
 

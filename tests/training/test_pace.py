@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mg.training.run import pace as pace_module
-from mg.training.run.pace import Pace, counting_seconds, duration_text
+from mg import progress
+from mg.progress import counting_seconds, duration_text
+from mg.training.run.pace import Pace
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_the_step_that_compiles_is_left_out():
 @pytest.mark.parametrize("has_terminal", [True, False])
 def test_what_takes_long_shows_that_it_is_at_work(has_terminal, monkeypatch, caplog):
     caplog.set_level("INFO", logger="mg")
-    monkeypatch.setattr(pace_module, "SHOWN_SECONDS" if has_terminal else "LOGGED_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "SHOWN_SECONDS" if has_terminal else "LOGGED_SECONDS", 0.01)
     shown = []
     bar = SimpleNamespace(disable=not has_terminal, set_postfix_str=shown.append)
     with counting_seconds("compiling", bar):

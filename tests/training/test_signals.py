@@ -52,7 +52,41 @@ def test_the_first_signal_lets_the_run_save_and_exit_with_0(number):
     told = "Ctrl-C" if number == signal.SIGINT else number.name
     (line,) = log.splitlines()
     assert line.startswith(f"{told}: finishing the step, then saving.")
-    assert line.endswith("a second one ends at once, without saving.")
+    assert line.endswith("A second one ends at once, without saving.")
+
+
+REPLACED = """import ctypes
+    libc = ctypes.CDLL(None)
+    libc.signal.restype = ctypes.c_void_p
+    libc.signal(2, ctypes.c_void_p(1))  # as a library does: here, ignore Ctrl-C
+    time.sleep(2)
+    print("replaced", flush=True)
+    """
+GRAPH = """import mindspore as ms
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.nn.ReLU()(ms.Tensor([1.0])).asnumpy()
+    time.sleep(2)
+    print("replaced", flush=True)
+    """
+
+
+@pytest.mark.parametrize("waiting", [REPLACED, GRAPH], ids=["another_handler", "mindspore"])
+def test_ctrl_c_stays_ctrl_c_when_a_library_has_taken_its_place(waiting):
+    process = start(waiting + UNTIL_REQUESTED)
+    assert process.stdout.readline() == "replaced\n"
+    process.send_signal(signal.SIGINT)
+    output, log = process.communicate(timeout=SECONDS_LIMIT)
+    assert output == "saved after SIGINT\n" and process.returncode == 0
+    assert "Ctrl-C: finishing the step, then saving." in log and "SIGTERM" not in log
+
+
+def test_what_a_signal_waits_for_is_named():
+    waiting = f'with stop.finishing("the compilation and one step"):\n        {UNTIL_REQUESTED}'
+    process = start(waiting)
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=SECONDS_LIMIT)
+    assert log.startswith("Ctrl-C: finishing the compilation and one step, then saving.")
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

@@ -43,7 +43,7 @@ WRONG_SETTINGS: list[Case] = [
     ({"optim.lrr": 1}, "did you mean 'optim.lr'?"),
     ({"data.sizes": 8}, "did you mean 'data.size'?"),
     ({"loss.kl_weight": 1}, "unknown setting 'loss.kl_weight'"),
-    ({"guards.max_bad": 1}, "did you mean 'guards.max_bad_steps'?"),
+    ({"guards.max_bad": 1}, "did you mean 'guards.max_bad_steps'"),
     ({"validation.intervall": 3}, "did you mean 'validation.interval'?"),
     ({"model.chanels": 8}, "unknown setting 'model.chanels'"),
     (_adversarial(wieght=1), "did you mean 'adversarial.weight'?"),

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mg.conditions.text.encoder import TextEmbedding, TextEncoder, check_max_tokens
 from mg.files import remove_abandoned, write_text
 from mg.json_file import read_json_object
+from mg.progress import ProgressBar
 from mg.type_checks import check_types
 from mg.weights.safetensors_file import (
     read_safetensors,
@@ -231,7 +231,7 @@ def fill_text_cache(
     if not truncate:
         encoder.check_lengths(missing)
     num_truncated = sum(encoder.is_too_long(text) for text in missing)
-    with tqdm(total=len(missing), desc=f"encoding texts ({encoder.name})", disable=None) as bar:
+    with ProgressBar(len(missing), f"encoding texts ({encoder.name})", unit="text") as bar:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
             embedding = encoder.encode(batch, truncate=truncate)

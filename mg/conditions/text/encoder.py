@@ -9,8 +9,10 @@ import numpy as np
 
 from mg.conditions.text.prompt_template import PromptTemplate
 
-__all__ = ["TextEmbedding", "TextEncoder"]
+__all__ = ["TRUNCATE_HINT", "TextEmbedding", "TextEncoder"]
 
+# Where there is such a setting; the page has none.
+TRUNCATE_HINT = ", or have it cut (the setting `truncate`)"
 NUM_SHOWN = 60  # characters of a text in messages
 MAX_TOKENS = 1 << 16
 
@@ -129,8 +131,8 @@ class TextEncoder(abc.ABC):
             others = f" (and {len(too_long) - 1} more)" if len(too_long) > 1 else ""
             raise ValueError(
                 f"the text {shown!r}{others} is too long for the encoder {self.name!r}: "
-                f"{len(tokens[too_long[0]])} tokens, at most {self.room} fit; shorten it, or "
-                "ask for truncation (truncate)"
+                f"{len(tokens[too_long[0]])} tokens, at most {self.room} fit; shorten it"
+                f"{TRUNCATE_HINT}"
             )
         return [self._cut(row) for row in tokens]
 

@@ -76,8 +76,9 @@ class TAEConfig:
     patch_size: int = 1
     patch_size_t: int = 1
     # Ours: what the layers give is added to a linear map of each block of pixels and frames that
-    # becomes one pixel of latent, and of each pixel of latent back to its block. The best such maps
-    # are known without training (`mg fit-linear`); the layers then learn what these leave over.
+    # becomes one pixel of latent, and of each pixel of latent back to its block. A run begins
+    # with the best such maps, the principal components of its clips; the layers then learn what
+    # these leave over.
     linear_path: bool = False
     # Ours: what the decoder has in place of `ch`, where it is smaller than the encoder.
     decoder_ch: int | None = None

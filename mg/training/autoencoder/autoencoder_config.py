@@ -123,7 +123,7 @@ class TrainAutoencoderConfig(RunSettings):
                 lr_multipliers=self.lr_multipliers,
             )
         if self.model_to_train().config is not None or self.start_weights() is None:
-            self._check_sizes(math.lcm(self._spec().h, self._spec().w))
+            self.check_sizes(math.lcm(self._spec().h, self._spec().w))
         if self.adversarial is not None:
             self._check_adversarial(self.adversarial)
         require(
@@ -177,8 +177,12 @@ class TrainAutoencoderConfig(RunSettings):
             return self.pretrained
         return PretrainedSettings(vae=PretrainedVAESettings(model_name=str(self.pretrained)))
 
-    def _check_sizes(self, factor: int) -> None:
-        """Refuse crops that the network cannot halve as often as it has to."""
+    def check_sizes(self, factor: int) -> None:
+        """Raise ValueError for crops that the network cannot halve as often as it has to.
+
+        Args:
+            factor: sides must be multiples of it.
+        """
         sizes = {"data": self.clip_sizes()}
         if self.validation.csv_path or self.validation.video_folder:
             sizes["validation"] = [Bucket(1, *self.validation.height_width)]
@@ -260,7 +264,7 @@ class TrainVAEConfig(TrainAutoencoderConfig):
             config says of its training is that of the run (docs/vae.md).
     """
 
-    model: dict[str, Any]
+    model: dict[str, Any] = dataclasses.field(metadata={"families": "autoencoders"})
 
     def __post_init__(self) -> None:
         fields = {name: value for name, value in self.model.items() if value is not None}

@@ -17,6 +17,7 @@ from mg.data.bucketed_clips import BucketedClipDataset
 from mg.data.clips import ClipBatch, ClipDataset
 from mg.data.loader import ClipLoader
 from mg.data.manifest import build_manifest, check_sources
+from mg.latent_spec import LatentSpec
 from mg.losses.perceptual import PerceptualLoss
 from mg.models.autoencoder import AutoencoderSettings
 from mg.models.discriminator import Discriminator
@@ -25,6 +26,7 @@ from mg.parallel.ranks import Ranks
 from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
 from mg.training.autoencoder.autoencoder_loss import LOSS_TERMS, AutoencoderLoss
 from mg.training.autoencoder.autoencoder_weights import (
+    check_start,
     export_autoencoder,
     exported_path,
     load_start_weights,
@@ -69,8 +71,11 @@ class AutoencoderTask(Task):
         # What is quickly found missing comes before all videos are probed.
         self._check_sources()
         self.perceptual = self._load_perceptual()
+        check_start(config)
         start = load_start_weights(config)
+        self.family = config.model_to_train().family
         self._check_patterns(start[1])
+        self._check_all_clips(start[1].spec)
         self.dataset = _build_dataset(config, ranks)
         num_batches = self.dataset.num_batches_per_epoch(config.batch_size)
         steps_per_epoch = math.ceil(num_batches / config.optim.accumulation_steps)
@@ -150,13 +155,6 @@ class AutoencoderTask(Task):
                 self.autoencoder.load_tensors({**others, **tensors})
             except ValueError as error:
                 raise ValueError(f"{start.model_name}: {error}") from error
-        only_images = config.data.clip_config().mixed_strategy == "image_only"
-        for size in config.clip_sizes():
-            num_frames = 1 if only_images else size.num_frames
-            self._check_clips("data", num_frames, (size.height, size.width))
-        if config.validation.csv_path or config.validation.video_folder:
-            settings = config.validation
-            self._check_clips("validation", settings.num_frames, settings.height_width)
         if not self.autoencoder.has_posterior and config.loss.kl_loss_weight > 0:
             logger.info("The family %s has no posterior: there is no KL loss.", self.family.name)
         losses = [config.loss, *map(config.loss_of_phase, config.phases)]
@@ -169,9 +167,22 @@ class AutoencoderTask(Task):
             self.discriminator = Discriminator(config.adversarial.network)
             self.networks["discriminator"] = self.discriminator
 
-    def _check_clips(self, section: str, num_frames: int, size: tuple[int, int]) -> None:
+    def _check_all_clips(self, spec: LatentSpec) -> None:
+        """Raise ValueError unless the network takes the clips of training and validation."""
+        config = self.config
+        only_images = config.data.clip_config().mixed_strategy == "image_only"
+        for size in config.clip_sizes():
+            num_frames = 1 if only_images else size.num_frames
+            self._check_clips(spec, "data", num_frames, (size.height, size.width))
+        if config.validation.csv_path or config.validation.video_folder:
+            settings = config.validation
+            self._check_clips(spec, "validation", settings.num_frames, settings.height_width)
+
+    def _check_clips(
+        self, spec: LatentSpec, section: str, num_frames: int, size: tuple[int, int]
+    ) -> None:
         """Raise ValueError unless the network takes clips of such frames as they are."""
-        spec, settings = self.autoencoder.spec, getattr(self.config, section)
+        settings = getattr(self.config, section)
         is_bucket = section == "data" and settings.bucket_config is not None
         sides = "x".join(map(str, size))
         name = f"{section}.bucket_config, {num_frames}x{sides}"

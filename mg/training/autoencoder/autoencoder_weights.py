@@ -1,6 +1,7 @@
 """The weights that the training of an autoencoder starts from, and those that it ends with."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
 from mg.training.parameter_groups import autoencoder_halves, matching_names
 from mg.training.pretrained import PretrainedVAESettings, find_start_weights
 from mg.training.run.checkpoint import save_final_weights
-from mg.vaes.reading import ReadVAE, read_vae
+from mg.vaes.reading import ReadVAE, check_checkpoint, read_vae
 from mg.vaes.video_vae import family_class
 from mg.weights.stored_config import vae_metadata
 
 __all__ = [
+    "check_start",
     "export_autoencoder",
     "exported_path",
     "load_start_weights",
@@ -25,6 +27,19 @@ __all__ = [
     "metadata_of",
     "name_aliases",
 ]
+
+
+def check_start(config: TrainAutoencoderConfig) -> None:
+    """Raise ValueError for clips whose size the network to start from cannot take.
+
+    Only its config is read, so that this comes before the weights.
+    """
+    start = config.start_weights()
+    if start is None or not Path(start.model_name).exists():
+        return
+    spec = check_checkpoint(start.model_name)
+    if spec is not None and config.model_to_train().config is None:
+        config.check_sizes(math.lcm(spec.h, spec.w))
 
 
 def load_start_weights(

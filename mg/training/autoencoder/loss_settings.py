@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from mg.known_names import one_of
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import OptimSettings
@@ -93,7 +94,7 @@ class AdversarialSettings:
 
     weight: float = 0.5
     start_step: int = 0
-    loss: str = "hinge"
+    loss: str = one_of("hinge", ("hinge", "non_saturating"))
     adaptive: bool = True
     max_adaptive_weight: float = 1e4
     lecam_weight: float = 0.0

@@ -22,7 +22,10 @@ def load_perceptual(settings: LossSettings, sizes: Iterable[tuple[int, int]]) ->
         FileNotFoundError: its weights have not been fetched.
         ValueError: clips that are too small for it.
     """
-    lpips = load_lpips("vgg", settings.lpips_path)
+    try:
+        lpips = load_lpips("vgg", settings.lpips_path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}, or set loss.perceptual_loss_weight to 0") from error
     for height, width in sizes:
         if min(height, width) < lpips.min_size:
             raise ValueError(

@@ -348,7 +348,9 @@ class TrainDenoiserConfig(RunSettings):
     latent_folder: str
     tae: str
     pretrained: str | None = None
-    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    model: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"families": "denoisers"}
+    )
     data: LatentDataSettings = dataclasses.field(default_factory=LatentDataSettings)
     text: TextSettings = dataclasses.field(default_factory=TextSettings)
     conditions: ConditionSettings = dataclasses.field(default_factory=ConditionSettings)

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mg.data.synthetic import FPS, synthetic_clip
 from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video
 from mg.device import DeviceConfig
+from mg.progress import with_progress
 from mg.training.denoiser.denoiser_config import SamplingSettings, TextSettings, TrainDenoiserConfig
 from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings
@@ -41,7 +41,7 @@ def write_clips(
         FileExistsError: a file is there and `overwrite` is false.
     """
     rows = []
-    for index in tqdm(range(num_videos), desc="drawing clips", disable=None):
+    for index in with_progress(range(num_videos), "drawing clips", unit="clip"):
         split = "changing" if index % 2 else "train"
         combination, frames = synthetic_clip(
             index // 2, split=split, size=size, num_frames=num_frames

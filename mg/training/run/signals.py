@@ -1,17 +1,24 @@
 """Ending a run on request: finish the step, save, and only then exit."""
 
+import contextlib
+import ctypes
 import logging
 import os
+import select
 import signal
 import socket
 import threading
 import types
+from collections.abc import Iterator
 
 __all__ = ["StopRequest"]
 
 logger = logging.getLogger("mg")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+CHECK_SECONDS = 0.1  # between looks at who handles Ctrl-C
+POINTER_BYTES = ctypes.sizeof(ctypes.c_void_p)
+A_STEP = "the step"
 
 
 class StopRequest:
@@ -28,12 +35,16 @@ class StopRequest:
     128 + its number. Outside the main thread, where Python allows no handlers, nothing changes
     and `requested` stays None. Processes that are forked (not spawned) inside share all this.
 
+    MindSpore sets a handler of its own for SIGINT with the first graph, which sends SIGTERM to its
+    own process (`RegisterGlobalSignalHandler`). It is replaced, so that Ctrl-C stays SIGINT.
+
     Attributes:
         requested: name of the first signal ("SIGTERM", "SIGINT"); None: none has come.
     """
 
     def __init__(self) -> None:
         self.requested: str | None = None
+        self._work = A_STEP
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -47,6 +58,7 @@ class StopRequest:
         self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno())
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
+        self._interrupt = _Disposition(signal.SIGINT)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
         return self
@@ -54,6 +66,7 @@ class StopRequest:
     def __exit__(self, *exc_info) -> None:
         if not self._previous:
             return
+        self._interrupt.let_go()
         while self._previous:
             number, handler = self._previous.popitem()
             # None: it was set outside Python, where it cannot be set again from here.
@@ -62,6 +75,19 @@ class StopRequest:
         self._writer.close()  # ends the watcher
         self._watcher.join()
         self._reader.close()
+
+    @contextlib.contextmanager
+    def finishing(self, work: str) -> Iterator[None]:
+        """Say what a signal waits for during a block.
+
+        Args:
+            work: what is finished first, such as "the validation".
+        """
+        before, self._work = self._work, work
+        try:
+            yield
+        finally:
+            self._work = before
 
     def _handle(self, number: int, frame: types.FrameType | None) -> None:
         self._note(number)
@@ -72,16 +98,60 @@ class StopRequest:
     def _watch(self) -> None:
         """Announce the first signal, end the process at the second one."""
         num_received = 0
-        while received := self._reader.recv(1):
+        while True:
+            self._interrupt.keep()
+            if not select.select([self._reader], [], [], CHECK_SECONDS)[0]:
+                continue
+            received = self._reader.recv(1)
+            if not received:
+                return
             number = received[0]
             if number not in SIGNALS:
                 continue
+            if number == signal.SIGTERM and self._interrupt.is_foreign():
+                number = signal.SIGINT  # between two looks; a SIGTERM just then has the same effect
             num_received += 1
             if num_received > 1:
                 os._exit(128 + number)
             self._note(number)
             logger.warning(
-                "%s: finishing the step, then saving. A graph that is being compiled is finished "
-                "first, which can take minutes; a second one ends at once, without saving.",
+                "%s: finishing %s, then saving. A second one ends at once, without saving.",
                 "Ctrl-C" if self.requested == "SIGINT" else self.requested,
+                self._work,
             )
+
+
+class _Disposition:
+    """What the C library does about a signal, which others may change unseen by Python."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._lock = threading.Lock()
+        with contextlib.suppress(AttributeError, OSError):  # no C library that has it
+            self._sigaction = ctypes.CDLL(None).sigaction
+            self._own = self._present()
+            return
+        self._own = None
+
+    def _present(self) -> bytes:
+        # Larger than any `struct sigaction`, whose first member is the handler.
+        found = ctypes.create_string_buffer(512)
+        self._sigaction(int(self._number), None, found)
+        return found.raw
+
+    def is_foreign(self) -> bool:
+        """Return whether another handler has taken the place of the one that was there."""
+        if self._own is None:
+            return False
+        return self._present()[:POINTER_BYTES] != self._own[:POINTER_BYTES]
+
+    def keep(self) -> None:
+        """Put back the handler that was there, if another has taken its place."""
+        with self._lock:
+            if self.is_foreign():
+                self._sigaction(int(self._number), self._own, None)
+
+    def let_go(self) -> None:
+        """Keep nothing any more."""
+        with self._lock:
+            self._own = None

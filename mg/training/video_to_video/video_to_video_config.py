@@ -124,7 +124,9 @@ class TrainVideoToVideoConfig(RunSettings):
     csv_path: str
     video_folder: str | None = None
     pretrained: PretrainedSettings
-    model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    model: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"families": "denoisers"}
+    )
     data: PairDataSettings = dataclasses.field(default_factory=PairDataSettings)
     text: TextSettings = dataclasses.field(default_factory=TextSettings)
     source_dropout: float = 0.1
