@@ -19,10 +19,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from degradations import DEGRADATIONS, NUM_STRENGTHS, degrade, is_ordered
 from mg.data.video import VideoReader
 from mg.device import DeviceConfig, setup_device
 from mg.files import atomic_path, write_text
-from mg.metrics.degradations import DEGRADATIONS, NUM_STRENGTHS, degrade, is_ordered
 from mg.metrics.figures import FIGURES
 from mg.metrics.measures import METRICS, Measures
 from mg.metrics.preparation import prepare_frames

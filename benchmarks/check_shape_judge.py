@@ -19,12 +19,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mg.data.synthetic import ALL_COLOURS, COLOURS, SPLITS, synthetic_clip
 from mg.data.transforms import from_model_range, to_model_range
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
 from mg.metrics.psnr import psnr
-from mg.metrics.shape_judge import ATTRIBUTES, judge_clip
+from mg.shapes.clips import ALL_COLOURS, COLOURS, SPLITS, synthetic_clip
+from mg.shapes.judge import ATTRIBUTES, judge_clip
 
 TARGET = 0.99
 NUM_HELD_OUT = 48

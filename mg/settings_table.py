@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from docstring_parser import DocstringStyle, parse
 
+from mg.dtypes import DTYPES
 from mg.shipped import short_path
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
 ]
 
 REQUIRED = "required"
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 class Setting(NamedTuple):

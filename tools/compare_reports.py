@@ -13,7 +13,7 @@ from pathlib import Path
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mg.metrics.report_comparison import compare_reports, read_report
+from report_comparison import compare_reports, read_report
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from camera_moves import camera_move, with_moving_object
 from footage_packages import FETCH_ERRORS, PACKAGES, fetch
-from mg.data.camera_moves import camera_move, with_moving_object
 from mg.data.manifest import Clip, Manifest, build_manifest
 from mg.data.prepare import prepare_clips
 from mg.data.prepared_index import (

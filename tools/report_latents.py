@@ -21,6 +21,7 @@ import numpy as np
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from latent_plot import draw_structure
 from mg.cli import parse_config, run_main
 from mg.console import printable
 from mg.data.latent_files import list_latent_files, read_latent
@@ -28,7 +29,6 @@ from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading
 from mg.device import setup_device
 from mg.files import check_writable_folder, write_text
-from mg.metrics.latent_plot import draw_structure
 from mg.metrics.latent_structure import LatentStructure
 from mg.metrics.latents import LatentReport
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder

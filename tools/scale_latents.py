@@ -20,10 +20,10 @@ import numpy as np
 # From a checkout this also works without installing, from any folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from latent_channels import scale_channels, scales_by_effect
 from mg.cli import run_main
 from mg.data.latent_files import list_latent_files, read_latent
 from mg.metrics.latents import LatentReport
-from mg.weights.latent_channels import scale_channels, scales_by_effect
 from mg.weights.load import load_tae_tensors
 from mg.weights.stored_config import write_tae
 

@@ -23,8 +23,8 @@ from mg.data.video_table import write_video_table
 from mg.device import DeviceConfig, setup_device
 from mg.files import atomic_path, write_text
 from mg.pipelines.generator_folder import SHIPPED_AUTOENCODER
+from mg.shapes.video_demo import ENCODERS, write_clips
 from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
-from mg.training.denoiser.video_demo import ENCODERS, write_clips
 from mg.training.run.run_log import read_log
 
 logger = logging.getLogger("mg")

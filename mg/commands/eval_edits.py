@@ -7,21 +7,21 @@ mg evaluate-edits --checkpoint outputs/edit_shapes/generator \\
 import dataclasses
 
 from mg.cli import parse_config
-from mg.data.synthetic_edits import SPLITS
 from mg.device import DeviceConfig, setup_device
 from mg.known_names import check_known, one_of
-from mg.pipelines.edit_evaluation import (
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.memory import log_peak_memory
+from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import VisualInputs
+from mg.shapes.edit_evaluation import (
     NUM_EDITS,
     check_edit_evaluation,
     evaluate_edits,
     held_out_edits,
     table_of_edits,
 )
-from mg.pipelines.generator_folder import load_generator
-from mg.pipelines.memory import log_peak_memory
-from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SamplingSettings
-from mg.pipelines.visual_inputs import VisualInputs
+from mg.shapes.edits import SPLITS
 
 # What --help shows.
 COMMON = (

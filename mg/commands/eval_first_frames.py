@@ -8,18 +8,18 @@ import dataclasses
 
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
-from mg.pipelines.first_frame_evaluation import (
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.memory import log_peak_memory
+from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import VisualInputs
+from mg.shapes.first_frame_evaluation import (
     NUM_CLIPS,
     check_first_frame_evaluation,
     evaluate_first_frames,
     held_out_clips,
     table_of_first_frames,
 )
-from mg.pipelines.generator_folder import load_generator
-from mg.pipelines.memory import log_peak_memory
-from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SamplingSettings
-from mg.pipelines.visual_inputs import VisualInputs
 
 # What --help shows.
 COMMON = (

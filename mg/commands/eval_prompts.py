@@ -7,19 +7,19 @@ mg evaluate-prompts --lora LORA.safetensors --split new_colour_held_out --videos
 import dataclasses
 
 from mg.cli import parse_config
-from mg.data.synthetic import ALL_COLOURS, COLOURS
 from mg.device import DeviceConfig, setup_device
 from mg.known_names import check_known, one_of
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator, with_lora
 from mg.pipelines.memory import log_peak_memory
-from mg.pipelines.prompt_evaluation import (
+from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings
+from mg.shapes.clips import ALL_COLOURS, COLOURS
+from mg.shapes.prompt_evaluation import (
     check_evaluation,
     evaluate_prompts,
     table_of,
     wanted_clips,
 )
-from mg.pipelines.sampling_checks import check_request
-from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings
 
 # What --help shows.
 COMMON = (

@@ -6,11 +6,11 @@ Rank 0 speaks here, the others in --log_folder. If one rank fails all are ended,
 """
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 
 from mg.commands import COMMANDS
+from mg.known_names import did_you_mean
 from mg.parallel.launch import launch
 
 
@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to it")
     options = parser.parse_args()
     if options.script not in COMMANDS and not Path(options.script).is_file():
-        near = difflib.get_close_matches(options.script.replace("_", "-"), COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "`mg --help` lists the commands"
+        name = options.script.replace("_", "-")
+        hint = did_you_mean(name, COMMANDS, "`mg --help` lists the commands")
         raise ValueError(f"{options.script!r} is neither a command of mg nor a file; {hint}")
     program = ["-m", "mg", options.script] if options.script in COMMANDS else [options.script]
     command = [sys.executable, *program, *options.arguments]

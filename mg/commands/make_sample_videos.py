@@ -30,12 +30,12 @@ import numpy as np
 
 from mg.argument_parser import CommandParser
 from mg.data.contact_sheet import write_contact_sheet
-from mg.data.synthetic import FPS, SPLITS, captioned_clip, parse_caption, synthetic_clip
-from mg.data.synthetic_crowd import CROWD_CAPTION, crowd_clip
-from mg.data.synthetic_edits import synthetic_edit
 from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video
 from mg.progress import with_progress
+from mg.shapes.clips import FPS, SPLITS, captioned_clip, parse_caption, synthetic_clip
+from mg.shapes.crowd import CROWD_CAPTION, crowd_clip
+from mg.shapes.edits import synthetic_edit
 
 NUM_SHOWN = 24
 

@@ -13,7 +13,7 @@ from mg.device import DeviceConfig, setup_device
 from mg.known_names import one_of
 from mg.models.families import DENOISERS, denoiser_family
 from mg.pipelines.generator_folder import SHIPPED_AUTOENCODER
-from mg.training.denoiser.video_demo import demo_training, epoch_losses, write_clips
+from mg.shapes.video_demo import demo_training, epoch_losses, write_clips
 
 logger = logging.getLogger("mg")
 

@@ -11,11 +11,11 @@ from mg.data.manifest import build_manifest
 from mg.data.transforms import from_model_range, to_model_range
 from mg.data.video import VideoReader
 from mg.metrics.psnr import psnr
-from mg.metrics.report_comparison import read_report
 from mg.pipelines.clip_results import numbers_of_record
 from mg.pipelines.evaluate import evaluate_pairs, find_pairs
 from mg.pipelines.reconstruct import reconstruct_videos
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
+from report_comparison import read_report
 
 SETTINGS = ReconstructionSettings(num_frames=8, image_size=None, batch_size=2)
 

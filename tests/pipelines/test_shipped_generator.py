@@ -1,10 +1,10 @@
 """The generator that ships here: small, whole, and what its first videos show."""
 
-from mg.metrics.shape_judge import judge_clip
 from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
-from mg.pipelines.prompt_evaluation import wanted_clips
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
+from mg.shapes.judge import judge_clip
+from mg.shapes.prompt_evaluation import wanted_clips
 
 MAX_BYTES = 25e6
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from latent_channels import scale_channels, scales_by_effect
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.weights.latent_channels import scale_channels, scales_by_effect
 from tests.tiny import TAE_WITH_LINEAR_PATH
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")

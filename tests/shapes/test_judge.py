@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mg.data.synthetic import Combination, synthetic_clip
 from mg.data.video import VideoReader
 from mg.data.video_writer import write_video
-from mg.metrics.shape_judge import ATTRIBUTES, judge_clip
+from mg.shapes.clips import Combination, synthetic_clip
+from mg.shapes.judge import ATTRIBUTES, judge_clip
 
 NUM_CLIPS = 120
 

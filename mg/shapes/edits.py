@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from mg.data.synthetic import (
+from mg.shapes.clips import (
     DISTANCE_RANGE,
     MARGIN,
     MOTIONS,

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mg.metrics.degradations import DEGRADATIONS, NUM_STRENGTHS, degrade, is_ordered
+from degradations import DEGRADATIONS, NUM_STRENGTHS, degrade, is_ordered
 from mg.metrics.measures import Measures
 from mg.metrics.protocol import MetricSettings
 

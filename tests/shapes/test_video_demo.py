@@ -13,8 +13,8 @@ from mg.data.captions import read_captions
 from mg.device import DeviceConfig
 from mg.models.denoiser_config import TextInput
 from mg.models.families import DENOISERS
+from mg.shapes.video_demo import demo_training, write_clips
 from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
-from mg.training.denoiser.video_demo import demo_training, write_clips
 
 ROOT = Path(__file__).parents[2]
 

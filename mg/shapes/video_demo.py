@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mg.data.synthetic import FPS, synthetic_clip
 from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video
 from mg.device import DeviceConfig
 from mg.progress import with_progress
+from mg.shapes.clips import FPS, synthetic_clip
 from mg.training.denoiser.denoiser_config import SamplingSettings, TextSettings, TrainDenoiserConfig
 from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings

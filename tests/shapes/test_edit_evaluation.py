@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mg.conditions.visual import ChannelConditions
-from mg.data.synthetic_edits import synthetic_edit
-from mg.metrics.shape_judge import judge_clip
-from mg.pipelines.edit_evaluation import EditRun, evaluate_edits, held_out_edits, table_of_edits
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
+from mg.shapes.edit_evaluation import EditRun, evaluate_edits, held_out_edits, table_of_edits
+from mg.shapes.edits import synthetic_edit
+from mg.shapes.judge import judge_clip
 
 ROOT = Path(__file__).parents[2]
 

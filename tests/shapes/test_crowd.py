@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mg.commands import make_sample_videos
-from mg.data.synthetic import synthetic_clip
-from mg.data.synthetic_crowd import CROWD_CAPTION, crowd_clip
 from mg.data.video import VideoReader
+from mg.shapes.clips import synthetic_clip
+from mg.shapes.crowd import CROWD_CAPTION, crowd_clip
 
 CRC_OF_FIRST = 2643408510
 

@@ -10,10 +10,10 @@ import pytest
 
 from mg.commands import make_sample_videos
 from mg.data.captions import read_captions
-from mg.data.synthetic import ALL_SHAPES, CHANGES, combinations, parse_caption, synthetic_clip
-from mg.data.synthetic_edits import EDITED, synthetic_edit
 from mg.data.video import VideoReader
-from mg.metrics.shape_judge import ATTRIBUTES, judge_clip
+from mg.shapes.clips import ALL_SHAPES, CHANGES, combinations, parse_caption, synthetic_clip
+from mg.shapes.edits import EDITED, synthetic_edit
+from mg.shapes.judge import ATTRIBUTES, judge_clip
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 

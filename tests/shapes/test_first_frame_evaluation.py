@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from mg.conditions.visual import ChannelConditions
-from mg.metrics.shape_judge import judge_clip
-from mg.pipelines.first_frame_evaluation import (
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.text_to_video import TextToVideo
+from mg.shapes.first_frame_evaluation import (
     FirstFrameRun,
     evaluate_first_frames,
     held_out_clips,
     table_of_first_frames,
 )
-from mg.pipelines.sampling_settings import SamplingSettings
-from mg.pipelines.text_to_video import TextToVideo
+from mg.shapes.judge import judge_clip
 
 ROOT = Path(__file__).parents[2]
 

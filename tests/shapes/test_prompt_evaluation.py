@@ -7,17 +7,17 @@ import cv2
 import pytest
 
 from mg.commands import eval_prompts as script
-from mg.data.synthetic import ALL_COLOURS, COLOURS, combinations, parse_caption, synthetic_clip
-from mg.metrics.shape_judge import judge_clip
 from mg.pipelines import prompt_evaluation
 from mg.pipelines.generator_folder import save_generator
-from mg.pipelines.prompt_evaluation import (
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.shapes.clips import ALL_COLOURS, COLOURS, combinations, parse_caption, synthetic_clip
+from mg.shapes.judge import judge_clip
+from mg.shapes.prompt_evaluation import (
     EvaluationRun,
     check_evaluation,
     evaluate_prompts,
     wanted_clips,
 )
-from mg.pipelines.sampling_settings import SamplingSettings
 
 SETTINGS = SamplingSettings(num_frames=8, height=64, width=64, fps=16, steps=2, guidance=3.0)
 

@@ -1,6 +1,6 @@
 """Whether a generator obeys its source: held-out edits of synthetic clips, and a judge of them.
 
-An edit changes one attribute of a clip (`mg/data/synthetic_edits.py`). It is right if the edited
+An edit changes one attribute of a clip (`mg/shapes/edits.py`). It is right if the edited
 attribute is the wanted one and the three others are those of the source.
 """
 
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mg.data.synthetic_edits import Edit, synthetic_edit
-from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
-from mg.pipelines.judged_report import (
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
+from mg.shapes.edits import Edit, synthetic_edit
+from mg.shapes.judge import ATTRIBUTES, Judgement, judge_clip
+from mg.shapes.judged_report import (
     check_report_folder,
     check_square,
     decoded,
@@ -23,8 +25,6 @@ from mg.pipelines.judged_report import (
     table_of_shares,
     write_report,
 )
-from mg.pipelines.sampling_settings import SamplingSettings
-from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo

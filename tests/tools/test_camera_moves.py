@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mg.data.camera_moves import _window, camera_move, with_moving_object
+from camera_moves import _window, camera_move, with_moving_object
 
 SIZE = (72, 96)
 

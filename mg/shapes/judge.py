@@ -1,6 +1,6 @@
 """What a clip of one moving shape shows, measured: colour, shape, motion, background, and its path.
 
-It answers whether a generated clip follows its caption (`mg/data/synthetic.py`), without a network:
+It answers whether a generated clip follows its caption (`mg/shapes/clips.py`), without a network:
 thresholds, contours and a straight line through the shape's places. Blurry clips are expected.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mg.data.synthetic import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Combination
+from mg.shapes.clips import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, Combination
 
 __all__ = ["ATTRIBUTES", "Judgement", "Path", "Seen", "judge_clip"]
 

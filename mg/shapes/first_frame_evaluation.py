@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mg.data.synthetic import Combination, synthetic_clip
-from mg.metrics.shape_judge import Judgement, judge_clip
 from mg.pipelines.generated_files import about_generator
-from mg.pipelines.judged_report import (
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
+from mg.shapes.clips import Combination, synthetic_clip
+from mg.shapes.judge import Judgement, judge_clip
+from mg.shapes.judged_report import (
     check_report_folder,
     check_square,
     decoded,
@@ -23,8 +25,6 @@ from mg.pipelines.judged_report import (
     table_of_shares,
     write_report,
 )
-from mg.pipelines.sampling_settings import SamplingSettings
-from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo

@@ -8,7 +8,7 @@ for Natural Images", 2001): objects of all sizes that cover one another.
 
 import numpy as np
 
-from mg.data.synthetic import ALL_SHAPES, COLOURS, check_clip_numbers, draw_cover
+from mg.shapes.clips import ALL_SHAPES, COLOURS, check_clip_numbers, draw_cover
 
 __all__ = ["CROWD_CAPTION", "crowd_clip"]
 

@@ -15,7 +15,8 @@ from mg.commands import make_sample_videos
 from mg.data.captions import read_captions
 from mg.data.contact_sheet import contact_sheet, write_contact_sheet
 from mg.data.manifest import build_manifest
-from mg.data.synthetic import (
+from mg.data.video import VideoReader
+from mg.shapes.clips import (
     ALL_COLOURS,
     BACKGROUNDS,
     COLOURS,
@@ -29,7 +30,6 @@ from mg.data.synthetic import (
     parse_caption,
     synthetic_clip,
 )
-from mg.data.video import VideoReader
 
 FACTORS = ("colour", "shape", "motion")
 
@@ -315,7 +315,7 @@ def test_contact_sheet_refuses(tmp_path):
 
 def test_nothing_imports_mindspore():
     code = (
-        "import sys, mg.data.contact_sheet, mg.data.captions, mg.metrics.shape_judge; "
+        "import sys, mg.data.contact_sheet, mg.data.captions, mg.shapes.judge; "
         "assert 'mindspore' not in sys.modules"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

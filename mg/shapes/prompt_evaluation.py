@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mg.data.synthetic import (
+from mg.pipelines.generated_files import about_generator
+from mg.pipelines.sampling_settings import SamplingSettings
+from mg.shapes.clips import (
     BACKGROUNDS,
     COLOURS,
     DISTANCE_RANGE,
@@ -20,16 +22,14 @@ from mg.data.synthetic import (
     Combination,
     combinations,
 )
-from mg.metrics.shape_judge import ATTRIBUTES, Judgement, judge_clip
-from mg.pipelines.generated_files import about_generator
-from mg.pipelines.judged_report import (
+from mg.shapes.judge import ATTRIBUTES, Judgement, judge_clip
+from mg.shapes.judged_report import (
     check_report_folder,
     decoded,
     percentages,
     table_of_shares,
     write_report,
 )
-from mg.pipelines.sampling_settings import SamplingSettings
 
 if TYPE_CHECKING:
     from mg.pipelines.text_to_video import TextToVideo
