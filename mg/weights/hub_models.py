@@ -146,7 +146,7 @@ HUB_MODELS = (
         family="sd",
         megabytes=335,
         licence="MIT",
-        purpose="image VAE 8x8, 4 channels, to inflate into a TAE",
+        purpose="image VAE 8x8, 4 channels, to inflate into a TAE or a CausalVideoVAE",
     ),
     HubModel(
         name="sdxl-vae",
@@ -154,7 +154,7 @@ HUB_MODELS = (
         family="sd",
         megabytes=335,
         licence="MIT",
-        purpose="image VAE 8x8, 4 channels, to inflate into a TAE",
+        purpose="image VAE 8x8, 4 channels, to inflate into a TAE or a CausalVideoVAE",
     ),
     HubModel(
         name="sd3.5-vae",
