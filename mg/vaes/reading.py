@@ -138,11 +138,7 @@ def read_vae(
             return _inflated_as(tensors, stated, file, inflate_method)
         target = into or by_config
         if found == "sd" and inflate_method != "none" and target not in (None, "sd", "tae"):
-            if method not in ("auto", "local", "sd", target) or inflate_options:
-                raise ValueError(
-                    f"method={method!r} with inflate_options={inflate_options}: a 2-D VAE becomes "
-                    f"a network of family {target!r}, whose fields stand in config"
-                )
+            _check_inflation(target, method, inflate_options)
             fields = None if by_config == "sd" else stated
             return _inflated_into(target, tensors, fields, file, inflate_method)
         family = recognise(stated, shapes)
@@ -234,6 +230,15 @@ def _check_wanted(found: str | None, wanted: str | None) -> None:
         )
 
 
+def _check_inflation(target: str, method: str, inflate_options: Mapping[str, Any] | None) -> None:
+    """Raise ValueError for arguments that contradict the inflation of a 2-D VAE into a family."""
+    if method not in ("auto", "local", "sd", target) or inflate_options:
+        raise ValueError(
+            f"method={method!r} with inflate_options={inflate_options}: a 2-D VAE becomes a "
+            f"network of family {target!r}, whose fields stand in config"
+        )
+
+
 def _renamed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return tensors under the names of their networks here."""
     if is_tae(tensors):
@@ -250,6 +255,11 @@ def _inflated(
     options: Mapping[str, Any],
 ) -> ReadVAE:
     """Return a 2-D VAE as a TAE."""
+    if method == "tail":
+        raise ValueError(
+            "inflate_method='tail' is the tap of a causal network, such as a CausalVideoVAE; a TAE "
+            f"is not causal: take one of {', '.join(METHODS)}"
+        )
     structure = {**fields_of_vae_config(image_config), **options}
     padding = structure.pop("temporal_padding", "published")
     inflated, config = inflate_image_vae(

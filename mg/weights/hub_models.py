@@ -148,7 +148,7 @@ HUB_MODELS = (
         family="sd",
         megabytes=335,
         licence="MIT",
-        purpose="image VAE 8x8, 4 channels, to inflate into a TAE",
+        purpose="image VAE 8x8, 4 channels, to inflate into a TAE or a CausalVideoVAE",
     ),
     HubModel(
         name="sdxl-vae",
@@ -156,7 +156,7 @@ HUB_MODELS = (
         family="sd",
         megabytes=335,
         licence="MIT",
-        purpose="image VAE 8x8, 4 channels, to inflate into a TAE",
+        purpose="image VAE 8x8, 4 channels, to inflate into a TAE or a CausalVideoVAE",
     ),
     HubModel(
         name="sd3.5-vae",
