@@ -67,3 +67,15 @@ def test_cheap_checks_come_first(command, arguments, message, tmp_path, monkeypa
     assert ended.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_of_a_generators_folder_the_autoencoder_is_taken():
+    path = checkpoint_file.find_weights("assets/shapes_generator")
+    assert path.parent.name == "autoencoder" and path.is_file()
+
+
+def test_a_training_refuses_sizes_before_weights_are_read(tmp_path, capsys):
+    arguments = ["--data.size=100", "--data.short_side_range=null", f"--output_path={tmp_path}/o"]
+    with pytest.raises(SystemExit):
+        run_command("demo", arguments, program="mg demo")
+    assert "data.size=100; the network needs a multiple of 8" in capsys.readouterr().err
