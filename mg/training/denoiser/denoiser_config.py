@@ -378,6 +378,10 @@ class TrainDenoiserConfig(RunSettings):
         if self.lora is not None:
             self._check_lora()
         require(
+            self.zero_stage < 3 or self.mode == "graph",
+            "zero_stage=3 works compiled alone: take mode=graph, or zero_stage=2",
+        )
+        require(
             self.plateau is None or self.validation.csv_path is not None,
             "plateau needs a validation loss to follow; set validation.csv_path",
         )
