@@ -76,7 +76,8 @@ def setup_device(config: DeviceConfig) -> str:
     if device == "CPU" and config.mode == "pynative":
         # Otherwise threads that hand operators on spin for cores they share with the operators:
         # 10 to 30 times slower on one core. It also makes errors name the right line.
-        ms.runtime.launch_blocking()
+        with contextlib.suppress(RuntimeError):  # something has run already: threads are there
+            ms.runtime.launch_blocking()
     _refuse_stored_graphs()
     if config.jit_level != "default":
         ms.set_context(jit_config={"jit_level": config.jit_level})
