@@ -69,7 +69,11 @@ def setup_device(config: DeviceConfig) -> str:
             f"device={config.device}: not usable here (is its MindSpore build and driver "
             "installed?); leave the setting out to take the best one there is"
         )
-    ms.set_device(device)
+    try:
+        ms.set_device(device)
+    except RuntimeError:  # something has run already, in this process
+        if device_in_use() != device:
+            raise
     # `set_context` is to go. Up to MindSpore 2.10 nothing takes its place for the mode, and for the
     # compile level only an argument of `ms.jit`, function by function, which cells do not have.
     ms.set_context(mode=ms.GRAPH_MODE if config.mode == "graph" else ms.PYNATIVE_MODE)
