@@ -197,6 +197,8 @@ def opened(address: str, options: argparse.Namespace) -> Iterator["Page"]:
         try:
             page.goto(address)
             yield page
+            # Notes of refused uploads fade out; they are not to be in the picture.
+            page.evaluate("document.querySelectorAll('.toast-wrap').forEach(e => e.remove())")
         except Error as error:
             raise CheckError(str(error)) from error
         finally:
