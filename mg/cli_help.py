@@ -3,14 +3,14 @@
 import os
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mg.settings_table import REQUIRED, Setting, settings_of, value_text
 from mg.shipped import find_shipped
 from mg.yaml_file import read_yaml
 
-__all__ = ["wanted_help"]
+__all__ = ["readable_configs", "wanted_help"]
 
 WIDTH = 100
 TIED = "\xa0"  # a space at which no line ends
@@ -53,20 +53,30 @@ def wanted_help(
 
 
 def _values_of_files(argv: Sequence[str]) -> dict[str, Any]:
-    """Return what the files of `--config` set, by dotted names; nothing of one that is wrong."""
+    """Return what the files of `--config` set, by dotted names."""
     values: dict[str, Any] = {}
-    for i, argument in enumerate(argv):
+    for content in readable_configs(argv):
+        values |= _flat(content)
+    return values
+
+
+def readable_configs(argv: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield what each file of `--config` holds; nothing of one that is wrong.
+
+    Args:
+        argv: the command's arguments. What is wrong is reported when the settings are parsed.
+    """
+    for place, argument in enumerate(argv):
         name, has_value, path = argument.partition("=")
         if name != "--config":
             continue
-        path = path if has_value else "".join(argv[i + 1 : i + 2])
+        path = path if has_value else "".join(argv[place + 1 : place + 2])
         try:
             content = read_yaml(find_shipped(path))
-        except (OSError, ValueError):  # reported when the settings are parsed
+        except (OSError, ValueError):
             continue
         if isinstance(content, dict):
-            values |= _flat(content)
-    return values
+            yield content
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Mapping
 
 from mg.cli import parse_config
+from mg.cli_help import readable_configs
 from mg.device import setup_device
-from mg.shipped import find_shipped
 from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
 from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
-from mg.yaml_file import read_yaml
 
 # What --help shows.
 COMMON = (
@@ -65,18 +64,8 @@ def has_pretrained_section(argv: list[str]) -> bool:
     """
     if any(argument.startswith("--pretrained.") for argument in argv):
         return True
-    for place, argument in enumerate(argv):
-        name, is_one_argument, value = argument.partition("=")
-        if name != "--config":
-            continue
-        path = value if is_one_argument else "".join(argv[place + 1 : place + 2])
-        try:
-            content = read_yaml(find_shipped(path))
-        except (OSError, ValueError):  # reported when the settings are parsed
-            continue
-        if isinstance(content, Mapping) and isinstance(content.get("pretrained"), Mapping):
-            return True
-    return False
+    sections = [content.get("pretrained") for content in readable_configs(argv)]
+    return any(isinstance(section, Mapping) for section in sections)
 
 
 def _train_both() -> None:
