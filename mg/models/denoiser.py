@@ -94,9 +94,9 @@ class Denoiser(nn.Cell, Publishable):
         Raises:
             FileExistsError: a denoiser is there and `overwrite` is false.
         """
-        family, tensors = denoiser_family(self.family), self.tensors()
-        write_denoiser(folder, family, self.config, tensors, overwrite=overwrite)
-        num_parameters = sum(tensor.size for tensor in tensors.values())
+        family = denoiser_family(self.family)
+        write_denoiser(folder, family, self.config, self.tensors(), overwrite=overwrite)
+        num_parameters = family.num_parameters(self.config)
         card = model_card(
             f"Video denoiser ({self.family})",
             pipeline_tag="text-to-video",

@@ -161,7 +161,7 @@ def save_generator(
         _write_json(new / INDEX_FILE, index)
         if (folder / CARD_NAME).exists():
             shutil.copyfile(folder / CARD_NAME, new / CARD_NAME)
-        write_card(new, _card(family, config, transformer_tensors, defaults, scope))
+        write_card(new, _card(family, config, defaults, scope))
         if folder.exists():
             os.replace(folder, Path(scratch) / "old")
         os.replace(new, folder)
@@ -170,12 +170,11 @@ def save_generator(
 def _card(
     family: DenoiserFamily,
     config: DenoiserConfig,
-    tensors: Mapping[str, np.ndarray],
     defaults: GeneratorDefaults,
     scope: TrainingScope | None,
 ) -> str:
     """Return the model card of a generator."""
-    num_parameters = sum(tensor.size for tensor in tensors.values())
+    num_parameters = family.num_parameters(config)
     height, width = defaults.size
     about = (
         f"A generator of videos of {defaults.num_frames} frames of {height}x{width} pixels, with a "
