@@ -82,8 +82,11 @@ def test_ctrl_c_stays_ctrl_c_when_a_library_has_taken_its_place(waiting):
 
 
 def test_what_a_signal_waits_for_is_named():
-    waiting = f'with stop.finishing("the compilation and one step"):\n        {UNTIL_REQUESTED}'
+    waiting = f"""with stop.finishing("the compilation and one step"):
+        print("inside", flush=True)
+        {UNTIL_REQUESTED}"""
     process = start(waiting)
+    assert process.stdout.readline() == "inside\n"
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=SECONDS_LIMIT)
     assert log.startswith("Ctrl-C: finishing the compilation and one step, then saving.")

@@ -45,6 +45,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.requested: str | None = None
         self._work = A_STEP
+        self._awaited = A_STEP  # the work that was under way when the first signal came
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -93,7 +94,9 @@ class StopRequest:
         self._note(number)
 
     def _note(self, number: int) -> None:
-        self.requested = self.requested or signal.Signals(number).name
+        if self.requested is None:
+            self._awaited = self._work
+            self.requested = signal.Signals(number).name
 
     def _watch(self) -> None:
         """Announce the first signal, end the process at the second one."""
@@ -117,7 +120,7 @@ class StopRequest:
             logger.warning(
                 "%s: finishing %s, then saving. A second one ends at once, without saving.",
                 "Ctrl-C" if self.requested == "SIGINT" else self.requested,
-                self._work,
+                self._awaited,
             )
 
 
