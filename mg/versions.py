@@ -18,7 +18,7 @@ PYTHONS = ((3, 10), (3, 13))  # from, and below
 # The bounds are those of pyproject.toml.
 PACKAGES = {
     "mindspore": Versions("2.7.2", "2.12", "2.10.0"),
-    "numpy": Versions("1.26", "2", "1.26.4"),
+    "numpy": Versions("1.26", "3", "1.26.4"),
     "safetensors": Versions("0.4", None, "0.8.0"),
     "opencv-python": Versions("4.8", "5", "4.11.0.86"),
     "av": Versions("17.1", None, "18.1.0"),

@@ -38,7 +38,7 @@ def find_ffmpeg() -> str:
     except (ImportError, RuntimeError) as error:
         raise ValueError(
             "VMAF and XPSNR need the ffmpeg of the package imageio-ffmpeg, which is not here: "
-            'pip install "mg[vmaf]" (68 MB)'
+            "pip install 'mg-video[vmaf]' (68 MB)"
         ) from error
     listed = _output([program, "-hide_banner", "-filters"])
     lacking = [name for name in FILTERS if not re.search(rf"\b{name}\b", listed)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+from mg.extras import needs_extra
 from mg.pipelines.page_actions import Actions, ForPrograms, Job, build_actions
 from mg.pipelines.page_fields import (
     UploadFields,
@@ -46,12 +47,8 @@ def import_gradio() -> ModuleType:
     Raises:
         ValueError: it is not installed.
     """
-    try:
+    with needs_extra("demo", "the page needs"):
         import gradio
-    except ImportError as error:
-        raise ValueError(
-            f'the page needs gradio, which is not installed ({error}); pip install -e ".[demo]"'
-        ) from error
     return gradio
 
 

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from mg.extras import needs_extra
 from mg.input_files import check_input_file
 from mg.weights.hub_models import HUB_MODELS, HubModel, find_model, is_hub_name
 from mg.weights.lock_file import file_record, read_lock, verify_file, write_lock
@@ -52,7 +53,8 @@ def fetch(name: str, *, cache_folder: str | os.PathLike | None = None) -> Path:
         cache_folder: where the models' folders are; None takes `weights_folder()`.
 
     Raises:
-        ValueError: unknown name; or a file is not as it was when it was first seen.
+        ValueError: unknown name; a file is not as it was when it was first seen; or files have to
+            be fetched and the hub's client is not installed.
         ConnectionError: the hub cannot be reached; tells how to do it by hand.
         PermissionError: the hub wants consent to the licence, or a token.
         FileNotFoundError: the hub has no such file.
@@ -62,9 +64,10 @@ def fetch(name: str, *, cache_folder: str | os.PathLike | None = None) -> Path:
     folder = Path(cache_folder or weights_folder()) / model.name
     missing = _check_present(model, folder)
     if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        from huggingface_hub.utils import WeakFileLock
+        with needs_extra("hub", f"fetching {model.name} needs"):
+            from huggingface_hub.utils import WeakFileLock
 
+        folder.mkdir(parents=True, exist_ok=True)
         # Several processes may want the same files: one fetches, the others wait for it.
         with WeakFileLock(folder / ".lock"):
             missing = _check_present(model, folder)

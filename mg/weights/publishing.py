@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mg.extras import needs_extra
 from mg.files import write_text
 
 __all__ = ["CARD_NAME", "Publishable", "model_card", "push_folder", "write_card"]
@@ -103,14 +104,15 @@ def push_folder(
         commit_message: of the upload.
 
     Raises:
-        ValueError: `repository` is not such a name.
+        ValueError: `repository` is not such a name, or the hub's client is not installed.
         PermissionError: there is no token, or it may not write there.
         ConnectionError: the hub cannot be reached.
     """
     # The hub's newer protocol goes past mirrors.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
-    import requests
-    from huggingface_hub import HfApi, errors
+    with needs_extra("hub", "publishing models needs"):
+        import requests
+        from huggingface_hub import HfApi, errors
 
     endpoint = os.environ.get("HF_ENDPOINT") or None
     api = HfApi(endpoint=endpoint, token=os.environ.get("HF_TOKEN") or None)

@@ -392,5 +392,5 @@ def test_addresses_that_cannot_be(monkeypatch):
 
 def test_without_gradio_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ValueError, match=r'pip install -e "\.\[demo\]"'):
+    with pytest.raises(ValueError, match=r"gradio.*pip install 'mg-video\[demo\]'"):
         import_gradio()

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import json
+import sys
 import threading
 from pathlib import Path
 
@@ -198,6 +199,13 @@ def test_a_model_is_fetched_recorded_and_then_needs_no_network(server, cache):
 def test_another_folder_may_be_given(server, tmp_path, cache):
     assert fetch("cogvideox-2b", cache_folder=tmp_path / "w") == tmp_path / "w" / "cogvideox-2b"
     assert not cache.exists()
+
+
+def test_without_the_client_the_extra_is_named(server, cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub.utils", None)
+    with pytest.raises(ValueError, match=r"fetching cogvideox-2b.*install 'mg-video\[hub\]'"):
+        fetch("cogvideox-2b")
+    assert not (cache / "cogvideox-2b").exists()
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(server, cache, monkeypatch):

@@ -13,5 +13,8 @@ what takes less time and memory there. `operations` says which, `choose` overrid
 """
 
 from mg.models.layers.devices import choose, operations
+from mg.numpy_two import prepare_for_numpy_two
 
 __all__ = ["choose", "operations"]
+
+prepare_for_numpy_two()
