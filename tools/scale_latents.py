@@ -24,7 +24,7 @@ from latent_channels import scale_channels, scales_by_effect
 from mg.cli import run_main
 from mg.data.latent_files import list_latent_files, read_latent
 from mg.metrics.latents import LatentReport
-from mg.weights.load import load_tae_tensors
+from mg.models.reading import read_autoencoder
 from mg.weights.stored_config import write_tae
 
 
@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--target", required=True, type=Path, help="the .safetensors to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     arguments = parser.parse_args()
-    tensors, config = load_tae_tensors(arguments.src)
+    parts = read_autoencoder(arguments.src, into="tae")
+    tensors, config = parts.tensors, parts.config.to_dict()
     deviations = channel_deviations(arguments.latent_folder)
     scales = scales_by_effect(tensors, config, deviations)
     scaled = scale_channels(tensors, config, scales)

@@ -21,9 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
+from mg.models.reading import read_autoencoder
 from mg.pipelines.generator_folder import INDEX_FILE, load_generator, save_generator
-from mg.vaes.reading import read_autoencoder
-from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import read_safetensors
 from mg.weights.stored_config import write_tae
 
@@ -47,7 +46,8 @@ def store_tae(source: Path, target: Path, *, overwrite: bool) -> None:
 
     Of a checkpoint (a folder) these are the averaged weights, as a run's final ones are.
     """
-    tensors, config = load_tae_tensors(source / "tae.safetensors" if source.is_dir() else source)
+    parts = read_autoencoder(source / "tae.safetensors" if source.is_dir() else source, into="tae")
+    tensors, config = dict(parts.tensors), parts.config.to_dict()
     if source.is_dir():
         tensors = tensors | _averaged(source / "tae_state.safetensors", tensors)
     write_tae(target, halved(tensors), config, overwrite=overwrite)

@@ -224,8 +224,8 @@ def make_clips(config: ExperimentConfig, clips: Clips) -> None:
 def encode(config: ExperimentConfig, clips: Clips) -> None:
     """Encode clips, those that are held out too."""
     from mg.data.manifest import build_manifest
+    from mg.models.reading import read_autoencoder
     from mg.pipelines.encode import encode_videos
-    from mg.vaes.reading import read_autoencoder
 
     autoencoder = read_autoencoder(clips.autoencoder).build()
     manifest = build_manifest(csv_path=clips.folder / "captions.csv")

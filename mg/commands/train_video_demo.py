@@ -84,9 +84,9 @@ def main() -> None:
     setup_device(config)
     # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.data.manifest import build_manifest
+    from mg.models.reading import read_autoencoder
     from mg.pipelines.encode import encode_videos
     from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
-    from mg.vaes.reading import read_autoencoder
 
     autoencoder = read_autoencoder(SHIPPED_AUTOENCODER).build()
     manifest = build_manifest(csv_path=training.csv_path)

@@ -84,7 +84,7 @@ class AutoencoderFamily:
         starts_from: other families whose weights can be inflated into it.
         inflate: from an image VAE's tensors, the fields of a config to fit (None takes what the
             tensors suggest), what the image VAE's config.json states and a method to tensors and
-            fields of this family; None where `mg.vaes.reading` knows how.
+            fields of this family; None where `mg.models.reading` knows how.
         parameter_shapes: of the network of a config, where they are known without building it.
         rescaled: from a config and a spec to the config that states the spec's scale, where the
             config's own fields can.

@@ -13,6 +13,7 @@ from mg.data.latent_files import LatentInfo
 from mg.device import DeviceConfig
 from mg.known_names import one_of
 from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.models.reading import check_checkpoint, read_autoencoder
 from mg.tiling.sizes import Tiling
 from mg.yaml_file import read_yaml
 
@@ -93,8 +94,6 @@ def check_autoencoder(config: AutoencoderConfig, sizes: Iterable[tuple[int, int]
         config: which autoencoder.
         sizes: height and width of frames that it is to take.
     """
-    from mg.vaes.reading import check_checkpoint
-
     spec = check_checkpoint(
         config.ckpt_path,
         method=config.method,
@@ -112,8 +111,6 @@ def load_autoencoder(config: AutoencoderConfig) -> "Autoencoder":
         FileNotFoundError: the weights or the model config do not exist.
         ValueError: they do not fit each other, or tiles that do not fit the network.
     """
-    from mg.vaes.reading import read_autoencoder
-
     parts = read_autoencoder(
         config.ckpt_path,
         method=config.method,

@@ -25,6 +25,7 @@ from mg.json_file import read_json_object
 from mg.latent_spec import LatentSpec
 from mg.models.denoiser_folder import read_denoiser
 from mg.models.families import autoencoder_family, denoiser_family
+from mg.models.reading import read_autoencoder
 from mg.pipelines.generator_defaults import GeneratorDefaults
 from mg.pipelines.generator_parts import GeneratorParts, check_fit
 from mg.weights.checkpoint_file import find_weights
@@ -141,8 +142,6 @@ def load_diffusers_pipeline(folder: Path, index: Mapping[str, Any]) -> Generator
         ValueError: a class or a value that is not implemented, damaged files, or parts that do
             not fit each other.
     """
-    from mg.vaes.reading import read_autoencoder  # imports MindSpore
-
     pipeline = PIPELINES[index["_class_name"]]
     parts = _parts(folder, index, pipeline)
     scheduler = read_scheduler(folder)

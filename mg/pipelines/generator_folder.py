@@ -42,6 +42,7 @@ from mg.models.families import (
     autoencoder_of_class,
     denoiser_of_class,
 )
+from mg.models.reading import read_autoencoder
 from mg.pipelines.diffusers_folder import (
     PIPELINES,
     SCHEDULER_FOLDER,
@@ -54,11 +55,11 @@ from mg.pipelines.generator_parts import DEFAULT_FAMILY, GeneratorParts, check_f
 from mg.pipelines.training_scope import TrainingScope
 from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
-from mg.weights.load import check_tensors
 from mg.weights.lora_file import find_lora, merge_lora, read_lora
 from mg.weights.publishing import CARD_NAME, model_card, write_card
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import vae_metadata
+from mg.weights.tae_names import check_tensors
 
 if TYPE_CHECKING:
     from mg.models.autoencoder import Autoencoder
@@ -329,8 +330,6 @@ def _parts_of(
     if isinstance(autoencoder, AutoencoderParts):
         return autoencoder
     if isinstance(autoencoder, str | os.PathLike):
-        from mg.vaes.reading import read_autoencoder
-
         return read_autoencoder(autoencoder)
     return AutoencoderParts.of_network(autoencoder)
 

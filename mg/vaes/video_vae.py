@@ -20,9 +20,9 @@ from mg.latent_spec import LatentSpec
 from mg.models.autoencoder import Autoencoder
 from mg.models.autoencoder_folder import write_autoencoder
 from mg.models.families import autoencoder_family
+from mg.models.reading import read_vae
 from mg.tiling.sizes import Tiling
 from mg.vaes.posterior import Posterior
-from mg.vaes.reading import read_vae
 from mg.weights.publishing import Publishable
 
 __all__ = ["CLASSES", "Compression", "VideoVAE", "family_class"]

@@ -15,9 +15,9 @@ from mg.commands.evaluate import EvaluateConfig
 from mg.commands.inference_vae import InferenceConfig
 from mg.commands.open_sora_plan_flags import translated
 from mg.commands.train_vae import parse
+from mg.models.reading import read_vae
 from mg.training.autoencoder.autoencoder_weights import load_start_weights
 from mg.training.parameter_groups import trainable_names
-from mg.vaes.reading import read_vae
 from tests.tiny import AUTOENCODERS
 
 ROOT = Path(__file__).parents[2]

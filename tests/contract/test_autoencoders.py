@@ -14,6 +14,7 @@ from mg.data.video import iterate_frames
 from mg.data.video_writer import write_video
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family, denoiser_family
+from mg.models.reading import read_autoencoder
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.decode import decode_latent_files
 from mg.pipelines.encode import encode_videos
@@ -31,7 +32,6 @@ from mg.training.autoencoder.autoencoder_config import (
 )
 from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.vaes import VideoVAE
-from mg.vaes.reading import read_autoencoder
 from mg.vaes.video_vae import family_class
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from tests.tiny import AUTOENCODERS as TINY

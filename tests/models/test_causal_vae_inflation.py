@@ -13,9 +13,9 @@ from mindspore import Tensor
 
 from mg.models.causal_vae.config import CausalVAEConfig
 from mg.models.causal_vae.inflation import usual_fields
+from mg.models.reading import read_vae
 from mg.vaes import VideoVAE
 from mg.vaes.causal_vae import CausalVideoVAE
-from mg.vaes.reading import read_vae
 from mg.weights.checkpoint_file import read_weights, write_weights
 from mg.weights.image_vae import image_vae_config
 from mg.weights.vae_names import from_ldm

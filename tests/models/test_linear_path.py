@@ -8,10 +8,10 @@ from mindspore import Tensor
 
 from mg.models.tae.linear_path import blocks_of, linear_path_tensors, principal_components
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
+from tests.tae_files import read_tae
 from tests.tiny import TAE_WITH_LINEAR_PATH as CONFIG
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
@@ -104,7 +104,7 @@ def test_shapes_and_files_with_a_linear_path(tmp_path):
     write_safetensors(path, tae.tensors(), metadata=config_metadata(config))
     assert TemporalAutoencoder(pretrained=path).config == CONFIG
     with pytest.raises(ValueError, match="linear_path: the file says True, the config says False"):
-        load_tae_tensors(path, config={**config, "linear_path": False})
+        read_tae(path, config={**config, "linear_path": False})
     plain = dataclasses.replace(CONFIG, linear_path=False)
     assert "encoder.linear.weight" not in TemporalAutoencoder(plain).tensors()
 

@@ -17,10 +17,10 @@ from mg.pipelines.streaming import decode_latents, encode_frames
 from mg.tiling.sizes import Tiling
 from mg.training.autoencoder.autoencoder_config import LossSettings
 from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
-from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
+from tests.tae_files import read_tae
 
 pytestmark = pytest.mark.usefixtures("pynative_mode")
 
@@ -170,9 +170,9 @@ def test_weights_and_config_come_back_from_a_file(tae, tmp_path):
     video = Tensor(video_of(1, 3, 4, 8, 8))
     np.testing.assert_array_equal(again.encode(video)[1].asnumpy(), tae.encode(video)[1].asnumpy())
     with pytest.raises(ValueError, match="patch_size_t: the file says 4, the config says 16"):
-        load_tae_tensors(path, config={**config, "patch_size": 2, "patch_size_t": 16})
+        read_tae(path, config={**config, "patch_size": 2, "patch_size_t": 16})
     with pytest.raises(ValueError, match="in_channels: the file says 192, the config says 48"):
-        load_tae_tensors(path, config={**config, "patch_size_t": 1})
+        read_tae(path, config={**config, "patch_size_t": 1})
 
 
 def test_tiles_are_chosen_for_what_patches_take():

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from mg.data.latent_files import LatentInfo, LatentWriter
-from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
 from mg.weights.tae_layers import tae_shapes
+from tests.tae_files import read_tae
 from tests.tiny import TAE_WITH_LINEAR_PATH
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +41,8 @@ def test_measured_deviations_decide(tmp_path):
     with LatentWriter(tmp_path / "latents" / "clip.safetensors", info) as writer:
         writer.write(mean, np.zeros_like(mean))
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    scaled, found_config = load_tae_tensors(target)
-    assert found_config == load_tae_tensors(source)[1]
+    scaled, found_config = read_tae(target)
+    assert found_config == read_tae(source)[1]
     # Of two channels the larger counts as the other one: both get a mean square of 1.
     scales = (tensors["decoder.linear.weight"] / scaled["decoder.linear.weight"])[0, :, 0, 0]
     np.testing.assert_allclose(scales, [1 / 3, 2], rtol=1e-5)

@@ -13,9 +13,9 @@ from mg.models.denoiser_config import TextInput
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.pipelines.generator_folder import load_generator, save_generator
-from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
+from tests.tae_files import read_tae
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "assets" / "tae_tiny" / "tae_tiny.safetensors"
@@ -35,22 +35,22 @@ def assert_halved(halved, tensors):
 def test_values_and_config_survive(tmp_path):
     target = tmp_path / "half.safetensors"
     assert store(target).returncode == 0
-    tensors, config = load_tae_tensors(SOURCE)
-    halved, halved_config = load_tae_tensors(target)
+    tensors, config = read_tae(SOURCE)
+    halved, halved_config = read_tae(target)
     assert halved_config == config
     assert_halved(halved, tensors)
 
 
 def test_of_a_checkpoint_the_averaged_weights_count(tmp_path):
     folder, target = tmp_path / "step_00000010", tmp_path / "half.safetensors"
-    tensors, config = load_tae_tensors(SOURCE)
+    tensors, config = read_tae(SOURCE)
     name = "encoder.conv_in.conv_temp.bias"
     average = np.arange(tensors[name].size, dtype=np.float32)
     write_safetensors(folder / "tae.safetensors", tensors, metadata=config_metadata(config))
     state = {f"average.{name}": average, f"first_moment.{name}": 9 * average}
     write_safetensors(folder / "tae_state.safetensors", state)
     assert store(target, source=folder).returncode == 0
-    halved, halved_config = load_tae_tensors(target)
+    halved, halved_config = read_tae(target)
     assert halved_config == config
     assert_halved(halved, tensors | {name: average})
 
@@ -99,7 +99,7 @@ def test_a_generator_keeps_all_but_the_precision(generator, tmp_path):
 
 
 def test_a_generator_takes_another_decoder_of_its_latents(generator, tmp_path):
-    tensors, config = load_tae_tensors(SOURCE)
+    tensors, config = read_tae(SOURCE)
     for part in ("decoder", "encoder"):
         changed = {
             name: array + (0.5 if name.startswith(part) else 0) for name, array in tensors.items()

@@ -27,9 +27,9 @@ from mg.training.denoiser.denoiser_trainer import DenoiserTrainer
 from mg.training.run.checkpoint import save_final_weights
 from mg.training.run.run_log import read_log
 from mg.training.settings import OptimSettings
-from mg.weights.load import load_tae_tensors
 from mg.weights.lora_file import LORA_FILE, read_lora
 from mg.weights.tae_layers import tae_shapes
+from tests.tae_files import read_tae
 from tests.tiny import DENOISERS, TAE, TRANSFORMER
 
 NUM_PAIRS, NUM_STEPS = 24, 40
@@ -215,7 +215,7 @@ def test_first_frames_come_from_their_own_latents_and_others_from_the_video(data
     ],
 )
 def test_what_cannot_be_trained_is_one_clear_line(data, tmp_path, conditions, table, message):
-    tensors, _ = load_tae_tensors(data / "tae.safetensors")
+    tensors, _ = read_tae(data / "tae.safetensors")
     if not (data / "latents" / "short.mp4.safetensors").exists():
         write_latent(data / "latents", tensors, "short.mp4", np.zeros((4, 1, 4, 4)))
     changes = {"validation": FlowValidationSettings()}

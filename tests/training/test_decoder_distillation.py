@@ -28,7 +28,7 @@ from mg.training.run.run_log import read_log
 from mg.vaes import VideoVAE
 from mg.vaes.video_vae import family_class
 from mg.weights.checkpoint_file import read_weights
-from mg.weights.load import infer_tae_config
+from mg.weights.tae_names import infer_tae_config
 from tests.tiny import AUTOENCODERS as TINY
 from tests.tiny import TAE_OF_ONE_LEVEL
 

@@ -26,9 +26,9 @@ from mg.training.pretrained import (
     resolve_pretrained,
 )
 from mg.training.settings import PhaseSettings
-from mg.weights.load import load_tae_tensors
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.tae_layers import image_vae_shapes
+from tests.tae_files import read_tae
 
 ROOT = Path(__file__).parents[2]
 FULL = yaml.safe_load(
@@ -364,7 +364,7 @@ def test_method_and_inflation_reach_the_weights(make_config, image_vae, tmp_path
         with pytest.raises(ValueError, match=message):
             AutoencoderTrainer(config)
         return
-    central = load_tae_tensors(folder)[0]
+    central = read_tae(folder)[0]
     tensors = AutoencoderTrainer(config).task.autoencoder.tensors()
     differ = [name for name in central if not np.array_equal(central[name], tensors[name])]
     assert differ and all(".conv_temp." in name for name in differ)

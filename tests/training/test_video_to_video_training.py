@@ -21,6 +21,7 @@ from mg.data.video_writer import write_video
 from mg.losses.perceptual import PerceptualLoss
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.models.perceptual import LPIPS, LPIPSConfig
+from mg.models.reading import read_autoencoder
 from mg.parallel.ranks import ONE_RANK
 from mg.pipelines.video_to_video import VideoToVideo
 from mg.shipped import find_shipped
@@ -37,7 +38,6 @@ from mg.training.video_to_video.video_to_video_model import VideoToVideoDiffusio
 from mg.training.video_to_video.video_to_video_task import VideoToVideoTask
 from mg.training.video_to_video.video_to_video_trainer import VideoToVideoTrainer
 from mg.vaes import VideoVAE
-from mg.vaes.reading import read_autoencoder
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import vae_metadata
 from mg.yaml_file import read_yaml

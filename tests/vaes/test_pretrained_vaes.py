@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-import mg.vaes.reading
+import mg.models.reading
 from mg.models.tae.tae import TAE_CONFIG, TemporalAutoencoder
 from mg.vaes import VideoVAE
 from mg.weights.checkpoint_file import write_weights
@@ -129,7 +129,7 @@ def test_names_go_through_the_download(monkeypatch, tmp_path, all_vaes):
         asked.append((name, cache_folder))
         return VAES / "cogvae"
 
-    monkeypatch.setattr(mg.vaes.reading, "fetch", fetch)
+    monkeypatch.setattr(mg.models.reading, "fetch", fetch)
     vae = VideoVAE.from_pretrained("zai-org/CogVideoX-5b", cache_folder=tmp_path)
     assert asked == [("cogvideox-5b", tmp_path)]
     assert_same_weights(vae, all_vaes["cogvideox"])
@@ -239,7 +239,7 @@ def test_sizes_that_no_weights_have_are_refused_before_anything_is_built(
     monkeypatch, folder, field, value, inflate_method
 ):
     monkeypatch.setattr("mindspore.nn.Cell.__init__", None)
-    monkeypatch.setattr(mg.vaes.reading, "inflate_image_vae", None)
+    monkeypatch.setattr(mg.models.reading, "inflate_image_vae", None)
     config = json.loads((VAES / folder / "config.json").read_text())
     with pytest.raises(ValueError, match=rf"{field}(=1000|: the file says)"):
         VideoVAE.from_pretrained(

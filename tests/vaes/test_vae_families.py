@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.models.recognition import family_of_config, family_of_shapes, recognise
 from mg.models.tae.config import TAEConfig
-from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
 from mg.vaes.video_vae import CLASSES, family_class
 from mg.weights.assumed_config import assumed_config
 from mg.weights.tae_layers import tae_shapes

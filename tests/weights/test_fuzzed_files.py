@@ -13,9 +13,9 @@ import pytest
 from mg.models.tae.config import TAEConfig
 from mg.weights.checkpoint_file import read_weights, write_weights
 from mg.weights.inspection import inspect_checkpoint
-from mg.weights.load import load_tae_tensors
 from mg.weights.own_tensors import read_own_tensors
 from mg.weights.tae_layers import tae_shapes
+from tests.tae_files import read_tae
 
 TENSORS = {
     "module.encoder.conv_in.weight": np.arange(72, dtype=np.float32).reshape(2, 4, 3, 3),
@@ -118,7 +118,7 @@ def test_changed_configs(tmp_path):
             changed[key] = VALUES[rng.integers(len(VALUES))]
         (tmp_path / "a.json").write_text(json.dumps(changed))
         try:
-            TAEConfig.from_mapping(load_tae_tensors(tmp_path / "a.ckpt")[1])
+            TAEConfig.from_mapping(read_tae(tmp_path / "a.ckpt")[1])
         except ValueError:
             num_refused += 1
     assert NUM_CONFIGS / 2 < num_refused < NUM_CONFIGS

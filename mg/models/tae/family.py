@@ -8,7 +8,7 @@ from mg.latent_spec import LatentSpec
 from mg.models.families import AutoencoderFamily, Tensors
 from mg.models.tae.config import TEMPORAL_LAYERS, TAEConfig
 from mg.weights.assumed_config import warn_of_assumed
-from mg.weights.load import check_tae_config
+from mg.weights.tae_fit import check_tae_config
 from mg.weights.tae_layers import tae_shapes
 from mg.weights.tae_names import infer_tae_config, is_tae
 

@@ -20,14 +20,15 @@ from mg.models.autoencoder_folder import write_autoencoder
 from mg.models.families import autoencoder_family
 from mg.models.layers.convolution import Conv2d
 from mg.models.layers.frames import fold_frames, unfold_frames
+from mg.models.reading import read_autoencoder
 from mg.models.tae.config import TAE_CONFIG, TAEConfig
 from mg.models.tae.layers import ResnetBlock
 from mg.models.tae.memory import estimated_memory_gb
 from mg.models.tae.network import Decoder, Encoder
 from mg.tiling.sizes import Tiling
-from mg.weights.load import explain_config_mismatch, load_tae_tensors
 from mg.weights.publishing import Publishable
 from mg.weights.stored_config import config_metadata
+from mg.weights.tae_names import explain_config_mismatch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,7 +44,7 @@ class TemporalAutoencoder(Autoencoder, Publishable):
             is stored with the weights, and `TAE_CONFIG` where there is none.
         pretrained: weights to load: our `.safetensors` or `.ckpt`, a public MindSpore TAE
             checkpoint, or an image VAE like Stable Diffusion's, SDXL's or SD3.5's (inflated on the
-            fly).
+            fly); a path, or a name from `mg download --list`.
         use_tile: encode and decode in overlapping tiles, in bounded memory.
         tiling: sizes of the tiles, with `use_tile`.
         sample_deterministic: `encode` gives z = mean instead of a sample.
@@ -76,10 +77,10 @@ class TemporalAutoencoder(Autoencoder, Publishable):
         recompute: bool = False,
         key: str | None = None,
     ) -> None:
-        tensors = None
+        parts = None
         if pretrained is not None:
-            tensors, stored_config = load_tae_tensors(pretrained, config=_as_dict(config), key=key)
-            config = stored_config if config is None else config
+            parts = read_autoencoder(pretrained, config=_as_dict(config), key=key, into=self.family)
+            config = parts.config
         super().__init__(
             TAEConfig.from_mapping(TAE_CONFIG if config is None else config),
             use_tile=use_tile,
@@ -100,8 +101,8 @@ class TemporalAutoencoder(Autoencoder, Publishable):
         )
         if recompute:
             self.recompute_blocks()
-        if tensors is not None:
-            self.load_tensors(tensors)
+        if parts is not None:
+            self.load_tensors(parts.tensors)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike, **options: Any) -> "Self":

@@ -10,11 +10,11 @@ import numpy as np
 
 from mg.models.autoencoder import Autoencoder, AutoencoderSettings
 from mg.models.families import AutoencoderFamily, autoencoder_family
+from mg.models.reading import ReadVAE, check_checkpoint, read_vae
 from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
 from mg.training.parameter_groups import autoencoder_halves, matching_names
 from mg.training.pretrained import PretrainedVAESettings, find_start_weights
 from mg.training.run.checkpoint import save_final_weights
-from mg.vaes.reading import ReadVAE, check_checkpoint, read_vae
 from mg.vaes.video_vae import family_class
 from mg.weights.stored_config import vae_metadata
 

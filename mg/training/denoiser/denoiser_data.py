@@ -16,12 +16,12 @@ from mg.data.captions import read_captions
 from mg.data.latent_dataset import LatentDataset, LatentDraw
 from mg.data.latent_manifest import LatentClip, LatentManifest, build_latent_manifest
 from mg.latent_spec import LatentSpec
+from mg.models.reading import read_autoencoder
 from mg.parallel.ranks import Ranks
 from mg.pipelines.autoencoder import tensors_hash
 from mg.pipelines.generator_folder import GeneratorDefaults
 from mg.pipelines.training_scope import TrainingScope, scope_of_captions
 from mg.training.denoiser.denoiser_config import TextSettings, TrainDenoiserConfig
-from mg.vaes.reading import read_autoencoder
 
 __all__ = [
     "build_datasets",

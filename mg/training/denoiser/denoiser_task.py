@@ -19,6 +19,7 @@ from mg.flow.noise import keyed_noise
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.lora import DEFAULT_TARGETS, add_lora, lora_maps
+from mg.models.reading import read_autoencoder
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
 from mg.pipelines.generator_folder import (
@@ -45,7 +46,6 @@ from mg.training.optimizers.sharded_linear import shard_linear_maps
 from mg.training.phases import phase_step, trained_in
 from mg.training.stages import Stage, plan_stages
 from mg.training.task import Controls, Task
-from mg.vaes.reading import read_autoencoder
 from mg.weights.lora_file import LORA_FILE, LORA_PARAMETERS, write_lora
 
 __all__ = ["DenoiserTask"]

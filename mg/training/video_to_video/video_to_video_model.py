@@ -15,6 +15,7 @@ from mg.models.autoencoder import Autoencoder
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser import Denoiser
 from mg.models.denoiser_config import DenoiserConfig, TextInput
+from mg.models.reading import read_autoencoder
 from mg.pipelines.generator_folder import GeneratorDefaults, save_generator
 from mg.pipelines.generator_parts import GeneratorParts
 from mg.pipelines.training_scope import TrainingScope
@@ -22,7 +23,6 @@ from mg.pipelines.video_to_video import VideoToVideo
 from mg.training.pretrained import find_start_weights
 from mg.training.setting_checks import require
 from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
-from mg.vaes.reading import read_autoencoder
 from mg.vaes.video_vae import VideoVAE
 from mg.weights.publishing import Publishable
 

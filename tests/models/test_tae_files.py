@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mg.models.tae.config import TAEConfig
 from mg.weights.checkpoint_file import read_weights, write_weights
 from mg.weights.inflation import inflate_image_vae
-from mg.weights.load import load_tae_tensors
 from mg.weights.stored_config import config_metadata, config_path, stored_tae_config
+from tests.tae_files import read_tae
 
 VAE_PATH = Path(__file__).parents[1] / "fixtures" / "sd35_vae_tiny.safetensors"
-TENSORS, CONFIG = inflate_image_vae(read_weights(VAE_PATH))
+TENSORS, INFLATED = inflate_image_vae(read_weights(VAE_PATH))
+CONFIG = TAEConfig.from_mapping(INFLATED).to_dict()
 
 
 def as_published(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -37,7 +39,7 @@ def test_our_own_and_published_files(tmp_path, extension, make):
     path = tmp_path / f"a.{extension}"
     write_weights(path, make(TENSORS))
     for config in (None, CONFIG):
-        loaded, found = load_tae_tensors(path, config=config)
+        loaded, found = read_tae(path, config=config)
         assert_equals_inflated(loaded)
         in_shapes = ("ch", "ch_mult", "z_channels", "temporal_upsample_level", "attn_type")
         assert {key: found[key] for key in in_shapes} == {key: CONFIG[key] for key in in_shapes}
@@ -46,7 +48,7 @@ def test_our_own_and_published_files(tmp_path, extension, make):
 
 def test_image_vae_is_inflated_on_the_fly():
     for config in (None, CONFIG):
-        loaded, found = load_tae_tensors(VAE_PATH, config=config)
+        loaded, found = read_tae(VAE_PATH, config=config)
         assert found == CONFIG
         assert_equals_inflated(loaded)
 
@@ -54,17 +56,17 @@ def test_image_vae_is_inflated_on_the_fly():
 def test_image_vae_with_its_own_scaling(tmp_path):
     write_weights(tmp_path / "vae.safetensors", read_weights(VAE_PATH))
     (tmp_path / "config.json").write_text('{"scaling_factor": 0.3611, "shift_factor": null}')
-    _, found = load_tae_tensors(tmp_path)
+    _, found = read_tae(tmp_path)
     assert (found["scaling_factor"], found["shift_factor"]) == (0.3611, 0.0)
     (tmp_path / "config.json").write_text('{"scaling_factor": "much"}')
-    with pytest.raises(ValueError, match=r"config\.json: a value .* is not a number"):
-        load_tae_tensors(tmp_path)
+    with pytest.raises(ValueError, match=r"a value in the VAE's config is not a number"):
+        read_tae(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("vae_config", "config", "message"),
     [
-        (None, None, "assumed are scaling_factor 1.5305, shift_factor 0.0609"),
+        (None, None, "assumed are scaling_factor=1.5305, shift_factor=0.0609"),
         (
             {"scaling_factor": 0.3611},
             CONFIG,
@@ -78,7 +80,7 @@ def test_a_scaling_that_may_be_wrong_is_warned_of(tmp_path, caplog, vae_config, 
     write_weights(tmp_path / "vae.safetensors", read_weights(VAE_PATH))
     if vae_config is not None:
         (tmp_path / "config.json").write_text(json.dumps(vae_config))
-    _, found = load_tae_tensors(tmp_path, config=config)
+    _, found = read_tae(tmp_path, config=config)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == (message is not None)
     assert all(message in warning for warning in warnings)
@@ -89,11 +91,12 @@ def test_the_groups_of_the_image_vae_count(tmp_path):
     """No shape tells them: a config that disagrees would give other numbers in silence."""
     write_weights(tmp_path / "vae.safetensors", read_weights(VAE_PATH))
     (tmp_path / "config.json").write_text('{"latent_channels": 16, "norm_num_groups": 16}')
-    assert load_tae_tensors(tmp_path)[1]["norm_groups"] == 16
+    assert read_tae(tmp_path)[1]["norm_groups"] == 16
     with pytest.raises(ValueError, match="norm_groups: the file says 16, the config says 32"):
-        load_tae_tensors(tmp_path, config=CONFIG)
+        read_tae(tmp_path, config=CONFIG)
     (tmp_path / "config.json").write_text('{"model_type": "another"}')  # of something else
-    assert load_tae_tensors(tmp_path)[1]["norm_groups"] == 32
+    with pytest.raises(ValueError, match="the config is of class 'another'"):
+        read_tae(tmp_path)
 
 
 @pytest.mark.parametrize("place", ["header", "beside_safetensors", "beside_ckpt"])
@@ -105,18 +108,18 @@ def test_stored_config_counts(tmp_path, place):
     if place != "header":
         config_path(path).write_text(json.dumps(stored))
     assert stored_tae_config(path) == stored
-    assert load_tae_tensors(path)[1] == stored
-    assert load_tae_tensors(path, config=stored)[1] == stored
+    assert read_tae(path)[1] == stored
+    assert read_tae(path, config=stored)[1] == stored
     with pytest.raises(ValueError, match="temporal_padding: the file says replicate, the config"):
-        load_tae_tensors(path, config=CONFIG)
+        read_tae(path, config=CONFIG)
     with pytest.raises(ValueError, match="ch: the file says 32, the config says 96"):
-        load_tae_tensors(path, config=stored | {"ch": 96})
+        read_tae(path, config=stored | {"ch": 96})
 
 
 @pytest.mark.parametrize("method", ["auto", "sd"])
 @pytest.mark.parametrize("inflate_method", ["central", "replicate", "average"])
 def test_an_image_vae_is_inflated_as_asked(method, inflate_method):
-    loaded, _ = load_tae_tensors(VAE_PATH, method=method, inflate_method=inflate_method)
+    loaded, _ = read_tae(VAE_PATH, method=method, inflate_method=inflate_method)
     expected, _ = inflate_image_vae(read_weights(VAE_PATH), method=inflate_method)
     assert loaded.keys() == expected.keys()
     assert all(np.array_equal(loaded[name], expected[name]) for name in expected)
@@ -124,14 +127,14 @@ def test_an_image_vae_is_inflated_as_asked(method, inflate_method):
 
 def test_another_kind_than_asked_for_is_refused(tmp_path):
     write_weights(tmp_path / "a.ckpt", TENSORS)
-    with pytest.raises(ValueError, match="method='tae', but the file holds no Temporal"):
-        load_tae_tensors(VAE_PATH, method="tae")
-    with pytest.raises(ValueError, match="method='sd', but the file holds a Temporal"):
-        load_tae_tensors(tmp_path / "a.ckpt", method="sd")
-    with pytest.raises(ValueError, match="inflate_method='average' has no effect"):
-        load_tae_tensors(tmp_path / "a.ckpt", inflate_method="average")
+    with pytest.raises(ValueError, match="method='tae', but these are weights of family 'sd'"):
+        read_tae(VAE_PATH, method="tae")
+    with pytest.raises(ValueError, match="method='sd', but these are weights of family 'tae'"):
+        read_tae(tmp_path / "a.ckpt", method="sd")
+    with pytest.raises(ValueError, match=r"inflate_method='average'.*nothing is inflated here"):
+        read_tae(tmp_path / "a.ckpt", inflate_method="average")
     with pytest.raises(ValueError, match="centre"):
-        load_tae_tensors(VAE_PATH, inflate_method="centre")
+        read_tae(VAE_PATH, inflate_method="centre")
 
 
 def test_stored_config_that_is_none(tmp_path):
@@ -143,7 +146,7 @@ def test_stored_config_that_is_none(tmp_path):
     for text in ("[1]", "{"):
         config_path(path).write_text(text)
         with pytest.raises(ValueError, match=r"a\.json is not"):
-            load_tae_tensors(path)
+            read_tae(path)
 
 
 def test_image_vae_is_inflated_as_the_config_says():
@@ -153,7 +156,7 @@ def test_image_vae_is_inflated_as_the_config_says():
         "temporal_upsample_level": (2, 1),
         "temporal_padding": "replicate",
     }
-    loaded, _ = load_tae_tensors(VAE_PATH, config=CONFIG | choices)
+    loaded, _ = read_tae(VAE_PATH, config=CONFIG | choices)
     missing = TENSORS.keys() - loaded.keys()
     assert len(missing) == 2 * 10 + 2 * 2  # temporal attention, one resampler in each half
     assert all("attn_1.1" in name or "sample_temp" in name for name in missing)
@@ -162,7 +165,7 @@ def test_image_vae_is_inflated_as_the_config_says():
 def test_half_precision_file_is_widened(tmp_path):
     half = {name: array.astype(np.float16) for name, array in TENSORS.items()}
     write_weights(tmp_path / "a.safetensors", half)
-    loaded, _ = load_tae_tensors(tmp_path, config=CONFIG)
+    loaded, _ = read_tae(tmp_path, config=CONFIG)
     assert {array.dtype for array in loaded.values()} == {np.dtype(np.float32)}
     name = "encoder.conv_in.conv_spat.weight"
     np.testing.assert_array_equal(loaded[name], half[name].astype(np.float32))
@@ -173,7 +176,7 @@ def test_another_config_is_named(tmp_path, path):
     write_weights(tmp_path / "tae.ckpt", TENSORS)
     other = CONFIG | {"ch": 64, "num_res_blocks": 2}
     with pytest.raises(ValueError) as caught:
-        load_tae_tensors(tmp_path / path, config=other)
+        read_tae(tmp_path / path, config=other)
     assert "ch: the file says 32, the config says 64" in str(caught.value)
     assert "num_res_blocks: the file says 1, the config says 2" in str(caught.value)
     assert str(path) in str(caught.value)
@@ -186,7 +189,7 @@ def test_missing_extra_and_misshapen_tensors(tmp_path):
     tensors["decoder.norm_out.gamma"] = np.zeros(5, np.float32)
     write_weights(tmp_path / "a.safetensors", tensors)
     with pytest.raises(ValueError) as caught:
-        load_tae_tensors(tmp_path / "a.safetensors", config=CONFIG)
+        read_tae(tmp_path / "a.safetensors", config=CONFIG)
     assert "1 missing (encoder.mid.block_1.norm1.beta)" in str(caught.value)
     assert "1 extra (decoder.surplus)" in str(caught.value)
     assert "decoder.norm_out.gamma is (5,), expected (32,)" in str(caught.value)
@@ -196,21 +199,23 @@ def test_integers_are_refused(tmp_path):
     tensors = TENSORS | {"encoder.norm_out.beta": np.zeros(64, np.int32)}
     write_weights(tmp_path / "a.ckpt", tensors)
     with pytest.raises(ValueError, match=r"'encoder\.norm_out\.beta' holds int32"):
-        load_tae_tensors(tmp_path / "a.ckpt")
+        read_tae(tmp_path / "a.ckpt")
 
 
 def test_other_files_are_refused(tmp_path):
     write_weights(tmp_path / "a.safetensors", {"x": np.zeros(1, np.float32)})
-    with pytest.raises(ValueError, match=r"a\.safetensors: not an image VAE"):
-        load_tae_tensors(tmp_path / "a.safetensors")
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors: the 1 tensors \(x, \.\.\.\) are of no VAE"
+    ):
+        read_tae(tmp_path / "a.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(VAE_PATH.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"cut\.safetensors .* not a whole"):
-        load_tae_tensors(tmp_path / "cut.safetensors")
+        read_tae(tmp_path / "cut.safetensors")
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
-        load_tae_tensors(tmp_path / "none.ckpt")
+        read_tae(tmp_path / "none.ckpt")
 
 
-def test_weights_need_no_mindspore():
-    code = "import sys, mg.weights.load; sys.exit('mindspore' in sys.modules)"
+def test_reading_needs_no_mindspore():
+    code = "import sys, mg.models.reading; sys.exit('mindspore' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

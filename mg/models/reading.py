@@ -12,15 +12,14 @@ from mg.file_names import CONFIG_FILE
 from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
+from mg.models.recognition import family_of_config, family_of_shapes, recognise
 from mg.shipped import short_path
-from mg.vaes.recognition import family_of_config, family_of_shapes, recognise
 from mg.weights.assumed_config import shapes_of
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.hub import fetch, find_model
 from mg.weights.image_vae import fields_of_vae_config
 from mg.weights.inflation import METHODS, STRUCTURE_KEYS, inflate_image_vae
-from mg.weights.load import check_tae_config
 from mg.weights.own_tensors import own_tensors
 from mg.weights.stored_config import (
     read_config,
@@ -28,6 +27,7 @@ from mg.weights.stored_config import (
     stored_vae_config,
     stored_vae_fields,
 )
+from mg.weights.tae_fit import check_tae_config
 from mg.weights.tae_names import is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 from mg.weights.wan_names import is_original_wan, wan_from_original
@@ -147,6 +147,8 @@ def read_vae(
         logger.info("%s holds weights of family %s", short_path(file), family)
         check_config_sizes(stated or {}, shapes)
         completed = autoencoder_family(family).complete(stated, tensors)
+        if family == "tae" and config is not None:
+            check_tae_config(tensors, completed, stored_tae_config(file))
         if family == "sd" and inflate_method != "none":
             return _inflated(tensors, completed, inflate_method, inflate_options or {})
         if inflate_options or inflate_method not in ("central", "none"):
@@ -272,10 +274,11 @@ def _inflated_as(
     tensors: Mapping[str, np.ndarray], config: Mapping[str, Any], file: Path, method: str
 ) -> ReadVAE:
     """Return a 2-D VAE as the TAE of a config."""
-    fields = stored_vae_fields(file) or {}
-    fields |= {key: config[key] for key in (*STRUCTURE_KEYS, "temporal_padding") if key in config}
-    inflated = _inflated(tensors, {}, method, fields)
-    check_tae_config(inflated.tensors, config, inflated.config)
+    stated = stored_vae_fields(file) or {}
+    wanted = {key: config[key] for key in (*STRUCTURE_KEYS, "temporal_padding") if key in config}
+    inflated = _inflated(tensors, {}, method, stated | wanted)
+    check_tae_config(inflated.tensors, config, stated)
+    _warn_of_scaling(file, config, stated)
     return ReadVAE("tae", inflated.tensors, dict(config))
 
 
@@ -294,3 +297,13 @@ def _inflated_into(
         )
     inflated, fields = inflate(tensors, config, stored_vae_fields(file) or {}, method)
     return ReadVAE(family, inflated, fields)
+
+
+def _warn_of_scaling(file: Path, config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Log a warning where a config scales latents otherwise than what the weights were made for."""
+    keys = [key for key in ("scaling_factor", "shift_factor") if key in config and key in own]
+    if any(config[key] != own[key] for key in keys):
+        given, made = (
+            ", ".join(f"{key} {fields[key]}" for key in keys) for fields in (config, own)
+        )
+        logger.warning("the config has %s, but %s was made with %s", given, file, made)
