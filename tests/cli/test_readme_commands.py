@@ -1,4 +1,4 @@
-"""Every command of README and recipes and README's Python run, in their order, at tiny sizes."""
+"""Every command of README and recipes, and the Python of README and the page on weights, run."""
 
 import os
 import re
@@ -24,6 +24,11 @@ from tests.tiny import TAE
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+WEIGHTS = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+PYTHON = [
+    *re.findall(r"```python\n(.*?)```", README, re.DOTALL),
+    re.search(r"```python\n(.*?)```", WEIGHTS, re.DOTALL)[1],
+]
 COMMANDS = [
     line.strip()
     for page in (README, RECIPES)
@@ -230,10 +235,9 @@ ASSERTIONS = (
 
 
 @pytest.mark.parametrize("number", range(len(ASSERTIONS)))
-def test_python_in_the_readme(number, checkout):
+def test_python_in_the_pages(number, checkout):
     """Each block alone, as it is pasted; only the first one's frames are made smaller."""
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == len(ASSERTIONS)
+    assert len(PYTHON) == len(ASSERTIONS)
     write_video(
         checkout / "assets" / "clips" / "test" / "dog_ccbysa4.mp4",
         np.zeros((16, 64, 64, 3), np.uint8),
@@ -241,5 +245,5 @@ def test_python_in_the_readme(number, checkout):
         overwrite=True,
     )
     before = "import mindspore as ms\nms.set_device('CPU')\nms.set_context(mode=ms.PYNATIVE_MODE)\n"
-    program = before + blocks[number].replace("size=96", "size=16") + ASSERTIONS[number]
+    program = before + PYTHON[number].replace("size=96", "size=16") + ASSERTIONS[number]
     run([sys.executable, "-c", program], checkout, MG_CACHE=str(checkout / "hub"))
