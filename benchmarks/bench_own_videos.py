@@ -130,7 +130,7 @@ def measure(size: int, num_steps: int, folder: Path) -> Cost:
     from mg.parallel.ranks import ONE_RANK
     from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
     from mg.pipelines.encode import encode_videos
-    from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+    from mg.training.autoencoder.autoencoder_config import TrainVAEConfig
     from mg.training.autoencoder.autoencoder_task import AutoencoderTask
     from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
     from mg.training.denoiser.denoiser_task import DenoiserTask
@@ -138,7 +138,8 @@ def measure(size: int, num_steps: int, folder: Path) -> Cost:
     settings = read_yaml(TAE_CONFIG)
     settings["data"] |= {"size": size, "short_side_range": [size, size], "num_workers": 0}
     settings |= {"validation": {}, "device": "CPU", "output_path": str(folder / "tae")}
-    tae_config = config_of_mapping(TrainTAEConfig, settings)
+    settings["model"] = {"family": "tae"}
+    tae_config = config_of_mapping(TrainVAEConfig, settings)
     of_autoencoder = seconds_per_clip(AutoencoderTask(tae_config, ONE_RANK), tae_config, num_steps)
 
     tae = load_autoencoder(AutoencoderConfig(ckpt_path=TAE))

@@ -27,11 +27,12 @@ from mg.commands.evaluate import EvaluateConfig
 from mg.commands.generate import GenerateConfig
 from mg.commands.inference_vae import InferenceConfig
 from mg.commands.page import DemoConfig
+from mg.commands.train_tae import TrainTAEConfig
 from mg.commands.train_video_demo import VideoDemoConfig
 from mg.family_settings import KINDS, family_settings, settings_with_families
 from mg.setting_names import ONE_NAME
 from mg.settings_table import REQUIRED, Setting, settings_of
-from mg.training.autoencoder.autoencoder_config import TrainTAEConfig, TrainVAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainVAEConfig
 from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
 from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
 

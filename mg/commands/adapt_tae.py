@@ -10,9 +10,9 @@ import logging
 from pathlib import Path
 
 from mg.cli import parse_config
+from mg.commands.train_tae import TrainTAEConfig
 from mg.device import setup_device
 from mg.training.autoencoder.adaptation import halve_clips, write_before_and_after
-from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 from mg.training.run.output_folder import check_output
 
 # What --help shows.

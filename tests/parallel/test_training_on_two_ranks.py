@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mg.cli import save_config
+from mg.commands.train_tae import TrainTAEConfig
 from mg.data.video_writer import write_video
 from mg.models.discriminator_config import DiscriminatorConfig
 from mg.parallel.ranks import ONE_RANK
@@ -20,7 +21,6 @@ from mg.training.autoencoder.autoencoder_config import (
     DataSettings,
     LossSettings,
     OptimSettings,
-    TrainTAEConfig,
 )
 from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.training.run.checkpoint_store import CheckpointStore

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import build_docs
 from mg.commands import COMMANDS
+from mg.commands.train_tae import TrainTAEConfig
 from mg.settings_table import settings_of
-from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,12 +7,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from mg.commands.train_tae import TrainTAEConfig
 from mg.data.video_writer import write_video
 from mg.training.autoencoder.autoencoder_config import (
     DataSettings,
     LossSettings,
     OptimSettings,
-    TrainTAEConfig,
     ValidationSettings,
 )
 from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer

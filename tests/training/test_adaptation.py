@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mg.commands.train_tae import TrainTAEConfig
 from mg.data.animation import write_gif
 from mg.data.video import VideoReader, probe_video
 from mg.data.video_writer import write_video
 from mg.training.autoencoder.adaptation import MAX_FRAMES, halve_clips, write_before_and_after
-from mg.training.autoencoder.autoencoder_config import (
-    DataSettings,
-    TrainTAEConfig,
-    ValidationSettings,
-)
+from mg.training.autoencoder.autoencoder_config import DataSettings, ValidationSettings
 
 
 def clip(num_frames, seed=0, size=(16, 24)):

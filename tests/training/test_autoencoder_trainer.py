@@ -10,10 +10,10 @@ import pytest
 from mindspore import Tensor
 
 from mg.cli import parse_config
+from mg.commands.train_tae import TrainTAEConfig
 from mg.data.clips import ClipBatch
 from mg.data.video import probe_video
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.training.run.checkpoint_store import CheckpointStore
 from mg.training.run.run_log import read_log

@@ -10,12 +10,9 @@ import pytest
 import yaml
 
 from mg.cli import parse_config
+from mg.commands.train_tae import TrainTAEConfig
 from mg.models.tae.config import TAEConfig
-from mg.training.autoencoder.autoencoder_config import (
-    LossSettings,
-    TrainTAEConfig,
-    ValidationSettings,
-)
+from mg.training.autoencoder.autoencoder_config import LossSettings, ValidationSettings
 from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 from mg.training.pretrained import (
     PretrainedSettings,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mg.cli import parse_config
-from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+from mg.commands.train_tae import TrainTAEConfig
 from mg.weights.tae_layers import tae_shapes
 
 FOLDER = Path(__file__).parents[2] / "configs" / "tae" / "train"

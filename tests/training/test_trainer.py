@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from mg.commands.train_tae import TrainTAEConfig
 from mg.data.clips import ClipDataset
 from mg.data.manifest import build_manifest
 from mg.parallel.ranks import ONE_RANK
@@ -20,7 +21,6 @@ from mg.training.autoencoder.autoencoder_config import (
     GuardSettings,
     OptimSettings,
     PhaseSettings,
-    TrainTAEConfig,
 )
 from mg.training.run import checkpoint_store, run_history
 from mg.training.run.checkpoint import save_final_weights

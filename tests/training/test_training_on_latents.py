@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from mg.commands.train_tae import TrainTAEConfig
 from mg.conditions.text.byte_encoder import ByteEncoder
 from mg.conditions.text.sources import EncodedText
 from mg.data.buckets import Bucket
@@ -16,7 +17,7 @@ from mg.data.latent_dataset import LatentDataset
 from mg.data.latent_files import LatentInfo, LatentWriter
 from mg.data.latent_manifest import build_latent_manifest
 from mg.parallel.ranks import ONE_RANK
-from mg.training.autoencoder.autoencoder_config import DataSettings, OptimSettings, TrainTAEConfig
+from mg.training.autoencoder.autoencoder_config import DataSettings, OptimSettings
 from mg.training.run.checkpoint_store import CheckpointStore
 from mg.training.run.run_log import read_log
 from mg.training.stages import plan_stages

@@ -14,11 +14,11 @@ from mindspore import Parameter, Tensor, nn
 from fault_experiments.checkpoints import captured_warnings
 from fault_experiments.training_process import with_changes
 from fault_experiments.wrong_settings import DISCRIMINATOR, write_good_config
-from mg.cli import parse_config
+from mg.commands import train_tae
 from mg.data.clips import ClipBatch
 from mg.parallel.ranks import ONE_RANK
 from mg.parameters import set_values
-from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
 from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
 from mg.training.autoencoder.autoencoder_task import AutoencoderTask
 from mg.training.run.run_log import read_log
@@ -89,7 +89,7 @@ class FaultyTask(AutoencoderTask):
         states: all weights, moments and averages before each step.
     """
 
-    def __init__(self, config: TrainTAEConfig) -> None:
+    def __init__(self, config: TrainAutoencoderConfig) -> None:
         super().__init__(config, ONE_RANK)
         self.states: list[dict[str, np.ndarray]] = []
 
@@ -124,7 +124,7 @@ def faults_of_run(folder: Path, name: str) -> Iterator[str | None]:
     changes = {**RUNS[name], "steps": 2 * len(FAULTS) + 1, "checkpoint_interval": 1000}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(with_changes(write_good_config(folder), changes)))
-    config = parse_config(TrainTAEConfig, ["--config", str(path)], description="")
+    config = train_tae.parse(["--config", str(path)])
     mode = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE)
     try:

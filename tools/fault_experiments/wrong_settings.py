@@ -193,8 +193,7 @@ def fault_of_case(
         case: changes, and what the message must say.
         may_build: whether networks may be built before the refusal.
     """
-    from mg.cli import parse_config
-    from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+    from mg.commands import train_tae
     from mg.training.autoencoder.autoencoder_trainer import AutoencoderTrainer
 
     changes, expected = case
@@ -206,9 +205,7 @@ def fault_of_case(
     refused = mock.patch("mg.models.tae.tae.Encoder", side_effect=_NetworkWasBuilt)
     try:
         with captured_warnings(), contextlib.nullcontext() if may_build else refused:
-            AutoencoderTrainer(
-                parse_config(TrainTAEConfig, ["--config", str(path)], description="")
-            )
+            AutoencoderTrainer(train_tae.parse(["--config", str(path)]))
     except _NetworkWasBuilt:
         return f"{changes}: the network was built"
     except (ValueError, OSError) as error:

@@ -16,7 +16,7 @@ from mg.data.manifest import Manifest, build_manifest
 from mg.data.transforms import resize_frame
 from mg.data.video import VideoReader, probe_video
 from mg.data.video_writer import write_video
-from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
+from mg.training.autoencoder.autoencoder_config import TrainAutoencoderConfig
 
 __all__ = ["halve_clips", "write_before_and_after"]
 
@@ -28,7 +28,7 @@ GIF_SIDE = 192  # height of a frame in the GIF; 96 pixels are hard to see
 HALVES = ("first_half", "second_half")
 
 
-def halve_clips(config: TrainTAEConfig) -> TrainTAEConfig:
+def halve_clips(config: TrainAutoencoderConfig) -> TrainAutoencoderConfig:
     """Return the config that trains on first halves and validates on second halves.
 
     The halves are written, lossless, into the folders first_half and second_half of the output

@@ -12,7 +12,6 @@ from mg.data.media_rules import Reading
 from mg.known_names import did_you_mean
 from mg.latent_spec import LatentSpec
 from mg.models.families import AUTOENCODERS, AutoencoderFamily, autoencoder_family
-from mg.models.tae.config import TAEConfig
 from mg.shipped import find_shipped
 from mg.training.autoencoder.loss_settings import AdversarialSettings, LossSettings
 from mg.training.pretrained import (
@@ -46,7 +45,6 @@ __all__ = [
     "PretrainedSettings",
     "PretrainedVAESettings",
     "TrainAutoencoderConfig",
-    "TrainTAEConfig",
     "TrainVAEConfig",
     "ValidationSettings",
 ]
@@ -109,7 +107,7 @@ class TrainAutoencoderConfig(RunSettings):
         )
         losses = [self.loss, *map(self.loss_of_phase, self.phases)]
         require(
-            self._starts_in_part() or all(loss.feature_weight == 0 for loss in losses),
+            self.starts_in_part() or all(loss.feature_weight == 0 for loss in losses),
             "loss.feature_weight compares a new decoder with that of other weights; name them in "
             "pretrained.vae.model_name, and what comes from them in pretrained.vae.parts",
         )
@@ -167,7 +165,7 @@ class TrainAutoencoderConfig(RunSettings):
         section = self._pretrained_section()
         return section.vae if section is not None and section.is_used else None
 
-    def _starts_in_part(self) -> bool:
+    def starts_in_part(self) -> bool:
         """Return whether weights to start from are for a part of the network alone."""
         start = self.start_weights()
         return start is not None and start.parts is not None
@@ -235,24 +233,6 @@ class TrainAutoencoderConfig(RunSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainTAEConfig(TrainAutoencoderConfig):
-    """Train the temporal autoencoder.
-
-    Args:
-        model: the network (keys of TAE_CONFIG); null takes the config stored with pretrained, and
-            the full-size one without.
-    """
-
-    model: TAEConfig | None = None
-
-    def model_to_train(self) -> AutoencoderModel:
-        family = autoencoder_family("tae")
-        if self.model is not None and self._starts_in_part():
-            return AutoencoderModel(family, None, self.model.to_dict())
-        return AutoencoderModel(family, self.model)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainVAEConfig(TrainAutoencoderConfig):
     """Train a video autoencoder of any family.
 
@@ -298,7 +278,7 @@ class TrainVAEConfig(TrainAutoencoderConfig):
             family = autoencoder_family(name)
             if path is not None:
                 fields = {**read_config(find_shipped(path)), **fields}
-            if self._starts_in_part():
+            if self.starts_in_part():
                 return AutoencoderModel(family, None, fields)
             return AutoencoderModel(family, family.read_config(fields) if fields else None)
         except ValueError as error:

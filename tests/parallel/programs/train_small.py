@@ -16,13 +16,13 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mg.cli import parse_config, run_main
+from mg.commands.train_tae import TrainTAEConfig
 from mg.data.clips import ClipDataset
 from mg.data.manifest import build_manifest
 from mg.device import setup_device
 from mg.files import write_text
 from mg.parallel.collectives import broadcast_array
 from mg.parallel.ranks import Ranks, init_ranks
-from mg.training.autoencoder.autoencoder_config import TrainTAEConfig
 from mg.training.run.checkpoint import save_final_weights
 from mg.training.stages import plan_stages
 from mg.training.step import TrainStep
