@@ -39,6 +39,7 @@ from mg.models.denoiser_config import DenoiserConfig
 from mg.models.families import (
     AutoencoderFamily,
     DenoiserFamily,
+    autoencoder_family,
     autoencoder_of_class,
     denoiser_of_class,
 )
@@ -80,7 +81,7 @@ INDEX_FILE = "model_index.json"
 # The folders, and their names in generators of before.
 FOLDERS = ("denoiser", "autoencoder", "conditions")
 OLDER_FOLDERS = ("transformer", "tae", "text")
-OLDER_AUTOENCODER = "TemporalAutoencoder"
+OLDER_AUTOENCODER = autoencoder_family("tae").class_names[0]
 
 # A small generator of moving shapes (docs/movie_gen.md), and the weights of its autoencoder.
 SHIPPED_GENERATOR = shipped_root() / "assets" / "shapes_generator"
