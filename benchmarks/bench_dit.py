@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from mg.files import write_text
-from mg.models.movie_gen.config import PRESETS, MovieGenConfig
+from mg.models.denoiser_config import DenoiserConfig
+from mg.models.families import denoiser_family
+from mg.models.movie_gen.config import PRESETS
 from mg.models.movie_gen.costs import activation_bytes, forward_flops
 from mg.models.movie_gen.parameter_shapes import num_parameters
 from own_process import measured_apart, print_result
@@ -59,7 +61,7 @@ def num_tokens(size: tuple[int, int, int, int]) -> int:
     return size[1] * size[2] * size[3] // 4
 
 
-def random_inputs(config: MovieGenConfig, size: tuple[int, int, int, int]) -> list[np.ndarray]:
+def random_inputs(config: DenoiserConfig, size: tuple[int, int, int, int]) -> list[np.ndarray]:
     """Return a latent, times and texts of full length."""
     rng = np.random.default_rng(0)
     batch_size, *rest = size
@@ -96,7 +98,7 @@ def product_run(rows: int, width: int, columns: int) -> Callable[[], None]:
     return run
 
 
-def attention_run(config: MovieGenConfig, size: tuple[int, int, int, int]) -> Callable[[], None]:
+def attention_run(config: DenoiserConfig, size: tuple[int, int, int, int]) -> Callable[[], None]:
     """Return what attends as one layer does, to the video and to the text."""
     from mindspore import Tensor, nn
 
@@ -164,12 +166,11 @@ def run_case(kind: str, preset: str, repeats: int) -> dict:
     """Return the measurements of one case, made in this process."""
     import mindspore as ms
 
-    from mg.models.movie_gen.transformer import MovieGenTransformer
     from mg.pipelines.memory import peak_memory_gb
 
     config, size = PRESETS[preset], SIZES[preset]
     recompute = kind == "train_recompute"
-    network = MovieGenTransformer(config, recompute_every=int(recompute))
+    network = denoiser_family("movie_gen").build(config, recompute_every=int(recompute))
     inputs = random_inputs(config, size)
     rows = size[0] * num_tokens(size)
     runs = {"product": product_run(rows, config.dim, config.ffn_dim)}

@@ -24,6 +24,7 @@ from mg.data.manifest import build_manifest
 from mg.data.video_writer import write_video
 from mg.device import DeviceConfig, setup_device
 from mg.files import write_text
+from mg.models.families import autoencoder_family
 from mg.models.tae.config import TAE_CONFIG
 from mg.parallel.launch import launch
 from mg.parallel.ranks import ONE_RANK, Ranks, init_ranks
@@ -51,11 +52,10 @@ def run_rank(folder: Path, config: dict, num_frames: int, repeats: int) -> None:
     ranks = init_ranks()
     import mindspore as ms
 
-    from mg.models.tae.tae import TemporalAutoencoder
-
     ms.set_seed(0)  # equal weights on all ranks
     tiling = Tiling(frames=num_frames, overlap_frames=0, height=0, width=0)
-    tae = TemporalAutoencoder(config, tiling=tiling, sample_deterministic=True)
+    family = autoencoder_family("tae")
+    tae = family.build(family.read_config(config), tiling=tiling, sample_deterministic=True)
     tae.set_train(False)
     round_trip(tae, folder, "warm_up", ONE_RANK, name=f"warm_up_{ranks.size}_{ranks.rank}")
     times = {case: [] for case in CASES}

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mg.data.manifest import build_manifest
 from mg.data.video_writer import VideoWriter
 from mg.files import write_text
+from mg.models.families import autoencoder_family
 from mg.pipelines.memory import peak_memory_gb
 
 CONFIG = {"ch": 32, "ch_mult": [1, 1, 2, 2], "num_res_blocks": 1}
@@ -42,12 +43,12 @@ def run_length(num_frames: int, size: int) -> dict:
     """Return peak memory and time of encoding and decoding one video, in this process."""
     import mindspore as ms
 
-    from mg.models.tae.tae import TemporalAutoencoder
     from mg.pipelines.decode import decode_latent_files
     from mg.pipelines.encode import encode_videos
 
     ms.set_context(mode=ms.GRAPH_MODE)
-    tae = TemporalAutoencoder(CONFIG, sample_deterministic=True)
+    family = autoencoder_family("tae")
+    tae = family.build(family.read_config(CONFIG), sample_deterministic=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_video(folder / "video.mp4", num_frames, size)

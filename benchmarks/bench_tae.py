@@ -18,13 +18,17 @@ import platform
 import resource
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench_dit import best_times
 from mg.files import write_text
-from mg.models.tae.config import TAEConfig
+from mg.models.families import autoencoder_family
 from own_process import measured_apart, print_result
+
+if TYPE_CHECKING:  # MindSpore takes seconds to import
+    from mg.models.autoencoder import AutoencoderSettings
 
 CASES = ("round_trip", "train", "train_recompute")
 CONV_CHANNELS, CONV_FRAMES, CONV_SIZE = 128, 8, 64
@@ -48,8 +52,10 @@ def middle_flops(c: int, num_frames: int, area: int) -> int:
     return 2 * block_flops(c, c, pixels) + projections + products
 
 
-def round_trip_flops(config: TAEConfig, num_frames: int, height: int, width: int) -> int:
-    """FLOPs of encode and decode of one clip."""
+def round_trip_flops(
+    config: "AutoencoderSettings", num_frames: int, height: int, width: int
+) -> int:
+    """FLOPs of encode and decode of one clip, by the config of a TAE."""
     widths = [config.ch * m for m in config.ch_mult]
     last = config.num_levels - 1
     t, area = num_frames, height * width
@@ -109,14 +115,14 @@ def plain_convolutions(calls: int):
 def run_case(case: str, shape: tuple[int, ...], repeats: int) -> dict:
     import mindspore as ms
 
-    from mg.models.tae.tae import TemporalAutoencoder
     from mg.training.autoencoder.autoencoder_config import LossSettings, OptimSettings
     from mg.training.autoencoder.autoencoder_loss import AutoencoderLoss
     from mg.training.step import TrainStep
 
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
-    tae = TemporalAutoencoder(recompute=case == "train_recompute")
+    family = autoencoder_family("tae")
+    tae = family.build(family.read_config({}), recompute=case == "train_recompute")
     rng = np.random.default_rng(0)
     video = ms.Tensor(rng.uniform(-1, 1, shape).astype(np.float32))
 

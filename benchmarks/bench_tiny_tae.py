@@ -57,11 +57,10 @@ def main() -> None:
     import mindspore as ms
 
     from mg.device import DeviceConfig, setup_device
-    from mg.models.tae.tae import TemporalAutoencoder
+    from mg.vaes.reading import read_autoencoder
 
     setup_device(DeviceConfig(device="CPU"))
-    tae = TemporalAutoencoder(pretrained=arguments.ckpt_path)
-    tae.set_train(False)
+    tae = read_autoencoder(arguments.ckpt_path).build()
     network = load_lpips("vgg") if arguments.lpips else None
     reports = {"TAE": QualityReport(), "baseline": QualityReport()}
     for path in arguments.videos:

@@ -75,11 +75,10 @@ def reconstructed(path: str) -> tuple[dict[str, float], dict[str, list[float]]]:
     import mindspore as ms
 
     from mg.device import DeviceConfig, setup_device
-    from mg.models.tae.tae import TemporalAutoencoder
+    from mg.vaes.reading import read_autoencoder
 
     setup_device(DeviceConfig(device="CPU"))
-    tae = TemporalAutoencoder(pretrained=path)
-    tae.set_train(False)
+    tae = read_autoencoder(path).build()
     right = np.zeros(len(ATTRIBUTES))
     measured = {"psnr": [], "evenness": [], "travel": []}
     for index in range(NUM_HELD_OUT):
