@@ -30,11 +30,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from audited_networks import FLOAT32_GRAPHS, GRAPHS, network_and_inputs
 from mg.console import printable
 from mg.files import write_text
-from mg.models.tae.config import TAEConfig
+from mg.models.families import autoencoder_family
 from mg.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from mindspore import nn
+
+    from mg.models.autoencoder import AutoencoderSettings
 
 __all__ = ["PrimitiveUse", "Verdict", "audit", "exported_primitives", "judge", "main"]
 
@@ -236,7 +238,7 @@ def _use_of(node: Any, graph: str) -> PrimitiveUse:
 
 
 def used_primitives(
-    config: TAEConfig, graphs: Iterable[str], dtypes: Iterable[str]
+    config: "AutoencoderSettings", graphs: Iterable[str], dtypes: Iterable[str]
 ) -> dict[str, PrimitiveUse]:
     """Return the primitives of the networks' graphs, each compiled in each dtype.
 
@@ -355,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in (arguments.json, arguments.markdown):
             if path is not None and path.exists() and not arguments.overwrite:
                 raise FileExistsError(f"{path} exists; --overwrite replaces it")
-        config = TAEConfig.from_mapping(config)
+        config = autoencoder_family("tae").read_config(config)
     except (ValueError, OSError) as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 1

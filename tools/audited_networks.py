@@ -6,10 +6,12 @@ import audited_autoencoders
 import audited_denoisers
 from audited_autoencoders import AUTOENCODER_GRAPHS, autoencoder_and_inputs
 from audited_denoisers import DENOISER_GRAPHS, denoiser_and_inputs
-from mg.models.tae.config import TAEConfig
+from mg.models.families import autoencoder_family, denoiser_family
 
 if TYPE_CHECKING:
     from mindspore import nn
+
+    from mg.models.autoencoder import AutoencoderSettings
 
 __all__ = [
     "AUTOENCODER_FAMILIES",
@@ -60,10 +62,25 @@ TEXT_CONFIGS = {
         "hidden_act": "quick_gelu",
     },
 }
+# A video transformer, small, with all its options.
+TRANSFORMER_CONFIG = {
+    "num_layers": 1,
+    "dim": 32,
+    "ffn_dim": 48,
+    "num_heads": 2,
+    "position_table": [2, 2, 2],
+    "text_encoders": [
+        {"name": "first", "width": 8, "max_tokens": 4},
+        {"name": "second", "width": 4, "max_tokens": 4},
+    ],
+    "timestep_width": 8,
+    "qk_norm": True,
+    "rope": True,
+}
 
 
 def network_and_inputs(
-    config: TAEConfig, graph: str, dtype: str
+    config: "AutoencoderSettings", graph: str, dtype: str
 ) -> tuple["nn.Cell", tuple[Any, ...]]:
     """Return one of the networks to compile, and inputs for two clips of 16x16 latent pixels.
 
@@ -84,7 +101,9 @@ def network_and_inputs(
         return _built(config, graph, dtype)
 
 
-def _built(config: TAEConfig, graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
+def _built(
+    config: "AutoencoderSettings", graph: str, dtype: str
+) -> tuple["nn.Cell", tuple[Any, ...]]:
     """Return the network of a graph and its inputs, in the form that the caller has chosen."""
     if graph == "llama":
         return _llama_and_inputs(dtype)
@@ -99,7 +118,9 @@ def _built(config: TAEConfig, graph: str, dtype: str) -> tuple["nn.Cell", tuple[
     return _tae_and_inputs(config, graph, dtype)
 
 
-def _tae_and_inputs(config: TAEConfig, graph: str, dtype: str) -> tuple["nn.Cell", tuple[Any, ...]]:
+def _tae_and_inputs(
+    config: "AutoencoderSettings", graph: str, dtype: str
+) -> tuple["nn.Cell", tuple[Any, ...]]:
     """Return the TAE, its training step or its discriminator's, and inputs."""
     import mindspore as ms
     import numpy as np
@@ -109,7 +130,6 @@ def _tae_and_inputs(config: TAEConfig, graph: str, dtype: str) -> tuple["nn.Cell
     from mg.models.discriminator import Discriminator
     from mg.models.discriminator_config import DiscriminatorConfig
     from mg.models.perceptual import LPIPS, LPIPSConfig
-    from mg.models.tae.tae import TemporalAutoencoder
     from mg.training.autoencoder.autoencoder_config import (
         AdversarialSettings,
         LossSettings,
@@ -132,12 +152,13 @@ def _tae_and_inputs(config: TAEConfig, graph: str, dtype: str) -> tuple["nn.Cell
                 return self.network.moments(x)
             return self.network.frames_from(x)
 
-    tae = TemporalAutoencoder(config)
+    tae = autoencoder_family("tae").build(config)
     # Set after building: the network refuses bf16 where it would have to run on CPU.
     tae.encode_dtype = tae.decode_dtype = ms.float32 if dtype == "float32" else ms.bfloat16
-    frames, side = 2 * config.temporal_compression, 16 * config.spatial_compression
-    video = Tensor(np.zeros((2, config.in_channels, frames, side, side), np.float32))
-    latent = Tensor(np.zeros((2, config.z_channels, 2, 16, 16), np.float32))
+    spec = config.spec
+    size = (2 * spec.t, 16 * spec.h, 16 * spec.w)
+    video = Tensor(np.zeros((2, spec.video_channels, *size), np.float32))
+    latent = Tensor(np.zeros((2, spec.channels, 2, 16, 16), np.float32))
     if graph == "encode":
         return Method(tae, graph), (video,)
     if graph == "decode":
@@ -208,22 +229,8 @@ def _transformer(dtype: str) -> "nn.Cell":
     """Return a small video transformer with all its options."""
     import mindspore as ms
 
-    from mg.models.denoiser_config import TextInput
-    from mg.models.movie_gen.config import MovieGenConfig
-    from mg.models.movie_gen.transformer import MovieGenTransformer
-
-    config = MovieGenConfig(
-        num_layers=1,
-        dim=32,
-        ffn_dim=48,
-        num_heads=2,
-        position_table=(2, 2, 2),
-        text_encoders=(TextInput("first", 8, 4), TextInput("second", 4, 4)),
-        timestep_width=8,
-        qk_norm=True,
-        rope=True,
-    )
-    network = MovieGenTransformer(config)
+    family = denoiser_family("movie_gen")
+    network = family.build(family.read_config(TRANSFORMER_CONFIG))
     network.dtype = ms.float32 if dtype == "float32" else ms.bfloat16
     for _, cell in network.cells_and_names():
         if hasattr(cell, "flash"):

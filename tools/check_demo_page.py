@@ -33,8 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from check_page_uploads import use_uploads
 from mg.cli import run_main
-from mg.models.movie_gen.config import MovieGenConfig
-from mg.models.movie_gen.parameter_shapes import parameter_shapes
+from mg.models.families import autoencoder_family, denoiser_family
 from mg.pipelines.generator_folder import save_generator
 from mg.pipelines.output_record import read_record
 from mg.pipelines.training_scope import TrainingScope
@@ -117,19 +116,18 @@ def write_tiny_generator(folder: Path) -> Path:
     """Return the folder, with a generator of random weights in it."""
     import mindspore as ms
 
-    from mg.models.tae.tae import TemporalAutoencoder
-
     ms.set_seed(0)
-    config = MovieGenConfig.from_mapping(TINY_TRANSFORMER)
+    tae, movie_gen = autoencoder_family("tae"), denoiser_family("movie_gen")
+    config = movie_gen.read_config(TINY_TRANSFORMER)
     rng = np.random.default_rng(0)
     save_generator(
         folder,
         transformer_tensors={
             name: 0.3 * rng.standard_normal(shape, np.float32)
-            for name, shape in parameter_shapes(config).items()
+            for name, shape in movie_gen.shapes(config).items()
         },
         transformer_config=config,
-        autoencoder=TemporalAutoencoder(TINY_TAE),
+        autoencoder=tae.build(tae.read_config(TINY_TAE)),
         text_encoders=["word,width=32,max_tokens=12"],
         defaults=TINY_DEFAULTS,
         scope=TrainingScope(

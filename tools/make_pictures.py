@@ -48,19 +48,16 @@ def main() -> None:
 
 def reconstructions() -> list[np.ndarray]:
     """Return frames that show original | reconstruction of two held-out clips."""
-    from mg.models.tae.tae import TemporalAutoencoder
+    from mg.vaes.video_vae import VideoVAE
 
-    tae = TemporalAutoencoder(
-        pretrained="assets/tae_tiny/tae_tiny.safetensors", sample_deterministic=True
-    )
-    tae.set_train(False)
+    vae = VideoVAE.from_pretrained("assets/tae_tiny/tae_tiny.safetensors")
     clips = []
     for name, start in CLIPS.items():
         video = load_video(
             f"assets/clips/test/{name}", num_frames=NUM_FRAMES, size=SIZE, start=start
         )
-        z, _, _ = tae.encode(video)
-        again = tae.decode(z, NUM_FRAMES).asnumpy()
+        z = vae.encode(video).mode()
+        again = vae.decode(z, NUM_FRAMES).asnumpy()
         clips += [(video, "original"), (again, f"from {z.size:,} numbers")]
     shown = [(from_model_range(video[0]), caption) for video, caption in clips]
     return side_by_side(shown, enlarge=2)

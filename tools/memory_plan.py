@@ -1,4 +1,4 @@
-"""Memory that training takes on each of several cards, and how few cards are enough.
+"""Memory that training Movie Gen's transformer takes on each card, and how few cards are enough.
 
 Counted, not measured. Per parameter: a bf16 copy for the products (2 bytes), the float32
 parameter (4), its gradient in float32 (4), Adam's two moments (8), the averaged weight (4).
@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
-from mg.models.movie_gen.config import MovieGenConfig
+from mg.models.denoiser_config import DenoiserConfig
 from mg.models.movie_gen.costs import activation_bytes, block_parameters
 from mg.models.movie_gen.parameter_shapes import num_parameters
 
@@ -50,7 +50,7 @@ class Plan:
         return self.state_bytes + self.activation_bytes
 
 
-def state_bytes(config: MovieGenConfig, *, zero: int, num_cards: int) -> int:
+def state_bytes(config: DenoiserConfig, *, zero: int, num_cards: int) -> int:
     """Return the bytes of weights, gradients and the optimiser's state on each card.
 
     What is spread has to be whole for a moment where it is used: at stage 2 the gradient of one
@@ -74,13 +74,13 @@ def state_bytes(config: MovieGenConfig, *, zero: int, num_cards: int) -> int:
 
 
 @functools.lru_cache
-def _sizes(config: MovieGenConfig) -> tuple[int, int]:
+def _sizes(config: DenoiserConfig) -> tuple[int, int]:
     """Return the numbers in all parameters and in those of one layer."""
     return num_parameters(config), block_parameters(config)
 
 
 def make_plan(
-    config: MovieGenConfig,
+    config: DenoiserConfig,
     num_tokens: int,
     *,
     num_cards: int,
@@ -120,7 +120,7 @@ def make_plan(
 
 
 def smallest_plan(
-    config: MovieGenConfig,
+    config: DenoiserConfig,
     num_tokens: int,
     *,
     card_bytes: float,
@@ -150,7 +150,7 @@ def smallest_plan(
 
 
 def _plans(
-    config: MovieGenConfig,
+    config: DenoiserConfig,
     num_tokens: int,
     num_cards: int,
     zero_stages: Sequence[int],

@@ -9,7 +9,7 @@ import numpy as np
 
 from fault_experiments.experiment import SEED, Experiment, Trials
 from mg.data.latent_files import LatentInfo, LatentWriter, read_latent
-from mg.models.tae.config import TAEConfig
+from mg.models.families import autoencoder_family
 
 __all__ = ["EXPERIMENTS", "damaged_npz", "write_small_latent"]
 
@@ -18,7 +18,7 @@ MAX_MESSAGE = 2000  # characters
 
 def write_small_latent(path: Path) -> None:
     """Write a latent of one frame; its suffix chooses the format."""
-    config = TAEConfig().to_dict()
+    config = autoencoder_family("tae").read_config({}).to_dict()
     info = LatentInfo(1, 16, 16, 24.0, "clip.mp4", config, "0" * 64, "1" * 64, {})
     values = np.random.default_rng(SEED).standard_normal(info.latent_shape(), np.float32)
     with LatentWriter(path, info) as writer:
