@@ -57,7 +57,7 @@ def main() -> None:
     import mindspore as ms
 
     from mg.device import DeviceConfig, setup_device
-    from mg.vaes.reading import read_autoencoder
+    from mg.models.reading import read_autoencoder
 
     setup_device(DeviceConfig(device="CPU"))
     tae = read_autoencoder(arguments.ckpt_path).build()

@@ -75,7 +75,7 @@ def reconstructed(path: str) -> tuple[dict[str, float], dict[str, list[float]]]:
     import mindspore as ms
 
     from mg.device import DeviceConfig, setup_device
-    from mg.vaes.reading import read_autoencoder
+    from mg.models.reading import read_autoencoder
 
     setup_device(DeviceConfig(device="CPU"))
     tae = read_autoencoder(path).build()
