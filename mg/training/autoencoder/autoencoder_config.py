@@ -126,8 +126,8 @@ class TrainAutoencoderConfig(RunSettings):
             self._check_adversarial(self.adversarial)
         require(
             self.zero_stage < 3,
-            "zero_stage=3 shares out the matrices of denoisers; an autoencoder has none of that size: "
-            "take 2 or less",
+            "zero_stage=3 shares out the matrices of denoisers; an autoencoder has none of that "
+            "size: take 2 or less",
         )
 
     def model_to_train(self) -> AutoencoderModel:
