@@ -13,7 +13,7 @@ from mg.latent_spec import LatentSpec
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import AUTOENCODERS, autoencoder_family
 from mg.models.recognition import family_of_config, family_of_shapes, recognise
-from mg.shipped import short_path
+from mg.shipped import find_shipped, short_path
 from mg.weights.assumed_config import shapes_of
 from mg.weights.checkpoint_file import WRITABLE_SUFFIXES, find_weights, read_weights
 from mg.weights.config_sizes import check_config_sizes
@@ -182,7 +182,7 @@ def _on_disk(
 
 def _local_path(name_or_path: str | os.PathLike, method: str) -> Path | None:
     """Return the path of a checkpoint on this machine; None if it is a public name."""
-    path = Path(name_or_path).expanduser()
+    path = Path(find_shipped(name_or_path)).expanduser()
     if path.exists():
         return path
     is_meant_as_path = (

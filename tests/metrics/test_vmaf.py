@@ -56,7 +56,7 @@ def test_version_is_named():
 def test_a_missing_package_is_one_clear_sentence(monkeypatch):
     find_ffmpeg.cache_clear()
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(ValueError, match=r'pip install "mg\[vmaf\]"'):
+    with pytest.raises(ValueError, match=r"pip install 'mg-video\[vmaf\]'"):
         find_ffmpeg()
 
 

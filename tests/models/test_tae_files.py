@@ -215,6 +215,12 @@ def test_other_files_are_refused(tmp_path):
         read_tae(tmp_path / "none.ckpt")
 
 
+def test_weights_that_ship_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tensors, config = read_tae("assets/tae_tiny/tae_tiny.safetensors")
+    assert config["patch_size"] == 4 and "decoder.linear.weight" in tensors
+
+
 def test_reading_needs_no_mindspore():
     code = "import sys, mg.models.reading; sys.exit('mindspore' in sys.modules)"
     root = Path(__file__).parents[2]
