@@ -91,7 +91,7 @@ WRONG_SETTINGS: list[Case] = [
     ({"seed": 2**32}, "seed=4294967296"),
     ({"keep_checkpoints": 1}, "keep_checkpoints=1; expected 2 or more"),
     ({"zero_stage": 4}, "zero_stage=4; expected 0, 1, 2 or 3"),
-    ({"zero_stage": 3}, "the autoencoder has none of that size: take 2 or less"),
+    ({"zero_stage": 3}, "an autoencoder has none of that size: take 2 or less"),
     ({"checkpoint_interval": 0}, "checkpoint_interval=0"),
     ({"log_interval": -1}, "log_interval=-1"),
     ({"optim.lr": 0}, "optim.lr=0.0; expected more than 0"),
