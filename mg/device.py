@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sized
 
 from mg.known_names import one_of
+from mg.numpy_two import prepare_for_numpy_two
 from mg.versions import untested_mindspore
 
 __all__ = [
@@ -59,6 +60,7 @@ def setup_device(config: DeviceConfig) -> str:
     """
     import mindspore as ms
 
+    prepare_for_numpy_two()
     warning = untested_mindspore(ms.__version__)
     if warning is not None:
         logger.warning(warning)
