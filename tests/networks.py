@@ -7,7 +7,7 @@ from mindspore import nn
 from mindspore.nn.utils import no_init_parameters
 
 from mg.parameters import set_values
-from mg.weights.tae_names import check_tensors
+from mg.weights.tensor_check import check_tensors
 from mg.weights.vae_names import to_diffusers_names
 
 __all__ = [

@@ -21,7 +21,7 @@ from mg.tiling.frame_tiles import FrameTiles, decode_in_frame_tiles, encode_in_f
 from mg.tiling.pieces import PieceLengths, decode_in_pieces, encode_in_pieces
 from mg.tiling.sizes import Tiling
 from mg.tiling.tiles import MapFunction, tiled_decode, tiled_encode
-from mg.weights.tae_names import check_tensors
+from mg.weights.tensor_check import check_tensors
 
 __all__ = ["Autoencoder", "AutoencoderSettings"]
 

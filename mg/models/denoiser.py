@@ -23,7 +23,7 @@ from mg.models.families import denoiser_family
 from mg.models.layers.tensors import as_tensor
 from mg.parameters import set_whole_values, whole_shape, whole_values
 from mg.weights.publishing import Publishable, model_card, write_card
-from mg.weights.tae_names import check_tensors
+from mg.weights.tensor_check import check_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -18,7 +18,7 @@ from mg.weights.checkpoint_file import find_weights, list_tensors, read_weights
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.name_rules import shape_of_part
 from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files, write_safetensors
-from mg.weights.tae_names import check_tensors
+from mg.weights.tensor_check import check_tensors
 from mg.weights.transformer_names import OriginalParts, find_original, from_original
 
 __all__ = ["ReadDenoiser", "read_denoiser", "write_denoiser"]

@@ -60,7 +60,7 @@ from mg.weights.lora_file import find_lora, merge_lora, read_lora
 from mg.weights.publishing import CARD_NAME, model_card, write_card
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import vae_metadata
-from mg.weights.tae_names import check_tensors
+from mg.weights.tensor_check import check_tensors
 
 if TYPE_CHECKING:
     from mg.models.autoencoder import Autoencoder

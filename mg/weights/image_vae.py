@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from mg.weights.tae_layers import image_vae_shapes
-from mg.weights.tae_names import check_tensors, count_levels, is_tae
+from mg.weights.tae_names import count_levels, is_tae
+from mg.weights.tensor_check import check_tensors
 
 __all__ = [
     "DEFAULT_NORM_GROUPS",

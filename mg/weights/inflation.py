@@ -14,7 +14,8 @@ import numpy as np
 
 from mg.weights.image_vae import DEFAULT_NORM_GROUPS, image_vae_config, temporal_levels
 from mg.weights.tae_layers import Layer, tae_layers, tae_shapes
-from mg.weights.tae_names import check_tensors, is_tae
+from mg.weights.tae_names import is_tae
+from mg.weights.tensor_check import check_tensors
 from mg.weights.vae_names import to_diffusers_names
 
 __all__ = [

@@ -7,11 +7,8 @@ import numpy as np
 
 from mg.weights.config_sizes import check_config_sizes
 from mg.weights.tae_layers import tae_shapes
-from mg.weights.tae_names import (
-    check_tensors,
-    explain_config_mismatch,
-    infer_tae_config,
-)
+from mg.weights.tae_names import explain_config_mismatch, infer_tae_config
+from mg.weights.tensor_check import check_tensors
 
 __all__ = ["check_tae_config"]
 

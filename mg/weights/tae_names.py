@@ -15,7 +15,6 @@ from mg.weights.own_tensors import own_tensors
 from mg.weights.tae_layers import patch_volume
 
 __all__ = [
-    "check_tensors",
     "count_levels",
     "explain_config_mismatch",
     "infer_tae_config",
@@ -26,7 +25,6 @@ __all__ = [
 logger = logging.getLogger("mg")
 
 DEAD_PART = ".temb_proj."
-NUM_LISTED = 8
 # What fields mean that `infer_tae_config` leaves out.
 ABSENT = {"decoder_ch": None, "linear_path": False}
 
@@ -41,45 +39,13 @@ def tae_from_published(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
 
     Prefixes such as `autoencoder.` and `_backbone.`, and what is the optimiser's, go as
     `mg.weights.own_tensors` says; dead `temb_proj.*` are dropped. Everything else stays, for
-    `check_tensors` to judge.
+    `mg.weights.tensor_check.check_tensors` to judge.
     """
     own = own_tensors(tensors)
     living = {name: array for name, array in own.items() if DEAD_PART not in name}
     if len(living) < len(own):
         logger.info("left out %d unused time-embedding projections", len(own) - len(living))
     return living
-
-
-def check_tensors(
-    tensors: Mapping[str, np.ndarray], expected_shapes: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Raise ValueError unless `tensors` are exactly those expected: same names, same shapes.
-
-    Raises:
-        ValueError: with the numbers of missing, extra and misshapen tensors and the first names.
-    """
-    missing = [name for name in expected_shapes if name not in tensors]
-    extra = [name for name in tensors if name not in expected_shapes]
-    misshapen = [
-        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(shape)}"
-        for name, shape in expected_shapes.items()
-        if name in tensors and tuple(tensors[name].shape) != tuple(shape)
-    ]
-    faults = [
-        f"{len(names)} {kind} ({_listed(names)})"
-        for kind, names in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
-        if names
-    ]
-    if faults:
-        raise ValueError(
-            f"the tensors do not fit the network of {len(expected_shapes)} tensors: "
-            + "; ".join(faults)
-        )
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:NUM_LISTED])
-    return shown + (f", and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else "")
 
 
 def infer_tae_config(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -8,12 +8,12 @@ import pytest
 
 from mg.weights.tae_layers import image_vae_shapes, tae_shapes
 from mg.weights.tae_names import (
-    check_tensors,
     explain_config_mismatch,
     infer_tae_config,
     is_tae,
     tae_from_published,
 )
+from mg.weights.tensor_check import check_tensors
 from tests.image_vae_names import image_vae_to_tae_names
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

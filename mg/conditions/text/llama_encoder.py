@@ -28,7 +28,7 @@ from mg.conditions.text.tokenizers import load_tokenizer, tokenizer_files, token
 from mg.console import one_line
 from mg.file_names import CONFIG_FILE
 from mg.weights.config_sizes import check_config_sizes
-from mg.weights.tae_names import check_tensors
+from mg.weights.tensor_check import check_tensors
 
 __all__ = ["KIND", "PRECISIONS", "LlamaEncoder"]
 

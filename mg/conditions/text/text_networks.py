@@ -12,7 +12,7 @@ from mg.conditions.text.extra import needs_text_extra
 from mg.cpu_stand_ins import install_stand_ins
 from mg.quiet_imports import quiet_imports
 from mg.vaes.mindone_networks import pynative_mode
-from mg.weights.tae_names import check_tensors
+from mg.weights.tensor_check import check_tensors
 
 __all__ = ["build_text_network", "load_text_network", "run_text_network"]
 

@@ -16,7 +16,7 @@ from mg.training.run.checkpoint_store import CheckpointStore, StoredCheckpoint
 from mg.training.settings import RunSettings
 from mg.training.stages import stage_at
 from mg.training.task import Task
-from mg.weights.tae_names import check_tensors
+from mg.weights.tensor_check import check_tensors
 
 __all__ = ["RunState"]
 
