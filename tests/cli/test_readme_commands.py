@@ -228,7 +228,7 @@ def test_every_small_form_belongs_to_a_command():
 
 # Behind each block of Python: what must have come out of it.
 ASSERTIONS = (
-    "assert z.shape == (1, 16, 2, 2, 2) and y.shape == x.shape == (1, 3, 16, 16, 16)",
+    "assert z.shape == (1, 16, 2, 2, 2) and y.shape == x.shape == (1, 3, 16, 16, 16)\n"
     "assert videos.frames.shape == (1, 4, 16, 16, 3)",
     "assert z.shape == (1, 4, 1, 32, 32) and y.shape == x.shape == (1, 3, 1, 64, 64)",
 )
