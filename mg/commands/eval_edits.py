@@ -9,7 +9,7 @@ import dataclasses
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
 from mg.known_names import check_known, one_of
-from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_folder import open_generator
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -75,7 +75,7 @@ class EvalEditsConfig(DeviceConfig):
 def main() -> None:
     """Parse, check, load, evaluate."""
     config = parse_config(EvalEditsConfig, description=__doc__, common=COMMON)
-    parts = load_generator(config.checkpoint)
+    parts = open_generator(config.checkpoint)
     settings = SamplingSettings.of(
         parts.defaults,
         steps=config.steps,
@@ -97,7 +97,7 @@ def main() -> None:
     from mg.pipelines.text_to_video import TextToVideo
 
     runs = evaluate_edits(
-        TextToVideo(parts),
+        TextToVideo(parts.with_weights()),
         config.output_folder,
         settings=settings,
         num_edits=config.num_edits,

@@ -8,7 +8,7 @@ import dataclasses
 
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
-from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_folder import open_generator
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
@@ -65,7 +65,7 @@ class EvalFirstFramesConfig(DeviceConfig):
 def main() -> None:
     """Parse, check, load, evaluate."""
     config = parse_config(EvalFirstFramesConfig, description=__doc__, common=COMMON)
-    parts = load_generator(config.checkpoint)
+    parts = open_generator(config.checkpoint)
     settings = SamplingSettings.of(
         parts.defaults,
         steps=config.steps,
@@ -82,7 +82,7 @@ def main() -> None:
     from mg.pipelines.text_to_video import TextToVideo
 
     runs = evaluate_first_frames(
-        TextToVideo(parts),
+        TextToVideo(parts.with_weights()),
         config.output_folder,
         settings=settings,
         num_clips=config.num_clips,

@@ -26,7 +26,8 @@ from mg.pipelines.generated_files import (
 from mg.pipelines.generator_folder import (
     SHIPPED_GENERATOR,
     GeneratorParts,
-    load_generator,
+    check_lora,
+    open_generator,
     with_lora,
 )
 from mg.pipelines.memory import log_peak_memory
@@ -175,11 +176,11 @@ def main() -> None:
         logger.warning("The prompt is empty: the video may show anything.")
     if config.prompts_file is None:
         check_output_name(config.output)
-    parts = load_generator(config.checkpoint).with_text_dtype(config.text_dtype)
+    parts = open_generator(config.checkpoint).with_text_dtype(config.text_dtype)
     if config.prompts_file is None:
         prompts = [_example_prompt(parts) if config.prompt is None else config.prompt]
     if config.lora is not None:
-        parts = with_lora(parts, config.lora, weight=config.lora_weight)
+        check_lora(parts, config.lora)
     settings = _settings(config, parts.defaults)
     seeds = [config.seed + i for i in range(len(prompts))]
     paths = [Path(config.output)]
@@ -191,6 +192,11 @@ def main() -> None:
     given = given.fitted(settings)
     check_known_frames(given, parts.autoencoder.spec, settings.num_frames)
     inputs = [given] * len(prompts)
+    check_outputs(paths, settings.num_frames, overwrite=_may_be_there(config))
+    # All that can be refused has been: now come the weights, which may take minutes.
+    parts = parts.with_weights()
+    if config.lora is not None:
+        parts = with_lora(parts, config.lora, weight=config.lora_weight)
     left = _left_to_make(config, parts, prompts, seeds, paths, settings, inputs)
     if left:
         wanted = [(prompts[i], seeds[i], paths[i], inputs[i]) for i in left]
@@ -213,9 +219,7 @@ def _example_prompt(parts: GeneratorParts) -> str:
 
 
 def _left_to_make(config, parts, prompts, seeds, paths, settings, inputs) -> list[int]:
-    """Return the places of the videos to make, or raise if they may not be written."""
-    may_be_there = config.overwrite or config.prompts_file is not None
-    check_outputs(paths, settings.num_frames, overwrite=may_be_there)
+    """Return the places of the videos to make, of those that may be there from before."""
     if config.overwrite or config.prompts_file is None:
         return list(range(len(prompts)))
     descriptions = describe_videos(
@@ -229,6 +233,11 @@ def _left_to_make(config, parts, prompts, seeds, paths, settings, inputs) -> lis
         inputs=inputs,
     )
     return unfinished(paths, descriptions, keep_latents=config.keep_latents)
+
+
+def _may_be_there(config: GenerateConfig) -> bool:
+    """Return whether videos may be there: in a folder of prompts they are from before."""
+    return config.overwrite or config.prompts_file is not None
 
 
 def _generate(config, parts, settings, wanted) -> None:
@@ -251,8 +260,7 @@ def _generate(config, parts, settings, wanted) -> None:
         batch_size=config.batch_size,
         truncate=config.truncate,
         keep_latents=config.keep_latents,
-        # What is there in a folder of prompts are leftovers of these very videos.
-        overwrite=config.overwrite or config.prompts_file is not None,
+        overwrite=_may_be_there(config),
         origin={"checkpoint": str(Path(config.checkpoint).resolve())},
     )
     for path, prompt, _ in zip(paths, prompts, videos, strict=True):

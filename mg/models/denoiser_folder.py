@@ -21,7 +21,7 @@ from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files, write_s
 from mg.weights.tensor_check import check_tensors
 from mg.weights.transformer_names import OriginalParts, find_original, from_original
 
-__all__ = ["ReadDenoiser", "read_denoiser", "write_denoiser"]
+__all__ = ["ReadDenoiser", "read_denoiser", "read_denoiser_config", "write_denoiser"]
 
 logger = logging.getLogger("mg")
 
@@ -40,6 +40,20 @@ class ReadDenoiser(NamedTuple):
     config: DenoiserConfig
     tensors: dict[str, np.ndarray]
     files: list[Path]
+
+
+def read_denoiser_config(folder: str | os.PathLike) -> tuple[DenoiserFamily, DenoiserConfig]:
+    """Return family and config of the denoiser in a folder; weights are read if they alone tell.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_denoiser`.
+    """
+    stated = _stated(Path(folder) / CONFIG_FILE)
+    if stated is not None:
+        find_weights(folder)
+        return stated
+    read = read_denoiser(folder)
+    return read.family, read.config
 
 
 def read_denoiser(path: str | os.PathLike, *, key: str | None = None) -> ReadDenoiser:

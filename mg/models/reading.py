@@ -32,7 +32,14 @@ from mg.weights.tae_names import is_tae, tae_from_published
 from mg.weights.vae_names import to_diffusers_names
 from mg.weights.wan_names import is_original_wan, wan_from_original
 
-__all__ = ["INFLATE_METHODS", "ReadVAE", "check_checkpoint", "read_autoencoder", "read_vae"]
+__all__ = [
+    "INFLATE_METHODS",
+    "ReadVAE",
+    "check_checkpoint",
+    "open_autoencoder",
+    "read_autoencoder",
+    "read_vae",
+]
 
 logger = logging.getLogger("mg")
 
@@ -70,6 +77,27 @@ def read_autoencoder(name_or_path: str | os.PathLike, **options: Any) -> Autoenc
         for name, array in read.tensors.items()
     }
     return AutoencoderParts(family, config, tensors, family.spec(config, tensors))
+
+
+def open_autoencoder(path: str | os.PathLike, *, family: str) -> AutoencoderParts:
+    """Return the autoencoder of a checkpoint without tensors, unless they alone tell its config.
+
+    Args:
+        path: of a folder or a weight file.
+        family: whose weights these are.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_vae`.
+    """
+    stated = _read_config(None, find_weights(path))
+    record = autoencoder_family(family)
+    if stated is None or family_of_config(stated) != family or record.stored_spec is not None:
+        return read_autoencoder(path, method=family)
+    try:
+        config = record.read_config(stated)
+    except ValueError:  # reading the weights says what is wrong, or completes what is missing
+        return read_autoencoder(path, method=family)
+    return AutoencoderParts(record, config, {}, config.spec)
 
 
 def check_checkpoint(

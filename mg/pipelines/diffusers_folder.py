@@ -23,18 +23,18 @@ from mg.files import sha256_of_file
 from mg.flow.scheduler_config import SCHEDULER_CLASSES, build_scheduler
 from mg.json_file import read_json_object
 from mg.latent_spec import LatentSpec
-from mg.models.denoiser_folder import read_denoiser
+from mg.models.denoiser_folder import read_denoiser, read_denoiser_config
 from mg.models.families import autoencoder_family, denoiser_family
-from mg.models.reading import read_autoencoder
+from mg.models.reading import open_autoencoder, read_autoencoder
 from mg.pipelines.generator_defaults import GeneratorDefaults
-from mg.pipelines.generator_parts import GeneratorParts, check_fit
+from mg.pipelines.generator_parts import GeneratorParts, GeneratorWeights, check_fit
 from mg.weights.checkpoint_file import find_weights
 from mg.weights.safetensors_file import INDEX_SUFFIX, safetensors_files
 
 __all__ = [
     "PIPELINES",
     "SCHEDULER_FOLDER",
-    "load_diffusers_pipeline",
+    "open_diffusers_pipeline",
     "read_scheduler",
     "scheduler_file",
 ]
@@ -130,8 +130,8 @@ PIPELINES = {
 }
 
 
-def load_diffusers_pipeline(folder: Path, index: Mapping[str, Any]) -> GeneratorParts:
-    """Return what a folder of diffusers holds, checked; no network is built.
+def open_diffusers_pipeline(folder: Path, index: Mapping[str, Any]) -> GeneratorParts:
+    """Return what a folder of diffusers holds but for its weights, checked.
 
     Args:
         folder: with model_index.json.
@@ -145,27 +145,38 @@ def load_diffusers_pipeline(folder: Path, index: Mapping[str, Any]) -> Generator
     pipeline = PIPELINES[index["_class_name"]]
     parts = _parts(folder, index, pipeline)
     scheduler = read_scheduler(folder)
-    family, config, tensors, files = read_denoiser(folder / "transformer")
+    family, config = read_denoiser_config(folder / "transformer")
     encoders = []
     if set(pipeline.text_parts) <= parts:
         encoders = pipeline.encoders(folder, config)
-    autoencoder = read_autoencoder(folder / "vae", method=pipeline.autoencoder)
+    autoencoder = open_autoencoder(folder / "vae", family=pipeline.autoencoder)
     try:
         check_fit(config, autoencoder.spec, encoders, NO_CHANNELS)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    file = find_weights(folder / "vae")
-    files += safetensors_files(file) if file.name.endswith(INDEX_SUFFIX) else [file]
+
+    def read_weights() -> GeneratorWeights:
+        denoiser = read_denoiser(folder / "transformer")
+        coder = read_autoencoder(folder / "vae", method=pipeline.autoencoder)
+        file = find_weights(folder / "vae")
+        files = safetensors_files(file) if file.name.endswith(INDEX_SUFFIX) else [file]
+        sha256 = {
+            str(file.relative_to(folder)): sha256_of_file(file)
+            for file in (*denoiser.files, *files)
+        }
+        return GeneratorWeights(denoiser.tensors, coder, sha256)
+
     return GeneratorParts(
         folder,
         config,
-        tensors,
+        {},
         autoencoder,
         encoders,
         pipeline.defaults(config, autoencoder.spec),
-        {str(file.relative_to(folder)): sha256_of_file(file) for file in files},
+        {},
         family=family,
         scheduler=scheduler,
+        read_weights=read_weights,
     )
 
 

@@ -47,16 +47,21 @@ from mg.models.reading import read_autoencoder
 from mg.pipelines.diffusers_folder import (
     PIPELINES,
     SCHEDULER_FOLDER,
-    load_diffusers_pipeline,
+    open_diffusers_pipeline,
     read_scheduler,
     scheduler_file,
 )
 from mg.pipelines.generator_defaults import GeneratorDefaults
-from mg.pipelines.generator_parts import DEFAULT_FAMILY, GeneratorParts, check_fit
+from mg.pipelines.generator_parts import (
+    DEFAULT_FAMILY,
+    GeneratorParts,
+    GeneratorWeights,
+    check_fit,
+)
 from mg.pipelines.training_scope import TrainingScope
 from mg.shipped import find_shipped, shipped_root
 from mg.weights.config_sizes import check_config_sizes
-from mg.weights.lora_file import find_lora, merge_lora, read_lora
+from mg.weights.lora_file import check_maps, find_lora, merge_lora, read_lora
 from mg.weights.publishing import CARD_NAME, model_card, write_card
 from mg.weights.safetensors_file import read_safetensors, write_safetensors
 from mg.weights.stored_config import vae_metadata
@@ -70,7 +75,9 @@ __all__ = [
     "SHIPPED_GENERATOR",
     "GeneratorDefaults",
     "GeneratorParts",
+    "check_lora",
     "load_generator",
+    "open_generator",
     "save_generator",
     "with_lora",
     "with_lora_record",
@@ -199,15 +206,22 @@ def _card(
 def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     """Return what a generator's folder holds, checked; no network is built.
 
-    It may be a folder that `save_generator` wrote, or one of diffusers'
-    (`mg.pipelines.diffusers_folder`). The SHA-256 of all weights is computed, which takes a minute
-    for tens of gigabytes.
+    Args and Raises: as `open_generator`, and of damaged weights, or other ones than were written.
+    """
+    return open_generator(folder).with_weights()
+
+
+def open_generator(folder: str | os.PathLike) -> GeneratorParts:
+    """Return what a generator's folder holds but for its weights, checked.
+
+    A request can then be refused before `with_weights` reads and hashes them, which takes a minute
+    for tens of gigabytes. It may be a folder that `save_generator` wrote, or one of diffusers'
+    (`mg.pipelines.diffusers_folder`).
 
     Raises:
         FileNotFoundError: no such folder, or a file in it, or of a pretrained text encoder, is
             missing.
-        ValueError: damaged files, weights other than those that were written, or parts that do not
-            fit each other.
+        ValueError: damaged files, or parts that do not fit each other.
     """
     folder = Path(find_shipped(folder))
     if not (folder / INDEX_FILE).exists():
@@ -218,7 +232,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     index = _read_json(folder / INDEX_FILE)
     class_name = index.get("_class_name", CLASS_NAME)
     if class_name in PIPELINES:
-        return load_diffusers_pipeline(folder, index)
+        return open_diffusers_pipeline(folder, index)
     if class_name != CLASS_NAME:
         known = ", ".join((CLASS_NAME, *PIPELINES))
         raise ValueError(
@@ -232,7 +246,7 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
     coder_family = _autoencoder_family(folder / coder)
     if not is_older:
         _check_families(folder, index["families"], (family.name, coder_family.name))
-    _check_weights(folder, index, weights)
+    _check_weights_stated(folder, index, weights)
     config = _stated(folder / denoiser, family.read_config)
     coder_config = _stated(folder / coder, coder_family.read_config)
     encoders = _read_encoders(folder / text)
@@ -247,30 +261,54 @@ def load_generator(folder: str | os.PathLike) -> GeneratorParts:
         check_fit(config, spec, encoders, conditions)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    tensors = _fitting(folder / weights[0], config, family)
-    coder_tensors = {
-        name: array.astype(np.float32, copy=False)
-        for name, array in _fitting(folder / weights[1], coder_config, coder_family).items()
-    }
     try:
         defaults = GeneratorDefaults.from_mapping(index.get("defaults", {}))
         stated = index.get("trained_on")
         scope = None if stated is None else TrainingScope.from_mapping(stated)
     except ValueError as error:
         raise ValueError(f"{folder / INDEX_FILE}: {error}") from error
+
+    def read_weights() -> GeneratorWeights:
+        _check_sha256(folder, index["sha256"])
+        coder_tensors = _fitting(folder / weights[1], coder_config, coder_family)
+        return GeneratorWeights(
+            _fitting(folder / weights[0], config, family),
+            dataclasses.replace(
+                autoencoder,
+                tensors={
+                    name: array.astype(np.float32, copy=False)
+                    for name, array in coder_tensors.items()
+                },
+            ),
+            index["sha256"],
+        )
+
+    autoencoder = AutoencoderParts(coder_family, coder_config, {}, spec)
     return GeneratorParts(
         folder,
         config,
-        tensors,
-        AutoencoderParts(coder_family, coder_config, coder_tensors, spec),
+        {},
+        autoencoder,
         encoders,
         defaults,
-        index["sha256"],
+        {},
         scope,
         conditions,
         family,
         scheduler,
+        read_weights,
     )
+
+
+def check_lora(parts: GeneratorParts, path: str | os.PathLike) -> None:
+    """Raise unless a LoRA belongs to a generator, which may only be opened.
+
+    Args and Raises: as `with_lora`.
+    """
+    try:
+        check_maps(read_lora(path), parts.family.shapes(parts.transformer_config))
+    except ValueError as error:
+        raise ValueError(f"lora={path}: {error}") from error
 
 
 def with_lora(
@@ -410,18 +448,23 @@ def _read_encoders(folder: Path) -> list[TextEncoder]:
     return encoders
 
 
-def _check_weights(folder: Path, index: Mapping[str, Any], weights: Sequence[str]) -> None:
+def _check_weights_stated(folder: Path, index: Mapping[str, Any], weights: Sequence[str]) -> None:
+    """Raise unless the weights are there, and the index has the SHA-256 of each."""
     expected = index.get("sha256")
     if not isinstance(expected, dict) or set(expected) != set(weights):
         raise ValueError(f"{folder / INDEX_FILE}: expected `sha256` of {', '.join(weights)}")
     for name in weights:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} lacks {name}; copy the folder as a whole")
+
+
+def _check_sha256(folder: Path, expected: Mapping[str, str]) -> None:
+    for name, wanted in expected.items():
         digest = sha256_of_file(folder / name)
-        if digest != expected[name]:
+        if digest != wanted:
             raise ValueError(
                 f"{folder / name} is not the file that was written: SHA-256 {digest}, expected "
-                f"{expected[name]}; copy the folder again"
+                f"{wanted}; copy the folder again"
             )
 
 

@@ -1,9 +1,9 @@
 """What a generator is made of: read from a folder, or put together by training. No MindSpore."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,23 @@ from mg.models.families import DenoiserFamily, denoiser_family
 from mg.pipelines.generator_defaults import GeneratorDefaults
 from mg.pipelines.training_scope import TrainingScope
 
-__all__ = ["DEFAULT_FAMILY", "GeneratorParts", "check_fit"]
+__all__ = ["DEFAULT_FAMILY", "GeneratorParts", "GeneratorWeights", "check_fit"]
 
 DEFAULT_FAMILY = denoiser_family("movie_gen")
+
+
+class GeneratorWeights(NamedTuple):
+    """The weights of a generator.
+
+    Attributes:
+        transformer_tensors: of the network, read as it is used.
+        autoencoder: whose latents it samples.
+        sha256: of the weight files, by their path inside the folder.
+    """
+
+    transformer_tensors: Mapping[str, np.ndarray]
+    autoencoder: AutoencoderParts
+    sha256: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +42,8 @@ class GeneratorParts:
 
     Attributes:
         folder: where it is.
-        transformer_config, transformer_tensors: of the network, read as it is used.
+        transformer_config, transformer_tensors: of the network, read as it is used. In a folder
+            that is only opened there are no tensors yet, nor in the autoencoder, nor `sha256`.
         autoencoder: whose latents it samples.
         text_encoders: ready to encode; none where the folder has none, and texts must come
             embedded.
@@ -38,6 +53,7 @@ class GeneratorParts:
         conditions: what the network is conditioned on besides text.
         family: of the network.
         scheduler: the fields of the scheduler_config.json that it was published with, if it was.
+        read_weights: reads the weights of a folder that is only opened.
     """
 
     folder: Path
@@ -51,6 +67,18 @@ class GeneratorParts:
     conditions: ChannelConditions = NO_CHANNELS
     family: DenoiserFamily = DEFAULT_FAMILY
     scheduler: Mapping[str, Any] | None = None
+    read_weights: Callable[[], GeneratorWeights] | None = None
+
+    def with_weights(self) -> "GeneratorParts":
+        """Return the parts of a folder that is only opened with its weights, read and hashed.
+
+        Raises:
+            FileNotFoundError, ValueError: missing or damaged files, weights other than those that
+                were written, or of another size than the config says.
+        """
+        if self.read_weights is None:
+            return self
+        return dataclasses.replace(self, **self.read_weights()._asdict(), read_weights=None)
 
     def with_text_dtype(self, dtype: str) -> "GeneratorParts":
         """Return the parts with the text encoders in another precision, those that have several.

@@ -26,7 +26,7 @@ from mg.pipelines.generated_videos import GeneratedVideos, seeds_of
 from mg.pipelines.generator_folder import (
     GeneratorDefaults,
     GeneratorParts,
-    load_generator,
+    open_generator,
     save_generator,
     with_lora_record,
 )
@@ -125,7 +125,8 @@ class TextToVideo(Publishable):
         Raises:
             FileNotFoundError, ValueError: as `load_generator`.
         """
-        return cls(load_generator(folder).with_text_dtype(text_dtype), **options)
+        parts = open_generator(folder).with_text_dtype(text_dtype)
+        return cls(parts.with_weights(), **options)
 
     def save_pretrained(self, folder: str | os.PathLike, overwrite: bool = False) -> None:
         """Write the generator's folder, LoRAs merged; `from_pretrained` reads it back.

@@ -10,6 +10,7 @@ A map's weight becomes W + weight alpha / rank B A. Files without metadata may h
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "LORA_FILE",
     "LORA_PARAMETERS",
     "LowRankMap",
+    "check_maps",
     "find_lora",
     "merge_lora",
     "read_lora",
@@ -142,6 +144,27 @@ def _stated_alpha(path: str | os.PathLike) -> float | None:
     return alpha
 
 
+def check_maps(maps: Mapping[str, LowRankMap], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError for a map that a network has not, or that has another size there.
+
+    Args:
+        maps: from `read_lora`.
+        shapes: of the network's tensors, by its names.
+    """
+    unknown = [name for name in maps if f"{name}.weight" not in shapes]
+    if unknown:
+        raise ValueError(
+            f"the LoRA is of another network: {len(unknown)} of its {len(maps)} maps are not in "
+            f"this one, such as {', '.join(unknown[:NUM_SHOWN])}"
+        )
+    for name, change in maps.items():
+        size, old = (len(change.up), change.down.shape[1]), shapes[f"{name}.weight"]
+        if size[0] != old[0] or math.prod(size) != math.prod(old):
+            raise ValueError(
+                f"the LoRA is of another network: {name} has the shape {size} in it and {old} here"
+            )
+
+
 def merge_lora(
     tensors: Mapping[str, np.ndarray], maps: Mapping[str, LowRankMap], *, weight: float = 1.0
 ) -> dict[str, np.ndarray]:
@@ -153,23 +176,13 @@ def merge_lora(
         weight: how much of the change; 1 is what was trained, 0 none of it.
 
     Raises:
-        ValueError: a map that the network has not, or that has another size there.
+        ValueError: as `check_maps`.
     """
-    unknown = [name for name in maps if f"{name}.weight" not in tensors]
-    if unknown:
-        raise ValueError(
-            f"the LoRA is of another network: {len(unknown)} of its {len(maps)} maps are not in "
-            f"this one, such as {', '.join(unknown[:NUM_SHOWN])}"
-        )
+    check_maps(maps, {name: array.shape for name, array in tensors.items()})
     merged = dict(tensors)
     for name, change in maps.items():
         old = tensors[f"{name}.weight"]
         added = change.up @ change.down  # (out, in)
-        if len(old) != len(added) or old.size != added.size:
-            raise ValueError(
-                f"the LoRA is of another network: {name} has the shape {added.shape} in it and "
-                f"{old.shape} here"
-            )
         new = np.float32(old) + weight * change.scale * added.reshape(old.shape)
         merged[f"{name}.weight"] = new.astype(old.dtype)
     return merged

@@ -9,7 +9,9 @@ from mindspore import Tensor
 
 from mg.flow.scheduler_config import build_scheduler
 from mg.flow.schedulers import dynamic_guidance
-from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_folder import load_generator, open_generator
+from mg.pipelines.sampling_checks import check_request
+from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo
 from tests.published_pipelines import CALL, FIXTURES, folder_of
 
@@ -224,8 +226,12 @@ def test_unknown_classes_are_named(tmp_path):
 
 def test_a_missing_text_encoder_is_told_when_it_is_needed(tmp_path):
     none = [None, None]
-    parts = load_generator(changed_index(tmp_path / "none", text_encoder=none, tokenizer=none))
-    assert parts.text_encoders == []
+    folder = changed_index(tmp_path / "none", text_encoder=none, tokenizer=none)
+    assert load_generator(folder).text_encoders == []
+    parts = open_generator(folder)  # no weight is read before the request is checked
+    assert not parts.transformer_tensors and not parts.autoencoder.tensors
+    with pytest.raises(ValueError, match="has no text encoder"):
+        check_request(parts, ["x"], SamplingSettings.of(parts.defaults))
     folder = folder_of("cogvideox", tmp_path / "gone")
     shutil.rmtree(folder / "text_encoder")
     with pytest.raises(FileNotFoundError, match=r"lacks the folder text_encoder.*prompt_embeds"):

@@ -12,11 +12,15 @@ from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generated_files import describe_videos
 from mg.pipelines.generator_folder import (
     GeneratorDefaults,
+    check_lora,
     load_generator,
+    open_generator,
     save_generator,
     with_lora,
 )
+from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
+from mg.pipelines.visual_inputs import VisualInputs
 from mg.tiling.sizes import Tiling
 from mg.weights.lora_file import LORA_FILE, LowRankMap, write_lora
 
@@ -140,12 +144,36 @@ def test_a_tae_of_other_latents_is_refused(generator_parts, tmp_path):
         save_generator(tmp_path / "new", **{**generator_parts, **changes})
 
 
-def test_damaged_weights_are_refused(copy):
-    weights = copy / "denoiser" / WEIGHTS
+def damage(folder):
+    """Flip one bit of a generator's denoiser."""
+    weights = folder / "denoiser" / WEIGHTS
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+
+
+def test_damaged_weights_are_refused(copy):
+    damage(copy)
     with pytest.raises(ValueError, match="is not the file that was written: SHA-256"):
+        load_generator(copy)
+
+
+def test_a_request_is_refused_before_weights_are_read(copy, tmp_path):
+    """Hashing them is what shows the damage, so whoever is told of something else came first."""
+    damage(copy)
+    parts = open_generator(copy)
+    assert not parts.transformer_tensors and not parts.autoencoder.tensors and not parts.sha256
+    settings = SamplingSettings.of(parts.defaults)
+    with pytest.raises(ValueError, match="this generator was not trained with one"):
+        check_request(parts, ["x"], settings, inputs=[VisualInputs(source="clip.mp4")])
+    write_lora(tmp_path / LORA_FILE, {"x": LowRankMap(np.ones((1, 2)), np.ones((2, 1)), 1.0)})
+    with pytest.raises(ValueError, match="1 of its 1 maps are not in this one, such as x"):
+        check_lora(parts, tmp_path)
+    with pytest.raises(ValueError, match="is not the file that was written: SHA-256"):
+        parts.with_weights()
+    entry = {"spec": "t5:/nowhere/t5,max_tokens=12", "identity": "t5"}
+    edit(copy / "conditions" / "config.json", encoders=[entry])
+    with pytest.raises(FileNotFoundError, match="/nowhere/t5"):
         load_generator(copy)
 
 
