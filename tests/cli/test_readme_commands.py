@@ -61,6 +61,7 @@ ADDED = {
     "mg doctor": "",
     "mg reconstruct --ckpt_path assets": "--num_frames 2 --image_size 16 --mode pynative",
     "mg generate --prompt": "--checkpoint assets/shapes_generator --mode pynative",
+    "mg edit": "--checkpoint assets/shapes_generator --mode pynative",
     "mg prepare": "--short_side 16",
     "mg train-tae --config configs/tae/train/demo.yaml": (
         "--steps 1 --data.size 16 --data.short_side_range null --data.sample_n_frames 2 "
