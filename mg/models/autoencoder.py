@@ -255,17 +255,28 @@ class Autoencoder(nn.Cell):
         noise = np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
         return self.sample(mean, logvar, Tensor(noise)), mean, logvar
 
-    def decode(self, z: Tensor | np.ndarray, num_target_frames: int | None = None) -> Tensor:
+    def decode(
+        self,
+        z: Tensor | np.ndarray,
+        num_target_frames: int | None = None,
+        *,
+        num_frames: int | None = None,
+    ) -> Tensor:
         """Return the video (B, 3, T, H, W), float32, about [-1, 1] (not clipped).
 
         Args:
             z: latent (B, C, T', H', W'), unscaled.
             num_target_frames: how many frames to keep of those decoded; the rest are the spurious
                 tail of a clip that had to be completed.
+            num_frames: the same, by the name that it has in `VideoVAE`.
 
         Raises:
-            ValueError: wrong shape, or more frames wanted than there are.
+            ValueError: wrong shape, more frames wanted than there are, or both names given.
         """
+        if num_frames is not None:
+            if num_target_frames is not None:
+                raise ValueError("num_frames and num_target_frames are the same; give one")
+            num_target_frames = num_frames
         z = as_tensor(z, "z")
         self.check_latent_shape(z.shape)
         num_decoded = self.spec.decoded_frames(z.shape[2])

@@ -40,13 +40,20 @@ __all__ = [
 ]
 
 SCHEDULER_FOLDER = "scheduler"
+# What CogVideoX 1.5 states as the size of a latent, which none of its videos has; and the height
+# and width of the videos on its model card.
+LATER_SAMPLE, LATER_SIZE = (300, 300), (768, 1360)
 
 
 def _cogvideox_defaults(config: Any, spec: LatentSpec) -> GeneratorDefaults:
     is_later = config.patch_size_t is not None  # 1.5 was trained at twice the frame rate
+    sample = (config.sample_height, config.sample_width)
+    size = (sample[0] * spec.h, sample[1] * spec.w)
+    if is_later and sample == LATER_SAMPLE:
+        size = LATER_SIZE
     return GeneratorDefaults(
         num_frames=config.sample_frames,
-        size=(config.sample_height * spec.h, config.sample_width * spec.w),
+        size=size,
         fps=16 if is_later else 8,
         guidance=6.0,
         steps=50,

@@ -20,6 +20,7 @@ from mg.latent_spec import LatentSpec
 from mg.models.autoencoder import Autoencoder
 from mg.models.autoencoder_folder import write_autoencoder
 from mg.models.families import autoencoder_family
+from mg.models.layers.tensors import as_tensor
 from mg.models.reading import read_vae
 from mg.tiling.sizes import Tiling
 from mg.vaes.posterior import Posterior
@@ -261,7 +262,7 @@ class VideoVAE(Publishable):
         Raises:
             ValueError: a shape that the network cannot take, with the nearest that it can.
         """
-        video = _as_float32(video)
+        video = _as_float32(video, "video")
         self.spec.check_video(video.shape)
         num_frames = video.shape[2]
         num_missing = self.num_valid_frames(num_frames) - num_frames
@@ -319,7 +320,6 @@ def family_class(family: str) -> type[VideoVAE]:
     return getattr(importlib.import_module(module), name)
 
 
-def _as_float32(array: Tensor | np.ndarray) -> Tensor:
-    if isinstance(array, Tensor):
-        return array.astype(ms.float32)
-    return Tensor(np.asarray(array, np.float32))
+def _as_float32(array: Tensor | np.ndarray, name: str = "latent") -> Tensor:
+    given = array if isinstance(array, Tensor) else np.asarray(array)
+    return as_tensor(given, name).astype(ms.float32)

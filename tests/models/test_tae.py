@@ -92,6 +92,9 @@ def test_decode_keeps_the_frames_that_are_asked_for(make_tae):
     for num_frames in (1, 5, 6):
         video = tae.decode(z, num_target_frames=num_frames).asnumpy()
         np.testing.assert_array_equal(video, every[:, :, :num_frames])
+    np.testing.assert_array_equal(tae.decode(z, num_frames=5).asnumpy(), every[:, :, :5])
+    with pytest.raises(ValueError, match="num_frames and num_target_frames are the same; give one"):
+        tae.decode(z, 5, num_frames=5)
     for wrong in (0, 7, -1):
         message = f"num_target_frames={wrong}, but a latent of 3 frames decodes to 1..6 frames"
         with pytest.raises(ValueError, match=message):

@@ -259,6 +259,17 @@ def test_a_saved_pipeline_is_the_same_when_it_is_read_back(opened, tmp_path):
         generator.save_pretrained(tmp_path / "hunyuan")
 
 
+def test_a_later_cogvideox_states_no_size_that_its_videos_have(tmp_path):
+    folder = folder_of("cogvideox", tmp_path)
+    shutil.rmtree(folder / "transformer")
+    shutil.copytree(FIXTURES.parent / "transformers" / "cogtr15", folder / "transformer")
+    assert open_generator(folder).defaults.size == (80, 96)  # 10 x 12 of the latent
+    path = folder / "transformer" / "config.json"
+    config = json.loads(path.read_text()) | {"sample_height": 300, "sample_width": 300}
+    path.write_text(json.dumps(config))
+    assert open_generator(folder).defaults.size == (768, 1360)
+
+
 def test_frames_in_front_fill_the_patches_of_a_later_cogvideox(tmp_path):
     folder = folder_of("cogvideox", tmp_path)
     shutil.rmtree(folder / "transformer")

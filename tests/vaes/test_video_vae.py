@@ -136,6 +136,15 @@ def test_sample_of_an_encoded_video_is_repeatable(all_vaes, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_pixels_are_refused_with_the_range_of_networks(all_vaes, family):
+    pixels = np.zeros((1, 3, 1, 8, 8), np.uint8)
+    for video in (pixels, Tensor(pixels)):
+        for encode in (all_vaes[family].encode, all_vaes[family].network.encode):
+            with pytest.raises(TypeError, match=r"video is uint8; expected floats in \[-1, 1\]"):
+                encode(video)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_wrong_shapes_are_refused_with_the_right_ones(all_vaes, family):
     vae = all_vaes[family]
     side = vae.compression.h

@@ -161,9 +161,8 @@ PRESETS: dict[str, CogVideoXConfig] = {
         use_rotary_positional_embeddings=True,
         patch_size_t=2,
         patch_bias=False,
-        sample_width=170,
-        sample_height=96,
+        sample_width=300,
+        sample_height=300,
         sample_frames=81,
-        max_text_seq_length=224,
     ),
 }
