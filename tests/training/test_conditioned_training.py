@@ -2,18 +2,21 @@
 
 import dataclasses
 import json
+import re
 
 import mindspore as ms
 import numpy as np
 import pytest
 
 from mg.data.latent_files import LatentInfo, LatentWriter
+from mg.data.latent_manifest import build_latent_manifest
 from mg.flow.times import time_grid
 from mg.flow.validation_loss import validation_losses
 from mg.parallel.ranks import ONE_RANK
 from mg.pipelines.autoencoder import config_hash, tensors_hash
 from mg.pipelines.generator_folder import load_generator, with_lora
 from mg.pipelines.video_to_video import VideoToVideo
+from mg.training.denoiser import denoiser_data
 from mg.training.denoiser.denoiser_config import (
     ConditionSettings,
     FlowValidationSettings,
@@ -225,6 +228,26 @@ def test_what_cannot_be_trained_is_one_clear_line(data, tmp_path, conditions, ta
     with pytest.raises(ValueError, match=message):
         config = make_config(data, tmp_path / "o", ConditionSettings(**conditions), **changes)
         DenoiserTask(config, ONE_RANK)
+
+
+def test_chunks_are_trained_with_a_source_or_a_first_frame_alone(data, tmp_path, monkeypatch):
+    def in_chunks(*args, **kwargs):
+        manifest = build_latent_manifest(*args, **kwargs)
+        return dataclasses.replace(manifest, spec=dataclasses.replace(manifest.spec, chunk=17))
+
+    monkeypatch.setattr(denoiser_data, "build_latent_manifest", in_chunks)
+    first_frames = {"first_frame": 0.5, "first_frame_folder": str(data / "first_frames")}
+    message = re.escape(
+        "conditions.prefix, conditions.mask: this autoencoder codes chunks of 17 frames; only "
+        "conditions.source or conditions.first_frame can be trained"
+    )
+    refused = ConditionSettings(**first_frames, prefix=0.2, mask=0.2)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        DenoiserTask(make_config(data, tmp_path / "a", refused), ONE_RANK)
+    taken = ConditionSettings(**first_frames, source=True)
+    task = DenoiserTask(make_config(data, tmp_path / "b", taken), ONE_RANK)
+    assert task.dataset.visual.conditions.names == ("source", "frames")
+    assert task.dataset.visual.conditions.frame_modes == ("first_frame",)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from mg.conditions.text.cache import TextCache
 from mg.conditions.text.encoder import TextEncoder
 from mg.conditions.text.prompts import with_fps, without_fps
 from mg.conditions.text.sources import CachedText, EncodedText, TextSource
+from mg.conditions.visual import FRAME_MODES
 from mg.data.buckets import Bucket
 from mg.data.captions import read_captions
 from mg.data.latent_dataset import LatentDataset, LatentDraw
@@ -85,7 +86,7 @@ def build_datasets(
 
 
 def _check_conditions(config: TrainDenoiserConfig, manifest: LatentManifest) -> None:
-    """Raise ValueError for conditions that the data have not."""
+    """Raise ValueError for conditions that the data or their autoencoder cannot give."""
     conditions = config.conditions
     if conditions.source and not any(clip.source for clip in manifest.clips):
         raise ValueError(
@@ -98,6 +99,14 @@ def _check_conditions(config: TrainDenoiserConfig, manifest: LatentManifest) -> 
             "next ones; encode it alone too, with scripts/encode.py as the videos and "
             "--max_frames 1 --output_path FOLDER, and set conditions.first_frame_folder=FOLDER"
         )
+    if manifest.spec.chunk is not None:
+        modes = [mode for mode in FRAME_MODES if getattr(conditions, mode) > 0]
+        refused = [f"conditions.{mode}" for mode in modes if mode != "first_frame"]
+        if refused:
+            raise ValueError(
+                f"{', '.join(refused)}: this autoencoder codes chunks of {manifest.spec.chunk} "
+                "frames; only conditions.source or conditions.first_frame can be trained"
+            )
 
 
 def _refuse_shared(held_out: LatentManifest, training: LatentManifest) -> None:
