@@ -4,16 +4,20 @@
     transformer.{map}.lora_B.weight   (out, rank)
     metadata "lora_adapter_metadata"  JSON with transformer.r, .lora_alpha, .target_modules
 
-A map's weight becomes W + weight alpha / rank B A. Files without metadata may have a tensor
-`{map}.alpha`; where there is none either, alpha is the rank.
+A map's weight becomes W + weight alpha / rank B A. Of metadata that PEFT wrote, `alpha_pattern`
+holds alphas of single maps, and `use_rslora` stands for alpha / sqrt(rank) (arXiv 2312.03732); a
+map's rank is that of its tensors, whatever `r` and `rank_pattern` say. Files without metadata may
+have a tensor `{map}.alpha`; where there is none either, alpha is the rank.
 """
 
 import dataclasses
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +55,7 @@ class LowRankMap:
     Attributes:
         down: (rank, in).
         up: (out, rank).
-        scale: alpha / rank.
+        scale: alpha / rank, or alpha / sqrt(rank) of a rank-stabilised LoRA.
     """
 
     down: np.ndarray
@@ -107,11 +111,11 @@ def read_lora(path: str | os.PathLike) -> dict[str, LowRankMap]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file holds something else.
+        ValueError: the file holds something else, or states what is not applied here (DoRA).
     """
     path = find_lora(path)
     tensors = {name.removeprefix(PREFIX): a for name, a in read_safetensors(path).items()}
-    stated = _stated_alpha(path)
+    stated = _stated_scales(path)
     maps = {}
     for name in sorted({name.rpartition(".lora_")[0] for name in tensors if ".lora_" in name}):
         down, up = (tensors.pop(f"{name}.lora_{part}.weight", None) for part in "AB")
@@ -122,8 +126,8 @@ def read_lora(path: str | os.PathLike) -> dict[str, LowRankMap]:
                 f"{None if down is None else down.shape} and {None if up is None else up.shape}"
             )
         own = tensors.pop(f"{name}.alpha", None)
-        alpha = len(down) if own is None and stated is None else stated if own is None else own
-        maps[name] = LowRankMap(np.float32(down), np.float32(up), float(alpha) / len(down))
+        scale = stated.scale(name, len(down), None if own is None else float(own))
+        maps[name] = LowRankMap(np.float32(down), np.float32(up), scale)
     if tensors or not maps:
         raise ValueError(
             f"{path} is not a LoRA of a transformer: expected names like "
@@ -132,16 +136,67 @@ def read_lora(path: str | os.PathLike) -> dict[str, LowRankMap]:
     return maps
 
 
-def _stated_alpha(path: str | os.PathLike) -> float | None:
-    """Return the alpha that a file's metadata state; None where they do not."""
+@dataclasses.dataclass(frozen=True)
+class _StatedScales:
+    """What a file's metadata state about the scales of its maps.
+
+    Attributes:
+        alpha: of the maps that no pattern fits; None where the metadata do not say.
+        patterns: alphas of single maps, by regular expressions that the end of a map's name fits
+            from a dot on; the first that fits counts, as in PEFT.
+        is_stabilised: whether the scale is alpha / sqrt(rank).
+    """
+
+    alpha: float | None = None
+    patterns: tuple[tuple[re.Pattern, float], ...] = ()
+    is_stabilised: bool = False
+
+    def scale(self, name: str, rank: int, own_alpha: float | None) -> float:
+        """Return the factor on a map; `own_alpha` is that of its tensor, which counts first."""
+        alpha = own_alpha
+        if alpha is None:
+            fitting = (value for pattern, value in self.patterns if pattern.match(name))
+            alpha = next(fitting, self.alpha)
+        if alpha is None:
+            alpha = rank
+        return float(alpha) / (math.sqrt(rank) if self.is_stabilised else rank)
+
+
+def _stated_scales(path: str | os.PathLike) -> _StatedScales:
+    """Return what a file's metadata state; nothing where there are none."""
     text = read_safetensors_metadata(path).get(METADATA_KEY)
-    if text is None:
-        return None
-    about = parse_json(text, f"{path}, {METADATA_KEY}")
-    alpha = about.get("transformer.lora_alpha") if isinstance(about, dict) else None
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float | None):
-        raise ValueError(f"{path}: transformer.lora_alpha={alpha!r}; expected a number")
-    return alpha
+    about = {} if text is None else parse_json(text, f"{path}, {METADATA_KEY}")
+    about = about if isinstance(about, dict) else {}
+    if about.get(f"{PREFIX}use_dora"):
+        raise ValueError(
+            f"{path}: {PREFIX}use_dora is set; a DoRA's magnitudes are not applied here, take a "
+            "LoRA that was trained without"
+        )
+    stabilised = about.get(f"{PREFIX}use_rslora") or False
+    if not isinstance(stabilised, bool):
+        raise ValueError(f"{path}: {PREFIX}use_rslora={stabilised!r}; expected true or false")
+    alpha = about.get(f"{PREFIX}lora_alpha")
+    if alpha is not None and not _is_number(alpha):
+        raise ValueError(f"{path}: {PREFIX}lora_alpha={alpha!r}; expected a number")
+    stated = about.get(f"{PREFIX}alpha_pattern") or {}
+    if not isinstance(stated, dict) or not all(map(_is_number, stated.values())):
+        raise ValueError(
+            f"{path}: {PREFIX}alpha_pattern={stated!r}; expected a number for each pattern"
+        )
+    patterns = []
+    for pattern, value in stated.items():
+        try:
+            patterns.append((re.compile(rf"(.*\.)?({pattern})$"), float(value)))
+        except re.error as error:
+            raise ValueError(
+                f"{path}: {PREFIX}alpha_pattern has {pattern!r}, which is not a regular "
+                f"expression: {error}"
+            ) from error
+    return _StatedScales(alpha, tuple(patterns), stabilised)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_maps(maps: Mapping[str, LowRankMap], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -1,6 +1,8 @@
 """LoRA: nothing changes before training, to the last bit; merged and unmerged are the same."""
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -115,6 +117,87 @@ def test_files_without_metadata_are_read(tmp_path, alpha, scale):
     write_safetensors(tmp_path / "a.safetensors", tensors)
     maps = read_lora(tmp_path / "a.safetensors")
     assert maps["x"].scale == scale and maps["x"].down.dtype == np.float32
+
+
+def write_stated(path, ranks, about, alphas=None):
+    """Write a LoRA of maps with these ranks and metadata as PEFT has them."""
+    tensors = {}
+    for name, rank in ranks.items():
+        tensors[f"transformer.{name}.lora_A.weight"] = np.ones((rank, 4), np.float32)
+        tensors[f"transformer.{name}.lora_B.weight"] = np.ones((6, rank), np.float32)
+    for name, alpha in (alphas or {}).items():
+        tensors[f"{name}.alpha"] = np.array(alpha, np.float32)
+    about = {f"transformer.{key}": value for key, value in about.items()}
+    write_safetensors(path, tensors, metadata={"lora_adapter_metadata": json.dumps(about)})
+
+
+def test_scales_of_single_maps_are_those_that_the_metadata_state(tmp_path):
+    ranks = {
+        "blocks.0.attn.to_q": 4,
+        "blocks.1.attn.to_q": 4,
+        "blocks.0.attn.to_k": 16,
+        "blocks.0.proj_to_k": 4,
+        "to_k": 4,
+        "blocks.0.ff": 2,
+    }
+    about = {
+        "r": 4,
+        "lora_alpha": 8,
+        "rank_pattern": {"attn.to_k": 16, "ff": 2},
+        # In PEFT the first that fits counts, from a dot to the end of the name.
+        "alpha_pattern": {
+            "blocks.0.attn.to_q": 1,
+            r"blocks\.\d+\.attn\.to_q": 2,
+            "to_k": 32,
+            "f": 9,
+        },
+    }
+    write_stated(tmp_path / "a.safetensors", ranks, about, {"blocks.0.ff": 3})
+    scales = {name: change.scale for name, change in read_lora(tmp_path / "a.safetensors").items()}
+    assert scales == {
+        "blocks.0.attn.to_q": 1 / 4,
+        "blocks.1.attn.to_q": 2 / 4,
+        "blocks.0.attn.to_k": 32 / 16,
+        "blocks.0.proj_to_k": 8 / 4,
+        "to_k": 32 / 4,
+        "blocks.0.ff": 3 / 2,  # the tensor's
+    }
+    write_stated(tmp_path / "b.safetensors", ranks, {**about, "use_rslora": True})
+    scales = {name: change.scale for name, change in read_lora(tmp_path / "b.safetensors").items()}
+    assert scales == {
+        "blocks.0.attn.to_q": 1 / 2,
+        "blocks.1.attn.to_q": 2 / 2,
+        "blocks.0.attn.to_k": 32 / 4,
+        "blocks.0.proj_to_k": 8 / 2,
+        "to_k": 32 / 2,
+        "blocks.0.ff": 8 / math.sqrt(2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        (
+            {"use_dora": True},
+            "transformer.use_dora is set; a DoRA's magnitudes are not applied here, take a LoRA "
+            "that was trained without",
+        ),
+        ({"use_rslora": "yes"}, "transformer.use_rslora='yes'; expected true or false"),
+        ({"lora_alpha": "8"}, "transformer.lora_alpha='8'; expected a number"),
+        (
+            {"alpha_pattern": {"x": None}},
+            "transformer.alpha_pattern={'x': None}; expected a number for each pattern",
+        ),
+        (
+            {"alpha_pattern": {"x(": 4}},
+            "transformer.alpha_pattern has 'x(', which is not a regular expression: ",
+        ),
+    ],
+)
+def test_metadata_that_cannot_be_applied_are_refused_by_name(tmp_path, about, message):
+    write_stated(tmp_path / "a.safetensors", {"x": 2}, about)
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'a.safetensors'}: {message}")):
+        read_lora(tmp_path / "a.safetensors")
 
 
 def test_a_folder_is_read_by_its_file(tmp_path):
