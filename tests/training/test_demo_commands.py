@@ -6,6 +6,7 @@ They run in this process, in a folder of their own, so that MindSpore is importe
 import json
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -45,11 +46,18 @@ def command(tmp_path, monkeypatch, pynative_mode):
 
 
 def draw_samples(command):
-    command(
-        "tools/make_sample_videos.py",
-        *("--output_folder", "data/videos", "--table", "metadata.json"),
-        *("--captions", *CAPTIONS),
-    )
+    """Run the command of the documentation that draws the demo's videos."""
+    text = (ROOT / "docs" / "conditions.md").read_text()
+    line = re.search(r"`(tools/make_sample_videos.py [^`]*--captions [^`]*)`", text)[1]
+    command(*shlex.split(line))
+
+
+def commands_of(config):
+    """Return the commands that the head of a config states, as lists of arguments."""
+    head = [line[1:].strip() for line in config.read_text().splitlines() if line.startswith("#")]
+    lines = re.sub(r"\\\s+", "", "\n".join(head)).splitlines()
+    found = [re.search(r"python (scripts/.*)", line) for line in lines]
+    return [shlex.split(line[1].replace(" TAE", f" {SHIPPED_TAE}")) for line in found if line]
 
 
 def test_sample_videos_are_those_of_the_demo(command):
@@ -71,35 +79,33 @@ def test_sample_videos_are_those_of_the_demo(command):
     assert overlap < 0.7 and line[-1].sum() == pytest.approx(line[0].sum(), rel=0.1)
 
 
-def test_training_from_metadata_json_and_a_video_of_the_checkpoint(command):
+@pytest.mark.parametrize(
+    ("family", "has_folder"), [("cogvideox", False), ("hunyuan", False), ("cogvideox", True)]
+)
+def test_the_commands_of_the_config_follow_those_that_draw(family, has_folder, command):
     draw_samples(command)
-    # Names without a suffix, videos in a folder beside the table, as the demo has them.
-    folder = Path("data/videos/videos")
-    folder.mkdir()
-    captions = {}
-    for video in read_captions("data/videos/metadata.json").videos:
-        captions[video.path.stem] = video.caption
-        video.path.rename(folder / video.path.name)
-    Path("data/videos/metadata.json").write_text(json.dumps(captions))
-    command(
-        "scripts/encode.py",
-        *("--ckpt_path", SHIPPED_TAE, "--csv_path", "data/videos/metadata.json"),
-        *("--video_folder", folder, "--image_size", "64", "--output_path", "outputs/video_latents"),
-    )
-    command(
-        "scripts/train_video.py",
-        *("--config", "configs/video/train/cogvideox.yaml"),
-        *("--steps=1", "--batch_size=2", "--optim.warmup_steps=0", "--model.num_layers=1"),
-    )
-    command(
-        "scripts/generate_video.py",
-        *("--checkpoint", "outputs/cogvideox/generator", "--prompt", "A cat playing"),
-        *("--output", "generated.mp4", "--num_frames", "16", "--resolution", "128"),
-        *("--steps", "1"),
-    )
+    config = ROOT / "configs" / "video" / "train" / f"{family}.yaml"
+    encode_videos, train_video, generate_video = commands_of(config)
+    if has_folder:  # names without a suffix, videos in a folder below the table
+        folder = Path("data/videos/videos")
+        folder.mkdir()
+        captions = {}
+        for video in read_captions("data/videos/metadata.json").videos:
+            captions[video.path.stem] = video.caption
+            video.path.rename(folder / video.path.name)
+        Path("data/videos/metadata.json").write_text(json.dumps(captions))
+        flag = "--video_folder data/videos/videos"
+        assert flag in config.read_text()
+        encode_videos += flag.split()
+    command(*encode_videos)
+    assert len(list(Path("outputs/video_latents").glob("*.safetensors"))) == len(CAPTIONS)
+    command(*train_video, "--steps=1", "--optim.warmup_steps=0", "--model.num_layers=1")
+    sizes = ("--num_frames", "16", "--resolution", "128") if has_folder else ()
+    command(*generate_video, *sizes, "--steps", "1")
     video = probe_video("generated.mp4")
-    assert (video.num_frames, video.height, video.width) == (16, 128, 128)
-    assert json.loads(Path("generated.json").read_text())["prompt"] == "A cat playing"
+    side = 128 if has_folder else 64
+    assert (video.num_frames, video.height, video.width) == (16, side, side)
+    assert json.loads(Path("generated.json").read_text())["prompt"] == "a cat playing"
 
 
 def test_a_video_without_a_prompt_is_of_an_example(command, caplog):
