@@ -256,6 +256,36 @@ def test_model_from_a_yaml_file_with_another_vae(data, tmp_path):
         assert len(same(network.tensors(), other.tensors())) == len(network.tensors())
 
 
+def test_a_model_needs_the_sections_that_describe_it_alone(data):
+    """Those of a guide to training on pretrained VAEs, without a place to train in."""
+    config = {
+        "pretrained": {
+            "use_pretrained": True,
+            "vae": {
+                "enabled": True,
+                "model_name": str(data / "vae.safetensors"),
+                "method": "auto",
+                "inflate_method": "central",
+                "freeze_epochs": 5,
+            },
+            "two_phase_training": True,
+            "phase1_epochs": 10,
+            "layer_lr_multipliers": {"vae_encoder": 0.1, "vae_decoder": 0.1, "unet": 1.0},
+        },
+        "data": {"batch_size": 1, "resolution": [SIZE, SIZE]},
+        "model": {"latent_dim": 4, "in_channels": 3},
+    }
+    model = VideoToVideoDiffusion(config, load_pretrained=True)
+    assert model.family.name == "unet" and model.unet.config.latent_channels == 4
+    assert model.pipeline().transformer is model.unet
+    for name, others in (("output_path", {}), ("csv_path", {"output_path": "out"})):
+        without = VideoToVideoDiffusion({**config, **others})
+        with pytest.raises(ValueError, match=f"^{name} is not set, and training needs it$"):
+            VideoToVideoTrainer(without.config)
+    with pytest.raises(ValueError, match="csv_path"):  # the settings of a run state both
+        config_of_mapping(TrainVideoToVideoConfig, {**config, "output_path": "out"})
+
+
 @pytest.mark.parametrize(
     ("section", "change", "message"),
     [

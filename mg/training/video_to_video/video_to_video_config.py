@@ -12,8 +12,14 @@ from mg.training.pretrained import PretrainedSettings, PretrainedTarget, check_p
 from mg.training.setting_checks import check_types, require
 from mg.training.settings import MAX_WORKERS, RunSettings
 
-__all__ = ["PairDataSettings", "PairValidationSettings", "TrainVideoToVideoConfig"]
+__all__ = [
+    "NEEDED_TO_TRAIN",
+    "PairDataSettings",
+    "PairValidationSettings",
+    "TrainVideoToVideoConfig",
+]
 
+NEEDED_TO_TRAIN = ("output_path", "csv_path")  # and not to build the model
 TARGET = PretrainedTarget(
     families=tuple(AUTOENCODERS),
     trained_first=("unet",),

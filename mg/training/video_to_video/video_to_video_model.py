@@ -22,13 +22,17 @@ from mg.pipelines.training_scope import TrainingScope
 from mg.pipelines.video_to_video import VideoToVideo
 from mg.training.pretrained import find_start_weights
 from mg.training.setting_checks import require
-from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig
+from mg.training.video_to_video.video_to_video_config import (
+    NEEDED_TO_TRAIN,
+    TrainVideoToVideoConfig,
+)
 from mg.vaes.video_vae import VideoVAE
 from mg.weights.publishing import Publishable
 
 __all__ = ["VideoToVideoDiffusion"]
 
 FPS = 16.0  # of a generator whose videos do not tell
+NOT_SET = dict.fromkeys(NEEDED_TO_TRAIN, "")  # of a model that is built alone
 
 
 class VideoToVideoDiffusion(Publishable):
@@ -48,7 +52,8 @@ class VideoToVideoDiffusion(Publishable):
         """Build the denoiser, with random weights, and read the VAE.
 
         Args:
-            config: the settings, or a mapping as their YAML file has it.
+            config: the settings, or a mapping as their YAML file has it; output_path and csv_path,
+                which only training needs, may be left out of a mapping.
             load_pretrained: read the VAE that `config.pretrained` names; else set `vae`, which
                 builds the denoiser.
 
@@ -56,7 +61,7 @@ class VideoToVideoDiffusion(Publishable):
             FileNotFoundError, ValueError: settings or weights that no model can be made of.
         """
         if isinstance(config, Mapping):
-            config = config_of_mapping(TrainVideoToVideoConfig, config)
+            config = config_of_mapping(TrainVideoToVideoConfig, {**NOT_SET, **config})
         self.config = config
         self.conditions = ChannelConditions(has_source=True)
         self.text_encoders = build_text_encoders(config.text.encoders)
