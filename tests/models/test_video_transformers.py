@@ -77,17 +77,28 @@ def check(network, inputs, recorded):
         np.testing.assert_allclose(gradient, reference, atol=tolerance, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["cogtr", "cogtr15", "hytr"])
-def test_outputs_and_gradients_line_by_line(name, pynative_mode):
+@pytest.fixture
+def recorded_rotations(monkeypatch):
+    """Give cogtr_rope the angles that it was recorded with, which are those of no grid."""
+    _, _, recorded = read("cogtr_rope")
+    tables = recorded["i:c"], recorded["i:s"]
+
+    def of_name(name):
+        if name == "cogtr_rope":
+            monkeypatch.setattr(cogvideox, "rotations", lambda config, grid: tables)
+
+    return of_name
+
+
+@pytest.mark.parametrize("name", ["cogtr", "cogtr_rope", "cogtr15", "hytr"])
+def test_outputs_and_gradients_line_by_line(name, pynative_mode, recorded_rotations):
+    recorded_rotations(name)
     check(*build(name))
 
 
 @pytest.mark.parametrize("name", ["cogtr_rope", "hytr"])
-def test_outputs_and_gradients_compiled(name, graph_mode, monkeypatch):
-    _, _, recorded = read(name)
-    if name == "cogtr_rope":  # recorded with angles of no grid
-        tables = recorded["i:c"], recorded["i:s"]
-        monkeypatch.setattr(cogvideox, "rotations", lambda config, grid: tables)
+def test_outputs_and_gradients_compiled(name, graph_mode, recorded_rotations):
+    recorded_rotations(name)
     network, inputs, recorded = build(name)
     names = [parameter.name for parameter in network.get_parameters()]
     check(network, inputs, recorded)
