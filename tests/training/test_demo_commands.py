@@ -119,15 +119,14 @@ def test_a_video_without_a_prompt_is_of_an_example(command, caplog):
 
 @pytest.mark.parametrize("family", DENOISERS)
 def test_the_demo_trains_every_family(family, command, caplog):
-    num_epochs = 3 if family == "unet" else 1
     with caplog.at_level("INFO", "mg"):
         command(
             "scripts/train_video_demo.py",
-            *("--family", family, "--num_videos", "4", "--batch_size", "2"),
-            *("--epochs", num_epochs, "--lr", "3e-3"),
+            *("--family", family, "--num_videos", "8", "--batch_size", "2"),
+            *("--epochs", "2"),
         )
     found = re.findall(r"Epoch (\d+): average loss (\d+\.\d+)", caplog.text)
-    assert [int(number) for number, _ in found] == list(range(num_epochs))
-    losses = [float(loss) for _, loss in found]
-    assert losses == sorted(losses, reverse=True) and len(set(losses)) == num_epochs
+    assert [int(number) for number, _ in found] == [0, 1]
+    first, second = (float(loss) for _, loss in found)
+    assert second < first
     assert load_generator("outputs/video_demo/run/generator").family.name == family
