@@ -225,8 +225,9 @@ def open_generator(folder: str | os.PathLike) -> GeneratorParts:
     """
     folder = Path(find_shipped(folder))
     if not (folder / INDEX_FILE).exists():
+        fault = f"is not a generator: there is no {INDEX_FILE}"
         raise FileNotFoundError(
-            f"{folder} is not a generator: there is no {INDEX_FILE}; expected a folder that "
+            f"{folder} {fault if folder.exists() else 'does not exist'}; expected a folder that "
             f"training wrote, with the folders {', '.join(FOLDERS)}"
         )
     index = _read_json(folder / INDEX_FILE)

@@ -354,7 +354,7 @@ def test_refused_in_one_line(case, data, run_script, nothing_computed, tmp_path)
 def test_what_a_terminal_would_obey_is_shown_and_no_message_fills_the_screen(run_script, tmp_path):
     flags = ("--prompt=a", f"--output={tmp_path / 'a.mp4'}")
     code, text = run_script("generate", *flags, "--checkpoint=x\x1b[2J")
-    assert code == 1 and r"error: x\x1b[2J is not a generator" in text and "\x1b" not in text
+    assert code == 1 and r"error: x\x1b[2J does not exist" in text and "\x1b" not in text
     code, text = run_script("generate", *flags, "--checkpoint=" + "y" * 10**6)
     assert code == 1 and "yyy ... (" in text and len(text) < 3000
 

@@ -106,7 +106,7 @@ def test_numbers_that_cannot_be_are_refused_before_weights_are_read(setting, mes
         ("generate", ["--prompt=a", "--steps=-1"], "steps=-1; expected a whole number"),
         ("generate", ["--prompt=a", "--output=a.png", "--num_frames=4"], "would be an image"),
         ("generate", ["--prompt", "word " * 12], "too long for the encoder 'word'"),
-        ("generate", ["--prompt=a", "--checkpoint=nowhere"], "nowhere is not a generator"),
+        ("generate", ["--prompt=a", "--checkpoint=nowhere"], "nowhere does not exist"),
         ("eval_prompts", ["--num_prompts=0"], "num_prompts=0; expected 1 to 48"),
     ],
 )

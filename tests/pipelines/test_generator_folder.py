@@ -1,6 +1,7 @@
 """A generator's folder: written whole, read back as it was, and refused when it is not."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -241,8 +242,19 @@ def test_a_missing_file_is_named(copy, file):
     (copy / file).unlink()
     with pytest.raises(FileNotFoundError, match=file.rsplit("/", 1)[-1]):
         load_generator(copy)
-    with pytest.raises(FileNotFoundError, match="is not a generator"):
-        load_generator(copy / "nowhere")
+
+
+def test_what_is_no_generator_is_told_from_what_does_not_exist(tmp_path):
+    expected = (
+        "expected a folder that training wrote, with the folders denoiser, autoencoder, conditions"
+    )
+    for path, message in (
+        (tmp_path, "is not a generator: there is no model_index.json"),
+        (tmp_path / "nowhere", "does not exist"),
+    ):
+        line = re.escape(f"{path} {message}; {expected}")
+        with pytest.raises(FileNotFoundError, match=f"^{line}$"):
+            load_generator(path)
 
 
 @pytest.mark.parametrize("drops", ["frame", "text,sources", ","])
