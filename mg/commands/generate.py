@@ -2,7 +2,7 @@
 
 mg generate --prompt "a red circle moving left on a black background" \\
     --output red_circle.mp4
-mg edit --source clip.mp4 --strength 0.6 --prompt "a blue circle ..." \\
+mg edit --source clip.mp4 --strength 0.9 --prompt "a blue circle ..." \\
     --output edited.mp4
 """
 
