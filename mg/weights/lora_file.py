@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from mg.console import one_line
 from mg.json_file import parse_json
 from mg.weights.safetensors_file import (
     find_in_folder,
@@ -142,20 +143,20 @@ class _StatedScales:
 
     Attributes:
         alpha: of the maps that no pattern fits; None where the metadata do not say.
-        patterns: alphas of single maps, by regular expressions that the end of a map's name fits
-            from a dot on; the first that fits counts, as in PEFT.
+        patterns: alphas of single maps, by their names or what these end with after a dot; the
+            first that fits counts, as in PEFT.
         is_stabilised: whether the scale is alpha / sqrt(rank).
     """
 
     alpha: float | None = None
-    patterns: tuple[tuple[re.Pattern, float], ...] = ()
+    patterns: tuple[tuple[str, float], ...] = ()
     is_stabilised: bool = False
 
     def scale(self, name: str, rank: int, own_alpha: float | None) -> float:
         """Return the factor on a map; `own_alpha` is that of its tensor, which counts first."""
         alpha = own_alpha
         if alpha is None:
-            fitting = (value for pattern, value in self.patterns if pattern.match(name))
+            fitting = (v for end, v in self.patterns if f".{name}".endswith(f".{end}"))
             alpha = next(fitting, self.alpha)
         if alpha is None:
             alpha = rank
@@ -183,16 +184,13 @@ def _stated_scales(path: str | os.PathLike) -> _StatedScales:
         raise ValueError(
             f"{path}: {PREFIX}alpha_pattern={stated!r}; expected a number for each pattern"
         )
-    patterns = []
-    for pattern, value in stated.items():
-        try:
-            patterns.append((re.compile(rf"(.*\.)?({pattern})$"), float(value)))
-        except re.error as error:
+    for pattern in stated:  # PEFT takes regular expressions; a file's could run without end
+        if not re.fullmatch(r"[\w.]+", pattern):
             raise ValueError(
-                f"{path}: {PREFIX}alpha_pattern has {pattern!r}, which is not a regular "
-                f"expression: {error}"
-            ) from error
-    return _StatedScales(alpha, tuple(patterns), stabilised)
+                f"{path}: {PREFIX}alpha_pattern has {one_line(repr(pattern))}; expected the name "
+                "of a map, or its end, of letters, digits, underscores and dots"
+            )
+    return _StatedScales(alpha, tuple(stated.items()), stabilised)
 
 
 def _is_number(value: Any) -> bool:
