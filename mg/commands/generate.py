@@ -97,7 +97,7 @@ class GenerateConfig(DeviceConfig):
         prompt_template: of HunyuanVideo, JSON file with what stands around a prompt for its text
             encoder, {"template": "... {} ...", "crop_start": N}.
         text_dtype: precision of HunyuanVideo's first text encoder, float32, float16 or bfloat16.
-        seed: seed of the first video; each further one has a number more.
+        seed: seed of the first video; it rises by one with each further video.
         schedule: times of the steps, linear_quadratic, linear, or published, those of the
             scheduler that the generator was published with; null takes the generator's own.
         num_reference_steps: steps of the linear schedule that linear_quadratic imitates.

@@ -147,8 +147,8 @@ class MovieGenConfig:
         if any(size > rows for size, rows in zip(grid, self.position_table, strict=True)):
             raise ValueError(
                 f"position_table={self.position_table} is smaller than the input's {grid} tokens "
-                f"(frames, height, width; a latent of {tuple(latent_shape)}): take smaller videos, "
-                "or grow the tables (mg.weights.grow_positions)"
+                f"(frames, height, width; a latent of {tuple(latent_shape)}): take smaller "
+                "videos (--buckets of mg encode), or set a larger --model.position_table"
             )
         return grid
 

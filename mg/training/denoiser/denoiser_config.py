@@ -293,7 +293,7 @@ class SampleVideoSettings:
         interval: steps between one set of videos and the next; the last step always makes one.
         steps: steps of the sampler; null takes sampling.steps.
         guidance: weight of the text; null takes sampling.guidance.
-        seed: seed of the first video; each further one has a number more.
+        seed: seed of the first video; it rises by one with each further video.
     """
 
     prompts: list[str]
