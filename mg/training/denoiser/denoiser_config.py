@@ -219,7 +219,7 @@ class FlowValidationSettings:
     Args:
         csv_path: table of the held-out videos; null for no validation.
         latent_folder: folder of their latents; null for the folder of the training latents.
-        first_frame_folder: as conditions.first_frame_folder, of the held-out videos; null for that
+        first_frame_folder: as conditions.first_frame_folder, for the held-out videos; null for that
             of the training videos.
         interval: steps between validations; the first and the last step always validate.
         num_times: times, or steps of a diffusion, that the loss is measured at.
