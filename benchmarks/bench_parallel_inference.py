@@ -2,7 +2,7 @@
 
     python benchmarks/bench_parallel_inference.py --output_path outputs/bench_parallel.json
 
-Two cases: several short videos, which are shared out as files, and one long video, whose tiles
+Two cases: several short videos, which are divided as files, and one long video, whose tiles
 are. Each process is bound to a core of its own; MindSpore's CPU kernels run on one thread.
 Reading and writing files counts, starting and compiling does not. Target: 1.7 times with two.
 Beside the seconds stands the processor time of the busiest process: where other work keeps the

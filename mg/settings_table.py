@@ -121,11 +121,12 @@ def value_text(value: Any) -> str:
 
 def field_texts(config_class: type) -> dict[str, str]:
     """Return what the docstrings of a dataclass and its bases say about each field."""
-    texts = _comments(config_class)
+    texts = {}
     for base in reversed(config_class.__mro__):
-        if not dataclasses.is_dataclass(base) or not base.__doc__:
+        if not dataclasses.is_dataclass(base):
             continue
-        for entry in parse(base.__doc__, DocstringStyle.GOOGLE).params:
+        texts |= _comments(base)
+        for entry in parse(base.__doc__ or "", DocstringStyle.GOOGLE).params:
             text = " ".join((entry.description or "").split())
             for name in entry.arg_name.split(","):
                 texts[name.strip()] = text
@@ -133,15 +134,16 @@ def field_texts(config_class: type) -> dict[str, str]:
 
 
 def _comments(config_class: type) -> dict[str, str]:
-    """Return the comment behind each field in a dataclass's source, or else the last one above."""
-    texts, above, is_open = {}, [], False
+    """Return the comment behind each field in a dataclass's source, or else the one just above."""
+    texts, above = {}, []
     for line in inspect.getsource(config_class).splitlines():
         field = re.match(r"    (\w+): [^#]*(?:# (.*))?$", line)
         if line.startswith("    # "):
-            above = [*(above if is_open else []), line.removeprefix("    # ")]
-        elif field:
+            above.append(line.removeprefix("    # "))
+            continue
+        if field and (field[2] or above):
             texts[field[1]] = field[2] or " ".join(above)
         elif line.startswith("    def "):
             break
-        is_open = line.startswith("    # ")
+        above = []
     return texts

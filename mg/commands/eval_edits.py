@@ -48,7 +48,7 @@ class EvalEditsConfig(DeviceConfig):
         num_edits: number of edits; the edited attribute takes turns.
         split: held_out, edits to combinations that no training pair shows; or train, further pairs
             of the combinations that training pairs show.
-        seed: seed of the first video; each further one has a number more.
+        seed: seed of the first video; it rises by one with each further video.
         steps: steps of the sampler.
         guidance: weight of what the branch that it pushes away from is without.
         guidance_drops: what that is: text, source, or both with a comma.

@@ -43,7 +43,7 @@ class EvalFirstFramesConfig(DeviceConfig):
         checkpoint: folder of a generator of moving shapes that takes a first frame.
         output_folder: folder for report.md, report.json and contact_sheet.png.
         num_clips: number of clips.
-        seed: seed of the first video; each further one has a number more.
+        seed: seed of the first video; it rises by one with each further video.
         steps: steps of the sampler.
         guidance: weight of what the branch that it pushes away from is without.
         guidance_drops: what that is: text, frames, or both with a comma.

@@ -59,7 +59,7 @@ class EvalPromptsConfig(DeviceConfig):
         output_folder: folder for report.md, report.json and contact_sheet.png.
         num_prompts: take so many of them; null takes all.
         videos_per_prompt: videos of each prompt, with different seeds.
-        seed: seed of the first video; each further one has a number more.
+        seed: seed of the first video; it rises by one with each further video.
         steps: steps of the sampler.
         guidance: weight of the text in the table's first row; the others are without guidance and
             without a prompt.

@@ -92,12 +92,12 @@ class GenerateConfig(DeviceConfig):
         steps: steps of the sampler; more take longer and are more exact.
         guidance: weight of the text, 0 or more; 1 turns guidance off and takes half the time.
         negative_prompt: what the video is pushed away from.
-        true_cfg_scale: of HunyuanVideo, weight of classifier-free guidance beside the one that the
-            network takes as an input, with negative_prompt; 1 is none, more takes twice as long.
-        prompt_template: of HunyuanVideo, JSON file with what stands around a prompt for its text
+        true_cfg_scale: weight of classifier-free guidance with negative_prompt, beside the one
+            that the network takes as an input (HunyuanVideo); 1 is none, more takes twice as long.
+        prompt_template: JSON file with what stands around a prompt for HunyuanVideo's text
             encoder, {"template": "... {} ...", "crop_start": N}.
         text_dtype: precision of HunyuanVideo's first text encoder, float32, float16 or bfloat16.
-        seed: seed of the first video; each further one has a number more.
+        seed: seed of the first video; it rises by one with each further video.
         schedule: times of the steps, linear_quadratic, linear, or published, those of the
             scheduler that the generator was published with; null takes the generator's own.
         num_reference_steps: steps of the linear schedule that linear_quadratic imitates.

@@ -59,9 +59,10 @@ def main() -> None:
     logger.info("%s", printable(manifest.table()))
     num_captions = sum(bool(clip.caption) for clip in manifest.clips)
     logger.info(
-        "%d clips, %d of them with a caption, are in %d shards: %s",
+        "%d clips, %d of them with a caption, are in %d %s: %s",
         len(manifest.clips),
         num_captions,
         len(paths),
+        "shard" if len(paths) == 1 else "shards",
         f"{config.output_path}/{paths[0].name}" + (" and so on" if len(paths) > 1 else ""),
     )

@@ -1,7 +1,7 @@
 """Which files in a folder the names in a table mean.
 
-A name means the file of that path. If there is none, accents may be composed otherwise than on the
-disk (Unicode NFC and NFD: macOS and Linux differ), and the suffix may be missing.
+A name means the file of that path. If there is none, accents may be composed differently from those
+on the disk (Unicode NFC and NFD: macOS and Linux differ), and the suffix may be missing.
 """
 
 import dataclasses

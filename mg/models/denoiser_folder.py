@@ -104,8 +104,8 @@ def read_denoiser(path: str | os.PathLike, *, key: str | None = None) -> ReadDen
         tensors = from_original(read_weights(file, key=key), original)
         check_tensors(tensors, family.shapes(config))
     except ValueError as error:
-        told = "" if original is None else " (original names are told as diffusers')"
-        place = f"{file} does not fit its {CONFIG_FILE}{told}" if stated else f"{file}{told}"
+        names = "" if original is None else " (original names, converted to diffusers')"
+        place = f"{file} does not fit its {CONFIG_FILE}{names}" if stated else f"{file}{names}"
         raise ValueError(f"{place}: {error}") from error
     files = safetensors_files(file) if file.name.endswith(INDEX_SUFFIX) else [file]
     return ReadDenoiser(family, config, tensors, files)

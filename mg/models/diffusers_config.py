@@ -57,6 +57,15 @@ class DiffusersConfig:
     Subclasses state in `FIXED` which fields have one right value here, and in `IGNORED` those that
     say nothing about the network.
 
+    Attributes:
+        in_channels: channels of the video that goes in.
+        out_channels: channels of the video that comes out.
+        latent_channels: channels of the latent.
+        block_out_channels: channels of each level, from the video's side.
+        layers_per_block: residual blocks of each level of the encoder; the decoder has one more.
+        norm_num_groups: groups of every GroupNorm.
+        scaling_factor: what a latent is multiplied by for a generator.
+
     Raises:
         ValueError: a value that no network can be built from, with what was expected.
     """

@@ -328,7 +328,7 @@ def _inflated_into(
 
 
 def _warn_of_scaling(file: Path, config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Log a warning where a config scales latents otherwise than what the weights were made for."""
+    """Log a warning where a config scales latents differently from what the weights need."""
     keys = [key for key in ("scaling_factor", "shift_factor") if key in config and key in own]
     if any(config[key] != own[key] for key in keys):
         given, made = (

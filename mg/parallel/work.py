@@ -1,4 +1,4 @@
-"""Files and tiles shared out among ranks."""
+"""Files and tiles divided among ranks."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ MAX_AXES = 8
 def share_files(names: Sequence[str], ranks: Ranks) -> tuple[list[str], Ranks]:
     """Return the files that this rank works on, and the ranks that work on each of them together.
 
-    Files are shared out where there are enough for all ranks; of fewer, all ranks work on each.
+    Files are divided where there are enough for all ranks; of fewer, all ranks work on each.
     """
     if len(names) >= ranks.size:
         return ranks.share(names), ONE_RANK

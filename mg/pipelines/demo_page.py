@@ -209,8 +209,8 @@ def _serve_programs(gr: ModuleType, api: ForPrograms, tabs: list[_Tab]) -> None:
 def introduction(generator: "TextToVideo") -> str:
     """Return in a sentence or two what the generator can do, as Markdown."""
     if generator.scope is None:
-        return "Videos of what you describe. This generator does not say what it was trained on."
-    text = f"Videos of what you describe, by a generator trained on {generator.scope.summary()}."
+        return "Generates videos from text. This generator does not say what it was trained on."
+    text = f"Generates videos from text. Trained on {generator.scope.summary()}."
     if generator.scope.words:
         text += f" It knows these words: {', '.join(generator.scope.words)}."
     return html.escape(text, quote=False)

@@ -148,13 +148,13 @@ def refuse_others(path: Path, found: Any, made_from: Mapping[str, Any]) -> None:
     names = differing(found, made_from)
     if names:
         raise ValueError(
-            f"{path} exists, but was made otherwise ({', '.join(names)} differ); choose another "
-            "output_path, or --overwrite"
+            f"{path} exists, but was made with other inputs or settings ({', '.join(names)} "
+            "differ); choose another output_path, or --overwrite"
         )
 
 
 def differing(found: Any, made_from: Mapping[str, Any]) -> list[str]:
-    """Return the keys of `made_from` that a record tells otherwise, `a.b` in nested mappings."""
+    """Return the keys of `made_from` that differ in a record, `a.b` in nested mappings."""
     found = found if isinstance(found, dict) else {}
     names = []
     for name, value in made_from.items():

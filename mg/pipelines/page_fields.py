@@ -107,7 +107,7 @@ def text_fields(gr: ModuleType, generator: "TextToVideo", *, tab: str = "") -> l
         )
         with gr.Row():
             steps = gr.Number(
-                defaults.steps, label="Steps", info="of the sampler", elem_id=f"{tab}steps"
+                defaults.steps, label="Steps", info="more take longer", elem_id=f"{tab}steps"
             )
             guidance = gr.Number(
                 defaults.guidance,

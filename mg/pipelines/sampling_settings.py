@@ -56,7 +56,7 @@ class SamplingSettings:
     """What decides a video besides weights, prompt and seed.
 
     Attributes:
-        num_frames: of the video; 1 is an image.
+        num_frames: frames of the video; 1 is an image.
         height, width: in pixels.
         fps: frames per second. Written in front of the prompt if the captions of training had it
             there; in any case the speed at which a file of the video plays.
@@ -65,7 +65,7 @@ class SamplingSettings:
         negative_prompt: what the video is pushed away from; empty for no text.
         schedule: linear_quadratic (Movie Gen 3.4.2), linear, or published: the steps of the
             scheduler that the generator was published with.
-        num_reference_steps: of the linear schedule that linear_quadratic imitates.
+        num_reference_steps: steps of the linear schedule that linear_quadratic imitates.
         solver: euler, or midpoint, which runs the network twice per step.
         two_passes: run the two branches of guidance one after the other instead of as one batch:
             half the memory.
@@ -78,9 +78,9 @@ class SamplingSettings:
             1 - strength, and takes only the steps from there (SDEdit). With schedule=published it
             is the share of the steps that are taken, the last ones, and the source is noised as
             the first of them expects.
-        true_cfg_scale: of a network that takes the weight of guidance as an input (HunyuanVideo):
-            weight of classifier-free guidance beside that, with `negative_prompt` in the second
-            branch; 1 is none.
+        true_cfg_scale: weight of classifier-free guidance, with `negative_prompt` in the second
+            branch, for a network that takes a weight of guidance as an input besides
+            (HunyuanVideo); 1 is none.
         prompt_template: what stands around the prompts for a text encoder that takes it
             (HunyuanVideo); a mapping or the path of a JSON file will do.
     """

@@ -225,8 +225,8 @@ class TextToVideo(Publishable):
                 a generator that was trained so.
             known_frames, mask: a video of which some frames are kept, and which, such as
                 "0-7,24-31", for a generator that was trained with masks.
-            seed: one for each video; or one number, which the first video gets, and each further
-                one a number more. None is 0.
+            seed: a seed for each video; or the seed of the first video, which rises by one with
+                each further video. None is 0.
             batch_size: videos sampled together. They are decoded one by one.
             truncate: cut prompts that are too long for a text encoder, instead of refusing them.
             generator: draws the noise in place of seeds, one for all videos or one for each.

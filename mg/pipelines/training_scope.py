@@ -76,7 +76,8 @@ class TrainingScope:
         texts = [*prompts, settings.negative_prompt]
         if self.words and (unknown := _unknown_words(texts, self.words)):
             more = f" and {len(unknown) - NUM_SHOWN} more" if len(unknown) > NUM_SHOWN else ""
-            new.append(f"the words {', '.join(unknown[:NUM_SHOWN])}{more}")
+            noun = "word" if len(unknown) == 1 else "words"
+            new.append(f"the {noun} {', '.join(map(repr, unknown[:NUM_SHOWN]))}{more}")
         if (settings.height, settings.width) not in self.sizes:
             new.append(f"{settings.height}x{settings.width} pixels")
         lengths = set(map(spec.latent_frames, self.num_frames))

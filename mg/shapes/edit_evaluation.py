@@ -140,7 +140,7 @@ def evaluate_edits(
         settings: of all clips.
         num_edits: how many.
         split: as of `held_out_edits`.
-        seed: of the first clip; each further one has a number more.
+        seed: seed of the first clip; it rises by one with each further clip.
         batch_size: clips sampled together.
         overwrite: whether an existing report may be replaced.
 

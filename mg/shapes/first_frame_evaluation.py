@@ -137,7 +137,7 @@ def evaluate_first_frames(
         folder: for the report.
         settings: of all clips.
         num_clips: how many.
-        seed: of the first clip; each further one has a number more.
+        seed: seed of the first clip; it rises by one with each further clip.
         batch_size: clips sampled together.
         overwrite: whether an existing report may be replaced.
 

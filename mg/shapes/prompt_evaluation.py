@@ -153,7 +153,7 @@ def evaluate_prompts(
         wanted: what each clip is to show.
         folder: for the report.
         settings: of all clips; the guidance is that of the first row.
-        seed: of the first clip; each further one has a number more.
+        seed: seed of the first clip; it rises by one with each further clip.
         batch_size: clips sampled together.
         colours: that the judge tells apart.
         overwrite: whether an existing report may be replaced.

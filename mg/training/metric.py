@@ -14,11 +14,12 @@ class Metric:
     """The number by which validations are judged, and what it is made of.
 
     Args:
-        key: of the number in what `Task.validate` returns.
-        parts_key: of its parts there, {name: number}, such as those of each clip.
+        key: its key in what `Task.validate` returns.
+        parts_key: key of its parts there, {name: number}, such as those of each clip.
         label: what people call it, with its unit.
         is_higher_better: whether a higher number is a better one.
-        digits: behind the point, in texts.
+        digits: digits behind the point, in texts.
+        part_text: what stands before a part's name where people read it, such as "t = ".
     """
 
     key: str
@@ -26,6 +27,7 @@ class Metric:
     label: str
     is_higher_better: bool
     digits: int
+    part_text: str = ""
 
     def score(self, entry: Mapping[str, Any]) -> float:
         """Return the number of a validation with the sign that makes higher the better."""
@@ -35,9 +37,20 @@ class Metric:
         """Return a number as people read it."""
         return f"{value:.{self.digits}f}"
 
+    def name_of_part(self, name: str) -> str:
+        """Return the name of a part as people read it, such as "t = 0.18"."""
+        return self.part_text + name
+
 
 DIFFUSION_LOSS = Metric(
-    "diffusion_loss", "diffusion_loss_at_step", "diffusion loss", is_higher_better=False, digits=4
+    "diffusion_loss",
+    "diffusion_loss_at_step",
+    "diffusion loss",
+    is_higher_better=False,
+    digits=4,
+    part_text="step ",
 )
-FLOW_LOSS = Metric("flow_loss", "flow_loss_at_t", "flow loss", is_higher_better=False, digits=4)
+FLOW_LOSS = Metric(
+    "flow_loss", "flow_loss_at_t", "flow loss", is_higher_better=False, digits=4, part_text="t = "
+)
 PSNR = Metric("psnr", "psnr_per_clip", "PSNR (dB)", is_higher_better=True, digits=2)

@@ -110,7 +110,7 @@ class OptimSettings:
     """
 
     lr: float = 1e-5
-    lr_schedule: str = one_of("constant", ("constant", "cosine"))
+    lr_schedule: str = one_of("constant", ("constant", "cosine", "linear"))
     lr_end: float = 0.0
     warmup_steps: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
@@ -275,7 +275,7 @@ class RunSettings(DeviceConfig):
         max_minutes: stop early after so many minutes, with the same closing work; null for none.
         batch_size: samples per device and step.
         seed: fixes data order, crops and noise.
-        dtype: float32, float16 or bfloat16, of the network's computation.
+        dtype: precision of the network's computation, float32, float16 or bfloat16.
         loss_scale: factor on the loss in float16, halved on overflow.
         train: patterns (shell style, or the name of a part such as decoder) of the parameters
             that train; null for all.
@@ -290,6 +290,8 @@ class RunSettings(DeviceConfig):
         tensorboard: older spelling of trackers: [tensorboard].
         zero_stage: what each of several devices keeps its share of only (ZeRO): 0 nothing, 1 the
             optimiser's moments, 2 gradients too, 3 the transformer's matrices too.
+        optim: the optimiser, AdamW, and its learning rate.
+        guards: when a step is skipped and what ends a run that goes wrong.
     """
 
     output_path: str

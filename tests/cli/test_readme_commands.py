@@ -44,10 +44,10 @@ SMALL_TRAINING = (
 # What is added to a command (found by its beginning) to make it small; later flags win. In PyNative
 # nothing has to be compiled, which takes longer than all the rest.
 ADDED = {
-    "python tools/fetch_lpips.py": "",
-    "python tools/inflate_vae_to_tae.py": "",
-    "python scripts/train_tae.py --config configs/tae/train/mixed_256x256x16.yaml": SMALL_TRAINING,
-    "python scripts/train_tae.py --config configs/tae/train/tiny_3_adversarial.yaml": (
+    "mg fetch-lpips": "",
+    "mg inflate": "",
+    "mg train-tae --config configs/tae/train/mixed_256x256x16.yaml": SMALL_TRAINING,
+    "mg train-tae --config configs/tae/train/tiny_3_adversarial.yaml": (
         "--steps 2 --data.size 16 --data.short_side_range null --data.sample_n_frames 2 "
         "--data.num_workers 0 --optim.warmup_steps 0 "
         "--adversarial.start_step 0 --adversarial.warmup_steps 0 "
@@ -57,7 +57,6 @@ ADDED = {
         "--model.attn_type spat_only --model.temporal_downsample_level [0] "
         "--model.temporal_upsample_level [0] --mode pynative"
     ),
-    "python tools/prepare_clips.py": "--short_side 16",
     "mg doctor": "",
     "mg reconstruct --ckpt_path assets": "--num_frames 2 --image_size 16 --mode pynative",
     "mg generate --prompt": "--checkpoint assets/shapes_generator --mode pynative",
@@ -68,44 +67,37 @@ ADDED = {
         "--data.num_workers 0 --optim.warmup_steps 0 --validation.num_frames 2 "
         "--validation.size 16 --mode pynative"
     ),
-    "mg encode": '--buckets ["4x16x16"] --mode pynative',
+    "mg encode --ckpt_path assets/shapes_generator": (
+        "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
+    ),
+    "mg encode --ckpt_path assets/tae_tiny/tae_tiny.safetensors --input": (
+        "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
+    ),
+    "mg encode --": '--buckets ["4x16x16"] --mode pynative',
     "mg train --config configs/movie_gen/train/own_clips.yaml": (
         "--steps 1 --batch_size 2 --model.num_layers 1 --model.dim 32 --model.ffn_dim 32 "
         "--model.num_heads 2 --optim.warmup_steps 0 --mode pynative"
     ),
     "mg generate --checkpoint": "--steps 1 --mode pynative",
     "mg download --list": "",
-    "mg evaluate": "--num_frames 2 --resolution 16 --crop_size 16",
+    "mg evaluate --": "--num_frames 2 --resolution 16 --crop_size 16",
     "mg reconstruct --ckpt_path THUDM": "--num_frames 2 --image_size 16 --mode pynative",
     "python tools/fault_inject.py": "--only flip_bits truncate_files --trials 20",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
-    "python scripts/inference_vae.py --ckpt_path assets": (
-        "--num_frames 2 --image_size 16 --mode pynative"
-    ),
-    "python scripts/inference_vae.py --ckpt_path outputs": (
-        "--num_frames 2 --image_size 16 --mode pynative"
-    ),
-    "python scripts/evaluate.py": "--num_frames 2 --resolution 16 --crop_size 16",
-    "python scripts/encode.py --ckpt_path assets/shapes_generator": (
-        "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
-    ),
-    "python scripts/encode.py --ckpt_path assets/tae_tiny": (
-        "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
-    ),
-    "python scripts/decode.py": "--tiling.frames 8 --tiling.overlap_frames 0 --mode pynative",
-    "python tools/inspect_checkpoint.py": "",
-    "python tools/convert_weights.py": "",
-    "python tools/make_sample_videos.py": "--num_videos 2 --size 16 --num_frames 4",
-    "python scripts/encode_text.py": "",
-    "python scripts/train.py": (
+    "mg reconstruct --ckpt_path outputs": "--num_frames 2 --image_size 16 --mode pynative",
+    "mg decode": "--tiling.frames 8 --tiling.overlap_frames 0 --mode pynative",
+    "mg inspect": "",
+    "mg convert": "",
+    "mg make-samples": "--num_videos 2 --size 16 --num_frames 4",
+    "mg encode-text": "",
+    "mg train --config configs/movie_gen/train/demo.yaml": (
         "--steps 1 --batch_size 2 "
         "--tae assets/shapes_generator/autoencoder/diffusion_pytorch_model.safetensors "
         "--model.num_layers 1 --model.dim 32 --model.ffn_dim 32 --model.num_heads 2 "
         "--optim.warmup_steps 0 --validation.num_times 1 --validation.batch_size 2 "
         "--samples.steps 1 --mode pynative"
     ),
-    "python scripts/generate.py --checkpoint": "--steps 1 --mode pynative",
-    "python scripts/eval_prompts.py": "--num_prompts 1 --steps 1 --batch_size 1 --mode pynative",
+    "mg evaluate-prompts": "--num_prompts 1 --steps 1 --batch_size 1 --mode pynative",
 }
 # Run by .ci/run on a machine that has nothing installed, not here.
 RUN_BY_CI = ("python3 run.py demo", "python3 run.py test", 'pip install -e ".[test]"')
@@ -204,7 +196,7 @@ def test_command(command, checkout):
     if words[0] == "mg":
         words[1:1] = ["-m", "mg"]
     environment = {"MG_CACHE": str(checkout / "hub")}
-    if "fetch_lpips" in command:
+    if "fetch-lpips" in command:
         environment["MG_CACHE"] = str(checkout / "cache")
         place = run(
             [

@@ -1,4 +1,4 @@
-"""Ranks without other processes: what one knows of itself, and how work is shared out."""
+"""Ranks without other processes: what one knows of itself, and how work is divided."""
 
 import numpy as np
 import pytest

@@ -264,7 +264,7 @@ def test_what_is_new_to_the_generator_is_told_on_the_page(generator, tmp_path, m
     monkeypatch.setattr(generator, "scope", scope_of_captions(["a circle"], [8], [(16, 24)]))
     page = Page(VideoMaker(generator, tmp_path))
     video, _, problem = page.press_generate(prompt="a <circle> dog")
-    assert Path(video).is_file() and "the words dog; " in problem
+    assert Path(video).is_file() and "the word 'dog'; " in problem
 
 
 def test_the_page_says_what_it_was_made_for(generator, tmp_path, monkeypatch):

@@ -77,7 +77,7 @@ def test_latent_made_in_another_way_is_not_taken_for_finished(make_tae, video_fo
     tae = make_tae()
     manifest = build_manifest(video_folder=video_folder / "a.mp4")
     encode_videos(tae, manifest, tmp_path)
-    with pytest.raises(ValueError, match=r"otherwise \(height, width, settings\.resize differ\)"):
+    with pytest.raises(ValueError, match=r"settings \(height, width, settings\.resize differ\)"):
         encode_videos(tae, manifest, tmp_path, image_size=16)
     encode_videos(tae, manifest, tmp_path, image_size=16, overwrite=True)
     assert read_latent(tmp_path / "a.safetensors").mean.shape == (4, 10, 8, 8)
@@ -109,7 +109,7 @@ def test_latents_of_another_video_or_other_weights_are_not_taken_for_finished(
         encode_videos(tae, build_manifest(video_folder=videos), latents)
     (videos / "a.mp4").unlink()
     add_to_weights(tae)
-    with pytest.raises(ValueError, match=r"otherwise \(weights_hash differ\)"):
+    with pytest.raises(ValueError, match=r"settings \(weights_hash differ\)"):
         encode_videos(tae, build_manifest(video_folder=videos), latents)
     assert contents(latents) == before
 

@@ -75,7 +75,10 @@ def test_a_folder_of_prompts_is_finished_by_another_run(generator_folder, tmp_pa
     assert json.loads((folder / "0003.json").read_text())["seed"] == 3
     other = run("generate", *flags, "--num_frames=2", "--steps=2")
     assert other.returncode == 1
-    assert "0000.json exists, but was made otherwise (steps differ)" in other.stderr
+    assert (
+        "0000.json exists, but was made with other inputs or settings (steps differ)"
+        in other.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_other_weights_and_what_is_none_of_ours_are_refused(
     write(paths)
     with monkeypatch.context() as patch:
         patch.setattr(generator, "sha256", {"transformer": "other"})
-        with pytest.raises(ValueError, match=r"0000\.json .* otherwise \(sha256\.transformer, "):
+        with pytest.raises(ValueError, match=r"0000\.json .* settings \(sha256\.transformer, "):
             still_to_make()
     (tmp_path / "0001.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"0001\.json holds no JSON object"):
@@ -211,7 +211,7 @@ def test_a_run_goes_on_where_it_was_stopped(
         with pytest.raises(Killed):
             write(paths, settings={"steps": 2}, overwrite=replaced)
     assert (tmp_path / "0001.latent.safetensors").exists()
-    with pytest.raises(ValueError, match=r"made otherwise \(steps differ\)"):
+    with pytest.raises(ValueError, match=r"made with other inputs or settings \(steps differ\)"):
         still_to_make(settings={"steps": 1})
     assert still_to_make(settings={"steps": 2}) == [1]
     write(paths[1:], ["two"], seeds=[5], settings={"steps": 2}, overwrite=True)

@@ -49,7 +49,7 @@ def test_an_output_is_finished_if_it_was_made_from_the_same(output):
     ],
 )
 def test_an_output_made_otherwise_is_refused_and_what_differs_is_named(output, change, named):
-    with pytest.raises(ValueError, match=rf"made otherwise \({named} differ\)"):
+    with pytest.raises(ValueError, match=rf"made with other inputs or settings \({named} differ\)"):
         is_finished(output, {**MADE_FROM, **change})
 
 
@@ -63,7 +63,7 @@ def test_an_output_that_was_not_finished_may_be_written(output):
     assert not is_finished(output, MADE_FROM)
     assert not is_finished(output, {**MADE_FROM, "weights_hash": "b"})
     output.with_suffix(".json").write_text(json.dumps({"mine": "a table of something"}))
-    with pytest.raises(ValueError, match="made otherwise"):
+    with pytest.raises(ValueError, match="made with other inputs or settings"):
         is_finished(output, MADE_FROM)
 
 
@@ -124,7 +124,7 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
         open_with(ckpt_path="b", size=[1, 3])
     open_with(overwrite=True, ckpt_path="b")
     (tmp_path / "decode.yaml").write_text("- no settings")
-    with pytest.raises(ValueError, match="made otherwise"):
+    with pytest.raises(ValueError, match="made with other inputs or settings"):
         open_with()
     open_output_folder(tmp_path / "new" / "one", "decode.yaml", settings, overwrite=False)
     assert not (tmp_path / "new").exists()

@@ -186,7 +186,7 @@ def test_what_is_new_to_the_generator_gets_one_warning(generator, caplog):
         model(["a dog", "a red cat"], steps=1)
         model("a red circle", steps=1)
     model.scope = None
-    assert len(caplog.messages) == 1 and "the words dog, cat." in caplog.messages[0]
+    assert len(caplog.messages) == 1 and "the words 'dog', 'cat'." in caplog.messages[0]
 
 
 def test_the_frame_rate_is_in_the_text_if_it_was_in_training(generator_parts, tmp_path):

@@ -3,7 +3,7 @@
 import errno
 import json
 
-from mg.training.metric import PSNR
+from mg.training.metric import DIFFUSION_LOSS, FLOW_LOSS, PSNR
 from mg.training.run.curves import save_curves
 from mg.training.run.reports import closing_report, validation_line
 from mg.training.run.run_log import RunLog, read_log, write_log
@@ -104,3 +104,13 @@ def test_many_held_out_clips_are_neither_all_listed_nor_all_drawn(tmp_path):
     assert report.count("clip_") == 8 and "and 32 more, in validation.jsonl" in report
     save_curves(tmp_path / "curves.png", [], validation, PSNR)
     assert (tmp_path / "curves.png").stat().st_size < 50_000
+
+
+def test_parts_by_time_or_step_say_so():
+    entry = {"flow_loss": 0.2, "flow_loss_at_t": {"0.18": 0.3, "0.29": 0.1}}
+    line = validation_line(entry, FLOW_LOSS)
+    assert line == "flow loss 0.2000 (t = 0.18: 0.3000, t = 0.29: 0.1000)"
+    report = closing_report([], [entry, entry], FLOW_LOSS, first_line="", last_lines=[])
+    assert "  t = 0.18: 0.3000 -> 0.3000" in report
+    entry = {"diffusion_loss": 0.2, "diffusion_loss_at_step": {"500": 0.2}}
+    assert "(step 500: 0.2000)" in validation_line(entry, DIFFUSION_LOSS)

@@ -136,7 +136,7 @@ def without(name):
         (
             "hytr",
             without("double_blocks.0.img_attn_proj.bias"),
-            r"told as diffusers'\).* 1 missing \(transformer_blocks\.0\.attn\.to_out\.0\.bias\)",
+            r"to diffusers'\).* 1 missing \(transformer_blocks\.0\.attn\.to_out\.0\.bias\)",
         ),
         (
             "hytr",

@@ -12,6 +12,18 @@ __all__ = ["AutoencoderKLConfig"]
 class AutoencoderKLConfig(DiffusersConfig):
     """The structure of a 2-D autoencoder; the defaults are diffusers'.
 
+    Attributes:
+        sample_size: side of a tile, in pixels, see `mg.vaes`.
+        shift_factor: what is subtracted from a latent before it is scaled for a generator; null
+            for nothing.
+        latents_mean, latents_std: mean and deviation of each channel of the latent, to scale it
+            for a generator; null for none.
+        use_quant_conv: whether a 1x1 convolution follows the encoder.
+        use_post_quant_conv: whether a 1x1 convolution stands before the decoder.
+        mid_block_add_attention: whether the middle of encoder and decoder has attention.
+        down_block_types, up_block_types: kinds of blocks of the encoder and the decoder; fixed.
+        act_fn: activation function; fixed.
+
     Raises:
         ValueError: a value that no network can be built from, with what was expected.
     """
@@ -23,7 +35,7 @@ class AutoencoderKLConfig(DiffusersConfig):
 
     block_out_channels: tuple[int, ...] = (64,)
     layers_per_block: int = 1
-    sample_size: int = 32  # pixels of a tile, see `mg.vaes`
+    sample_size: int = 32
     scaling_factor: float = 0.18215
     shift_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None

@@ -82,14 +82,41 @@ class CausalVAEConfig:
     `norm_num_groups`, which is 32 there, and `scaling_factor`, which there stands in the
     generator's code.
 
+    Attributes:
+        hidden_size: channels of the first level.
+        z_channels: channels that come out of the encoder for the mean alone.
+        hidden_size_mult: channels of each level, as a multiple of `hidden_size`.
+        attn_resolutions: resolutions whose levels attend, counted from `resolution`.
+        resolution: nominal size of a video, with which `attn_resolutions` are compared.
+        embed_dim: channels of the latent.
+        num_res_blocks: residual blocks of each level of the encoder; the decoder has one more.
+        q_conv: module of the 1x1 convolutions around the latent.
+        encoder_conv_in, decoder_conv_in: module of the first convolution.
+        encoder_conv_out, decoder_conv_out: module of the last convolution.
+        encoder_attention, decoder_attention: module of the attention.
+        encoder_resnet_blocks, decoder_resnet_blocks: module of the residual blocks of each level.
+        encoder_mid_resnet, decoder_mid_resnet: module of the residual blocks of the middle.
+        encoder_spatial_downsample, encoder_temporal_downsample: module behind each level of the
+            encoder that halves space or time; empty for none.
+        decoder_spatial_upsample, decoder_temporal_upsample: module behind each level of the
+            decoder that doubles space or time; empty for none.
+        use_quant_layer: whether there are 1x1 convolutions around the latent.
+        loss_type, loss_params: the loss of the training that the config is from.
+        lr: the learning rate of the training that the config is from.
+        norm_num_groups: groups of every GroupNorm.
+        scaling_factor: what a latent is multiplied by for a generator.
+        double_z: whether the encoder gives mean and logvar; fixed.
+        dropout: dropout rate; fixed.
+        in_channels, out_channels: channels of the video; fixed.
+
     Raises:
         ValueError: a value that no network can be built from, with what was expected.
     """
 
-    hidden_size: int = 128  # channels of the first level
+    hidden_size: int = 128
     z_channels: int = 4
-    hidden_size_mult: tuple[int, ...] = (1, 2, 4, 4)  # channels of each level / hidden_size
-    attn_resolutions: tuple[int, ...] = ()  # where levels attend, counted from `resolution`
+    hidden_size_mult: tuple[int, ...] = (1, 2, 4, 4)
+    attn_resolutions: tuple[int, ...] = ()
     resolution: int = 256
     embed_dim: int = 4
     num_res_blocks: int = 2

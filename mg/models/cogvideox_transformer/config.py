@@ -17,6 +17,37 @@ __all__ = ["PRESETS", "CogVideoXConfig"]
 class CogVideoXConfig(DiffusersTransformerConfig):
     """The structure of a CogVideoX transformer; the fields are those of its config.json.
 
+    Attributes:
+        num_layers: transformer blocks.
+        num_attention_heads: heads of every attention; the width of a token is their number times
+            `attention_head_dim`.
+        attention_head_dim: width of a head.
+        in_channels: channels that go in: the latent's, and those of a condition beside it.
+        out_channels: channels of the latent.
+        time_embed_dim: width of the embedding of the time.
+        ofs_embed_dim: width of the embedding of the image-to-video offset (CogVideoX 1.5); null
+            for none.
+        text_embed_dim: width of the text encoder's embedding.
+        max_text_seq_length: longest text, in tokens.
+        patch_size: side of a token's patch along height and width, in pixels of the latent.
+        patch_size_t: frames of the latent in a token (CogVideoX 1.5: 2); null for one.
+        patch_bias: whether the layer that makes tokens of patches has a bias.
+        sample_width, sample_height: size of the latents that the network was trained on.
+        sample_frames: frames of the videos that the network was trained on.
+        temporal_compression_ratio: frames of video per frame of the latent.
+        spatial_interpolation_scale, temporal_interpolation_scale: divisors of the places of
+            sinusoidal positions, in space and in time.
+        use_rotary_positional_embeddings: whether positions are rotary, in place of sinusoidal
+            ones that are added.
+        dropout: dropout rate, always 0.
+        norm_eps: epsilon of every LayerNorm.
+        flip_sin_to_cos, freq_shift: layout of the embedding of the time; fixed.
+        activation_fn: activation of the feed-forward layers; fixed.
+        timestep_activation_fn: activation in the embedding of the time; fixed.
+        norm_elementwise_affine: whether a LayerNorm has weights; fixed.
+        use_learned_positional_embeddings: whether positions are learned; fixed.
+        attention_bias: whether queries, keys and values have a bias; fixed.
+
     Raises:
         ValueError: a value that no network can be built from, with what to change.
     """
@@ -38,15 +69,15 @@ class CogVideoXConfig(DiffusersTransformerConfig):
     in_channels: int = 16
     out_channels: int = 16
     time_embed_dim: int = 512
-    ofs_embed_dim: int | None = None  # of the image-to-video offset (CogVideoX 1.5)
+    ofs_embed_dim: int | None = None
     text_embed_dim: int = 4096
     max_text_seq_length: int = 226
-    patch_size: int = 2  # pixels of the latent along height and width
-    patch_size_t: int | None = None  # frames of the latent (CogVideoX 1.5: 2)
+    patch_size: int = 2
+    patch_size_t: int | None = None
     patch_bias: bool = True
-    sample_width: int = 90  # of the latents that it was trained on
+    sample_width: int = 90
     sample_height: int = 60
-    sample_frames: int = 49  # of video
+    sample_frames: int = 49
     temporal_compression_ratio: int = 4
     spatial_interpolation_scale: float = 1.875
     temporal_interpolation_scale: float = 1.0

@@ -12,6 +12,23 @@ __all__ = ["CogVideoXVAEConfig", "chunk_lengths"]
 class CogVideoXVAEConfig(DiffusersConfig):
     """The structure of a CogVideoX VAE; the defaults are the published network's.
 
+    Attributes:
+        norm_eps: epsilon of every GroupNorm.
+        temporal_compression_ratio: frames of video per frame of the latent.
+        sample_height, sample_width: twice the size of a tile, in pixels, see `mg.vaes`.
+        scaling_factor: what a latent is multiplied by for a generator: 1.15258426 in
+            CogVideoX-2b, 0.7 in CogVideoX-5b.
+        shift_factor: what is subtracted from a latent before it is scaled for a generator; null
+            for nothing.
+        latents_mean, latents_std: mean and deviation of each channel of the latent, to scale it
+            for a generator; null for none.
+        invert_scale_latents: whether a generator of CogVideoX divides by `scaling_factor` the
+            latent of the image that it animates.
+        use_quant_conv, use_post_quant_conv: whether 1x1 convolutions follow the encoder and
+            stand before the decoder; fixed.
+        down_block_types, up_block_types: kinds of blocks of the encoder and the decoder; fixed.
+        act_fn: activation function; fixed.
+
     Raises:
         ValueError: a value that no network can be built from, with what was expected.
     """
@@ -31,9 +48,9 @@ class CogVideoXVAEConfig(DiffusersConfig):
     layers_per_block: int = 3
     norm_eps: float = 1e-6
     temporal_compression_ratio: int = 4
-    sample_height: int = 480  # twice a tile's, see `mg.vaes`
+    sample_height: int = 480
     sample_width: int = 720
-    scaling_factor: float = 1.15258426  # of CogVideoX-2b; CogVideoX-5b has 0.7
+    scaling_factor: float = 1.15258426
     shift_factor: float | None = None
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None

@@ -31,14 +31,19 @@ class VideoDCAEConfig:
     """The structure of a Video DC-AE. Levels are numbered from the video's side.
 
     Attributes:
-        in_channels: of the video.
-        latent_channels: of the latent.
+        in_channels: channels of the video.
+        latent_channels: channels of the latent.
         width_list: channels of each level.
         encoder_depth_list, decoder_depth_list: blocks of each level.
-        block_type: of each level, "ResBlock" or "EViTS5_GLU" (linear attention).
+        block_type: kind of the blocks of each level, "ResBlock" or "EViTS5_GLU" (linear
+            attention).
         temporal_downsample: whether time is halved behind each level; space always is. The last
             level has nothing behind it, and false.
         scaling_factor: what a latent is divided by for a generator; None is 1.
+        norm, act: normalisation and activation; fixed.
+        downsample, upsample: how levels are halved and doubled; fixed.
+        time_compression_ratio, spatial_compression_ratio: frames of video per frame of the latent,
+            and pixels per latent pixel; both follow from the other fields.
 
     Raises:
         ValueError: a value that no network can be built from, with what was expected.

@@ -19,6 +19,26 @@ MAX_TEXT_TOKENS = 256
 class HunyuanVideoConfig(DiffusersTransformerConfig):
     """The structure of a HunyuanVideo transformer; the fields are those of its config.json.
 
+    Attributes:
+        in_channels: channels that go in: the latent's, and those of a condition beside it.
+        out_channels: channels of the latent.
+        num_attention_heads: heads of every attention; the width of a token is their number times
+            `attention_head_dim`.
+        attention_head_dim: width of a head.
+        num_layers: blocks in which text and video have weights of their own.
+        num_single_layers: blocks in which text and video share weights.
+        num_refiner_layers: blocks that refine the text before it meets the video.
+        mlp_ratio: inner width of the feed-forward layers, as a multiple of a token's width.
+        patch_size: side of a token's patch along height and width, in pixels of the latent.
+        patch_size_t: frames of the latent in a token.
+        guidance_embeds: whether the weight of guidance is an input.
+        text_embed_dim: width of the first text encoder's embedding.
+        pooled_projection_dim: width of the second text encoder's pooled embedding.
+        rope_theta: base of the frequencies of rotary positions.
+        rope_axes_dim: numbers of a head that rotary positions turn by frames, rows and columns.
+        qk_norm: normalisation of queries and keys; fixed.
+        image_condition_type: kind of image-to-video conditioning; fixed.
+
     Raises:
         ValueError: a value that no network can be built from, with what to change.
     """
@@ -30,17 +50,17 @@ class HunyuanVideoConfig(DiffusersTransformerConfig):
     out_channels: int = 16
     num_attention_heads: int = 24
     attention_head_dim: int = 128
-    num_layers: int = 20  # blocks in which text and video have weights of their own
-    num_single_layers: int = 40  # blocks in which they share them
-    num_refiner_layers: int = 2  # of the text
+    num_layers: int = 20
+    num_single_layers: int = 40
+    num_refiner_layers: int = 2
     mlp_ratio: float = 4.0
-    patch_size: int = 2  # pixels of the latent along height and width
-    patch_size_t: int = 1  # frames of the latent
-    guidance_embeds: bool = True  # whether the weight of guidance is an input
+    patch_size: int = 2
+    patch_size_t: int = 1
+    guidance_embeds: bool = True
     text_embed_dim: int = 4096
     pooled_projection_dim: int = 768
     rope_theta: float = 256.0
-    rope_axes_dim: tuple[int, int, int] = (16, 56, 56)  # of a head: frames, rows, columns
+    rope_axes_dim: tuple[int, int, int] = (16, 56, 56)
 
     def __post_init__(self) -> None:
         check_whole(

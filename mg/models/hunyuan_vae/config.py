@@ -26,6 +26,13 @@ DROPPED_FIELDS = ("sample_size", "sample_tsize")
 class HunyuanVideoVAEConfig(DiffusersConfig):
     """The structure of a HunyuanVideo VAE; the defaults are the published network's.
 
+    Attributes:
+        mid_block_add_attention: whether the middle of encoder and decoder has attention.
+        spatial_compression_ratio: pixels per latent pixel along height and width; fixed.
+        temporal_compression_ratio: frames of video per frame of the latent; fixed.
+        down_block_types, up_block_types: kinds of blocks of the encoder and the decoder; fixed.
+        act_fn: activation function; fixed.
+
     Raises:
         ValueError: a value that no network can be built from, with what was expected.
     """

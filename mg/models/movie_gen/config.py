@@ -40,20 +40,21 @@ class MovieGenConfig:
         ValueError: a value that no network can be built from, with what to change.
     """
 
-    num_layers: int = 48
+    num_layers: int = 48  # transformer blocks
     dim: int = 6144  # width of a token
     ffn_dim: int = 16384  # inner width of the feed-forward layers
-    num_heads: int = 48
-    latent_channels: int = 16
-    # Movie Gen 5.1.1: of the condition beside the latent, such as a source video's latent.
+    num_heads: int = 48  # heads of every attention
+    latent_channels: int = 16  # channels of the latent
+    # Channels of the condition beside the latent, such as a source video's (Movie Gen 5.1.1).
     condition_channels: int = 0
     patch_size: tuple[int, int, int] = (1, 2, 2)  # latent pixels per token: frames, height, width
     # Rows of the position tables, in tokens: frames, height, width. This one is for 256 frames of
     # 768x768 pixels and any aspect ratio of the same area up to 4:1.
     position_table: tuple[int, int, int] = (32, 96, 96)
+    # Name, width and longest text of each text encoder.
     text_encoders: tuple[TextInput, ...] = PAPER_TEXT_ENCODERS
-    timestep_width: int = 256  # of the sinusoidal embedding of t
-    norm_eps: float = 1e-5
+    timestep_width: int = 256  # width of the sinusoidal embedding of t
+    norm_eps: float = 1e-5  # epsilon of every RMSNorm and LayerNorm
     # Not in the paper: RMSNorm of each head's queries and keys, against logits that grow.
     qk_norm: bool = False
     # Not in the paper: rotary positions in self-attention, on top of the learned ones.
@@ -147,8 +148,8 @@ class MovieGenConfig:
         if any(size > rows for size, rows in zip(grid, self.position_table, strict=True)):
             raise ValueError(
                 f"position_table={self.position_table} is smaller than the input's {grid} tokens "
-                f"(frames, height, width; a latent of {tuple(latent_shape)}): take smaller videos, "
-                "or grow the tables (mg.weights.grow_positions)"
+                f"(frames, height, width; a latent of {tuple(latent_shape)}): take smaller "
+                "videos (--buckets of mg encode), or set a larger --model.position_table"
             )
         return grid
 

@@ -67,8 +67,8 @@ class TemporalVAEConfig:
     num_res_blocks: int = 4  # residual blocks of each level, and of the middle
     channel_multipliers: tuple[int, ...] = (1, 2, 2, 4)  # channels of each level / filters
     temporal_downsample: tuple[bool, ...] = (False, True, True)  # halve T after each level but last
-    num_groups: int = 32  # of every GroupNorm
-    activation_fn: str = "swish"
+    num_groups: int = 32  # groups of every GroupNorm
+    activation_fn: str = "swish"  # activation function; no other is implemented
 
     def __post_init__(self) -> None:
         check_structure(self, any_whole=("channel_multipliers",))
@@ -126,9 +126,16 @@ class OpenSoraVAEConfig:
     """The structure of Open-Sora's VAE.
 
     Attributes:
-        fields: of config.json, complete.
+        fields: all fields of config.json, which are those below.
         spatial: the 2-D VAE.
         temporal: the temporal VAE.
+        architectures, model_type: name of the class in Open-Sora.
+        vae_2d: the 2-D VAE: its type, and where its weights are from; `config` describes another
+            one than SDXL's.
+        vae_temporal: the temporal VAE: its type, and fields that differ from the type's.
+        micro_frame_size: frames of video that are coded together; null codes all together.
+        shift, scale: mean and deviation of each channel of the latent, to scale it for a
+            generator.
     """
 
     fields: Mapping[str, Any]

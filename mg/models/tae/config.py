@@ -51,10 +51,10 @@ class TAEConfig:
     ch_mult: tuple[int, ...] = (1, 2, 4, 4)  # channels of each level, as a multiple of `ch`
     num_res_blocks: int = 2  # residual blocks of an encoder level (a decoder level has one more)
     attn_resolutions: tuple[int, ...] = ()  # nominal resolutions whose blocks attend
-    dropout: float = 0.0  # inside the residual blocks, while training
+    dropout: float = 0.0  # dropout rate inside the residual blocks, while training
     # A generator sees scaling_factor * z + shift_factor, whatever weights the TAE started from.
     scaling_factor: float = 1.5305
-    shift_factor: float = 0.0609
+    shift_factor: float = 0.0609  # what is added to a scaled latent, see scaling_factor
     use_post_quant_conv: bool = False  # 1x1 convolution before the decoder
     use_quant_conv: bool = False  # 1x1 convolution after the encoder
     attn_type: str = "vanilla"  # "vanilla": spatial, then temporal attention; "spat_only"
@@ -74,7 +74,7 @@ class TAEConfig:
     # the channels before the first convolution and back after the last. It trades resolution for
     # channels where compute is scarce; T is completed to whole blocks by repeating the last frame.
     patch_size: int = 1
-    patch_size_t: int = 1
+    patch_size_t: int = 1  # frames of such a block, see patch_size
     # Ours: what the layers give is added to a linear map of each block of pixels and frames that
     # becomes one pixel of latent, and of each pixel of latent back to its block. A run begins
     # with the best such maps, the principal components of its clips; the layers then learn what

@@ -31,16 +31,16 @@ class UNet3DConfig:
         ValueError: a value that no network can be built from, with what to change.
     """
 
-    channels: int = 128  # of the first level
-    channel_mult: tuple[int, ...] = (1, 2, 4)  # of each level, which halves height and width
-    num_res_blocks: int = 2  # of each level
+    channels: int = 128  # channels of the first level
+    channel_mult: tuple[int, ...] = (1, 2, 4)  # channels of each level / channels
+    num_res_blocks: int = 2  # residual blocks of each level
     attention_levels: tuple[int, ...] = (1, 2)  # levels with attention, from 0
-    num_heads: int = 8
-    norm_groups: int = 32
-    latent_channels: int = 16
-    condition_channels: int = 0  # of the condition beside the latent
+    num_heads: int = 8  # heads of every attention
+    norm_groups: int = 32  # groups of every GroupNorm
+    latent_channels: int = 16  # channels of the latent
+    condition_channels: int = 0  # channels of the condition beside the latent
     text_encoders: tuple[TextInput, ...] = (TextInput("word", 256, 16),)
-    timestep_width: int = 256  # of the sinusoidal embedding of t
+    timestep_width: int = 256  # width of the sinusoidal embedding of t
 
     def __post_init__(self) -> None:
         whole = ("channels", "num_res_blocks", "num_heads", "norm_groups", "latent_channels")

@@ -53,16 +53,21 @@ class WanVAEConfig:
         base_dim: channels that `dim_mult` multiplies.
         decoder_base_dim: the same in the decoder; None takes `base_dim`.
         z_dim: channels of the latent.
-        dim_mult: of each level of the encoder; between levels height and width are halved.
-        num_res_blocks: of each level of the encoder; the decoder has one more.
+        dim_mult: channels of each level of the encoder, as a multiple of `base_dim`; between
+            levels height and width are halved.
+        num_res_blocks: residual blocks of each level of the encoder; the decoder has one more.
         temperal_downsample: (so spelt) whether time is halved between levels, too.
-        latents_mean, latents_std: of each channel of the latent, to scale it for a generator;
-            None leaves it as it is.
+        latents_mean, latents_std: mean and deviation of each channel of the latent, to scale it
+            for a generator; None leaves it as it is.
         is_residual: whether levels have shortcuts without parameters, as in Wan 2.2.
         patch_size: side of the squares of pixels that are taken as channels; None takes pixels.
-        in_channels, out_channels: of the patches, 3 * patch_size^2.
+        in_channels, out_channels: channels of the patches, 3 * patch_size^2.
         clip_output: whether decoded frames are clipped to [-1, 1], as diffusers does; not while
             training, where clipped ones would have no gradient.
+        attn_scales: resolutions whose levels attend; fixed, none.
+        dropout: dropout rate; fixed.
+        scale_factor_temporal, scale_factor_spatial: frames of video per frame of the latent, and
+            pixels per latent pixel; both follow from the other fields.
 
     Raises:
         ValueError: a value that no network can be built from, with what was expected.

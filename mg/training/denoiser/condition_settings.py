@@ -20,7 +20,7 @@ class ConditionSettings:
         source_dropout: share of the samples that are trained without their source.
         first_frame, prefix, suffix, mask: share of the samples of which the first frame, some
             frames at the beginning, at the end, or anywhere are known; of the rest, none is.
-        first_frame_folder: latents of the first frames alone, which scripts/encode.py made with
+        first_frame_folder: folder of latents of the first frames alone, which mg encode made with
             --max_frames 1; needed for first_frame unless the autoencoder codes the first frame by
             itself, as causal ones do.
     """

@@ -219,7 +219,7 @@ class FlowValidationSettings:
     Args:
         csv_path: table of the held-out videos; null for no validation.
         latent_folder: folder of their latents; null for the folder of the training latents.
-        first_frame_folder: as conditions.first_frame_folder, of the held-out videos; null for that
+        first_frame_folder: as conditions.first_frame_folder, for the held-out videos; null for that
             of the training videos.
         interval: steps between validations; the first and the last step always validate.
         num_times: times, or steps of a diffusion, that the loss is measured at.
@@ -293,7 +293,7 @@ class SampleVideoSettings:
         interval: steps between one set of videos and the next; the last step always makes one.
         steps: steps of the sampler; null takes sampling.steps.
         guidance: weight of the text; null takes sampling.guidance.
-        seed: seed of the first video; each further one has a number more.
+        seed: seed of the first video; it rises by one with each further video.
     """
 
     prompts: list[str]

@@ -20,15 +20,16 @@ class ObjectiveSettings:
     Args:
         kind: flow, the velocity on the straight path (Movie Gen 3.1.2); v or epsilon, as in
             CogVideoX, at the 1000 steps of a diffusion.
-        shift: of flow: the share of noise x of the times that are drawn is moved to
-            s x / (1 + (s - 1) x). HunyuanVideo has 7. null takes that of the scheduler of
+        shift: time shift s, for flow: the share of noise x of the times that are drawn is moved
+            to s x / (1 + (s - 1) x). HunyuanVideo has 7. null takes that of the scheduler of
             `pretrained`; without one nothing is moved.
-        snr_shift_scale: of v and epsilon: the ratio of signal to noise is divided by this.
-            CogVideoX-2b has 3, 5b 1. null takes that of the scheduler of `pretrained`, else 3.
-        zero_terminal_snr: of v: whether the last step is pure noise; null takes that of the
+        snr_shift_scale: number by which the ratio of signal to noise is divided, for v and
+            epsilon. CogVideoX-2b has 3, 5b 1. null takes that of the scheduler of `pretrained`,
+            else 3.
+        zero_terminal_snr: whether the last step is pure noise, for v; null takes that of the
             scheduler of `pretrained`, else true. With epsilon it is false.
-        beta_start, beta_end: of v and epsilon: variance of the noise that the first and the last
-            step add, before the ratio is divided; null takes those of the scheduler of
+        beta_start, beta_end: variance of the noise that the first and the last step add, before
+            the ratio is divided, for v and epsilon; null takes those of the scheduler of
             `pretrained`, else CogVideoX's 0.00085 and 0.012.
     """
 

@@ -1,1 +1,1 @@
-"""AdamW inside the compiled step, on one device or shared out over ranks, and its rates."""
+"""AdamW inside the compiled step, on one device or divided among ranks, and its rates."""

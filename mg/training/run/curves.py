@@ -104,7 +104,7 @@ def _draw_terms(axes: "Axes", train: list[dict[str, Any]], terms: list[str]) -> 
 def _draw_validations(axes: "Axes", validation: list[dict[str, Any]], metric: Metric) -> None:
     names = sorted({name for entry in validation for name in entry[metric.parts_key]})
     curves = {
-        name: [
+        metric.name_of_part(name): [
             (entry["step"], entry[metric.parts_key][name])
             for entry in validation
             if name in entry[metric.parts_key]

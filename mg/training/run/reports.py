@@ -46,7 +46,8 @@ def merged(reports: list[dict[str, float]]) -> dict[str, float]:
 def validation_line(entry: Mapping[str, Any], metric: Metric) -> str:
     """Return the number of a validation and its parts as text."""
     values = entry[metric.parts_key]
-    parts = [f"{name}: {metric.text(values[name])}" for name in list(values)[:MAX_LISTED]]
+    named = [(metric.name_of_part(name), values[name]) for name in list(values)[:MAX_LISTED]]
+    parts = [f"{name}: {metric.text(value)}" for name, value in named]
     parts += _and_more(values)
     line = f"{metric.label} {metric.text(entry[metric.key])} ({', '.join(parts)})"
     return f"{line}, protocol {entry['protocol']}" if "protocol" in entry else line
@@ -140,6 +141,7 @@ def closing_report(
         values = after[metric.parts_key]
         for name in list(values)[:MAX_LISTED]:
             start = before[metric.parts_key].get(name, math.nan)  # held out later than it began
-            lines.append(f"  {name}: {metric.text(start)} -> {metric.text(values[name])}")
+            part = metric.name_of_part(name)
+            lines.append(f"  {part}: {metric.text(start)} -> {metric.text(values[name])}")
         lines += [f"  {line}" for line in _and_more(values)]
     return "\n".join([*lines, *last_lines])

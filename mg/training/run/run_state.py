@@ -74,7 +74,7 @@ class RunState:
             logger.info("Changed since the checkpoint: %s.", "; ".join(harmless))
         if telling:
             logger.warning(
-                "Changed since the checkpoint, so the run goes on otherwise than it began: %s.",
+                "Changed since the checkpoint, so the run continues differently from here: %s.",
                 "; ".join(telling),
             )
         return self._load(stored)

@@ -148,7 +148,7 @@ def stand_in_frames(z: Tensor) -> Tensor:
 
 
 def infer(ranks: Ranks, folder: Path, videos: Path) -> None:
-    """Encode, decode and reconstruct three videos (shared out) and one (in tiles)."""
+    """Encode, decode and reconstruct three videos (divided as files) and one (in tiles)."""
     ms.set_seed(0)
     tae = TemporalAutoencoder(TAE, use_tile=True, tiling=TILING, sample_deterministic=True)
     num_calls = {"encode": 0, "decode": 0}
