@@ -20,6 +20,7 @@ import yaml
 from mg.cli_help import wanted_help
 from mg.console import one_line, printable, set_up_console
 from mg.files import write_text
+from mg.interrupts import ENDED, EXIT_CODE, interruptible
 from mg.setting_names import own_name, unknown_setting
 from mg.shipped import find_shipped
 from mg.yaml_file import parse_yaml, read_yaml
@@ -480,18 +481,20 @@ def save_config(path: Path, config: Any) -> None:
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a command's `main`; a user's fault ends in one clear line on stderr and exit code 1.
 
-    An exit code that `main` returns becomes the process's.
+    An exit code that `main` returns becomes the process's. Ctrl-C ends in one line and exit code
+    130, also while a network is compiled (`mg.interrupts`).
 
     Other exceptions are faults of ours and keep their traceback, as all do if the environment
     variable MG_DEBUG is set. All output is made printable (`mg.console`).
     """
     set_up_console()
     try:
-        code = main()
+        with interruptible():
+            code = main()
     except KeyboardInterrupt:
         with contextlib.suppress(BrokenPipeError):
-            print("Ended by Ctrl-C.", file=sys.stderr)
-        raise SystemExit(130) from None
+            print(ENDED, file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("MG_DEBUG"):
             raise

@@ -92,7 +92,7 @@ def run_command(
     if command.config is not None and not _names_config(arguments):
         arguments = ["--config", command.config, *arguments]
     sys.argv = [program or sys.argv[0], *arguments]  # where parsers look for both
-    run_main(importlib.import_module(f"{__name__}.{command.module}").main)
+    run_main(lambda: importlib.import_module(f"{__name__}.{command.module}").main())
 
 
 def _names_config(arguments: Sequence[str]) -> bool:
