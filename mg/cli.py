@@ -204,7 +204,7 @@ def _with_own_names(argv: list[str], settings: dict[str, Any]) -> list[str]:
 
 
 def _say_renamed(given: str, own: str) -> None:
-    if own != given.replace("-", "_"):
+    if own.replace("-", "_") != given.replace("-", "_"):
         logger.info("%s is taken as %s, its name in this command.", given, own)
 
 

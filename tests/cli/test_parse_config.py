@@ -267,6 +267,28 @@ def test_names_of_other_projects_are_answered_with_ours(theirs, ours):
     assert message.startswith(f"unknown setting {theirs!r}; did you mean {ours!r}?")
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("model.halp", "did you mean 'model.help'?"),
+        ("moedl.help", "did you mean 'model.help'?"),
+        ("data.hlep", "did you mean 'data.help'?"),
+        ("model.fpss", "--help-all lists the settings"),
+    ],
+)
+def test_the_help_of_a_section_is_a_name_too(name, hint):
+    assert fault(f"--{name}") == f"unknown setting {name!r}; {hint}"
+
+
+def test_a_hyphen_is_not_another_name(caplog):
+    caplog.set_level("INFO", logger="mg")
+    assert fault("--learning-rate=1e-4") == (
+        "unknown setting 'learning-rate'; did you mean 'optim.lr'?"
+    )
+    assert parse("--batch-size=2").batch_size == 2
+    assert caplog.messages == []
+
+
 def test_every_synonym_means_a_setting_of_some_command():
     known = {setting.name for config in SETTINGS.values() for setting in settings_of(config)}
     for name, ours in ONE_NAME.items():
