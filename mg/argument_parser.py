@@ -37,6 +37,8 @@ class CommandParser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """Return the values of the arguments; None takes those of the process."""
         given = list(sys.argv[1:] if args is None else args)
+        if "--help-all" in given:  # as of the large commands; here --help shows all there is
+            given = ["--help"]
         return super().parse_args(self._with_own_names(given), namespace)
 
     def error(self, message: str) -> NoReturn:

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import select
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ import yaml
 from mg.cli_help import wanted_help
 from mg.console import one_line, printable, set_up_console
 from mg.files import write_text
+from mg.interrupts import ENDED, EXIT_CODE, interruptible
 from mg.setting_names import own_name, unknown_setting
 from mg.shipped import find_shipped
 from mg.yaml_file import parse_yaml, read_yaml
@@ -41,6 +43,7 @@ Completed = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
 # Flags that the parser itself has.
 PARSER_FLAGS = ("config", "print_config")
+UNREAD_CODE = 141  # of a process that SIGPIPE ends, as shells give it
 SHORT_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -203,7 +206,7 @@ def _with_own_names(argv: list[str], settings: dict[str, Any]) -> list[str]:
 
 
 def _say_renamed(given: str, own: str) -> None:
-    if own != given.replace("-", "_"):
+    if own.replace("-", "_") != given.replace("-", "_"):
         logger.info("%s is taken as %s, its name in this command.", given, own)
 
 
@@ -480,19 +483,31 @@ def save_config(path: Path, config: Any) -> None:
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a command's `main`; a user's fault ends in one clear line on stderr and exit code 1.
 
-    An exit code that `main` returns becomes the process's.
+    An exit code that `main` returns becomes the process's. Ctrl-C ends in one line and exit code
+    130, also while a network is compiled (`mg.interrupts`). Output that nobody reads to its end, as
+    in `mg ... | head`, ends it quietly.
 
     Other exceptions are faults of ours and keep their traceback, as all do if the environment
     variable MG_DEBUG is set. All output is made printable (`mg.console`).
     """
     set_up_console()
     try:
-        code = main()
+        _run(main)
+    finally:
+        _is_unread()  # what is still to be flushed would end in a message of the interpreter's
+
+
+def _run(main: Callable[[], int | None]) -> None:
+    try:
+        with interruptible():
+            code = main()
     except KeyboardInterrupt:
         with contextlib.suppress(BrokenPipeError):
-            print("Ended by Ctrl-C.", file=sys.stderr)
-        raise SystemExit(130) from None
+            print(ENDED, file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
     except (ValueError, OSError, FloatingPointError) as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            raise SystemExit(UNREAD_CODE) from None
         if os.environ.get("MG_DEBUG"):
             raise
         with contextlib.suppress(BrokenPipeError):
@@ -500,3 +515,19 @@ def run_main(main: Callable[[], int | None]) -> None:
         raise SystemExit(1) from None
     if code:
         raise SystemExit(code)
+
+
+def _is_unread() -> bool:
+    """Return whether nobody reads stdout any more; if so, what is left of it goes nowhere."""
+    try:
+        descriptor = sys.stdout.fileno()
+        outlook = select.poll()
+    except (AttributeError, OSError, ValueError):  # no file, a closed one, or Windows
+        return False
+    outlook.register(descriptor, 0)
+    is_unread = any(event & select.POLLERR for _, event in outlook.poll(0))
+    if is_unread:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    return is_unread

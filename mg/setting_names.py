@@ -56,14 +56,18 @@ def unknown_setting(name: str, known: Sequence[str]) -> str:
         name: as given, dotted.
         known: the names of all settings.
     """
-    return f"unknown setting {one_line(name)!r}; {_hint(name.lower().replace('-', '_'), known)}"
+    plain = name.lower().replace("-", "_")
+    help_of = _help_of_section(plain, known)
+    hint = _hint(plain, known) if help_of is None else _question([help_of])
+    return f"unknown setting {one_line(name)!r}; {hint}"
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
     last = name.rsplit(".", 1)[-1]
     synonym = synonym_of(last, known)
     if synonym is None:
-        near = [n for s in SYNONYMS for n in s.theirs.split() if is_near(last, n)]
+        theirs = [] if "." in name else [n for s in SYNONYMS for n in s.theirs.split()]
+        near = [n for n in theirs if is_near(last, n)]
         meant = (
             [setting for setting in known if is_near(name, setting)]
             or _in_this_section(name, known)
@@ -76,6 +80,18 @@ def _hint(name: str, known: Sequence[str]) -> str:
     if synonym.ours:
         return " ".join(filter(None, [_question(synonym.ours[:1]), synonym.note]))
     return synonym.note or _question(_in_other_sections(last, known))
+
+
+def _help_of_section(name: str, known: Sequence[str]) -> str | None:
+    """Return the `SECTION.help` that a name is but for slips of the pen; None if it is none."""
+    section, _, last = name.partition(".")
+    sections = dict.fromkeys(setting.split(".")[0] for setting in known if "." in setting)
+    if last != "help" and not is_near(last, "help"):
+        return None
+    ours = [own for own in sections if own == section] or [
+        own for own in sections if is_near(section, own)
+    ]
+    return f"{ours[0]}.help" if ours else None
 
 
 def _question(meant: Sequence[str]) -> str:

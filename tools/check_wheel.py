@@ -31,7 +31,7 @@ COMMANDS = (
         "outputs/reconstruction/report.json",
     ),
     (
-        "train-tae --config configs/tae/train/demo.yaml --steps 3 --optim.warmup_steps 1 "
+        "train-tae --config configs/tae/train/demo.yaml --steps 3 "
         "--loss.perceptual_loss_weight 0 --data.size 32 --data.short_side_range null "
         "--data.num_workers 0 --validation.num_frames 8 --validation.size 32 "
         "--mode pynative --output_path trained",

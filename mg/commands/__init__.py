@@ -61,6 +61,16 @@ COMMANDS = {
     "completion": Command("completion", "print a shell's completion of this command"),
 }
 
+# What other projects call commands; None: what is spelt alike is not meant.
+SYNONYMS = {
+    "infer": "reconstruct",
+    "inference": "reconstruct",
+    "sample": "generate",
+    "eval": "evaluate",
+    "doc": None,
+    "docs": None,
+}
+
 
 def main() -> None:
     """Run `mg NAME ...`: the console script, and `python -m mg`."""
@@ -72,7 +82,7 @@ def main() -> None:
     elif arguments[0] in COMMANDS:
         run_command(arguments[0], arguments[1:], program=f"mg {arguments[0]}")
     else:
-        near = nearest(arguments[0], COMMANDS)
+        near = SYNONYMS.get(arguments[0], nearest(arguments[0], COMMANDS))
         hint = f"did you mean `mg {near}`?" if near else "`mg --help` lists the commands"
         raise SystemExit(f"error: unknown command {arguments[0][:100]!r}; {hint}")
 
@@ -92,7 +102,7 @@ def run_command(
     if command.config is not None and not _names_config(arguments):
         arguments = ["--config", command.config, *arguments]
     sys.argv = [program or sys.argv[0], *arguments]  # where parsers look for both
-    run_main(importlib.import_module(f"{__name__}.{command.module}").main)
+    run_main(lambda: importlib.import_module(f"{__name__}.{command.module}").main())
 
 
 def _names_config(arguments: Sequence[str]) -> bool:

@@ -1,6 +1,7 @@
 """Settings that every kind of training shares, checked before anything is built."""
 
 import dataclasses
+import logging
 from typing import Any
 
 from mg.data.bucket_config import ClipBucket, parse_bucket_config
@@ -21,9 +22,12 @@ __all__ = [
     "ValidationSettings",
 ]
 
+logger = logging.getLogger("mg")
+
 # Far beyond what any machine has use for; processes and samples cost memory.
 MAX_WORKERS = 1024
 MAX_BATCH_SIZE = 1 << 20
+WARMUP_SHARE = 10  # a run too short for its warm-up takes one step of so many for it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,8 @@ class OptimSettings:
         lr: learning rate after warm-up.
         lr_schedule: constant, or cosine or linear, which fall to lr_end at the last step.
         lr_end: learning rate that cosine and linear end with.
-        warmup_steps: steps of linear warm-up from 0.
+        warmup_steps: steps of linear warm-up from 0; a run that has no more steps than that takes a
+            tenth of its steps.
         betas: AdamW's decay rates of the first and second moment.
         eps: AdamW's epsilon.
         weight_decay: decoupled weight decay, on weights of two or more axes.
@@ -349,10 +354,7 @@ class RunSettings(DeviceConfig):
             self.dtype in ("float32", "float16", "bfloat16"),
             f"dtype={self.dtype!r}; expected float32, float16 or bfloat16",
         )
-        require(
-            self.optim.warmup_steps < self.steps or self.optim.warmup_steps == 0,
-            f"optim.warmup_steps={self.optim.warmup_steps} must be below steps={self.steps}",
-        )
+        self._fit_warmup()
         for pattern, factor in self.lr_multipliers.items():
             require(
                 factor > 0,
@@ -360,6 +362,17 @@ class RunSettings(DeviceConfig):
                 "as they are, freeze them)",
             )
         self._check_phases()
+
+    def _fit_warmup(self) -> None:
+        """Shorten a warm-up that a run of few steps would never leave, as a short try has them."""
+        given = self.optim.warmup_steps
+        if given < self.steps:
+            return
+        fitting = self.steps // WARMUP_SHARE
+        logger.info(
+            "Warm-up shortened from %d to %d steps, as the run has %d.", given, fitting, self.steps
+        )
+        object.__setattr__(self, "optim", dataclasses.replace(self.optim, warmup_steps=fitting))
 
     @property
     def tracker_names(self) -> list[str]:

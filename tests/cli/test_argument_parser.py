@@ -27,6 +27,16 @@ def test_positional_arguments_have_names_too(arguments):
     assert (flags.src, flags.dst, flags.dtype) == ("a.pt", "b.ckpt", "float16")
 
 
+def test_help_all_is_the_help(capsys):
+    texts = []
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as ended:
+            converter().parse_args([flag])
+        assert ended.value.code == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] and "Converts." in texts[0]
+
+
 def test_common_names_are_taken_with_a_notice(caplog):
     caplog.set_level("INFO", logger="mg")
     flags = prepare_clips.parse_arguments(["--input", "videos", "--output=prepared"])

@@ -63,6 +63,37 @@ def test_unknown_commands_are_refused_with_the_nearest_name(monkeypatch):
         commands.main()
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("infer", "did you mean `mg reconstruct`?"),
+        ("inference", "did you mean `mg reconstruct`?"),
+        ("sample", "did you mean `mg generate`?"),
+        ("eval", "did you mean `mg evaluate`?"),
+        ("docs", "`mg --help` lists the commands"),
+    ],
+)
+def test_names_of_other_projects_are_answered_with_our_commands(monkeypatch, name, hint):
+    monkeypatch.setattr(sys, "argv", ["mg", name])
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    assert ended.value.code == f"error: unknown command {name!r}; {hint}"
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--help-all"], ["--model.help"]])
+def test_output_that_nobody_reads_ends_quietly(flags):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mg", "train-vae", *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() in (0, 141)
+
+
 def test_a_command_finds_shipped_files_from_another_folder(tmp_path):
     done = mg("inspect", "assets/tae_tiny/tae_tiny.safetensors", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -120,13 +120,29 @@ def test_a_value_of_the_wrong_type_is_told_with_its_key(tmp_path, name, value, m
         ("--batch_size=0", "batch_size=0; expected 1 or more"),
         ("--optim.lr=-1", "optim.lr=-1.0; expected more than 0"),
         ("--optim.ema_decay=1", "optim.ema_decay=1.0; expected a number between 0 and 1"),
-        ("--optim.warmup_steps=2000", "must be below steps=1000"),
         ("--loss.kl_loss_weight=-1", "loss.kl_loss_weight=-1.0; expected 0 or more"),
         ("--model.dropout=2", "dropout=2.0; expected 0 <= dropout < 1"),
     ],
 )
 def test_a_value_out_of_range_is_refused_before_any_work(argument, message):
     assert message in fault(argument)
+
+
+@pytest.mark.parametrize(("steps", "fitting"), [(3, 0), (10, 1), (11, 10)])
+def test_a_warm_up_longer_than_the_run_is_shortened_with_one_line(tmp_path, caplog, steps, fitting):
+    flags = ["--config=configs/tae/train/demo.yaml", f"--steps={steps}"]
+    with caplog.at_level("INFO", "mg"):
+        config = parse_config(TrainTAEConfig, flags, description="Train.")
+    assert config.optim.warmup_steps == fitting
+    told = [f"Warm-up shortened from 10 to {fitting} steps, as the run has {steps}."]
+    assert caplog.messages == (told if steps <= 10 else [])
+
+    caplog.clear()
+    with caplog.at_level("INFO", "mg"):
+        save_config(tmp_path / "config.yaml", config)
+        flags = [f"--config={tmp_path / 'config.yaml'}"]
+        assert parse_config(TrainTAEConfig, flags, description="Train.") == config
+    assert caplog.messages == []
 
 
 def test_missing_settings_are_named():
@@ -249,6 +265,28 @@ def test_the_arguments_of_the_process_are_the_default(monkeypatch):
 def test_names_of_other_projects_are_answered_with_ours(theirs, ours):
     message = fault(f"--{theirs}=3")
     assert message.startswith(f"unknown setting {theirs!r}; did you mean {ours!r}?")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("model.halp", "did you mean 'model.help'?"),
+        ("moedl.help", "did you mean 'model.help'?"),
+        ("data.hlep", "did you mean 'data.help'?"),
+        ("model.fpss", "--help-all lists the settings"),
+    ],
+)
+def test_the_help_of_a_section_is_a_name_too(name, hint):
+    assert fault(f"--{name}") == f"unknown setting {name!r}; {hint}"
+
+
+def test_a_hyphen_is_not_another_name(caplog):
+    caplog.set_level("INFO", logger="mg")
+    assert fault("--learning-rate=1e-4") == (
+        "unknown setting 'learning-rate'; did you mean 'optim.lr'?"
+    )
+    assert parse("--batch-size=2").batch_size == 2
+    assert caplog.messages == []
 
 
 def test_every_synonym_means_a_setting_of_some_command():

@@ -39,7 +39,7 @@ COMMANDS = [
 SMALL_TRAINING = (
     "--steps 1 --data.size 16 --data.sample_n_frames 2 --data.num_workers 0 "
     "--data.mixed_strategy video_only --data.mixed_image_ratio 0 "
-    "--loss.perceptual_loss_weight 0 --optim.warmup_steps 0 --mode pynative"
+    "--loss.perceptual_loss_weight 0 --mode pynative"
 )
 # What is added to a command (found by its beginning) to make it small; later flags win. In PyNative
 # nothing has to be compiled, which takes longer than all the rest.
@@ -49,7 +49,7 @@ ADDED = {
     "mg train-tae --config configs/tae/train/mixed_256x256x16.yaml": SMALL_TRAINING,
     "mg train-tae --config configs/tae/train/tiny_3_adversarial.yaml": (
         "--steps 2 --data.size 16 --data.short_side_range null --data.sample_n_frames 2 "
-        "--data.num_workers 0 --optim.warmup_steps 0 "
+        "--data.num_workers 0 "
         "--adversarial.start_step 0 --adversarial.warmup_steps 0 "
         "--adversarial.network.num_layers 1 --adversarial.network.ch 8 "
         "--validation.num_frames 2 --validation.size 16 --pretrained null --model.ch 8 "
@@ -64,7 +64,7 @@ ADDED = {
     "mg prepare": "--short_side 16",
     "mg train-tae --config configs/tae/train/demo.yaml": (
         "--steps 1 --data.size 16 --data.short_side_range null --data.sample_n_frames 2 "
-        "--data.num_workers 0 --optim.warmup_steps 0 --validation.num_frames 2 "
+        "--data.num_workers 0 --validation.num_frames 2 "
         "--validation.size 16 --mode pynative"
     ),
     "mg encode --ckpt_path assets/shapes_generator": (
@@ -76,7 +76,7 @@ ADDED = {
     "mg encode --": '--buckets ["4x16x16"] --mode pynative',
     "mg train --config configs/movie_gen/train/own_clips.yaml": (
         "--steps 1 --batch_size 2 --model.num_layers 1 --model.dim 32 --model.ffn_dim 32 "
-        "--model.num_heads 2 --optim.warmup_steps 0 --mode pynative"
+        "--model.num_heads 2 --mode pynative"
     ),
     "mg generate --checkpoint": "--steps 1 --mode pynative",
     "mg download --list": "",
@@ -94,7 +94,7 @@ ADDED = {
         "--steps 1 --batch_size 2 "
         "--tae assets/shapes_generator/autoencoder/diffusion_pytorch_model.safetensors "
         "--model.num_layers 1 --model.dim 32 --model.ffn_dim 32 --model.num_heads 2 "
-        "--optim.warmup_steps 0 --validation.num_times 1 --validation.batch_size 2 "
+        "--validation.num_times 1 --validation.batch_size 2 "
         "--samples.steps 1 --mode pynative"
     ),
     "mg evaluate-prompts": "--num_prompts 1 --steps 1 --batch_size 1 --mode pynative",

@@ -124,7 +124,6 @@ WRONG_SETTINGS: list[Case] = [
     (_adversarial(loss="wasserstein"), "adversarial.loss='wasserstein'"),
     (_adversarial(network__kind="3d"), "adversarial.network.kind='3d'"),
     # Settings that contradict each other or have no effect.
-    ({"optim.warmup_steps": 50}, "optim.warmup_steps=50 must be below steps=50"),
     ({"optim.lr_end": 1e-6}, "optim.lr_end=1e-06 has no effect"),
     ({"optim.lr_end": 1, "optim.lr_schedule": "cosine"}, "optim.lr_end=1.0 lies above optim.lr"),
     ({"data.mixed_image_ratio": 0.5}, "mixed_image_ratio=0.5 has no effect"),

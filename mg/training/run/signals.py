@@ -1,7 +1,6 @@
 """Ending a run on request: finish the step, save, and only then exit."""
 
 import contextlib
-import ctypes
 import logging
 import os
 import select
@@ -11,13 +10,13 @@ import threading
 import types
 from collections.abc import Iterator
 
+from mg.interrupts import CHECK_SECONDS, Disposition
+
 __all__ = ["StopRequest"]
 
 logger = logging.getLogger("mg")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-CHECK_SECONDS = 0.1  # between looks at who handles Ctrl-C
-POINTER_BYTES = ctypes.sizeof(ctypes.c_void_p)
 A_STEP = "the step"
 
 
@@ -59,7 +58,7 @@ class StopRequest:
         self._previous_descriptor = signal.set_wakeup_fd(self._writer.fileno())
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
-        self._interrupt = _Disposition(signal.SIGINT)
+        self._interrupt = Disposition(signal.SIGINT)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
         return self
@@ -122,39 +121,3 @@ class StopRequest:
                 "Ctrl-C" if self.requested == "SIGINT" else self.requested,
                 self._awaited,
             )
-
-
-class _Disposition:
-    """What the C library does about a signal, which others may change unseen by Python."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._lock = threading.Lock()
-        with contextlib.suppress(AttributeError, OSError):  # no C library that has it
-            self._sigaction = ctypes.CDLL(None).sigaction
-            self._own = self._present()
-            return
-        self._own = None
-
-    def _present(self) -> bytes:
-        # Larger than any `struct sigaction`, whose first member is the handler.
-        found = ctypes.create_string_buffer(512)
-        self._sigaction(int(self._number), None, found)
-        return found.raw
-
-    def is_foreign(self) -> bool:
-        """Return whether another handler has taken the place of the one that was there."""
-        if self._own is None:
-            return False
-        return self._present()[:POINTER_BYTES] != self._own[:POINTER_BYTES]
-
-    def keep(self) -> None:
-        """Put back the handler that was there, if another has taken its place."""
-        with self._lock:
-            if self.is_foreign():
-                self._sigaction(int(self._number), self._own, None)
-
-    def let_go(self) -> None:
-        """Keep nothing any more."""
-        with self._lock:
-            self._own = None
