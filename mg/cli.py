@@ -187,7 +187,7 @@ def _settings(config_class: type, prefix: str = "") -> dict[str, Any]:
 def _with_own_names(argv: list[str], settings: dict[str, Any]) -> list[str]:
     """Return the arguments with names that all commands share replaced by the config's own.
 
-    Whole numbers may be written as 1e3.
+    Whole numbers may be written as 1e3, sizes as 96x160, a list of one text as that text.
     """
     renamed = []
     for argument, after in itertools.pairwise([*argv, ""]):
@@ -196,11 +196,11 @@ def _with_own_names(argv: list[str], settings: dict[str, Any]) -> list[str]:
             name = own_name(flag[1], settings, flag[3] if flag[2] else after)
             _say_renamed(flag[1], name)
             value = flag[3]
-            if flag[2] and _is_whole(settings.get(name)):
-                value = _whole_text(value)
+            if flag[2]:
+                value = _meant_text(value, settings.get(name))
             argument = f"--{name}{flag[2]}{value}"
-        elif renamed and _is_whole(settings.get(renamed[-1].removeprefix("--"))):
-            argument = _whole_text(argument)
+        elif renamed:
+            argument = _meant_text(argument, settings.get(renamed[-1].removeprefix("--")))
         renamed.append(argument)
     return renamed
 
@@ -214,6 +214,25 @@ def _is_whole(hint: Any) -> bool:
     """Return whether a setting takes whole numbers and no others."""
     kinds = {hint, *typing.get_args(hint)}
     return int in kinds and float not in kinds
+
+
+def _meant_text(text: str, hint: Any) -> str:
+    """Return a flag's value as the parser reads it: whole numbers, sizes, lists of one text."""
+    if _is_whole(hint):
+        text = _whole_text(text)
+    meant = _meant_value(text, hint)
+    return text if meant == text else json.dumps(meant)
+
+
+def _meant_value(value: str, hint: Any) -> str | list:
+    """Return [96, 160] for the size 96x160, a list for its only text, other values as they are."""
+    kinds = {hint} if typing.get_origin(hint) is list else {hint, *typing.get_args(hint)}
+    size = re.fullmatch(r"(\d+)[xX](\d+)", value)
+    if size and {int, tuple[int, int]} <= kinds:
+        return [int(size[1]), int(size[2])]
+    # With a comma it could be one text or several.
+    is_bare = value not in ("", "null") and not re.search(r"^[\[{]|[,\n]", value)
+    return [value] if is_bare and list[str] in kinds and str not in kinds else value
 
 
 def _whole_text(text: str) -> str:
@@ -257,6 +276,8 @@ def _own_content(content: dict, settings: dict[str, Any], prefix: str = "") -> d
         ours = name if prefix else own_name(name, settings, str(value))
         if _is_whole(settings.get(ours)):
             value = _whole_value(value)
+        if isinstance(value, str):
+            value = _meant_value(value, settings.get(ours))
         if ours != name:
             renamed.append((name, ours, value))
         else:
@@ -440,7 +461,12 @@ def _plain_message(message: str) -> str:
             rf"- Expected a <class '({others})'>\S*|- Problem with given .*", "", union[1]
         )
         message = " ".join(faults.split()).removeprefix("- ")
-        if given and re.fullmatch(r"Expected an? <class '\w+'>", message):
+        is_size = re.match(
+            r"Expected a <class 'int'> - (Expected a (<class 't|t)uple|expected)", message
+        )
+        if given and is_size:
+            message = f"expected a size such as 96 or [96, 160], got {given[1]}"
+        elif given and re.fullmatch(r"Expected an? <class '\w+'>", message):
             message += f". Got value: {given[1]}"
         message = f"{keys}: {message}" if keys else message
     message = re.sub(r'Parser key "([\w.]+)":', r"\1:", message)
@@ -451,7 +477,7 @@ def _plain_message(message: str) -> str:
             f"{stray[1]!r} belongs to no setting; write --name=value (--help-all lists the names)"
         )
     message = " ".join(message.split())
-    wants_list = re.fullmatch(r"([\w.]+): expected list, got ([\w./-]+)", message)
+    wants_list = re.fullmatch(r"([\w.]+): expected list, got ([\w./*, -]+)", message)
     if wants_list:
         message += f"; a list is written --{wants_list[1]} '[{wants_list[2]}]'"
     return message

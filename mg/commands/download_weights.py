@@ -38,7 +38,10 @@ def main() -> None:
     parser.add_argument(
         "--cache_folder", type=Path, help=f"in place of {weights_folder()} (not for lpips)"
     )
-    options = parser.parse_args()
+    arguments = sys.argv[1:]
+    if arguments and not arguments[0].startswith("-"):  # `mg download NAME`
+        arguments = ["--model", *arguments]
+    options = parser.parse_args(arguments)
     if options.list:
         print(table())
         return

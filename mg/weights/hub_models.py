@@ -1,9 +1,11 @@
 """The public weights that can be fetched by name: what each is, and where its files are."""
 
 import dataclasses
+from pathlib import Path
 
 from mg.file_names import CONFIG_FILE, WEIGHTS_FILE
 from mg.known_names import nearest
+from mg.shipped import find_shipped
 
 __all__ = ["HUB_MODELS", "HubModel", "find_model", "is_hub_name", "nearest_name"]
 
@@ -180,6 +182,7 @@ def find_model(name: str) -> HubModel:
     for model in HUB_MODELS:
         if name.lower() in map(str.lower, model.names):
             return model
+    _refuse_missing_path(name)
     near = nearest_name(name)
     shorts = ", ".join(model.name for model in HUB_MODELS)
     hint = f"did you mean {near!r}?" if near else f"known are {shorts}."
@@ -187,6 +190,18 @@ def find_model(name: str) -> HubModel:
         f"no weights are known by the name {name!r}; {hint} Weights of other origin are loaded by "
         "the path of their file or folder"
     )
+
+
+def _refuse_missing_path(name: str) -> None:
+    """Raise ValueError if a name is the path of a file that is not there, in a folder that is."""
+    path = Path(find_shipped(name))
+    folder = Path(find_shipped(path.parent))
+    if path.exists() or len(path.parts) < 2 or not folder.is_dir():
+        return
+    names = sorted(entry.name for entry in folder.iterdir())
+    near = nearest(path.name, names)
+    hint = f"did you mean {str(Path(name).parent / near)!r}?" if near else "look for its name there"
+    raise ValueError(f"{name!r} does not exist, but its folder does; {hint}")
 
 
 def is_hub_name(name: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from mg.commands import download_weights as script
 from mg.weights.hub import HUB_MODELS
+from mg.weights.hub_models import find_model
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "download_weights.py"
 
@@ -99,3 +100,20 @@ def test_either_the_list_or_a_model(monkeypatch, capsys, arguments):
         script.main()
     assert ended.value.code == 2
     assert "--model" in capsys.readouterr().err
+
+
+def test_a_name_may_stand_without_its_flag(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mg download", "cogvideox-2b"])
+    monkeypatch.setattr(script, "fetch_one", lambda name, folder: f"fetched {name}")
+    script.main()
+    assert capsys.readouterr().out == "fetched cogvideox-2b\n"
+
+
+def test_a_path_that_is_not_there_is_answered_with_the_nearest_file(tmp_path):
+    (tmp_path / "tae.safetensors").touch()
+    with pytest.raises(ValueError) as caught:
+        find_model(str(tmp_path / "tae.safetensor"))
+    assert str(caught.value) == (
+        f"{str(tmp_path / 'tae.safetensor')!r} does not exist, but its folder does; "
+        f"did you mean {str(tmp_path / 'tae.safetensors')!r}?"
+    )

@@ -96,7 +96,7 @@ def test_a_key_like_no_other_points_to_the_list():
         ("steps", "three", "steps: expected int, got three"),
         ("steps", "1.5", "steps: expected int, got 1.5"),
         ("optim.lr", "fast", "optim.lr: expected float, got fast"),
-        ("freeze", "decoder", "freeze: expected list, got decoder"),
+        ("freeze", "decoder,encoder", "freeze: expected list, got decoder,encoder"),
         ("optim.betas", "[0.9]", "optim.betas: Expected a tuple with 2 elements"),
         ("model.ch", "wide", "expected int, got wide"),
         ("model.ch_mult", "[1, 1]", "temporal_downsample_level=(0, 1, 2): expected"),
@@ -394,7 +394,30 @@ def test_one_name_per_thing_is_taken_in_files_with_a_notice(tmp_path, caplog):
     path = write(tmp_path, "size: 64\ndata: {size: 32}\n")
     assert "size and data.size both stand there" in fault(f"--config={path}")
     assert "steps: expected int" in fault("--steps=1.5e0")
-    assert fault("--trackers=wandb").endswith("a list is written --trackers '[wandb]'")
+
+
+@pytest.mark.parametrize("name", ["size", "data.size"])
+def test_a_size_may_be_written_with_a_cross(tmp_path, name):
+    assert parse(f"--{name}", "96x160").data.size == (96, 160)
+    assert parse(f"--{name}=64X96").data.size == (64, 96)
+    path = write(tmp_path, "size: 96x160\n" if name == "size" else "data: {size: 96x160}\n")
+    assert parse(f"--config={path}").data.size == (96, 160)
+
+
+@pytest.mark.parametrize("given", ["big", "96.5", "[96]", "96x"])
+def test_what_is_no_size_is_answered_with_one(given):
+    message = f"data.size: expected a size such as 96 or [96, 160], got {given}"
+    assert fault(f"--data.size={given}") == message
+
+
+def test_a_list_of_one_text_may_be_that_text(tmp_path):
+    config = parse("--freeze", "encoder*", "--train=decoder", "--freeze+=shared")
+    assert (config.freeze, config.train) == (["encoder*", "shared"], ["decoder"])
+    assert parse("--train=null").train is None
+    assert parse(f"--config={write(tmp_path, 'freeze: encoder')}").freeze == ["encoder"]
+    assert fault("--freeze=encoder,decoder") == (
+        "freeze: expected list, got encoder,decoder; a list is written --freeze '[encoder,decoder]'"
+    )
 
 
 def test_a_command_takes_the_output_names_of_the_others(caplog):
