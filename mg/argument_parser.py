@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from mg.console import printable
-from mg.setting_names import own_name, unknown_setting
+from mg.setting_names import SHARED_NAMES, own_name, unknown_setting
 
 __all__ = ["CommandParser"]
 
@@ -65,7 +65,7 @@ class CommandParser(argparse.ArgumentParser):
                 continue
             plain = flag[1].replace("-", "_")
             own = plain if plain in known else self._names.get(plain, own_name(plain, known))
-            if own in known and own != plain:
+            if own in known and own != plain and plain not in SHARED_NAMES:
                 logger.info("%s is taken as %s, its name in this command.", flag[1], own)
             if own in places:
                 by_place[own] = flag[3] if flag[2] else next(arguments, (after, ""))[0]

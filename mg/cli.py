@@ -22,7 +22,7 @@ from mg.cli_help import wanted_help
 from mg.console import one_line, printable, set_up_console
 from mg.files import write_text
 from mg.interrupts import ENDED, EXIT_CODE, interruptible
-from mg.setting_names import own_name, unknown_setting
+from mg.setting_names import SHARED_NAMES, own_name, unknown_setting
 from mg.shipped import find_shipped
 from mg.yaml_file import parse_yaml, read_yaml
 
@@ -206,7 +206,8 @@ def _with_own_names(argv: list[str], settings: dict[str, Any]) -> list[str]:
 
 
 def _say_renamed(given: str, own: str) -> None:
-    if own.replace("-", "_") != given.replace("-", "_"):
+    plain = given.replace("-", "_")
+    if own.replace("-", "_") != plain and plain not in SHARED_NAMES:
         logger.info("%s is taken as %s, its name in this command.", given, own)
 
 

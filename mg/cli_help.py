@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mg.setting_names import shared_name
 from mg.settings_table import REQUIRED, Setting, settings_of, value_text
 from mg.shipped import find_shipped
 from mg.yaml_file import read_yaml
@@ -124,8 +125,11 @@ def _families_text(config_class: type, section: str, chosen: str | None) -> str 
 
 
 def _text(settings: list[Setting], shown: list[Setting], title: str, description: str) -> str:
+    known = {setting.name for setting in settings}
     required = [
-        f"--{s.name}{TIED}VALUE" for s in settings if s.default == REQUIRED and "." not in s.name
+        f"--{shared_name(s.name, known) or s.name}{TIED}VALUE"
+        for s in settings
+        if s.default == REQUIRED and "." not in s.name
     ]
     program = os.path.basename(sys.argv[0])
     usage = textwrap.fill(
@@ -144,14 +148,21 @@ def _text(settings: list[Setting], shown: list[Setting], title: str, description
         "--config FILE reads settings from a YAML file; flags win over it. A setting of true or\n"
         "false may stand without a value: --overwrite."
     )
-    return "\n".join([usage, "", description.strip(), "", title, *map(_entry, shown), "", notes])
+    entries = [_entry(setting, shared_name(setting.name, known)) for setting in shown]
+    return "\n".join([usage, "", description.strip(), "", title, *entries, "", notes])
 
 
-def _entry(setting: Setting) -> str:
-    """Return a setting's lines: name, type, default, and what it is."""
+def _entry(setting: Setting, shared: str | None = None) -> str:
+    """Return a setting's lines: name, type, default, and what it is.
+
+    Args:
+        setting: of the command.
+        shared: what all commands call it, where its own name is another.
+    """
+    name = setting.name if shared is None else f"{shared}, --{setting.name}"
     default = {"": "", REQUIRED: "; required"}.get(setting.default, f"; default {setting.default}")
-    head = f"  --{setting.name}  ({setting.type}{default})"
+    head = f"  --{name}  ({setting.type}{default})"
     if setting.type.startswith("{"):
-        head = f"  --{setting.name} {setting.type}  ({default.removeprefix('; ')})"
+        head = f"  --{name} {setting.type}  ({default.removeprefix('; ')})"
     text = textwrap.fill(setting.text, WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return f"{head}\n{text}" if setting.text else head

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from mg.console import one_line
 from mg.setting_synonyms import SYNONYMS, synonym_of
 
-__all__ = ["ONE_NAME", "own_name", "unknown_setting"]
+__all__ = ["ONE_NAME", "SHARED_NAMES", "own_name", "shared_name", "unknown_setting"]
 
-# The name that every command takes for a thing: its config's own, the first that it has.
+# What every command calls a thing, whatever its config's field is called.
+SHARED_NAMES = ("weights", "input", "output", "size", "num_frames")
+# These, and names of elsewhere that are taken too: the config's own, the first that it has.
 ONE_NAME = {
     "weights": ("ckpt_path", "checkpoint", "pretrained"),
     "input": ("input", "video_folder"),
@@ -44,6 +46,18 @@ def own_name(name: str, known: Iterable[str], value: str = "") -> str:
     if plain == "dataset.data_path" and value.lower().endswith(TABLE_SUFFIXES):
         meant = ("csv_path", *meant)
     return next((ours for ours in meant if ours in known), name)
+
+
+def shared_name(own: str, known: Iterable[str]) -> str | None:
+    """Return what all commands call a setting, where its own name is another; else None.
+
+    Args:
+        own: its name in the config, dotted.
+        known: the names of all settings.
+    """
+    known = set(known)
+    names = (name for name in SHARED_NAMES if name not in known and own_name(name, known) == own)
+    return next(names, None)
 
 
 def unknown_setting(name: str, known: Sequence[str]) -> str:

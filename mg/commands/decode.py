@@ -1,6 +1,6 @@
 """Decode latent files to mp4, in constant memory.
 
-mg decode --ckpt_path tae.ckpt --input outputs/latents
+mg decode --weights tae.ckpt --input outputs/latents
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Encode videos of any length to latent files, in constant memory.
 
-mg encode --ckpt_path tae.ckpt --input videos --output_path outputs/latents
+mg encode --weights tae.ckpt --input videos --output outputs/latents
 """
 
 import dataclasses

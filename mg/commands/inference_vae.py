@@ -1,7 +1,6 @@
 """Reconstruct videos: original | reconstruction as mp4, PSNR, SSIM and LPIPS.
 
-    mg reconstruct --ckpt_path tae.ckpt --video_folder videos \\
-        --num_frames 16 --image_size 256
+    mg reconstruct --weights tae.ckpt --input videos --num_frames 16 --size 256
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Decode videos once into small uint8 clips that training reads without decoding.
 
-    mg prepare --video_folder videos --output_path prepared --short_side 128
-    mg train-tae --config configs/tae/train/demo.yaml --video_folder prepared
+    mg prepare --input videos --output prepared --short_side 128
+    mg train-tae --config configs/tae/train/demo.yaml --input prepared
 
 Sources that are there already are passed over: start it again after an interruption.
 """

@@ -37,15 +37,13 @@ def test_help_all_is_the_help(capsys):
     assert texts[0] == texts[1] and "Converts." in texts[0]
 
 
-def test_common_names_are_taken_with_a_notice(caplog):
+def test_shared_names_are_taken_and_others_with_a_notice(caplog):
     caplog.set_level("INFO", logger="mg")
     flags = prepare_clips.parse_arguments(["--input", "videos", "--output=prepared"])
     assert (flags.video_folder, flags.output_path) == ("videos", "prepared")
     flags = make_sample_videos.parse_arguments(["--output_path", "shapes"])
     assert str(flags.output_folder) == "shapes"
     assert caplog.messages == [
-        "input is taken as video_folder, its name in this command.",
-        "output is taken as output_path, its name in this command.",
         "output_path is taken as output_folder, its name in this command.",
     ]
 

@@ -376,20 +376,22 @@ def test_only_slips_of_the_pen_are_near(name, other, expected):
     assert is_near(name, other) is expected
 
 
-def test_one_name_per_thing_is_taken_by_every_command():
+def test_one_name_per_thing_is_taken_by_every_command(caplog):
+    caplog.set_level("INFO", logger="mg")
     config = parse("--size=64", "--num_frames=8", "--weights=a.ckpt", "--input", "videos")
     assert config.data.size == 64 and config.data.sample_n_frames == 8
     assert config.pretrained == "a.ckpt" and config.video_folder == "videos"
+    assert not caplog.messages
 
 
-def test_one_name_per_thing_is_taken_in_files_with_a_notice(tmp_path, caplog):
+def test_one_name_per_thing_is_taken_in_files_and_others_with_a_notice(tmp_path, caplog):
     caplog.set_level("INFO", logger="mg")
     text = "size: 64\nnum_frames: 8\nweights: a.ckpt\nsteps: 1e3\ndata: {flip: true}\n"
     path = write(tmp_path, text + "dataset: {data_path: clips.csv}\n")
     config = parse(f"--config={path}")
     assert (config.data.size, config.data.sample_n_frames, config.data.flip) == (64, 8, True)
     assert (config.pretrained, config.csv_path, config.steps) == ("a.ckpt", "clips.csv", 1000)
-    assert "size is taken as data.size, its name in this command." in caplog.messages
+    assert caplog.messages == ["dataset.data_path is taken as csv_path, its name in this command."]
     assert parse("--config", str(path), "--steps", "2e3").steps == 2000
     path = write(tmp_path, "size: 64\ndata: {size: 32}\n")
     assert "size and data.size both stand there" in fault(f"--config={path}")

@@ -58,7 +58,7 @@ ADDED = {
         "--model.temporal_upsample_level [0] --mode pynative"
     ),
     "mg doctor": "",
-    "mg reconstruct --ckpt_path assets": "--num_frames 2 --image_size 16 --mode pynative",
+    "mg reconstruct --weights assets": "--num_frames 2 --image_size 16 --mode pynative",
     "mg generate --prompt": "--checkpoint assets/shapes_generator --mode pynative",
     "mg edit": "--checkpoint assets/shapes_generator --mode pynative",
     "mg prepare": "--short_side 16",
@@ -67,10 +67,10 @@ ADDED = {
         "--data.num_workers 0 --validation.num_frames 2 "
         "--validation.size 16 --mode pynative"
     ),
-    "mg encode --ckpt_path assets/shapes_generator": (
+    "mg encode --weights assets/shapes_generator": (
         "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
     ),
-    "mg encode --ckpt_path assets/tae_tiny/tae_tiny.safetensors --input": (
+    "mg encode --weights assets/tae_tiny/tae_tiny.safetensors --input": (
         "--image_size 16 --tiling.frames 8 --tiling.overlap_frames 0 --mode pynative"
     ),
     "mg encode --": '--buckets ["4x16x16"] --mode pynative',
@@ -81,10 +81,10 @@ ADDED = {
     "mg generate --checkpoint": "--steps 1 --mode pynative",
     "mg download --list": "",
     "mg evaluate --": "--num_frames 2 --resolution 16 --crop_size 16",
-    "mg reconstruct --ckpt_path THUDM": "--num_frames 2 --image_size 16 --mode pynative",
+    "mg reconstruct --weights THUDM": "--num_frames 2 --image_size 16 --mode pynative",
     "python tools/fault_inject.py": "--only flip_bits truncate_files --trials 20",
     "python tools/audit_ascend.py": "--graphs decode --dtypes float32",
-    "mg reconstruct --ckpt_path outputs": "--num_frames 2 --image_size 16 --mode pynative",
+    "mg reconstruct --weights outputs": "--num_frames 2 --image_size 16 --mode pynative",
     "mg decode": "--tiling.frames 8 --tiling.overlap_frames 0 --mode pynative",
     "mg inspect": "",
     "mg convert": "",
