@@ -1,6 +1,6 @@
 """Reconstruct videos: original | reconstruction as mp4, PSNR, SSIM and LPIPS.
 
-    mg reconstruct --weights tae.ckpt --input videos --num_frames 16 --size 256
+mg reconstruct --weights tae.ckpt --input videos --num_frames 16 --size 256
 """
 
 import dataclasses

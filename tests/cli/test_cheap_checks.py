@@ -23,7 +23,7 @@ def nothing_dear(monkeypatch):
         monkeypatch.setattr(module, "build_manifest", dear)
         monkeypatch.setattr(module, "load_autoencoder", dear)
     monkeypatch.setattr(importlib.import_module("mg.commands.decode"), "load_autoencoder", dear)
-    monkeypatch.setattr(importlib.import_module("mg.commands.generate"), "load_generator", dear)
+    monkeypatch.setattr("mg.pipelines.generator_parts.GeneratorParts.with_weights", dear)
     monkeypatch.setattr("mg.models.reading.read_weights", dear)
     assert checkpoint_file.read_weights is not dear  # the reading that is watched is the one used
 

@@ -62,8 +62,8 @@ AFTER_A_GRAPH = """import mindspore as ms
     """
 
 
-def run(folder, program, *arguments, until=None):
-    """Return (exit code, lines of stderr); SIGINT is sent after a line that begins with `until`."""
+def run(folder, program, *arguments, until=None, number=signal.SIGINT):
+    """Return (exit code, lines of stderr); a signal is sent after a line that begins with `until`."""
     path = folder.with_suffix(".py")  # the compiler reads the source of a network
     path.write_text(program)
     process = subprocess.Popen(
@@ -79,7 +79,7 @@ def run(folder, program, *arguments, until=None):
         lines.append(process.stderr.readline())
         assert lines[-1], "".join(lines)
     if until is not None:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
     _, rest = process.communicate(timeout=SECONDS_LIMIT)
     return process.returncode, [*map(str.rstrip, lines), *rest.splitlines()]
 
@@ -114,6 +114,13 @@ def test_ctrl_c_ends_what_a_library_does(tmp_path, work, until):
         "Ended by Ctrl-C.",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_to_end_ends_as_it_does_without_us(tmp_path):
+    waiting = 'print("waiting", file=sys.stderr, flush=True)\n    time.sleep(600)'
+    program = INSIDE.format(work=waiting)
+    code, lines = run(tmp_path, program, until="waiting", number=signal.SIGTERM)
+    assert (code, lines) == (-signal.SIGTERM, ["waiting"])
 
 
 def test_the_handler_of_before_is_back_afterwards():
