@@ -63,7 +63,7 @@ AFTER_A_GRAPH = """import mindspore as ms
 
 
 def run(folder, program, *arguments, until=None, number=signal.SIGINT):
-    """Return (exit code, lines of stderr); a signal is sent after a line that begins with `until`."""
+    """Return (exit code, lines of stderr); the signal is sent after a line that begins so."""
     path = folder.with_suffix(".py")  # the compiler reads the source of a network
     path.write_text(program)
     process = subprocess.Popen(
