@@ -450,7 +450,7 @@ def test_help_shows_choices_and_what_a_file_sets(capsys, tmp_path):
     text = shown(capsys, "--config", str(path), "--help")
     assert "--device {auto,Ascend,GPU,CPU}  (default auto)" in text
     assert "--dtype {float32,float16,bfloat16}  (default float32)" in text
-    assert "--steps  (int; default 7)" in text and "--output_path VALUE" not in text
+    assert "--steps  (int; default 7)" in text and "--output VALUE" not in text
 
 
 def test_open_soras_flags_are_taken_as_they_stand():
@@ -473,7 +473,7 @@ def test_help_shows_the_common_settings_then_all_then_a_section(capsys):
     common = shown(capsys, "--help", common=("steps", "optim.lr"))
     assert "--steps  (int; default 1000)" in common and "--optim.lr " in common
     assert "--seed" not in common and "--help-all shows all" in common
-    assert "Trains." in common and "--output_path VALUE" in common
+    assert "Trains." in common and "--output VALUE" in common
     everything = shown(capsys, "--help-all", common=("steps",))
     assert all(f"--{setting.name} " in everything for setting in settings_of(TrainTAEConfig))
     section = shown(capsys, "--model.help")
