@@ -175,7 +175,7 @@ def answers(address: str) -> bool:
 
 @contextlib.contextmanager
 def opened(address: str, options: argparse.Namespace) -> Iterator["Page"]:
-    """Yield the page in a browser, whose picture is taken at the end.
+    """Yield the page in a browser, whose picture is taken if something is wrong.
 
     Raises:
         CheckError: what was waited for did not come, or a request went to another host.
@@ -195,17 +195,23 @@ def opened(address: str, options: argparse.Namespace) -> Iterator["Page"]:
         try:
             page.goto(address)
             yield page
-            # Notes of refused uploads fade out; they are not to be in the picture.
-            page.evaluate("document.querySelectorAll('.toast-wrap').forEach(e => e.remove())")
         except Error as error:
+            take_picture(page, options.screenshot)
             raise CheckError(str(error)) from error
+        except CheckError:
+            take_picture(page, options.screenshot)
+            raise
         finally:
-            page.screenshot(path=options.screenshot, full_page=True)
-            print(f"what it looks like: {options.screenshot}")
             program.close()
     elsewhere = sorted({url for url in requests if not is_local(url)})
     expect(not elsewhere, f"requests to other hosts: {', '.join(elsewhere)}")
     print(f"{len(requests)} requests, all to {HOST}")
+
+
+def take_picture(page: "Page", path: Path) -> None:
+    """Write what the page looks like."""
+    page.screenshot(path=path, full_page=True)
+    print(f"what it looks like: {path}")
 
 
 def logged_requests(context: "BrowserContext") -> list[str]:
@@ -258,6 +264,12 @@ def use(page: "Page", videos: Path, options: argparse.Namespace) -> None:
     print(f"the download is {path.name}, {len(saved)} bytes")
     page.locator("#history video, #history img").first.wait_for(state="attached")
     print("it is among the last videos")
+    folds = [page.locator(f"#{name} button").first for name in ("made", "advanced")]
+    for fold in folds:
+        fold.click()
+    take_picture(page, options.screenshot)
+    for fold in folds:
+        fold.click()
     # No machine is quick enough for so many; other generators may have a schedule that ends at 250.
     see_cancelled(page, videos, num_steps=20_000 if options.checkpoint is None else 250)
 
