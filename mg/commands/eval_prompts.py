@@ -9,12 +9,7 @@ import dataclasses
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
 from mg.known_names import check_known, one_of
-from mg.pipelines.generator_folder import (
-    SHIPPED_GENERATOR,
-    check_lora,
-    open_generator,
-    with_lora,
-)
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, open_generator, with_lora
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings
@@ -100,7 +95,7 @@ def main() -> None:
     wanted = wanted_clips(config.num_prompts, config.videos_per_prompt, split=config.split)
     parts = open_generator(config.checkpoint)
     if config.lora is not None:
-        check_lora(parts, config.lora)
+        parts = with_lora(parts, config.lora)
     settings = SamplingSettings.of(
         parts.defaults,
         steps=config.steps,
@@ -114,11 +109,8 @@ def main() -> None:
     # MindSpore takes seconds to import; a wrong flag is answered before.
     from mg.pipelines.text_to_video import TextToVideo
 
-    parts = parts.with_weights()
-    if config.lora is not None:
-        parts = with_lora(parts, config.lora)
     runs = evaluate_prompts(
-        TextToVideo(parts),
+        TextToVideo(parts.with_weights()),
         wanted,
         config.output_folder,
         settings=settings,

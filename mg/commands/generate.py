@@ -26,7 +26,6 @@ from mg.pipelines.generated_files import (
 from mg.pipelines.generator_folder import (
     SHIPPED_GENERATOR,
     GeneratorParts,
-    check_lora,
     open_generator,
     with_lora,
 )
@@ -180,7 +179,7 @@ def main() -> None:
     if config.prompts_file is None:
         prompts = [_example_prompt(parts) if config.prompt is None else config.prompt]
     if config.lora is not None:
-        check_lora(parts, config.lora)
+        parts = with_lora(parts, config.lora, weight=config.lora_weight)
     settings = _settings(config, parts.defaults)
     seeds = [config.seed + i for i in range(len(prompts))]
     paths = [Path(config.output)]
@@ -195,8 +194,6 @@ def main() -> None:
     check_outputs(paths, settings.num_frames, overwrite=_may_be_there(config))
     # All that can be refused has been: now come the weights, which may take minutes.
     parts = parts.with_weights()
-    if config.lora is not None:
-        parts = with_lora(parts, config.lora, weight=config.lora_weight)
     left = _left_to_make(config, parts, prompts, seeds, paths, settings, inputs)
     if left:
         wanted = [(prompts[i], seeds[i], paths[i], inputs[i]) for i in left]

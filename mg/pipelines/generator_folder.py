@@ -75,7 +75,6 @@ __all__ = [
     "SHIPPED_GENERATOR",
     "GeneratorDefaults",
     "GeneratorParts",
-    "check_lora",
     "load_generator",
     "open_generator",
     "save_generator",
@@ -301,24 +300,13 @@ def open_generator(folder: str | os.PathLike) -> GeneratorParts:
     )
 
 
-def check_lora(parts: GeneratorParts, path: str | os.PathLike) -> None:
-    """Raise unless a LoRA belongs to a generator, which may only be opened.
-
-    Args and Raises: as `with_lora`.
-    """
-    try:
-        check_maps(read_lora(path), parts.family.shapes(parts.transformer_config))
-    except ValueError as error:
-        raise ValueError(f"lora={path}: {error}") from error
-
-
 def with_lora(
     parts: GeneratorParts, path: str | os.PathLike, *, weight: float = 1.0
 ) -> GeneratorParts:
-    """Return a generator with a LoRA merged into its transformer.
+    """Return a generator with a LoRA merged into its transformer, once its weights are there.
 
     Args:
-        parts: of the generator.
+        parts: of the generator, which may only be opened.
         path: of the LoRA, a file or a folder that holds one, see `mg.weights.lora_file`.
         weight: how much of it; 1 is what was trained.
 
@@ -326,12 +314,21 @@ def with_lora(
         FileNotFoundError, ValueError: no such file, or one of another network.
     """
     try:
-        tensors = merge_lora(parts.transformer_tensors, read_lora(path), weight=weight)
+        maps = read_lora(path)
+        check_maps(maps, parts.family.shapes(parts.transformer_config))
     except ValueError as error:
         raise ValueError(f"lora={path}: {error}") from error
-    return dataclasses.replace(
-        parts, transformer_tensors=tensors, sha256=with_lora_record(parts.sha256, path, weight)
-    )
+
+    def read_weights() -> GeneratorWeights:
+        base = parts.with_weights()
+        return GeneratorWeights(
+            merge_lora(base.transformer_tensors, maps, weight=weight),
+            base.autoencoder,
+            with_lora_record(base.sha256, path, weight),
+        )
+
+    merged = dataclasses.replace(parts, read_weights=read_weights)
+    return merged if parts.read_weights is not None else merged.with_weights()
 
 
 def with_lora_record(

@@ -13,7 +13,6 @@ from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generated_files import describe_videos
 from mg.pipelines.generator_folder import (
     GeneratorDefaults,
-    check_lora,
     load_generator,
     open_generator,
     save_generator,
@@ -169,7 +168,7 @@ def test_a_request_is_refused_before_weights_are_read(copy, tmp_path):
         check_request(parts, ["x"], settings, inputs=[VisualInputs(source="clip.mp4")])
     write_lora(tmp_path / LORA_FILE, {"x": LowRankMap(np.ones((1, 2)), np.ones((2, 1)), 1.0)})
     with pytest.raises(ValueError, match="1 of its 1 maps are not in this one, such as x"):
-        check_lora(parts, tmp_path)
+        with_lora(parts, tmp_path)
     with pytest.raises(ValueError, match="is not the file that was written: SHA-256"):
         parts.with_weights()
     entry = {"spec": "t5:/nowhere/t5,max_tokens=12", "identity": "t5"}
