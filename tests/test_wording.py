@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import build_docs
-from mg.family_settings import KINDS, family_settings
-from mg.settings_table import settings_of
+from mg.cli.family_settings import KINDS, family_settings
+from mg.cli.settings_table import settings_of
 
 ROOT = Path(__file__).parents[1]
 BANNED = re.compile(r"told\s+as|otherwise\s+than|a\s+number\s+more|shared?\s+out")

@@ -16,6 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mg.cli.family_settings import KINDS, family_settings, settings_with_families
+from mg.cli.setting_names import ONE_NAME
+from mg.cli.settings_table import REQUIRED, Setting, settings_of
 from mg.commands import COMMANDS
 from mg.commands.decode import DecodeConfig
 from mg.commands.encode import EncodeConfig
@@ -29,9 +32,6 @@ from mg.commands.inference_vae import InferenceConfig
 from mg.commands.page import DemoConfig
 from mg.commands.train_tae import TrainTAEConfig
 from mg.commands.train_video_demo import VideoDemoConfig
-from mg.family_settings import KINDS, family_settings, settings_with_families
-from mg.setting_names import ONE_NAME
-from mg.settings_table import REQUIRED, Setting, settings_of
 from mg.training.autoencoder.autoencoder_config import TrainVAEConfig
 from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
 from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig

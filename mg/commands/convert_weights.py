@@ -6,7 +6,7 @@ mg convert mp_rank_00_model_states.pt transformer/diffusion_pytorch_model.safete
 
 from pathlib import Path
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.dtypes import DTYPES
 from mg.weights.conversion import convert_weights
 from mg.weights.inspection import inspect_checkpoint

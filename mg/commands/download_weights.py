@@ -10,7 +10,7 @@ HF_TOKEN a token for weights that ask for consent to their licence.
 import sys
 from pathlib import Path
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.commands import fetch_lpips
 from mg.console import printable
 from mg.metrics.lpips import lpips_weights_path

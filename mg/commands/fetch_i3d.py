@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.commands.pinned_archive import PinnedArchive, download, read_members, unpickle_arrays
 from mg.metrics.i3d import i3d_weights_path
 from mg.models.i3d.config import I3DConfig, units

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.commands.pinned_archive import PinnedArchive, download, read_members, unpickle_arrays
 from mg.metrics.lpips import LPIPS_NETS, lpips_weights_path
 from mg.weights.safetensors_file import read_safetensors, write_safetensors

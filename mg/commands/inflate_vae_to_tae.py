@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.console import printable
 from mg.files import atomic_path, sha256_of_file
 from mg.weights.checkpoint_file import (

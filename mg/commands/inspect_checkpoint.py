@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.console import printable
 from mg.weights.inspection import inspect_checkpoint
 

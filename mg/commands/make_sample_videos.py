@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.data.contact_sheet import write_contact_sheet
 from mg.data.video_table import write_video_table
 from mg.data.video_writer import write_video

@@ -9,7 +9,7 @@ Sources that are there already are passed over: start it again after an interrup
 import argparse
 import sys
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.console import printable
 from mg.data.manifest import build_manifest
 from mg.data.media_rules import Reading

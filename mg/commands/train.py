@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 
 from mg.cli import parse_config
-from mg.cli_help import readable_configs
+from mg.cli.help import readable_configs
 from mg.device import setup_device
 from mg.training.denoiser.denoiser_config import TrainDenoiserConfig
 from mg.training.video_to_video.video_to_video_config import TrainVideoToVideoConfig

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mg.argument_parser import CommandParser
+from mg.cli.argument_parser import CommandParser
 from mg.commands import make_sample_videos, prepare_clips, run_command
 
 

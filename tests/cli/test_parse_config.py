@@ -8,12 +8,12 @@ import yaml
 
 from build_docs import SETTINGS
 from mg.cli import config_to_yaml, parse_config, run_main, save_config
+from mg.cli.setting_names import ONE_NAME, is_near
+from mg.cli.setting_synonyms import SYNONYMS
+from mg.cli.settings_table import settings_of
 from mg.commands import COMMANDS, run_command
 from mg.commands.train_tae import TrainTAEConfig
 from mg.models.tae.config import TAEConfig
-from mg.setting_names import ONE_NAME, is_near
-from mg.setting_synonyms import SYNONYMS
-from mg.settings_table import settings_of
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tae" / "train"
 REQUIRED = ["--output_path=out", "--video_folder", "videos"]

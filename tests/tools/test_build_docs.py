@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import build_docs
+from mg.cli.settings_table import settings_of
 from mg.commands import COMMANDS
 from mg.commands.train_tae import TrainTAEConfig
-from mg.settings_table import settings_of
 
 ROOT = Path(__file__).parents[2]
 

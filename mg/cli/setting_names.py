@@ -1,12 +1,22 @@
 """Names of settings: one name per thing in every command, and what other projects call them."""
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 
+from mg.cli.setting_synonyms import SYNONYMS, synonym_of
 from mg.console import one_line
-from mg.setting_synonyms import SYNONYMS, synonym_of
 
-__all__ = ["ONE_NAME", "SHARED_NAMES", "own_name", "shared_name", "unknown_setting"]
+__all__ = [
+    "ONE_NAME",
+    "SHARED_NAMES",
+    "own_name",
+    "say_renamed",
+    "shared_name",
+    "unknown_setting",
+]
+
+logger = logging.getLogger("mg")
 
 # What every command calls a thing, whatever its config's field is called.
 SHARED_NAMES = ("weights", "input", "output", "size", "num_frames")
@@ -46,6 +56,13 @@ def own_name(name: str, known: Iterable[str], value: str = "") -> str:
     if plain == "dataset.data_path" and value.lower().endswith(TABLE_SUFFIXES):
         meant = ("csv_path", *meant)
     return next((ours for ours in meant if ours in known), name)
+
+
+def say_renamed(given: str, own: str) -> None:
+    """Log that a setting was given by another name, unless all commands share that name."""
+    plain = given.replace("-", "_")
+    if own.replace("-", "_") != plain and plain not in SHARED_NAMES:
+        logger.info("%s is taken as %s, its name in this command.", given, own)
 
 
 def shared_name(own: str, known: Iterable[str]) -> str | None:

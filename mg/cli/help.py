@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mg.setting_names import shared_name
-from mg.settings_table import REQUIRED, Setting, settings_of, value_text
+from mg.cli.setting_names import shared_name
+from mg.cli.settings_table import REQUIRED, Setting, settings_of, value_text
 from mg.shipped import find_shipped
 from mg.yaml_file import read_yaml
 
@@ -109,7 +109,7 @@ def _family(argv: Sequence[str], section: str, given: Mapping[str, Any]) -> str 
 
 def _families_text(config_class: type, section: str, chosen: str | None) -> str | None:
     """Return the families and fields of a setting that takes those of a network; else None."""
-    from mg.family_settings import KINDS, family_settings, settings_with_families
+    from mg.cli.family_settings import KINDS, family_settings, settings_with_families
 
     kind = settings_with_families(config_class).get(section)
     if kind is None:

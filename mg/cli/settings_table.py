@@ -17,6 +17,7 @@ __all__ = [
     "REQUIRED",
     "Setting",
     "field_texts",
+    "hints_of",
     "section_of",
     "settings_of",
     "type_text",
@@ -63,6 +64,20 @@ def settings_of(config_class: type, prefix: str = "") -> list[Setting]:
 def section_of(hint: Any) -> type | None:
     """Return the dataclass that a type is, may be, or is a list of."""
     return next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))), None)
+
+
+def hints_of(config_class: type, prefix: str = "") -> dict[str, Any]:
+    """Return the type of every setting and section by its dotted name.
+
+    The settings of the items of a list of sections are `list.name`.
+    """
+    hints = {}
+    for name, hint in typing.get_type_hints(config_class).items():
+        section = section_of(hint)
+        hints[prefix + name] = hint
+        if section is not None:
+            hints |= hints_of(section, f"{prefix}{name}.")
+    return hints
 
 
 def choices_text(field: dataclasses.Field, hint: Any) -> str:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from mg.cli.setting_names import SHARED_NAMES, own_name, unknown_setting
 from mg.console import printable
-from mg.setting_names import SHARED_NAMES, own_name, unknown_setting
 
 __all__ = ["CommandParser"]
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("mg")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An `ArgumentParser` that takes the names which all commands share (`mg.setting_names`).
+    """An `ArgumentParser` that takes the names which all commands share (`mg.cli.setting_names`).
 
     A mistake is answered with one line on stderr and exit code 2.
 

@@ -5,8 +5,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
+from mg.cli.settings_table import Setting, field_texts, type_text, value_text
 from mg.models.families import AUTOENCODERS, DENOISERS, autoencoder_family, denoiser_family
-from mg.settings_table import Setting, field_texts, type_text, value_text
 
 __all__ = ["KINDS", "family_settings", "settings_with_families"]
 
