@@ -70,7 +70,7 @@ API = {
         "mg.pipelines.video_to_video.VideoToVideo",
         "mg.pipelines.generated_videos.GeneratedVideos",
         "mg.training.video_to_video.video_to_video_model.VideoToVideoDiffusion",
-        "mg.pipelines.generator_folder.save_generator",
+        "mg.pipelines.generator_writer.save_generator",
     ),
     "Videos": ("mg.video_files.load_video", "mg.video_files.export_to_video"),
     "Weights": (

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from check_page_uploads import use_uploads
 from mg.cli import run_main
 from mg.models.families import autoencoder_family, denoiser_family
-from mg.pipelines.generator_folder import save_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.output_record import read_record
 from mg.pipelines.training_scope import TrainingScope
 from page_in_browser import VIDEO, CheckError, expect, field

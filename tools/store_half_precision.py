@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mg.cli import run_main
 from mg.models.reading import read_autoencoder
-from mg.pipelines.generator_folder import INDEX_FILE, load_generator, save_generator
+from mg.pipelines.generator_folder import INDEX_FILE, load_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.weights.safetensors_file import read_safetensors
 from mg.weights.stored_config import write_tae
 

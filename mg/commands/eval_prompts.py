@@ -9,7 +9,8 @@ import dataclasses
 from mg.cli import parse_config
 from mg.device import DeviceConfig, setup_device
 from mg.known_names import check_known, one_of
-from mg.pipelines.generator_folder import SHIPPED_GENERATOR, open_generator, with_lora
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, open_generator
+from mg.pipelines.generator_lora import with_lora
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings

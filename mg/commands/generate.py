@@ -23,12 +23,9 @@ from mg.pipelines.generated_files import (
     unfinished,
     write_generated,
 )
-from mg.pipelines.generator_folder import (
-    SHIPPED_GENERATOR,
-    GeneratorParts,
-    open_generator,
-    with_lora,
-)
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, open_generator
+from mg.pipelines.generator_lora import with_lora
+from mg.pipelines.generator_parts import GeneratorParts
 from mg.pipelines.memory import log_peak_memory
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SCHEDULES, SamplingSettings, check_ranges

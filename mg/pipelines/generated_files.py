@@ -39,7 +39,7 @@ from mg.pipelines.visual_inputs import NO_INPUTS, VisualInputs
 from mg.tiling.sizes import Tiling
 
 if TYPE_CHECKING:
-    from mg.pipelines.generator_folder import GeneratorParts
+    from mg.pipelines.generator_parts import GeneratorParts
     from mg.pipelines.text_to_video import TextToVideo
 
 __all__ = [

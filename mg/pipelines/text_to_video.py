@@ -23,13 +23,11 @@ from mg.pipelines.diffusers_call import (
     with_published_layout,
 )
 from mg.pipelines.generated_videos import GeneratedVideos, seeds_of
-from mg.pipelines.generator_folder import (
-    GeneratorDefaults,
-    GeneratorParts,
-    open_generator,
-    save_generator,
-    with_lora_record,
-)
+from mg.pipelines.generator_defaults import GeneratorDefaults
+from mg.pipelines.generator_folder import open_generator
+from mg.pipelines.generator_lora import with_lora_record
+from mg.pipelines.generator_parts import GeneratorParts
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.latent_sampler import LatentSampler, OnStepEnd
 from mg.pipelines.prompt_embeds import PromptEmbeds, texts_of_call
 from mg.pipelines.sampling_checks import check_request, departures_of

@@ -17,7 +17,7 @@ from mg.models.denoiser_config import TextInput
 from mg.models.families import autoencoder_family
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
-from mg.pipelines.generator_folder import save_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.weights.tae_layers import tae_shapes
 from tests.tiny import TAE
 

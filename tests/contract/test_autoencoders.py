@@ -18,7 +18,8 @@ from mg.models.reading import read_autoencoder
 from mg.pipelines.autoencoder import AutoencoderConfig, load_autoencoder
 from mg.pipelines.decode import decode_latent_files
 from mg.pipelines.encode import encode_videos
-from mg.pipelines.generator_folder import load_generator, save_generator
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.reconstruct import reconstruct_videos
 from mg.pipelines.reconstruction_settings import ReconstructionSettings
 from mg.pipelines.streaming import decode_latents, encode_frames

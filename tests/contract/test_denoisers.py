@@ -10,7 +10,8 @@ from mindspore import Tensor, ops
 from mg.flow.velocity_network import velocity_network
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.families import DENOISERS, autoencoder_family, denoiser_family, denoiser_of_class
-from mg.pipelines.generator_folder import load_generator, save_generator
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.text_to_video import TextToVideo
 from tests.tiny import AUTOENCODERS
 from tests.tiny import DENOISERS as TINY

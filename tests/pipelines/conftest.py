@@ -9,7 +9,7 @@ from mg.data.video_writer import write_video
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
 from mg.models.tae.tae import TemporalAutoencoder
-from mg.pipelines.generator_folder import save_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.tiling.sizes import Tiling
 from mg.weights.checkpoint_file import write_weights
 from mg.weights.stored_config import config_metadata

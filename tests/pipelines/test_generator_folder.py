@@ -11,13 +11,10 @@ from mg.conditions.text.build import build_text_encoder
 from mg.files import sha256_of_file
 from mg.models.tae.tae import TemporalAutoencoder
 from mg.pipelines.generated_files import describe_videos
-from mg.pipelines.generator_folder import (
-    GeneratorDefaults,
-    load_generator,
-    open_generator,
-    save_generator,
-    with_lora,
-)
+from mg.pipelines.generator_defaults import GeneratorDefaults
+from mg.pipelines.generator_folder import load_generator, open_generator
+from mg.pipelines.generator_lora import with_lora
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.visual_inputs import VisualInputs

@@ -8,7 +8,8 @@ from mindspore import Tensor
 
 from mg.data.transforms import from_model_range
 from mg.flow.noise import initial_noise
-from mg.pipelines.generator_folder import load_generator, save_generator
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.text_to_video import TextToVideo, seeds_of
 from mg.pipelines.training_scope import scope_of_captions
 

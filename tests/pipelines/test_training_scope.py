@@ -6,7 +6,8 @@ import re
 import pytest
 
 from mg.models.tae.config import TAEConfig
-from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator, save_generator
+from mg.pipelines.generator_folder import SHIPPED_GENERATOR, load_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.sampling_checks import departures_of
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.training_scope import MAX_WORDS, TrainingScope, scope_of_captions

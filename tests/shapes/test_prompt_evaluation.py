@@ -7,7 +7,7 @@ import cv2
 import pytest
 
 from mg.commands import eval_prompts as script
-from mg.pipelines.generator_folder import save_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.shapes import prompt_evaluation
 from mg.shapes.clips import ALL_COLOURS, COLOURS, combinations, parse_caption, synthetic_clip

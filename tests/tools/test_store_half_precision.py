@@ -12,7 +12,8 @@ from mg.conditions.visual import ChannelConditions
 from mg.models.denoiser_config import TextInput
 from mg.models.movie_gen.config import MovieGenConfig
 from mg.models.movie_gen.parameter_shapes import parameter_shapes
-from mg.pipelines.generator_folder import load_generator, save_generator
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.weights.safetensors_file import write_safetensors
 from mg.weights.stored_config import config_metadata
 from tests.tae_files import read_tae

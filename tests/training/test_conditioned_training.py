@@ -14,7 +14,8 @@ from mg.flow.times import time_grid
 from mg.flow.validation_loss import validation_losses
 from mg.parallel.ranks import ONE_RANK
 from mg.pipelines.autoencoder import config_hash, tensors_hash
-from mg.pipelines.generator_folder import load_generator, with_lora
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_lora import with_lora
 from mg.pipelines.video_to_video import VideoToVideo
 from mg.training.denoiser import denoiser_data
 from mg.training.denoiser.denoiser_config import (

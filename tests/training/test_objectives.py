@@ -15,7 +15,8 @@ from mg.flow.times import draw_steps, draw_times, step_grid, time_grid
 from mg.flow.validation_loss import validation_losses
 from mg.models.families import denoiser_family
 from mg.parallel.ranks import ONE_RANK
-from mg.pipelines.generator_folder import load_generator, save_generator
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.text_to_video import TextToVideo
 from mg.training.denoiser.denoiser_config import (
     DenoiserLossSettings,

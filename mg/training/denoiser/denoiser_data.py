@@ -20,7 +20,7 @@ from mg.latent_spec import LatentSpec
 from mg.models.reading import read_autoencoder
 from mg.parallel.ranks import Ranks
 from mg.pipelines.autoencoder import tensors_hash
-from mg.pipelines.generator_folder import GeneratorDefaults
+from mg.pipelines.generator_defaults import GeneratorDefaults
 from mg.pipelines.training_scope import TrainingScope, scope_of_captions
 from mg.training.denoiser.denoiser_config import TextSettings, TrainDenoiserConfig
 

@@ -22,13 +22,10 @@ from mg.models.lora import DEFAULT_TARGETS, add_lora, lora_maps
 from mg.models.reading import read_autoencoder
 from mg.parallel.ranks import Ranks
 from mg.parallel.sequence import SequenceParallel, data_ranks
-from mg.pipelines.generator_folder import (
-    GeneratorDefaults,
-    GeneratorParts,
-    load_generator,
-    save_generator,
-)
-from mg.pipelines.generator_parts import check_fit
+from mg.pipelines.generator_defaults import GeneratorDefaults
+from mg.pipelines.generator_folder import load_generator
+from mg.pipelines.generator_parts import GeneratorParts, check_fit
+from mg.pipelines.generator_writer import save_generator
 from mg.training.denoiser.denoiser_config import LoraSettings, TrainDenoiserConfig
 from mg.training.denoiser.denoiser_data import (
     build_datasets,

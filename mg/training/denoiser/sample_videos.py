@@ -12,7 +12,7 @@ from mg.conditions.text.sources import TextSource
 from mg.data.image_writer import write_png
 from mg.data.video_writer import write_video
 from mg.models.denoiser import Denoiser
-from mg.pipelines.generator_folder import GeneratorParts
+from mg.pipelines.generator_parts import GeneratorParts
 from mg.pipelines.sampling_checks import check_request
 from mg.pipelines.sampling_settings import SamplingSettings
 from mg.pipelines.text_to_video import TextToVideo, seeds_of

@@ -16,8 +16,9 @@ from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser import Denoiser
 from mg.models.denoiser_config import DenoiserConfig, TextInput
 from mg.models.reading import read_autoencoder
-from mg.pipelines.generator_folder import GeneratorDefaults, save_generator
+from mg.pipelines.generator_defaults import GeneratorDefaults
 from mg.pipelines.generator_parts import GeneratorParts
+from mg.pipelines.generator_writer import save_generator
 from mg.pipelines.training_scope import TrainingScope
 from mg.pipelines.video_to_video import VideoToVideo
 from mg.training.pretrained import find_start_weights
