@@ -12,22 +12,19 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mg.cli import save_config
-from mg.data.dataset import Batch
 from mg.data.loader import ClipLoader
 from mg.parallel.ranks import Ranks
 from mg.progress import counting_seconds
-from mg.training.optimizers.schedule import learning_rate
+from mg.training.run.bad_steps import BadSteps
 from mg.training.run.checkpoint import Progress
-from mg.training.run.guards import NO_LIMIT, LossScale, StepGuard, Verdict, is_good_step
+from mg.training.run.disk import warning_if_disk_is_full
+from mg.training.run.guards import LossScale, StepGuard, Verdict
 from mg.training.run.pace import Pace
 from mg.training.run.rank_agreement import check_same_data, check_same_step
 from mg.training.run.reports import (
-    bad_step_line,
     closing_report,
     count_of_steps,
-    merged,
     one_line,
-    record_bad_step,
     results,
     stop_report,
     validation_line,
@@ -38,9 +35,10 @@ from mg.training.run.run_log import RunLog
 from mg.training.run.run_state import RunState
 from mg.training.run.signals import StopRequest
 from mg.training.run.trackers import Trackers
+from mg.training.run.updates import Updates
 from mg.training.settings import RunSettings
 from mg.training.stages import stage_at
-from mg.training.task import Controls, Task
+from mg.training.task import Task
 
 __all__ = ["Trainer"]
 
@@ -79,6 +77,8 @@ class Trainer:
         self.guard = StepGuard(config.guards)
         is_fp16 = config.dtype == "float16"
         self.loss_scale = LossScale(config.loss_scale if is_fp16 else 1.0, is_fp16)
+        self.bad_steps = BadSteps(self.output / "bad_steps.jsonl", ranks)
+        self.updates = Updates(config, task, self.guard, self.loss_scale, self.bad_steps)
         self.state = RunState(self.output / "checkpoints", config, task, ranks)
         self.step = 0
         self.pace = Pace()
@@ -163,7 +163,7 @@ class Trainer:
         if self.ranks.is_main:
             if not self.config.resume:
                 self.state.store.remove_all()
-                self._bad_steps_path.unlink(missing_ok=True)
+                self.bad_steps.forget()
             save_config(self.output / "config.yaml", self.config)
         if self.step == 0:  # so that there always is a checkpoint to go back to
             score = self.validate()
@@ -210,7 +210,7 @@ class Trainer:
         while self.step < self.config.steps and not self._must_end():
             self._enter_stage()
             with self._told_while_compiling(bar):
-                verdict, entry = self._update(loader)
+                verdict, entry = self.updates.run(loader, self.step, self.step + self.batch_offset)
             if self.log is not None:
                 self.log.write(entry)
                 self.trackers.scalars(entry, entry["step"])
@@ -223,7 +223,7 @@ class Trainer:
                     "step %d: %s%s", self.step, one_line(entry, self.task.terms), self._left()
                 )
             if verdict is Verdict.STOP:
-                raise FloatingPointError(stop_report(self.step, self.guard, self._bad_steps_path))
+                raise FloatingPointError(stop_report(self.step, self.guard, self.bad_steps.path))
             if verdict is Verdict.RESTORE:
                 self._restore()
                 return
@@ -268,13 +268,13 @@ class Trainer:
     def _at_intervals(self) -> None:
         score = None
         if self.step % self.validation_interval == 0:
-            with self._warning_if_disk_is_full("the validation"):
+            with warning_if_disk_is_full(self.step, "the validation"):
                 score = self.validate()
             self._follow_plateau(score)
         is_best = self.ranks.any(score is not None and score > self.best_score)
         is_due = self.step % self.config.checkpoint_interval == 0
         if (is_due or is_best) and self.guard.is_content:
-            with self._warning_if_disk_is_full("the checkpoint"):
+            with warning_if_disk_is_full(self.step, "the checkpoint"):
                 self.save(score=score)
         if self.sample_interval is not None and self.step % self.sample_interval == 0:
             self.sample()
@@ -288,86 +288,7 @@ class Trainer:
         if score is not None and plateau.update(-score):
             logger.info("No better by now: the learning rate falls to x %g.", plateau.multiplier)
 
-    @contextlib.contextmanager
-    def _warning_if_disk_is_full(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            logger.warning(
-                "Step %d: %s was not written, the run goes on and tries again at the next "
-                "interval: %s",
-                self.step,
-                what,
-                error,
-            )
-
-    # -- one update ------------------------------------------------------------------------------
-
-    def _update(self, loader: ClipLoader) -> tuple[Verdict, dict]:
-        """Run one update; return what to do next and the log entry."""
-        began = time.monotonic()
-        waited = loader.total_seconds_waited
-        accumulation = self.config.optim.accumulation_steps
-        number = self.step + self.batch_offset
-        lr = learning_rate(self.step, self.config.steps, self.config.optim)
-        if self.task.plateau is not None:
-            lr *= self.task.plateau.multiplier
-        controls = Controls(self.step, lr, self.loss_scale.value, self.guard.max_norm)
-        batches, reports = [], []
-        for i in range(accumulation):
-            batch = next(loader)
-            batches.append(batch)
-            is_last = i == accumulation - 1
-            reports.append(
-                self.task.run_batch(number * accumulation + i, batch, controls, is_last=is_last)
-            )
-        numbers = merged(reports)
-        is_good = is_good_step(numbers, max_norm=self.guard.max_norm)
-        has_discriminator = "disc_loss" in numbers
-        disc_is_good = not has_discriminator or is_good_step(
-            numbers, max_norm=NO_LIMIT, prefix="disc_"
-        )
-        entry = {
-            "step": self.step,
-            "batch": number,
-            **numbers,
-            "lr": lr,
-            "loss_scale": self.loss_scale.value,
-            "is_applied": is_good,
-            **({"disc_is_applied": disc_is_good} if has_discriminator else {}),
-            "num_frames": batches[0].num_frames,
-            "seconds": round(time.monotonic() - began, 4),
-            "data_seconds": round(loader.total_seconds_waited - waited, 4),
-        }
-        if not is_good:
-            self._report_bad_step(entry, batches)
-        if not disc_is_good:
-            self._report_bad_step(entry, batches, prefix="disc_")
-        self.loss_scale.update(is_good)
-        return self.guard.judge(is_good, disc_is_good=disc_is_good), entry
-
-    def _report_bad_step(self, entry: dict, batches: list[Batch], *, prefix: str = "") -> None:
-        # All ranks come here together: they have the same numbers.
-        own = [name for batch in batches for name in batch.names]
-        # Once: ranks that share a batch have the same.
-        names = list(dict.fromkeys(n for names in self.ranks.gather_json(own) for n in names))
-        if not self.ranks.is_main:
-            return
-        network = "discriminator" if prefix else next(iter(self.task.steps))
-        numbers = {
-            "step": self.step,
-            "batch": entry["batch"],
-            "network": network,
-            "loss": entry[f"{prefix}loss"],
-            "grad_norm": entry[f"{prefix}grad_norm"],
-        }
-        logger.warning("%s", bad_step_line(numbers, names))
-        with self._warning_if_disk_is_full("the list of bad steps"):
-            record_bad_step(self._bad_steps_path, numbers, names)
-
-    @property
-    def _bad_steps_path(self) -> Path:
-        return self.output / "bad_steps.jsonl"
+    # -- state -----------------------------------------------------------------------------------
 
     def _restore(self) -> None:
         """Go back to the last good checkpoint, and on with batches that come after these."""
@@ -387,10 +308,8 @@ class Trainer:
             self.step,
             guard.num_restores,
             self.config.guards.max_restores,
-            self._bad_steps_path,
+            self.bad_steps.path,
         )
-
-    # -- state -----------------------------------------------------------------------------------
 
     def progress(self) -> Progress:
         """Return where the run stands."""
@@ -480,7 +399,7 @@ class Trainer:
     def sample(self) -> None:
         """Have rank 0 write what the averaged weights generate; all ranks must call it."""
         path = self.output / "samples" / f"step_{self.step:08d}"
-        with self._warning_if_disk_is_full("the sample"):
+        with warning_if_disk_is_full(self.step, "the sample"):
             written = self.task.sample(path, should_stop=self._is_asked_to_stop)
             if written is not None:
                 logger.info("Sample: %s", written)

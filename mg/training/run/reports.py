@@ -1,6 +1,5 @@
 """What a run tells its user: a line per step, steps that went wrong, the end."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,9 @@ from mg.training.metric import MAX_LISTED, Metric
 from mg.training.run.guards import StepGuard
 
 __all__ = [
-    "bad_step_line",
     "closing_report",
     "count_of_steps",
-    "merged",
     "one_line",
-    "record_bad_step",
     "results",
     "stop_report",
     "validation_line",
@@ -34,15 +30,6 @@ def one_line(entry: Mapping[str, Any], terms: Iterable[str]) -> str:
     )
 
 
-def merged(reports: list[dict[str, float]]) -> dict[str, float]:
-    """Return the reports of one update's batches as one: means; norms are those of the last."""
-    last = reports[-1]
-    return {
-        key: value if key.endswith("norm") else float(np.mean([r[key] for r in reports]))
-        for key, value in last.items()
-    }
-
-
 def validation_line(entry: Mapping[str, Any], metric: Metric) -> str:
     """Return the number of a validation and its parts as text."""
     values = entry[metric.parts_key]
@@ -57,20 +44,6 @@ def _and_more(values: Mapping[str, float]) -> list[str]:
     """Return the line that stands for all beyond the first few."""
     num_more = len(values) - MAX_LISTED
     return [f"and {num_more} more, in validation.jsonl"] if num_more > 0 else []
-
-
-def bad_step_line(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the warning about a step whose update was left out, with the clips of its batch."""
-    return (
-        f"step {numbers['step']}, {numbers['network']}: loss {numbers['loss']:g}, gradient norm "
-        f"{numbers['grad_norm']:g}: update left out; clips: {list(names)}"
-    )
-
-
-def record_bad_step(path: Path, numbers: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Append a step whose update was left out, with the clips of its batch, as a JSON line."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps({**numbers, "clips": list(names)}) + "\n")
 
 
 def stop_report(step: int, guard: StepGuard, path: Path) -> str:
