@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mg.conditions.visual import ChannelConditions
 from mg.data.video_writer import write_video
 from mg.models.autoencoder_parts import AutoencoderParts
 from mg.models.denoiser_config import TextInput
@@ -60,7 +61,7 @@ ADDED = {
     "mg doctor": "",
     "mg reconstruct --weights assets": "--num_frames 2 --image_size 16 --mode pynative",
     "mg generate --prompt": "--checkpoint assets/shapes_generator --mode pynative",
-    "mg edit": "--checkpoint assets/shapes_generator --mode pynative",
+    "mg edit": "--mode pynative",
     "mg prepare": "--short_side 16",
     "mg train-tae --config configs/tae/train/demo.yaml": (
         "--steps 1 --data.size 16 --data.short_side_range null --data.sample_n_frames 2 "
@@ -110,8 +111,8 @@ def write_clips(folder: Path, names: list[str]) -> None:
         write_video(folder / name, frames, fps=8)
 
 
-def write_generator(assets: Path) -> None:
-    """Write a generator of random weights, in place of the one that ships."""
+def write_generator(folder: Path, *, has_source: bool = False) -> None:
+    """Write a generator of random weights, in place of one that ships."""
     rng = np.random.default_rng(0)
 
     def drawn(shapes):
@@ -123,11 +124,12 @@ def write_generator(assets: Path) -> None:
         ffn_dim=32,
         num_heads=2,
         latent_channels=4,
+        condition_channels=4 if has_source else 0,
         position_table=(2, 4, 4),
         text_encoders=(TextInput("word", 32, 16),),
     )
     save_generator(
-        assets / "shapes_generator",
+        folder,
         transformer_tensors=drawn(parameter_shapes(transformer)),
         transformer_config=transformer,
         autoencoder=AutoencoderParts(
@@ -135,6 +137,7 @@ def write_generator(assets: Path) -> None:
         ),
         text_encoders=["word,width=32"],
         defaults={"num_frames": 4, "size": (16, 16), "fps": 16, "steps": 1},
+        conditions=ChannelConditions(has_source=has_source),
     )
 
 
@@ -145,7 +148,8 @@ def checkout(tmp_path_factory):
     for name in ("scripts", "tools", "configs", "protocols"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "assets" / "tae_tiny", folder / "assets" / "tae_tiny")
-    write_generator(folder / "assets")
+    write_generator(folder / "assets" / "shapes_generator")
+    write_generator(folder / "assets" / "shapes_editor", has_source=True)
     for name in ("train", "test"):
         write_clips(folder / "assets" / "clips" / name, ["one.mp4", "two.mp4"])
     table = "video,caption\ntrain/one.mp4,a white cockatoo\ntrain/two.mp4,a dog\n"
