@@ -1,4 +1,4 @@
-"""What a run tells its user: a line per step, steps that went wrong, the end."""
+"""What a run tells its user: a line per step, validations, the end."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
