@@ -23,7 +23,7 @@ def with_own_files(argv: list[str], settings: dict[str, Any]) -> list[str]:
     for argument in argv:
         path = argument if is_value else argument.removeprefix("--config=")
         if is_value or path != argument:
-            content = checked_yaml(Path(path), settings)
+            content = _checked_yaml(Path(path), settings)
             if content is not None:
                 argument = argument.removesuffix(path) + yaml.safe_dump(content, sort_keys=False)
         is_value = argument == "--config"
@@ -76,10 +76,10 @@ def check_section_flag(name: str, value: str, settings: dict[str, Any]) -> None:
     elif value != "null" and str not in typing.get_args(settings[name]):
         prefix = f"{name}."
         below = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
-        checked_yaml(Path(value), below)
+        _checked_yaml(Path(value), below)
 
 
-def checked_yaml(path: Path, settings: dict[str, Any]) -> dict | None:
+def _checked_yaml(path: Path, settings: dict[str, Any]) -> dict | None:
     """Return the settings of a file where they are not as they stand there; else None.
 
     Raises:

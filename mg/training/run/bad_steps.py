@@ -10,7 +10,7 @@ from mg.data.dataset import Batch
 from mg.parallel.ranks import Ranks
 from mg.training.run.disk import warning_if_disk_is_full
 
-__all__ = ["BadSteps", "bad_step_line"]
+__all__ = ["BadSteps"]
 
 logger = logging.getLogger("mg")
 
@@ -53,7 +53,7 @@ class BadSteps:
             "loss": entry[f"{prefix}loss"],
             "grad_norm": entry[f"{prefix}grad_norm"],
         }
-        logger.warning("%s", bad_step_line(numbers, names))
+        logger.warning("%s", _line(numbers, names))
         with (
             warning_if_disk_is_full(entry["step"], "the list of bad steps"),
             open(self.path, "a", encoding="utf-8") as file,
@@ -61,7 +61,7 @@ class BadSteps:
             file.write(json.dumps({**numbers, "clips": names}) + "\n")
 
 
-def bad_step_line(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
+def _line(numbers: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return the warning about a step whose update was left out, with the clips of its batch."""
     return (
         f"step {numbers['step']}, {numbers['network']}: loss {numbers['loss']:g}, gradient norm "

@@ -55,7 +55,7 @@ class Updates:
             reports.append(
                 self.task.run_batch(number * accumulation + i, batch, controls, is_last=is_last)
             )
-        numbers = merged(reports)
+        numbers = _merged(reports)
         is_good = is_good_step(numbers, max_norm=self.guard.max_norm)
         has_discriminator = "disc_loss" in numbers
         disc_is_good = not has_discriminator or is_good_step(
@@ -87,7 +87,7 @@ class Updates:
         return lr if plateau is None else lr * plateau.multiplier
 
 
-def merged(reports: list[dict[str, float]]) -> dict[str, float]:
+def _merged(reports: list[dict[str, float]]) -> dict[str, float]:
     """Return the reports of one update's batches as one: means; norms are those of the last."""
     last = reports[-1]
     return {
